@@ -1,0 +1,93 @@
+"""What the benchmarks share: the command under test, the check of its output, the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bench.archive import RASTER_SUFFIXES
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+DEFAULT_DIR = Path(tempfile.gettempdir()) / "rastermeta-bench"
+MIB = 1 << 20
+
+
+def rastermeta() -> str:
+    """Find the command that is installed beside this interpreter."""
+    found = shutil.which("rastermeta", path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise SystemExit(f"rastermeta is not installed for {sys.executable}: pip install {ROOT}")
+    return found
+
+
+def find(directory: Path, *, end: str = "-print0", follow: bool = False) -> list[str]:
+    """Build a `find` command for the rasters below a directory, sidecars left out."""
+    names = [word for suffix in RASTER_SUFFIXES for word in ("-o", "-name", f"*{suffix}")][1:]
+    return ["find", *(["-L"] if follow else []), str(directory), "(", *names, ")", end]
+
+
+def check_catalog(catalog: Path, rows: int) -> None:
+    """Raise ValueError unless the catalog has `rows` rows and distinct paths, all successes."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(catalog, columns=["filepath", "status"])
+    distinct = pc.count_distinct(table["filepath"]).as_py()
+    good = pc.sum(pc.equal(table["status"], "success")).as_py() or 0
+    if (table.num_rows, distinct, good) != (rows, rows, rows):
+        raise ValueError(
+            f"{catalog.name}: {table.num_rows} rows, {distinct} distinct paths and {good} "
+            f"successes where {rows} of each were expected"
+        )
+
+
+def context() -> dict[str, Any]:
+    """Versions and machine, as far as they move the figures."""
+    import rasterio
+
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "rastermeta-async": _version("rastermeta-async"),
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "pyarrow": _version("pyarrow"),
+    }
+
+
+def write_report(report: Mapping[str, Any], out: Path | None, name: str) -> Path:
+    """Write JSON to `out`, by default to results/NAME-DATE.json."""
+    if out is None:
+        out = RESULTS / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    return out
+
+
+def _git(*args: str) -> str | None:
+    result = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

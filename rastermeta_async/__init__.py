@@ -1,0 +1,53 @@
+"""Stream the headers of huge raster archives into one catalog, crash-safe and in little memory.
+
+`read_record` reads one header, `extract` streams records, `extract_to` makes a catalog.
+Everything here is imported when it is first used, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rastermeta_async.api import Outcome, extract, extract_to, read_record
+    from rastermeta_async.config import Settings
+    from rastermeta_async.errors import RastermetaError
+    from rastermeta_async.pipeline import Progress
+    from rastermeta_async.record import SCHEMA, Band, Bounds, Record
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "read_record": "api",
+    "extract": "api",
+    "extract_to": "api",
+    "Outcome": "api",
+    "Settings": "config",
+    "RastermetaError": "errors",
+    "Progress": "pipeline",
+    "SCHEMA": "record",
+    "Record": "record",
+    "Band": "record",
+    "Bounds": "record",
+}
+
+__all__ = [
+    "read_record",
+    "extract",
+    "extract_to",
+    "Outcome",
+    "Settings",
+    "RastermetaError",
+    "Progress",
+    "SCHEMA",
+    "Record",
+    "Band",
+    "Bounds",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,181 @@
+"""The library's front door: one record, a stream of records, or a catalog on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rastermeta_async.channel import Sender, channel
+from rastermeta_async.config import Settings
+from rastermeta_async.folders import Folders
+from rastermeta_async.output import Output
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
+from rastermeta_async.pool import ThreadPool
+from rastermeta_async.reader import RasterioReader
+from rastermeta_async.record import Record, from_batch
+from rastermeta_async.sink import LineSink, NoLog
+from rastermeta_async.sources import AnyPath, Source, source_of
+
+Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
+
+DUPLICATE_WINDOW = 1 << 20
+"""Latest paths of a run among which a duplicate is noticed before it is read again; one further
+back is read twice, and the catalog still has it once."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    rows: int
+    """Rows of the catalog; of a run that was stopped: rows committed by it."""
+    failures: int
+    """Rows that are no success."""
+    complete: bool
+    """Whether the source was read to its end and the catalog stands under its name."""
+
+
+def read_record(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Record:
+    """Return the record of one local file, as `extract` would; blocks meanwhile.
+
+    Args:
+        path: any file; whatever is wrong with it is said in the record's `status`,
+            `error_type` and `error_message`.
+        drivers: GDAL drivers that may open it; None: raster formats that are files in their
+            own right; empty: every driver there is.
+    """
+    reader = RasterioReader(drivers)
+    with reader.environment():
+        return reader.read(os.fsencode(path))
+
+
+async def extract(paths: Paths, settings: Settings | None = None) -> AsyncIterator[Record]:
+    """Yield a record for every path, in no particular order, each path once.
+
+    Memory is flat but for 16 bytes a path, which tell duplicates. A slow consumer slows the
+    reading down. Leaving the loop early ends the run; use `contextlib.aclosing` to have that
+    happen at a definite time.
+
+    Args:
+        paths: paths in any iterable or asynchronous iterable, or a `Source`.
+        settings: how to run; None: the defaults.
+
+    Raises:
+        RastermetaError: the run cannot go on (see `rastermeta_async.errors`). A bad file
+            raises nothing: it is a record.
+    """
+    settings = settings or Settings()
+    sender: Sender[pa.RecordBatch]
+    sender, batches = channel(1)
+
+    async def forward(rows: Rows) -> None:
+        async for batch in rows:
+            await sender.send(batch)
+
+    async def read() -> None:
+        try:
+            inputs = Inputs(source_of(paths), PathSet(), PathSet())
+            await _run(inputs, forward, settings, Progress(), asyncio.Event())
+        finally:
+            await sender.close()
+
+    # A task of its own: a task group must not be left open across a yield (PEP 789).
+    reading = asyncio.create_task(read())
+    try:
+        async for batch in batches:
+            for record in from_batch(batch):
+                yield record
+        await reading
+    finally:
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+
+async def extract_to(
+    output: AnyPath,
+    paths: Paths,
+    settings: Settings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
+) -> Outcome:
+    """Read every path's header into a catalog; called again, resume it.
+
+    Args:
+        output: a name that ends in .parquet, .ndjson, .jsonl or .json. Parts and log stand
+            next to it until it is finished.
+        paths: paths in any iterable or asynchronous iterable, or a `Source`.
+        settings: how to run; None: the defaults.
+        overwrite: start again from nothing; an older catalog stays until the new one is done.
+        progress: is kept up to date meanwhile.
+        stop: when set, the run finishes what is in flight, commits it and returns.
+
+    Raises:
+        SettingsError, SourceError, StuckError, OutputError: see `rastermeta_async.errors`.
+            What was committed is safe, and the same call resumes.
+    """
+    settings = settings or Settings()
+    progress = progress or Progress()
+    stop = stop or asyncio.Event()
+    target = await asyncio.to_thread(Output, os.fsdecode(output), overwrite=overwrite)
+    try:
+        finished = await asyncio.to_thread(target.finished, retry_failed=settings.retry_failed)
+        inputs = Inputs(source_of(paths), finished, PathSet(window=DUPLICATE_WINDOW))
+        consume = committer(target.sink, target.log, settings, progress)
+        await _run(inputs, consume, settings, progress, stop)
+        if stop.is_set():
+            return Outcome(progress.committed, progress.failures, complete=False)
+        progress.sealing = True
+        totals = await asyncio.to_thread(target.seal)
+        return Outcome(totals.rows, totals.failures, complete=True)
+    finally:
+        target.close()
+
+
+async def extract_to_stream(
+    fd: int,
+    paths: Paths,
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
+) -> Outcome:
+    """Write every path's record to an open file descriptor, as lines of JSON.
+
+    A stream has no checkpoint: it cannot be resumed. Arguments as for `extract_to`.
+
+    Raises:
+        BrokenPipeError: the reader of the stream has gone.
+    """
+    settings = settings or Settings()
+    progress = progress or Progress()
+    stop = stop or asyncio.Event()
+    inputs = Inputs(source_of(paths), PathSet(), PathSet())
+    consume = committer(LineSink(fd), NoLog(), settings, progress)
+    await _run(inputs, consume, settings, progress, stop)
+    return Outcome(progress.committed, progress.failures, complete=not stop.is_set())
+
+
+async def _run(
+    inputs: Inputs, consume: Consumer, settings: Settings, progress: Progress, stop: asyncio.Event
+) -> None:
+    reader = RasterioReader(settings.drivers, Folders())
+    async with ThreadPool(reader, settings) as pool:
+        stopping = asyncio.create_task(_stop_pool(stop, pool))
+        try:
+            await run(inputs, pool, consume, settings, progress, stop)
+        finally:
+            stopping.cancel()
+
+
+async def _stop_pool(stop: asyncio.Event, pool: ThreadPool) -> None:
+    await stop.wait()
+    pool.stop()

@@ -1,0 +1,53 @@
+"""Settings of a run: one frozen dataclass, validated on construction; reads no environment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rastermeta_async.errors import SettingsError
+
+CHUNK_PATHS = 32
+"""Paths handed to a thread at once: one hop costs about as much as a fast header read."""
+
+CHUNK_BYTES = 256 * 1024
+"""A chunk of paths, or of records on their way back, closes at this size."""
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""A batch closes at this size even when it has fewer rows than asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run works. Counts are at least 1.
+
+    Raises:
+        SettingsError: a value is out of range; the message names it.
+    """
+
+    batch_size: int = 5000
+    """Rows a batch: one part on disk, one line in the checkpoint log."""
+    concurrency: int = 4
+    """Header opens in flight."""
+    queue_size: int | None = None
+    """Paths that wait between the source and the pool; None: four times what is in flight."""
+    timeout: float = 60.0
+    """Seconds that one file may take."""
+    drivers: tuple[str, ...] | None = None
+    """GDAL drivers that may open a file; None: the safe list; empty: every driver there is."""
+    retry_failed: bool = False
+    """Also redo the paths whose row is not a success."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "concurrency"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.queue_size is not None and self.queue_size < 1:
+            raise SettingsError(f"queue_size must be at least 1, not {self.queue_size}")
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise SettingsError(f"timeout must be a positive number of seconds, not {self.timeout}")
+
+    @property
+    def queued_paths(self) -> int:
+        """Bound of the path queue, in paths."""
+        return self.queue_size or 4 * self.concurrency * CHUNK_PATHS

@@ -1,0 +1,52 @@
+"""The exception tree: what can end a run. A bad *file* is never one of these, it is a row.
+
+    RastermetaError
+    ├── SettingsError      a setting or argument makes no sense (also a ValueError)
+    ├── SourceError        the list of paths cannot be read
+    ├── StuckError         too many header reads never came back
+    └── OutputError        the output cannot be used
+        ├── ForeignOutputError   it was not made by this program, or was changed since
+        ├── OutputLockedError    another run is writing it
+        ├── CheckpointError      its checkpoint log is damaged
+        └── WriteError           the disk refused a write (full, I/O error)
+
+Every message names the file, what happened and what to do.
+"""
+
+from __future__ import annotations
+
+
+class RastermetaError(Exception):
+    """Base of everything this package raises on its own account."""
+
+
+class SettingsError(RastermetaError, ValueError):
+    """A setting or argument makes no sense."""
+
+
+class SourceError(RastermetaError):
+    """The list of paths cannot be read."""
+
+
+class StuckError(RastermetaError):
+    """Too many header reads hang and cannot be ended."""
+
+
+class OutputError(RastermetaError):
+    """The output cannot be used."""
+
+
+class ForeignOutputError(OutputError):
+    """The output was not made by this program, or was changed by another one."""
+
+
+class OutputLockedError(OutputError):
+    """Another run is writing this output."""
+
+
+class CheckpointError(OutputError):
+    """The checkpoint log is damaged before its last line."""
+
+
+class WriteError(OutputError):
+    """A write, sync or rename failed; what was committed before is safe."""

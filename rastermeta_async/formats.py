@@ -1,0 +1,211 @@
+"""The formats that a catalog can have: how a finished one is written and read back.
+
+Each is written from groups of rows in path order, streamed, and is a function of the rows
+alone: the same rows always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rastermeta_async.errors import ForeignOutputError, SettingsError
+from rastermeta_async.jsonform import from_lines, to_lines
+from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, row_bytes
+
+_LINES_A_BATCH = 256
+
+
+class ByteSink(Protocol):
+    """Where a format writes to."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of `data` or raise OSError; return its length."""
+        ...
+
+
+class Format(Protocol):
+    """One way to store a catalog."""
+
+    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+        """Write groups of rows, one row group each where the format has such a thing.
+
+        Args:
+            file: an open file-like object that takes bytes.
+            groups: tables of `SCHEMA`, in path order.
+        """
+        ...
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """Yield a finished catalog's rows in path order, a few hundred at a time."""
+        ...
+
+    def check(self, path: str) -> None:
+        """Raise ForeignOutputError unless the file can be one that this program made."""
+        ...
+
+
+class Grouper:
+    """Cuts a stream of rows into groups, by rows and by bytes.
+
+    Where it cuts depends on the rows alone, not on the batches that they come in.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._bytes = 0
+
+    def push(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        """Add rows; yield each group that they complete."""
+        ends = np.concatenate([[0], np.cumsum(row_bytes(batch))])
+        start = 0
+        while start < batch.num_rows:
+            fitting = int(
+                np.searchsorted(ends, ends[start] + self._max_bytes - self._bytes, "right")
+            )
+            take = min(fitting - 1 - start, self._max_rows - self._rows, batch.num_rows - start)
+            if take < 1 and self._rows:
+                yield self.flush()
+                continue
+            take = max(take, 1)  # a row above the limit is a group of its own
+            self._pending.append(batch.slice(start, take))
+            self._rows += take
+            self._bytes += int(ends[start + take] - ends[start])
+            start += take
+            if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
+                yield self.flush()
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait for their group to be complete."""
+        return self._rows
+
+    def flush(self) -> pa.Table:
+        """Return what is left, possibly no rows, and begin anew."""
+        table = pa.Table.from_batches(self._pending, schema=SCHEMA)
+        self._pending, self._rows, self._bytes = [], 0, 0
+        return table
+
+
+def grouped(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
+    """Yield the rows of `batches` in groups cut by `Grouper`."""
+    grouper = Grouper(max_rows, max_bytes)
+    for batch in batches:
+        yield from grouper.push(batch)
+    if grouper.rows:
+        yield grouper.flush()
+
+
+class ParquetFormat:
+    """Parquet, zstd-compressed, one row group a group of rows."""
+
+    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+        """See `Format.write`."""
+        # No `with`: it would turn an exception into a valid-looking file.
+        writer = pq.ParquetWriter(file, SCHEMA, compression="zstd", version="2.6")
+        for group in groups:
+            # One chunk a column, or the pages would depend on how the rows came in.
+            writer.write_table(group.combine_chunks(), row_group_size=group.num_rows)
+        writer.close()
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`."""
+        with pq.ParquetFile(path) as file:
+            yield from parquet_batches(file)
+
+    def check(self, path: str) -> None:
+        """See `Format.check`."""
+        try:
+            found = pq.read_schema(path)
+        except (pa.ArrowException, OSError):
+            found = pa.schema([])
+        version = (found.metadata or {}).get(VERSION_KEY)
+        if version is None:
+            raise ForeignOutputError(_not_ours(path))
+        if int(version) != SCHEMA_VERSION or not found.equals(SCHEMA):
+            raise ForeignOutputError(
+                f"{path} was made by another version of rastermeta (schema {version.decode()}; "
+                f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "
+                "another -o."
+            )
+
+
+def parquet_batches(
+    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 256
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an open Parquet file in batches that do not span row groups."""
+    for index in range(file.num_row_groups):
+        yield from file.iter_batches(rows, row_groups=[index], columns=columns)
+
+
+class NdjsonFormat:
+    """One JSON object a line."""
+
+    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+        """See `Format.write`."""
+        for group in groups:
+            for line in to_lines(group):
+                file.write(line.encode() + b"\n")
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`."""
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            while some := list(itertools.islice(lines, _LINES_A_BATCH)):
+                yield from_lines(some)
+
+    def check(self, path: str) -> None:
+        """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
+        raise ForeignOutputError(_not_ours(path))
+
+
+class JsonFormat(NdjsonFormat):
+    """One JSON array, one object a line."""
+
+    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+        """See `Format.write`."""
+        before = b"[\n"
+        for group in groups:
+            for line in to_lines(group):
+                file.write(before + line.encode())
+                before = b",\n"
+        file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`; reads only arrays that this class wrote."""
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            objects = (line.rstrip(",\n") for line in lines if line.startswith("{"))
+            while some := list(itertools.islice(objects, _LINES_A_BATCH)):
+                yield from_lines(some)
+
+
+FORMATS: dict[str, type[Format]] = {
+    ".parquet": ParquetFormat,
+    ".ndjson": NdjsonFormat,
+    ".jsonl": NdjsonFormat,
+    ".json": JsonFormat,
+}
+
+
+def format_of(path: str) -> Format:
+    """Return the format that an output's name asks for.
+
+    Raises:
+        SettingsError: no format has this ending.
+    """
+    for ending, kind in FORMATS.items():
+        if path.endswith(ending):
+            return kind()
+    known = ", ".join(FORMATS)
+    raise SettingsError(f"{path}: the output's name must end in one of {known}, or be - for stdout")
+
+
+def _not_ours(path: str) -> str:
+    return f"{path} exists and was not made by rastermeta; give --overwrite or another -o"

@@ -1,0 +1,111 @@
+"""Merge sorted runs of rows into one, in bounded memory, the newest row of each path winning."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from rastermeta_async.durable import remove
+from rastermeta_async.record import SCHEMA, path_keys
+from rastermeta_async.sink import newest_by_path
+
+FAN_IN = 48
+"""Runs merged at once: what they hold of each is at most one small batch."""
+
+Run = Callable[[], Iterator[pa.RecordBatch]]
+"""Opens a run: batches of rows in path order, no path twice."""
+
+
+class _Cursor:
+    """A place in a run: the current batch, from its first row that was not taken yet."""
+
+    def __init__(self, run: Run) -> None:
+        self._batches = run()
+        self.batch: pa.RecordBatch | None = None
+        self.advance()
+
+    def advance(self) -> None:
+        """Go to the next batch; `batch` is None at the end."""
+        self.batch = next((batch for batch in self._batches if batch.num_rows), None)
+        if self.batch is not None:
+            self._keys = path_keys(self.batch)
+            self.last: bytes = self._keys[-1].as_py()
+
+    def take_until(self, limit: bytes) -> pa.RecordBatch | None:
+        """Take the rows whose path is at most `limit` out of the current batch."""
+        if self.batch is None:
+            return None
+        if self.last <= limit:
+            taken = self.batch
+            self.advance()
+            return taken
+        stop = self._first_above(limit)
+        if stop == 0:
+            return None
+        taken = self.batch.slice(0, stop)
+        self.batch = self.batch.slice(stop)
+        self._keys = self._keys.slice(stop)
+        return taken
+
+    def _first_above(self, limit: bytes) -> int:
+        low, high = 0, len(self._keys)
+        while low < high:
+            middle = (low + high) // 2
+            if self._keys[middle].as_py() <= limit:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def close(self) -> None:
+        """Close the run's file."""
+        if hasattr(self._batches, "close"):
+            self._batches.close()
+
+
+def merge(runs: Sequence[Run]) -> Iterator[pa.RecordBatch]:
+    """Yield all rows in path order, one a path; later runs win. Opens all runs at once."""
+    cursors = [_Cursor(run) for run in runs]
+    try:
+        while active := [cursor for cursor in cursors if cursor.batch is not None]:
+            limit = min(cursor.last for cursor in active)
+            taken = [rows for cursor in active if (rows := cursor.take_until(limit)) is not None]
+            yield newest_by_path(pa.Table.from_batches(taken, schema=SCHEMA))
+    finally:
+        for cursor in cursors:
+            cursor.close()
+
+
+def merge_many(runs: Sequence[Run], scratch: str) -> Iterator[pa.RecordBatch]:
+    """Like `merge` for any number of runs, in passes of `FAN_IN`, oldest run first.
+
+    Args:
+        runs: sorted runs; of rows with the same path that of the last run wins.
+        scratch: existing folder for the files between passes (Arrow IPC streams); they are
+            removed as soon as they were read.
+    """
+    names = (os.path.join(scratch, f"merge-{number:06d}.tmp") for number in itertools.count())
+    while len(runs) > FAN_IN:
+        groups = [runs[at : at + FAN_IN] for at in range(0, len(runs), FAN_IN)]
+        runs = [_store(merge(group), next(names)) for group in groups]
+    yield from merge(runs)
+
+
+def _store(batches: Iterable[pa.RecordBatch], path: str) -> Run:
+    with (
+        pa.OSFile(path, "wb") as file,
+        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out,
+    ):
+        for batch in batches:
+            out.write_batch(batch)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        with pa.OSFile(path, "rb") as file:
+            # A name that is gone is a file that no crash can leave behind.
+            remove(path)
+            yield from pa.ipc.open_stream(file)
+
+    return read

@@ -1,0 +1,203 @@
+"""The only owner of tasks and queues, and of the order "sink first, checkpoint second".
+
+    source ──▶ path queue ──▶ readers over the pool ──▶ row queue ──▶ consumer
+
+Every queue is bounded, so whatever is slowest slows down all before it. The number of tasks
+depends on the pool, never on the input. An error anywhere cancels the rest and is raised; what
+was committed before it stays committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import pyarrow as pa
+
+from rastermeta_async.channel import Receiver, Sender, channel
+from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.formats import Grouper
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.pool import Pool
+from rastermeta_async.sink import Log, Sink, count_failures
+from rastermeta_async.sources import Source
+
+T = TypeVar("T")
+Rows = Receiver[pa.RecordBatch]
+Consumer = Callable[[Rows], Coroutine[None, None, None]]
+"""Takes all rows of a run; returns when there are no more and its work is done."""
+
+
+@dataclass
+class Progress:
+    """How far a run is. Only the pipeline writes it; others take a `snapshot`."""
+
+    done: int = 0
+    """Rows finished in this run."""
+    failures: int = 0
+    """Those of them that are no success."""
+    skipped: int = 0
+    """Input paths that needed no reading: finished before, or given twice."""
+    committed: int = 0
+    """Rows of this run that are safe."""
+    fraction: float | None = None
+    """How much of the input was read, 0 to 1; None where its size is unknown."""
+    sealing: bool = False
+    """Whether the catalog is being written."""
+    started: float = field(default_factory=time.monotonic)
+    """`time.monotonic` at the start."""
+
+    def snapshot(self) -> Progress:
+        """Return a copy that does not change any more."""
+        return replace(self)
+
+    @property
+    def rate(self) -> float:
+        """Rows a second since the start."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+
+@dataclass
+class Inputs:
+    """What a run reads: the source, less the paths that need no reading."""
+
+    source: Source
+    finished: PathSet
+    """Paths that are done already."""
+    seen: PathSet
+    """Paths given so far in this run; grows."""
+
+
+async def run(
+    inputs: Inputs,
+    pool: Pool,
+    consume: Consumer,
+    settings: Settings,
+    progress: Progress,
+    stop: asyncio.Event,
+) -> None:
+    """Read every path of the inputs and hand the rows to `consume`, in no particular order.
+
+    When `stop` is set, nothing more is taken from the source or the path queue; headers that
+    are being read are finished and consumed, then this returns.
+
+    Raises:
+        The first error of any part, in place of the exception group around it. Cancelled, or
+        after an error, all tasks have ended; header opens under way may still run in threads.
+    """
+    to_readers: Sender[list[bytes]]
+    to_consumer: Sender[pa.RecordBatch]
+    to_readers, paths = channel(max(1, settings.queued_paths // CHUNK_PATHS))
+    to_consumer, rows = channel(2 * pool.capacity)
+    with _first_error_only():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_produce(inputs, to_readers, pool, progress, stop))
+            tasks.create_task(_read_all(paths, pool, to_consumer, progress, stop))
+            tasks.create_task(consume(rows))
+
+
+async def _produce(
+    inputs: Inputs, to_readers: Sender[list[bytes]], pool: Pool, progress: Progress,
+    stop: asyncio.Event,
+) -> None:  # fmt: skip
+    async for block in _until(stop, inputs.source.blocks()):
+        new = inputs.finished.missing(inputs.seen.add_new(block))
+        progress.skipped += len(block) - len(new)
+        progress.fraction = inputs.source.fraction()
+        for chunk in _chunks(new, pool.capacity):
+            if stop.is_set():
+                break
+            await to_readers.send(chunk)
+    await to_readers.close()
+
+
+async def _read_all(
+    paths: Receiver[list[bytes]], pool: Pool, to_consumer: Sender[pa.RecordBatch],
+    progress: Progress, stop: asyncio.Event,
+) -> None:  # fmt: skip
+    async def read() -> None:
+        async for chunk in paths:
+            if stop.is_set():  # left for the next run, but taken, so that the producer can end
+                continue
+            async for batch in pool.read(chunk):
+                progress.done += batch.num_rows
+                progress.failures += count_failures(batch)
+                await to_consumer.send(batch)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(pool.capacity):
+            tasks.create_task(read())
+    await to_consumer.close()
+
+
+def committer(sink: Sink, log: Log, settings: Settings, progress: Progress) -> Consumer:
+    """Return a consumer that commits rows in batches: to the sink, then to the log."""
+
+    async def commit(rows: pa.Table) -> None:
+        part = await asyncio.to_thread(sink.commit, rows)
+        await asyncio.to_thread(log.append, part)
+        progress.committed += rows.num_rows
+
+    async def consume(rows: Rows) -> None:
+        batch = Grouper(settings.batch_size, BATCH_BYTES)
+        async for some in rows:
+            for complete in batch.push(some):
+                await commit(complete)
+        if batch.rows:
+            await commit(batch.flush())
+
+    return consume
+
+
+def _chunks(paths: list[bytes], readers: int) -> Iterator[list[bytes]]:
+    """Cut a block into chunks: a short block is spread over all readers."""
+    most = max(1, min(CHUNK_PATHS, -(-len(paths) // readers)))
+    chunk: list[bytes] = []
+    size = 0
+    for path in paths:
+        chunk.append(path)
+        size += len(path)
+        if len(chunk) >= most or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield items until `stop` is set, even while the next one is being waited for."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        while not stop.is_set():
+            following = asyncio.ensure_future(anext(items))
+            try:
+                await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not following.done():
+                    following.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await following
+            if following.cancelled():
+                return
+            try:
+                yield following.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        stopped.cancel()
+
+
+@contextlib.contextmanager
+def _first_error_only() -> Iterator[None]:
+    """Raise the first error of an exception group in place of the group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

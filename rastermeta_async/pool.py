@@ -1,0 +1,190 @@
+"""The pool that header opens run in: a semaphore around `asyncio.to_thread`.
+
+A thread takes a chunk of paths at a time. A file that does not answer within the timeout gets
+its row all the same: the thread is left behind, and another one takes the rest of its chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from types import TracebackType
+from typing import Protocol, Self
+
+import pyarrow as pa
+
+from rastermeta_async.config import CHUNK_BYTES, Settings
+from rastermeta_async.errors import StuckError
+from rastermeta_async.reader import Reader
+from rastermeta_async.record import Record, failure, to_batch
+
+MAX_STUCK = 64
+"""Threads that may hang at once before the run gives up."""
+
+_SPARE_THREADS = 8
+"""For the source, the sink and the log, which use the same executor."""
+
+
+class Pool(Protocol):
+    """Turns paths into batches of rows."""
+
+    capacity: int
+    """How many `read` calls are worth having at once."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """Yield a row of `SCHEMA` for each path, in order, in one or more batches.
+
+        Cancelled, it returns at once; header opens under way run on and are dropped.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Let `read` end after the files that are being opened now."""
+        ...
+
+
+class ThreadPool:
+    """Header opens in this process.
+
+    Entering it gives the running loop a new default executor of the right size (`to_thread`
+    would otherwise run at most cores + 4 threads); it stays after leaving. Threads that hang
+    cannot be ended: a program that is to exit all the same must use `os._exit`, see `stuck`.
+    """
+
+    def __init__(self, reader: Reader, settings: Settings) -> None:
+        self.capacity = settings.concurrency
+        self.stuck = 0
+        """Threads that hang now."""
+        self._reader = reader
+        self._timeout = settings.timeout
+        self._permits = asyncio.Semaphore(settings.concurrency)
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        """Size the loop's default executor."""
+        self._executor = ThreadPoolExecutor(
+            self.capacity + MAX_STUCK + _SPARE_THREADS, "rastermeta", self._reader.enter
+        )
+        asyncio.get_running_loop().set_default_executor(self._executor)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave hanging threads behind, so that closing the loop does not wait for them."""
+        self.stop()
+        if self.stuck:
+            self._executor.shutdown(wait=False)
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+    def stop(self) -> None:
+        """See `Pool.stop`."""
+        self._stopping = True
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """See `Pool.read`.
+
+        Raises:
+            StuckError: `MAX_STUCK` threads hang.
+        """
+        rest = list(paths)
+        while rest and not self._stopping:
+            async with self._permits:
+                records = await self._read_some(rest)
+            if records:
+                yield to_batch(records)
+            rest = rest[len(records) :]
+
+    async def _read_some(self, paths: Sequence[bytes]) -> list[Record]:
+        """Return the records of the first paths, at least one unless the pool is stopping."""
+        walk = _Walk(self, self._reader, paths)
+        call = asyncio.create_task(asyncio.to_thread(walk.run))
+        while not call.done():
+            await asyncio.wait({call}, timeout=walk.seconds_left(self._timeout))
+            if not call.done() and walk.seconds_left(self._timeout) <= 0 and walk.abandon():
+                call.add_done_callback(self._came_back)
+                self.stuck += 1
+                if self.stuck > MAX_STUCK:
+                    raise StuckError(
+                        f"{self.stuck} header reads hang, the last one in "
+                        f"{paths[len(walk.records)]!r}: a disk or mount does not answer. What was "
+                        "committed is safe; mend it, then run the same command again to go on."
+                    )
+                return [*walk.records, self._timeout_row(paths[len(walk.records)])]
+        call.result()  # an error in the thread is an error of the run
+        return walk.records
+
+    def _came_back(self, call: asyncio.Task[None]) -> None:
+        self.stuck -= 1
+        if not call.cancelled():
+            call.exception()
+
+    def _timeout_row(self, path: bytes) -> Record:
+        message = f"no answer within {self._timeout:g} s; the file or its disk hangs"
+        return failure(path, "fatal", "Timeout", message)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further file is to be opened."""
+        return self._stopping
+
+
+class _Walk:
+    """One thread's way through a chunk of paths, watched from the event loop."""
+
+    def __init__(self, pool: ThreadPool, reader: Reader, paths: Sequence[bytes]) -> None:
+        self.records: list[Record] = []
+        self._pool = pool
+        self._reader = reader
+        self._paths = paths
+        self._lock = Lock()
+        self._abandoned = False
+        self._opened_at = time.monotonic()
+
+    def run(self) -> None:
+        """Read path by path until the chunk, or the bytes that a batch may have, are used up."""
+        room = CHUNK_BYTES
+        for path in self._paths:
+            if self._pool.stopping:
+                return
+            self._opened_at = time.monotonic()
+            record = self._reader.read(path)
+            with self._lock:
+                if self._abandoned:
+                    return
+                self.records.append(record)
+            room -= _weight(record)
+            if room <= 0:
+                return
+
+    def seconds_left(self, timeout: float) -> float:
+        """Return how long the file that is open now may still take."""
+        return max(self._opened_at + timeout - time.monotonic(), 0.0)
+
+    def abandon(self) -> bool:
+        """Take no further record from the thread; False if it got on in the meantime."""
+        with self._lock:
+            self._abandoned = len(self.records) < len(self._paths)
+            return self._abandoned
+
+
+def _weight(record: Record) -> int:
+    """Return roughly the bytes of a record's parts that can be large."""
+    tags = [record.dataset_tags or {}, *(record.band_tags or {}).values()]
+    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
+    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")

@@ -1,0 +1,387 @@
+"""The reference reader: one path in, one record out, asking rasterio."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import rasterio
+from rasterio.env import setenv
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.session import DummySession
+
+from rastermeta_async.drivers import SAFE_DRIVERS
+from rastermeta_async.folders import Folders
+from rastermeta_async.record import (
+    MAX_MESSAGE,
+    Band,
+    Bounds,
+    Record,
+    Tags,
+    failure,
+    path_columns,
+    readable,
+)
+
+T = TypeVar("T")
+
+GDAL_OPTIONS: dict[str, object] = {
+    # A VRT may name remote sources. No curl file system sees any file but this one, and whatever
+    # else speaks HTTP is sent to a proxy that is not there (GDAL, "Configuration options").
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
+    "GDAL_HTTP_PROXY": "http://127.0.0.1:9",
+    "GDAL_HTTP_CONNECTTIMEOUT": 1,
+    "GDAL_HTTP_TIMEOUT": 1,
+    "GDAL_HTTP_MAX_RETRY": 0,
+    "GDAL_VRT_ENABLE_PYTHON": False,
+    "GDAL_CACHEMAX": 16,  # MB; no pixel is ever read
+    "GDAL_PAM_ENABLED": True,
+}
+"""GDAL configuration that header opens run with, besides rasterio's own defaults."""
+
+MAX_TAG_BYTES = 16 * 1024 * 1024
+"""Tags of one file above this size are left out, and its row says so."""
+
+_IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class Reader(Protocol):
+    """Reads one header at a time; safe to use from several threads."""
+
+    def enter(self) -> None:
+        """Prepare the current thread, for as long as it lives."""
+        ...
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of a path; whatever is wrong with the file is in the record."""
+        ...
+
+
+class _Path(str):
+    """A file name that rasterio hands to GDAL byte for byte, also where it is not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002  # str's signature
+        return str.encode(self, "utf-8", "surrogateescape")
+
+
+class _Dataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no types
+    """A dataset that knows whether it is placed on the ground at all."""
+
+    unplaced = False
+
+    def read_transform(self) -> Sequence[float]:
+        # GDAL's GetGeoTransform() failed and there are no GCPs or RPCs: rasterio warns, and
+        # returns what some drivers (PNM) left uninitialised. The filter set in `enter` makes
+        # the warning an error for this module alone.
+        try:
+            return super().read_transform()  # type: ignore[no-any-return]
+        except NotGeoreferencedWarning:
+            self.unplaced = True
+            return _IDENTITY
+
+
+class RasterioReader:
+    """Reads headers with rasterio, with the answers of a plain ``rasterio.open``.
+
+    Args:
+        drivers: GDAL drivers that may open a file; None: `SAFE_DRIVERS`; empty: all.
+        folders: what is known of folders; None: GDAL looks for each file's sidecars itself.
+    """
+
+    def __init__(
+        self, drivers: Sequence[str] | None = None, folders: Folders | None = None
+    ) -> None:
+        self._drivers = list(SAFE_DRIVERS if drivers is None else drivers) or None
+        self._folders = folders
+
+    def enter(self) -> None:
+        """Enter the GDAL environment in this thread, never to leave it."""
+        self._environment().__enter__()
+        _heed_missing_georeferencing()
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Hold the GDAL environment in this thread for a while."""
+        with self._environment(), warnings.catch_warnings():
+            _heed_missing_georeferencing()
+            yield
+
+    def _environment(self) -> rasterio.Env:
+        return rasterio.Env.from_defaults(
+            session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=True, **GDAL_OPTIONS
+        )
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of a local file; see `Reader.read`."""
+        try:
+            status = os.stat(path)
+        except ValueError:
+            return failure(path, "error", "ValueError", "the name holds a NUL byte; are the "
+                           "paths NUL-separated? then give -0")  # fmt: skip
+        except OSError as error:
+            return _unreachable(path, error)
+        if not stat.S_ISREG(status.st_mode):
+            what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+            return failure(path, "error", "NotAFile", f"this is {what}, not a file")
+        return self._open(path)._replace(file_size=status.st_size, mtime=_time_of(status))
+
+    def _open(self, path: bytes) -> Record:
+        try:
+            if self._folders is not None:
+                plain = not self._folders.may_have_sidecars(path)
+                setenv(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR" if plain else "TRUE")
+            with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
+                return _describe(path, dataset)
+        except UnicodeDecodeError:
+            message = "GDAL cannot open it (its message is not UTF-8)"
+            return _access_problem(path) or failure(path, "error", "RasterioIOError", message)
+        except RasterioError as error:
+            return _access_problem(path) or failure(path, "error", type(error).__name__, str(error))
+        except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
+            return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _heed_missing_georeferencing() -> None:
+    warnings.filterwarnings(
+        "error", category=NotGeoreferencedWarning, module=rf"{__name__}$".replace(".", r"\.")
+    )
+
+
+def _name_for_gdal(path: bytes) -> str:
+    name = os.fsdecode(path)
+    # A relative name must not be taken for a connection string (NETCDF:…, <VRTDataset>…).
+    if not name.startswith(("/", ".")) and (":" in name or not name[0].isalnum()):
+        name = os.path.join(".", name)
+    return name if name.isascii() else _Path(name)
+
+
+def _unreachable(path: bytes, error: OSError) -> Record:
+    """Return the row of a path that the system refuses."""
+    gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+    message = error.strerror or str(error)
+    if gone and path.endswith(b"\r"):
+        message += "; the name ends in a carriage return: is the list from Windows?"
+    return failure(path, "error" if gone else "fatal", type(error).__name__, message)
+
+
+def _access_problem(path: bytes) -> Record | None:
+    """Return the row of a file that may not be read: GDAL only says that it cannot open it."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+    except OSError as error:
+        return _unreachable(path, error)
+    return None
+
+
+def _time_of(status: os.stat_result) -> dt.datetime | None:
+    try:
+        return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
+    except OverflowError:
+        return None
+
+
+def _describe(path: bytes, dataset: Any) -> Record:
+    """Return the record of an open dataset."""
+    problems: list[str] = []
+    ask = _asker(problems)
+    count: int = dataset.count
+    crs = ask("crs", lambda: _crs_strings(dataset.crs)) or _NO_CRS
+    structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
+    dataset_tags, band_tags = _tags(dataset, ask, problems)
+    subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
+    nodata = dataset.nodatavals
+    shown, raw = path_columns(path)
+    return Record(
+        filepath=shown,
+        filepath_bytes=raw,
+        status="no_georef" if dataset.unplaced and count else "success",
+        error_type="PartlyRead" if problems else None,
+        error_message=readable("; ".join(problems))[:MAX_MESSAGE] if problems else None,
+        crs=crs.text,
+        bounds=Bounds(*dataset.bounds),
+        res=dataset.res,
+        count=count,
+        dtype=dataset.dtypes[0] if count else None,
+        nodata=nodata[0] if count else None,
+        transform=dataset.transform.to_gdal(),
+        dataset_tags=dataset_tags,
+        band_tags=band_tags,
+        driver=dataset.driver,
+        width=dataset.width,
+        height=dataset.height,
+        bands=ask("bands", lambda: _bands(dataset)),
+        compression=_last_word(structure.get("COMPRESSION")),
+        interleave=_last_word(structure.get("INTERLEAVE")),
+        photometric=_last_word(structure.get("SOURCE_COLOR_SPACE")),
+        tiled=dataset.is_tiled if count else None,
+        area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
+        gcp_count=ask("gcps", lambda: len(dataset.gcps[0])),
+        has_rpcs=bool(ask("rpcs", lambda: dataset.tags(ns="RPC"))),
+        subdatasets=subdatasets,
+        proj_code=crs.code,
+        crs_wkt=crs.wkt,
+    )
+
+
+Ask = Callable[[str, Callable[[], T]], T | None]
+
+
+def _asker(problems: list[str]) -> Callable[[str, Callable[[], T]], T | None]:
+    """Return a function that answers None, and notes why, where rasterio raises."""
+
+    def ask(name: str, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except Exception as error:  # noqa: BLE001  # one odd field must not cost the others
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+            return None
+
+    return ask
+
+
+def _tags(
+    dataset: Any, ask: Callable[[str, Callable[[], Tags]], Tags | None], problems: list[str]
+) -> tuple[Tags | None, dict[int, Tags] | None]:
+    of_dataset = ask("tags", dataset.tags)
+    of_bands = {
+        band: ask(f"tags of band {band}", lambda band=band: dataset.tags(band)) or {}  # type: ignore[misc]
+        for band in dataset.indexes
+    }
+    size = sum(
+        len(key) + len(value)
+        for tags in (of_dataset or {}, *of_bands.values())
+        for key, value in tags.items()
+    )
+    if size > MAX_TAG_BYTES:
+        problems.append(f"tags: left out, as their {size} characters are above {MAX_TAG_BYTES}")
+        return None, None
+    return of_dataset, of_bands
+
+
+def _bands(dataset: Any) -> list[Band]:
+    return [
+        Band(
+            dtype=dtype,
+            nodata=nodata,
+            description=description or None,
+            color_interp=color_interp.name,
+            scale=scale,
+            offset=offset,
+            unit=unit or None,
+            block_height=block[0],
+            block_width=block[1],
+            mask_flags=[flag.name for flag in flags],
+            overviews=list(dataset.overviews(band)),
+        )
+        for band, (
+            dtype, nodata, description, color_interp, scale, offset, unit, block, flags,
+        ) in enumerate(
+            zip(
+                dataset.dtypes,
+                dataset.nodatavals,
+                dataset.descriptions,
+                _color_interps(dataset),
+                dataset.scales,
+                dataset.offsets,
+                dataset.units,
+                dataset.block_shapes,
+                dataset.mask_flag_enums,
+                strict=True,
+            ),
+            1,
+        )
+    ]  # fmt: skip
+
+
+def _color_interps(dataset: Any) -> Sequence[Any]:
+    return dataset.colorinterp  # type: ignore[no-any-return]
+
+
+def _last_word(value: str | None) -> str | None:
+    """Return e.g. ``jpeg`` of GDAL's ``YCbCr JPEG``, as rasterio's enumerations do."""
+    return value.split()[-1].lower() if value and not value.isspace() else None
+
+
+class _CrsStrings(NamedTuple):
+    text: str | None
+    code: str | None
+    wkt: str | None
+
+
+_NO_CRS = _CrsStrings(None, None, None)
+_MAX_CACHED_WKT = 16 * 1024
+
+
+def _crs_strings(crs: Any) -> _CrsStrings:
+    """Return what is recorded of a CRS; PROJ takes up to 50 ms to look for a code."""
+    if not crs:
+        return _NO_CRS
+    wkt: str = crs.wkt
+    return _cached_crs(wkt, crs) if len(wkt) <= _MAX_CACHED_WKT else _identify(crs)
+
+
+class _ByWkt:
+    """A CRS that compares by its WKT alone, which is at hand (rasterio's own == asks PROJ)."""
+
+    __slots__ = ("crs", "wkt")
+
+    def __init__(self, wkt: str, crs: Any) -> None:
+        self.wkt = wkt
+        self.crs = crs
+
+    def __hash__(self) -> int:
+        return hash(self.wkt)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByWkt) and self.wkt == other.wkt
+
+
+def _cached_crs(wkt: str, crs: Any) -> _CrsStrings:
+    return _identify_cached(_ByWkt(wkt, crs))
+
+
+@lru_cache(256)
+def _identify_cached(key: _ByWkt) -> _CrsStrings:
+    return _identify(key.crs)
+
+
+def _identify(crs: Any) -> _CrsStrings:
+    authority = crs.to_authority(confidence_threshold=100)
+    code = ":".join(authority) if authority else None
+    return _CrsStrings(crs.to_string(), code, None if code else crs.to_wkt())
+
+
+def quiet_undecodable_messages() -> None:
+    """Drop the complaint of rasterio's log hook about GDAL messages that are not UTF-8.
+
+    It cannot be caught where it arises, and would go to stderr for every such file. To be
+    called by programs only: it replaces `sys.unraisablehook`.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        from_rasterio = str(unraisable.object).startswith("rasterio.")
+        if not (from_rasterio and isinstance(unraisable.exc_value, UnicodeDecodeError)):
+            before(unraisable)
+
+    sys.unraisablehook = hook

@@ -1,0 +1,290 @@
+"""One raster header as a record, and the Arrow schema, declared once.
+
+Each field of `Record` carries its Arrow type and its meaning; the schema, the sinks, the
+JSON form, ``rastermeta schema`` and the tests are all derived from these declarations.
+Bands are 1-based wherever they are numbered. Absent is null, never ``""`` or 0.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SCHEMA_VERSION = 1
+"""Changes whenever a column is added, removed or changes its meaning."""
+
+VERSION_KEY = b"rastermeta:schema_version"
+"""Key in the Parquet file metadata; its presence tells that this program made the file."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one field is stored: its Arrow type and a one-line meaning with shape and unit."""
+
+    type: pa.DataType
+    meaning: str
+
+
+def _columns_of(row: type) -> dict[str, Column]:
+    hints = get_type_hints(row, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def _struct_of(row: type) -> pa.DataType:
+    return pa.struct([(name, column.type) for name, column in _columns_of(row).items()])
+
+
+_TEXT = pa.string()
+_REAL = pa.float64()
+_TAGS = pa.map_(pa.string(), pa.string())
+
+
+class Bounds(NamedTuple):
+    """Outer edges of the raster in the units of its CRS."""
+
+    left: Annotated[float, Column(_REAL, "smallest x of the corners, CRS units")]
+    bottom: Annotated[float, Column(_REAL, "y of the lower edge, CRS units")]
+    right: Annotated[float, Column(_REAL, "largest x of the corners, CRS units")]
+    top: Annotated[float, Column(_REAL, "y of the upper edge, CRS units")]
+
+
+class Band(NamedTuple):
+    """One band, as ``rasterio`` describes it."""
+
+    dtype: Annotated[str, Column(_TEXT, "data type in NumPy's terms, e.g. uint8, complex_int16")]
+    nodata: Annotated[float | None, Column(_REAL, "nodata value, may be NaN")]
+    description: Annotated[str | None, Column(_TEXT, "description")]
+    color_interp: Annotated[str | None, Column(_TEXT, "colour interpretation, e.g. gray, red")]
+    scale: Annotated[float, Column(_REAL, "value = stored * scale + offset")]
+    offset: Annotated[float, Column(_REAL, "value = stored * scale + offset")]
+    unit: Annotated[str | None, Column(_TEXT, "unit of the values")]
+    block_height: Annotated[int, Column(pa.int32(), "rows of a block (tile or strip), pixels")]
+    block_width: Annotated[int, Column(pa.int32(), "columns of a block (tile or strip), pixels")]
+    mask_flags: Annotated[
+        list[str],
+        Column(pa.list_(pa.string()), "where the mask comes from: all_valid, per_dataset, …"),
+    ]
+    overviews: Annotated[
+        list[int], Column(pa.list_(pa.int32()), "decimation factors of the overviews, ascending")
+    ]
+
+
+Tags = dict[str, str]
+
+
+class Record(NamedTuple):
+    """What is known of one input path. Frozen; one record is one row of the catalog.
+
+    `failure` makes the record of a path that could not be read: all but the first columns null.
+    """
+
+    filepath: Annotated[
+        str, Column(_TEXT, "path as given; bytes that are not UTF-8 are shown as \\xNN")
+    ]
+    filepath_bytes: Annotated[
+        bytes | None, Column(pa.binary(), "exact bytes of the path where it is not UTF-8")
+    ]
+    status: Annotated[str, Column(_TEXT, "success, no_georef, error or fatal")]
+    error_type: Annotated[str | None, Column(_TEXT, "kind of problem, e.g. RasterioIOError")]
+    error_message: Annotated[str | None, Column(_TEXT, "the problem in a sentence")]
+    crs: Annotated[str | None, Column(_TEXT, "CRS as authority:code, else as WKT")] = None
+    bounds: Annotated[
+        Bounds | None, Column(_struct_of(Bounds), "outer edges, units of the CRS")
+    ] = None
+    res: Annotated[
+        tuple[float, float] | None,
+        Column(pa.list_(_REAL), "pixel size (x, y), units of the CRS a pixel"),
+    ] = None
+    count: Annotated[  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
+        int | None, Column(pa.int32(), "number of bands; 0: a container")
+    ] = None
+    dtype: Annotated[str | None, Column(_TEXT, "data type of band 1")] = None
+    nodata: Annotated[float | None, Column(_REAL, "nodata value of band 1, may be NaN")] = None
+    transform: Annotated[
+        tuple[float, ...] | None,
+        Column(pa.list_(_REAL), "geotransform, 6 numbers in GDAL's order, unrounded"),
+    ] = None
+    dataset_tags: Annotated[Tags | None, Column(_TAGS, "tags of the dataset, default domain")] = (
+        None
+    )
+    band_tags: Annotated[
+        dict[int, Tags] | None,
+        Column(pa.map_(pa.int32(), _TAGS), "tags of each band (1-based), default domain"),
+    ] = None
+    driver: Annotated[str | None, Column(_TEXT, "GDAL driver that opened the file")] = None
+    width: Annotated[int | None, Column(pa.int32(), "columns, pixels")] = None
+    height: Annotated[int | None, Column(pa.int32(), "rows, pixels")] = None
+    bands: Annotated[
+        list[Band] | None, Column(pa.list_(_struct_of(Band)), "one entry a band, in band order")
+    ] = None
+    compression: Annotated[
+        str | None, Column(_TEXT, "compression, lower case, e.g. deflate; null: none")
+    ] = None
+    interleave: Annotated[str | None, Column(_TEXT, "pixel, band or line")] = None
+    photometric: Annotated[
+        str | None, Column(_TEXT, "colour space in the file where it is not RGB, e.g. ycbcr")
+    ] = None
+    tiled: Annotated[bool | None, Column(pa.bool_(), "whether band 1 is stored in tiles")] = None
+    area_or_point: Annotated[
+        str | None, Column(_TEXT, "whether coordinates mean the pixel's Area or its Point")
+    ] = None
+    gcp_count: Annotated[int | None, Column(pa.int32(), "number of ground control points")] = None
+    has_rpcs: Annotated[
+        bool | None, Column(pa.bool_(), "whether rational polynomial coefficients are there")
+    ] = None
+    subdatasets: Annotated[
+        list[str] | None, Column(pa.list_(pa.string()), "names under which GDAL opens the parts")
+    ] = None
+    file_size: Annotated[int | None, Column(pa.int64(), "size of the file, bytes")] = None
+    mtime: Annotated[
+        dt.datetime | None,
+        Column(pa.timestamp("us", tz="UTC"), "last change of the file, UTC, microseconds"),
+    ] = None
+    proj_code: Annotated[
+        str | None, Column(_TEXT, "authority:code of the CRS, e.g. EPSG:32633")
+    ] = None
+    crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file was read; `SUCCESSES` holds the statuses that count."""
+        return self.status in SUCCESSES
+
+
+COLUMNS: dict[str, Column] = _columns_of(Record)
+"""Every column by name, in the order of the file."""
+
+SCHEMA: pa.Schema = pa.schema(
+    [pa.field(name, column.type) for name, column in COLUMNS.items()],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)
+"""The Arrow schema of a catalog."""
+
+SUCCESSES = frozenset({"success", "no_georef"})
+MAX_MESSAGE = 1000
+"""Characters of an error message that are kept."""
+
+
+def readable(text: str) -> str:
+    r"""Return `text` as valid UTF-8: undecodable bytes become ``\xNN``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def path_columns(path: bytes) -> tuple[str, bytes | None]:
+    """Return `filepath` and `filepath_bytes` of a path given as bytes."""
+    try:
+        return path.decode(), None
+    except UnicodeDecodeError:
+        return path.decode("utf-8", "backslashreplace"), path
+
+
+def path_bytes(record: Record) -> bytes:
+    """Return the path of a record exactly as it was given."""
+    return record.filepath_bytes if record.filepath_bytes is not None else record.filepath.encode()
+
+
+def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
+    """Return the record of a path that could not be read."""
+    shown, raw = path_columns(path)
+    return Record(shown, raw, status, error_type, readable(message)[:MAX_MESSAGE])
+
+
+def _storable(value: Any) -> Any:
+    """Return a field as pyarrow wants it: maps are lists of pairs."""
+    if isinstance(value, dict):
+        return [(key, _storable(item)) for key, item in value.items()]
+    return value
+
+
+def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
+    """Return records as one Arrow batch of `SCHEMA`, in the same order."""
+    columns = zip(*records, strict=True) if records else [()] * len(SCHEMA)
+    arrays = [
+        pa.array([_storable(v) for v in values] if pa.types.is_map(f.type) else values, f.type)
+        for f, values in zip(SCHEMA, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def from_batch(batch: pa.RecordBatch) -> Iterator[Record]:
+    """Yield the records of an Arrow batch or table, the inverse of `to_batch`."""
+    yield from map(from_fields, batch.to_pylist())
+
+
+def from_fields(fields: dict[str, Any]) -> Record:
+    """Return the record of plain fields by name, as Arrow's ``to_pylist`` gives them."""
+
+    def bands(rows: list[dict[str, Any]]) -> list[Band]:
+        return [Band(**row) for row in rows]
+
+    revive: dict[str, Any] = {
+        "bounds": lambda fields: Bounds(**fields),
+        "res": tuple,
+        "transform": tuple,
+        "dataset_tags": dict,
+        "band_tags": lambda pairs: {band: dict(tags) for band, tags in pairs},
+        "bands": bands,
+    }
+    return Record(
+        **{
+            name: revive[name](value) if value is not None and name in revive else value
+            for name, value in fields.items()
+        }
+    )
+
+
+def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return each row's path as the exact bytes given: what identifies and orders rows."""
+    shown = pc.cast(rows.column("filepath"), pa.binary())
+    return pc.coalesce(rows.column("filepath_bytes"), shown)
+
+
+Sizes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def row_bytes(batch: pa.RecordBatch) -> Sizes:
+    """Return the size of each row in bytes, shape (rows,): a function of its content alone."""
+    at = np.arange(batch.num_rows + 1, dtype=np.int64)
+    total = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    for column in batch.columns:
+        total += _bytes_before(column, at)
+    return np.diff(total)
+
+
+def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
+    """Return how many bytes the elements before each position of `at` occupy, validity aside."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _offsets(array)[at] + 4 * at
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        ends = _offsets(array)[at]
+        children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
+        return sum((_bytes_before(child, ends) for child in children), 4 * at)
+    if pa.types.is_struct(kind):
+        # StructArray.field() has the slice of its parent applied already.
+        fields = (array.field(index) for index in range(kind.num_fields))
+        return sum((_bytes_before(field, at) for field in fields), 0 * at)
+    width: int = kind.bit_width
+    return at * width // 8
+
+
+def _offsets(array: pa.Array) -> Sizes:
+    """Return the int32 offsets of a variable-length array, shape (length + 1,), as int64."""
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.zeros(len(array) + 1, dtype=np.int64)
+    raw = np.frombuffer(buffer, dtype=np.int32)
+    start: int = array.offset
+    return raw[start : start + len(array) + 1].astype(np.int64)
+
+
+def describe_columns() -> Iterable[tuple[str, str, str]]:
+    """Yield (name, Arrow type, meaning) of every column, in the order of the file."""
+    for name, column in COLUMNS.items():
+        yield name, str(column.type), column.meaning

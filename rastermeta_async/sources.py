@@ -1,0 +1,247 @@
+"""Where paths come from: standard input, a list file, folders, or any iterable.
+
+A source yields blocks of paths, as bytes, exactly as given. It reads on only when asked, so a
+fast source waits for a slow pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import select
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from stat import S_ISREG
+from typing import Protocol
+
+import aiofiles
+
+from rastermeta_async.errors import SourceError
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+MAX_RECORD = 1024 * 1024
+"""Bytes of one path that are kept. No system opens a longer one; the rest is skipped."""
+
+_STDIN_BLOCK = 64 * 1024
+_LIST_BLOCK = 1024 * 1024
+_PATHS_A_BLOCK = 1000
+_POLL_SECONDS = 0.2
+
+
+class Source(Protocol):
+    """Yields the paths of a run, once."""
+
+    def blocks(self) -> AsyncIterator[list[bytes]]:
+        """Yield blocks of paths; closing the iterator stops whatever reads them.
+
+        Raises:
+            SourceError: the paths cannot be read (on).
+        """
+        ...
+
+    def fraction(self) -> float | None:
+        """Return how much of the source was read, 0 to 1; None where its size is unknown."""
+        ...
+
+
+class Splitter:
+    """Cuts a byte stream into paths at a separator; empty ones are dropped."""
+
+    def __init__(self, separator: bytes) -> None:
+        self._separator = separator
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the paths that `data` completes."""
+        if self._skipping:
+            _, found, data = data.partition(self._separator)
+            self._skipping = not found
+        paths = (self._rest + data).split(self._separator)
+        self._rest = paths.pop()
+        if len(self._rest) > MAX_RECORD:
+            paths.append(self._rest)
+            self._rest = b""
+            self._skipping = True
+        return [path[:MAX_RECORD] for path in paths if path]
+
+    def finish(self) -> list[bytes]:
+        """Return the last path, where no separator follows it."""
+        return [self._rest[:MAX_RECORD]] if self._rest else []
+
+
+class StdinSource:
+    """Paths from an open file descriptor: a pipe, file, terminal or device."""
+
+    def __init__(self, fd: int, separator: bytes = b"\n") -> None:
+        self._fd = fd
+        self._separator = separator
+        self._read = 0
+        self._closed = False
+        self._size = _regular_size(fd)
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`. At most one thread reads, in blocks; it ends soon after this."""
+        splitter = Splitter(self._separator)
+        try:
+            while data := await asyncio.to_thread(self._next_block):
+                self._read += len(data)
+                yield splitter.feed(data)
+            yield splitter.finish()
+        except OSError as error:
+            raise SourceError(
+                f"standard input cannot be read: {error.strerror}. Pipe paths in, name inputs, or "
+                "give --from-file."
+            ) from error
+        finally:
+            self._closed = True
+
+    def _next_block(self) -> bytes:
+        # Not the loop's own pipe support: that aborts or hangs on files and /dev/null, and makes
+        # a terminal's other ends non-blocking.
+        while os.name == "posix" and not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
+            if self._closed:
+                return b""
+        return os.read(self._fd, _STDIN_BLOCK)
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known when a file is redirected to standard input."""
+        return min(self._read / self._size, 1.0) if self._size else None
+
+
+class ListSource:
+    """Paths from a list file."""
+
+    def __init__(self, path: str, separator: bytes = b"\n") -> None:
+        self._path = path
+        self._separator = separator
+        self._read = 0
+        self._size = 0
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        splitter = Splitter(self._separator)
+        try:
+            async with aiofiles.open(self._path, "rb", buffering=0) as file:
+                self._size = _regular_size(file.fileno())
+                while data := await file.read(_LIST_BLOCK):
+                    self._read += len(data)
+                    yield splitter.feed(data)
+        except OSError as error:
+            raise SourceError(
+                f"{self._path}: the list of paths cannot be read: {error.strerror}"
+            ) from error
+        yield splitter.finish()
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`."""
+        return min(self._read / self._size, 1.0) if self._size else None
+
+
+class IterableSource:
+    """Paths from any iterable, which may block: it is advanced in a thread."""
+
+    def __init__(self, paths: Iterable[AnyPath]) -> None:
+        self._paths = paths
+        self._total = len(paths) if isinstance(paths, Sequence) else None
+        self._taken = 0
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        paths = iter(self._paths)
+        while block := await asyncio.to_thread(_take, paths):
+            self._taken += len(block)
+            yield block
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known for a list or tuple."""
+        return self._taken / self._total if self._total else None
+
+
+class AsyncIterableSource:
+    """Paths from an asynchronous iterable, each handed on as it comes."""
+
+    def __init__(self, paths: AsyncIterable[AnyPath]) -> None:
+        self._paths = paths
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        async for path in self._paths:
+            yield [os.fsencode(path)]
+
+    def fraction(self) -> None:
+        """See `Source.fraction`: never known."""
+
+
+class ChainedSource:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        for source in self._sources:
+            async for block in source.blocks():
+                yield block
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known for a single source only."""
+        return self._sources[0].fraction() if len(self._sources) == 1 else None
+
+
+def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Source:
+    """Return a source of whatever holds paths."""
+    if isinstance(paths, str | bytes):
+        raise SourceError(f"expected several paths, not one: give [{paths!r}]")
+    if isinstance(paths, AsyncIterable):
+        return AsyncIterableSource(paths)
+    if isinstance(paths, Iterable):
+        return IterableSource(paths)
+    return paths
+
+
+def walk(inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = ()) -> Iterator[bytes]:
+    """Yield the inputs that are files, and the files below those that are folders.
+
+    Links to files are followed, links to folders are not (unless they are an input), so there
+    are no loops. A folder that cannot be listed is yielded itself: its row says so.
+
+    Args:
+        inputs: paths; what does not exist is yielded, too.
+        suffixes: lower-case endings of the names taken from folders; empty: all.
+    """
+    for path in inputs:
+        if os.path.isdir(path):
+            yield from _below(path, suffixes)
+        else:
+            yield path
+
+
+def _below(top: bytes, suffixes: tuple[bytes, ...]) -> Iterator[bytes]:
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_dir() and entry.name.lower().endswith(suffixes or b""):
+                        yield entry.path
+        except OSError:
+            yield folder
+
+
+def _take(paths: Iterator[AnyPath]) -> list[bytes]:
+    return [os.fsencode(path) for path in itertools.islice(paths, _PATHS_A_BLOCK)]
+
+
+def _regular_size(fd: int) -> int:
+    """Return the size of an open regular file, else 0."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return 0
+    return status.st_size if S_ISREG(status.st_mode) else 0
