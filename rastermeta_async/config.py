@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from rastermeta_async.errors import SettingsError
@@ -51,3 +52,13 @@ class Settings:
     def queued_paths(self) -> int:
         """Bound of the path queue, in paths."""
         return self.queue_size or 4 * self.concurrency * CHUNK_PATHS
+
+
+def default_concurrency() -> int:
+    """Return how many headers to open at once on this machine.
+
+    rasterio holds Python's lock for most of an open, so threads gain little on a local disk;
+    a few hide the waits of a network disk.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(2, min(8, usable or 1))

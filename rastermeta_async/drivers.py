@@ -17,6 +17,8 @@ files only, see `rastermeta_async.reader.GDAL_OPTIONS`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # fmt: off
 SAFE_DRIVERS: tuple[str, ...] = (
     "AAIGrid", "ACE2", "ADRG", "AIG", "AirSAR", "ARG", "BAG", "BIGGIF", "BLX", "BMP", "BSB", "BT",
@@ -36,3 +38,12 @@ SAFE_DRIVERS: tuple[str, ...] = (
 )
 # fmt: on
 """Short names, as GDAL's driver pages list them."""
+
+
+def unknown_drivers(names: Sequence[str]) -> list[str]:
+    """Return those of `names` that this GDAL build has no driver for."""
+    import rasterio
+
+    with rasterio.Env() as environment:
+        known = {name.lower() for name in environment.drivers()}
+    return [name for name in names if name.lower() not in known]

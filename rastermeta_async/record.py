@@ -101,9 +101,7 @@ class Record(NamedTuple):
         tuple[float, float] | None,
         Column(pa.list_(_REAL), "pixel size (x, y), units of the CRS a pixel"),
     ] = None
-    count: Annotated[
-        int | None, Column(pa.int32(), "number of bands; 0: a container")
-    ] = None  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
+    count: Annotated[int | None, Column(pa.int32(), "number of bands; 0: a container")] = None  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
     dtype: Annotated[str | None, Column(_TEXT, "data type of band 1")] = None
     nodata: Annotated[float | None, Column(_REAL, "nodata value of band 1, may be NaN")] = None
     transform: Annotated[

@@ -1,0 +1,260 @@
+"""The command line: options, and what they become. Everything heavy is imported when used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rastermeta_async.console import Console
+    from rastermeta_async.sources import Source
+
+OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
+"""Exit statuses: all read; the run failed; wrong usage; finished, but with error rows."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Stream the headers of huge raster archives into one catalog.",
+)
+
+
+class ReaderName(StrEnum):
+    """Readers to choose from."""
+
+    RASTERIO = "rasterio"
+
+
+def _version(value: bool) -> None:
+    if value:
+        from rastermeta_async import __version__
+
+        typer.echo(f"rastermeta {__version__}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stream the headers of huge raster archives into one catalog."""
+
+
+@app.command(
+    epilog="Exit status: 0 all read; 1 the run failed; 2 usage; 3 finished, but some inputs have "
+    "error rows; 130/143 interrupted. The same command again resumes."
+)
+def extract(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Files, or folders to walk; - or none: paths come on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Catalog to write: .parquet, .ndjson, .jsonl or .json; - is NDJSON on standard "
+            "output, which is also what happens without -o when that is no terminal.",
+            show_default=False,
+        ),
+    ] = "",
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Paths are NUL-separated (find -print0).")
+    ] = False,
+    from_file: Annotated[
+        str | None,
+        typer.Option("--from-file", metavar="LIST", help="Read paths from a file."),
+    ] = None,
+    suffix: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Take only these endings from folders, e.g. .tif,.tiff,.jp2."
+        ),
+    ] = "",
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")] = 5000,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Header opens in flight.  [default: by cores]"),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, max=0, metavar="N", help="Worker processes; 0: open headers here."),
+    ] = 0,
+    queue_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Paths that may wait.  [default: 128 times concurrency]"
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")] = 60.0,
+    reader: Annotated[  # noqa: ARG001  # there is one so far
+        ReaderName, typer.Option(help="What reads the headers.")
+    ] = ReaderName.RASTERIO,
+    drivers: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST|all",
+            help="GDAL drivers that may open a file, e.g. GTiff,JP2OpenJPEG.  "
+            "[default: raster formats that are files in their own right]",
+            show_default=False,
+        ),
+    ] = "",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also redo paths whose row is no success.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again from nothing.")
+    ] = False,
+    progress: Annotated[
+        bool | None,
+        typer.Option(
+            "--progress/--no-progress",
+            help="Show progress.  [default: on a terminal; else a line a minute]",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Messages as JSON lines, for machines.")
+    ] = False,
+) -> None:
+    """Read the header of every raster into one catalog; again, to resume."""
+    from rastermeta_async.config import Settings, default_concurrency
+    from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.run import run_extract
+
+    del workers
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json, bar=progress)
+    with explained_exit(console):
+        settings = Settings(
+            batch_size=batch_size,
+            concurrency=concurrency or default_concurrency(),
+            queue_size=queue_size,
+            timeout=timeout,
+            drivers=_drivers(drivers),
+            retry_failed=retry_failed,
+        )
+        if not output and sys.stdout.isatty():
+            _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
+        source = _source(inputs or [], null, from_file, suffix, console)
+        status = run_extract(source, output or "-", settings, overwrite, console)
+    # Threads that hang on a dead mount would keep a normal exit from ever happening.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@app.command()
+def show(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A raster.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    drivers: Annotated[
+        str, typer.Option(metavar="LIST|all", help="GDAL drivers that may open it.")
+    ] = "",
+) -> None:
+    """Show one file's record."""
+    from rastermeta_async.api import read_record
+    from rastermeta_async.show import as_text, to_json
+
+    record = read_record(os.fsencode(file), drivers=_drivers(drivers))
+    typer.echo(to_json(record) if as_json else as_text(record))
+    raise typer.Exit(OK if record.ok else SOME_FAILED)
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The catalog's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what a running or stopped run has done so far."""
+    from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.status import status_of
+
+    with explained_exit(Console()):
+        found = status_of(output)
+    typer.echo(found.as_json() if as_json else found.as_text())
+
+
+@app.command()
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Print the catalog's columns: name, type, meaning."""
+    from rastermeta_async.show import schema_as_json, schema_as_text
+
+    typer.echo(schema_as_json() if as_json else schema_as_text())
+
+
+@app.command()
+def sample(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder, made when missing.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives another archive.")] = 0,
+) -> None:
+    """Write a small synthetic archive to try things on."""
+    from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.sample import write_sample
+
+    with explained_exit(Console()):
+        count = write_sample(folder, seed)
+    typer.echo(f"{count} files in {folder}")
+
+
+def _usage(message: str) -> NoReturn:
+    raise typer.BadParameter(message)
+
+
+def _drivers(value: str) -> tuple[str, ...] | None:
+    """Return the drivers of an option; None: the safe list; empty: all."""
+    if value == "all":
+        return ()
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        return None
+    from rastermeta_async.drivers import unknown_drivers
+
+    if unknown := unknown_drivers(names):
+        _usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
+    return names
+
+
+def _source(
+    inputs: list[str], null: bool, from_file: str | None, suffix: str, console: Console
+) -> Source:
+    from rastermeta_async.run import protected_stdin
+    from rastermeta_async.sources import (
+        ChainedSource,
+        IterableSource,
+        ListSource,
+        StdinSource,
+        walk,
+    )
+
+    separator = b"\0" if null else b"\n"
+    suffixes = tuple(os.fsencode(s.strip().lower()) for s in suffix.split(",") if s.strip())
+    sources: list[Source] = []
+    if from_file:
+        if not os.path.exists(from_file):
+            _usage(f"--from-file: {from_file} does not exist")
+        sources.append(ListSource(from_file, separator))
+    named = [os.fsencode(path) for path in inputs if path != "-"]
+    if named:
+        only_files = not any(map(os.path.isdir, named))
+        sources.append(IterableSource(named if only_files else walk(named, suffixes)))
+    if "-" in inputs or not sources:
+        sources.append(StdinSource(protected_stdin(console), separator))
+    return sources[0] if len(sources) == 1 else ChainedSource(sources)

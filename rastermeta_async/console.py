@@ -1,0 +1,155 @@
+"""What a person sees while a run goes on; all of it on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rastermeta_async.errors import RastermetaError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from rastermeta_async.pipeline import Progress
+
+BAR_SECONDS = 0.25
+LINE_SECONDS = 60.0
+
+
+class Console:
+    """Messages and progress of a run.
+
+    Args:
+        quiet: say only what went wrong.
+        verbose: say more.
+        as_json: one JSON object a line.
+        bar: a live display; None: when standard error is a terminal.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        as_json: bool = False,
+        bar: bool | None = None,
+    ) -> None:
+        self._level = 2 if verbose else 0 if quiet else 1
+        self._as_json = as_json
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        wanted = terminal if bar is None else bar
+        self._bar = wanted and not quiet and not as_json
+        self._lines = not self._bar and not quiet and bar is not False
+
+    def error(self, message: str) -> None:
+        """Say what went wrong."""
+        self._say("error", message)
+
+    def hint(self, message: str) -> None:
+        """Say something that a person should know."""
+        if self._level >= 1:
+            self._say("info", message)
+
+    def detail(self, message: str) -> None:
+        """Say something for the curious."""
+        if self._level >= 2:
+            self._say("debug", message)
+
+    def _say(self, level: str, message: str, **facts: object) -> None:
+        if self._as_json:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            line = json.dumps({"time": now, "level": level, "message": message, **facts})
+        else:
+            line = f"rastermeta: {message}"
+        # The last reader of standard error may be gone; a run does not end over that.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is where output is made
+
+    async def follow(self, progress: Progress) -> None:
+        """Show progress until cancelled; a slow terminal never holds up the run."""
+        if self._bar:
+            with _live_bar() as bar:
+                task = bar.add_task("", total=None)
+                while True:
+                    _show(bar, task, progress.snapshot())
+                    await asyncio.sleep(BAR_SECONDS)
+        while self._lines:
+            await asyncio.sleep(LINE_SECONDS)
+            self.report("progress", progress.snapshot())
+
+    def report(self, what: str, progress: Progress) -> None:
+        """Say how far a run is."""
+        if self._level < 1:
+            return
+        text = f"{what}: {_counts(progress)}, {progress.rate:,.0f} files/s"
+        if left := _time_left(progress):
+            text += f", about {left} left"
+        self._say(
+            "info",
+            text,
+            done=progress.done,
+            failures=progress.failures,
+            skipped=progress.skipped,
+            files_a_second=round(progress.rate, 1),
+        )
+
+
+def _counts(progress: Progress) -> str:
+    text = f"{progress.done:,} files read"
+    if progress.failures:
+        text += f", {progress.failures:,} with problems"
+    if progress.skipped:
+        text += f", {progress.skipped:,} skipped"
+    return text
+
+
+def _time_left(progress: Progress) -> str:
+    """Return how long the rest takes, ``h:mm:ss``; empty where nothing tells."""
+    if not progress.fraction or not progress.done:
+        return ""
+    passed = time.monotonic() - progress.started
+    seconds = round(passed * (1 - progress.fraction) / progress.fraction)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _live_bar() -> Bar:
+    from rich.console import Console as Terminal
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[left]}"),
+        console=Terminal(stderr=True),
+        transient=True,
+    )
+
+
+def _show(bar: Bar, task: object, progress: Progress) -> None:
+    left = _time_left(progress)
+    text = f"{_counts(progress)}, {progress.rate:,.0f}/s"
+    bar.update(
+        task,  # type: ignore[arg-type]  # rich's TaskID is an int by another name
+        description="writing the catalog" if progress.sealing else text,
+        completed=(progress.fraction or 0) * 100,
+        total=100 if progress.fraction is not None else None,
+        left=f"{left} left" if left else "",
+    )
+
+
+@contextlib.contextmanager
+def explained_exit(console: Console) -> Iterator[None]:
+    """End the program with status 1 or 2 and a sentence when the run cannot go on."""
+    try:
+        yield
+    except RastermetaError as error:
+        console.error(str(error))
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, SettingsError) else 1)

@@ -1,0 +1,144 @@
+"""A run as a process: event loop, signals, standard streams, exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+
+from rastermeta_async.api import Outcome, extract_to, extract_to_stream
+from rastermeta_async.config import Settings
+from rastermeta_async.console import Console
+from rastermeta_async.errors import SourceError
+from rastermeta_async.pipeline import Progress
+from rastermeta_async.reader import quiet_undecodable_messages
+from rastermeta_async.sources import Source
+
+READER_GONE = 141
+"""Exit status when the reader of standard output has gone, as if SIGPIPE had ended us."""
+
+
+def run_extract(
+    source: Source, output: str, settings: Settings, overwrite: bool, console: Console
+) -> int:
+    """Run to the end, or to the second signal; return the exit status.
+
+    The caller must leave by `os._exit`: threads that hang cannot be joined.
+    """
+    warnings.simplefilter("ignore")  # rows say what is wrong with a file
+    quiet_undecodable_messages()
+    progress = Progress()
+    loop = _new_loop()
+    try:
+        work = _extract(source, output, settings, overwrite, console, progress)
+        outcome, signalled = loop.run_until_complete(work)
+    except BrokenPipeError:
+        return READER_GONE
+    if not outcome.complete:
+        return 128 + signalled if signalled else 1
+    return 3 if outcome.failures else 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def _extract(
+    source: Source, output: str, settings: Settings, overwrite: bool, console: Console,
+    progress: Progress,
+) -> tuple[Outcome, int]:  # fmt: skip
+    stop = asyncio.Event()
+    following = asyncio.create_task(console.follow(progress))
+    try:
+        with _signals(stop, console) as received:
+            if output == "-":
+                outcome = await extract_to_stream(
+                    sys.stdout.fileno(), source, settings, progress=progress, stop=stop
+                )
+            else:
+                outcome = await extract_to(
+                    output, source, settings, overwrite=overwrite, progress=progress, stop=stop
+                )
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+    _conclude(outcome, output, progress, console)
+    return outcome, received[0] if received else 0
+
+
+def _conclude(outcome: Outcome, output: str, progress: Progress, console: Console) -> None:
+    if not outcome.complete:
+        console.report("stopped", progress)
+        if output != "-":
+            console.hint("what was read is safe; run the same command again to go on")
+        return
+    console.report("finished", progress)
+    if output != "-":
+        failed = f", {outcome.failures:,} of them error rows" if outcome.failures else ""
+        console.hint(f"{output}: {outcome.rows:,} rows{failed}")
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
+    """Set `stop` on the first SIGINT or SIGTERM, end the process on the second.
+
+    Ending it at once is as safe as a crash: everything on disk is in order at any instant.
+    """
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + number)
+        stop.set()
+        console.hint("stopping: finishing what is in flight; once more to stop at once")
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if sys.platform == "win32":
+        yield received
+        return
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            # From here to the exit there is nothing left to finish.
+            signal.signal(number, lambda number, _frame: os._exit(128 + number))
+
+
+def protected_stdin(console: Console) -> int:
+    """Return standard input under a number of its own; descriptor 0 becomes ``/dev/null``.
+
+    A raster may name ``/vsistdin/`` as its source: GDAL would then read the list of paths.
+
+    Raises:
+        SourceError: there is no standard input.
+    """
+    closed = SourceError(
+        "standard input is closed: pipe paths in, name inputs, or give --from-file"
+    )
+    if sys.stdin is None:
+        raise closed
+    try:
+        own = os.dup(0)
+    except OSError as error:
+        raise closed from error
+    if os.isatty(own):
+        console.hint("reading paths from the terminal, one a line; Ctrl-D ends the list")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return own
