@@ -143,7 +143,7 @@ def parquet_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an open Parquet file in batches that do not span row groups."""
     for index in range(file.num_row_groups):
-        yield from file.iter_batches(rows, row_groups=[index], columns=columns)
+        yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
 
 
 class NdjsonFormat:

@@ -44,7 +44,7 @@ from rastermeta_async.record import path_keys
 from rastermeta_async.sink import PartSink, count_failures, is_success
 
 SEALED_GROUP_ROWS = 32_768
-SEALED_GROUP_BYTES = 16 * 1024 * 1024
+SEALED_GROUP_BYTES = 8 * 1024 * 1024
 """Row groups of the sealed catalog."""
 
 _IDENTITY = ["filepath", "filepath_bytes", "status"]
