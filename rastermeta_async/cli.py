@@ -135,6 +135,9 @@ def extract(
     ] = False,
 ) -> None:
     """Read the header of every raster into one catalog; again, to resume."""
+    from rastermeta_async.memory import spare_memory
+
+    spare_memory()  # before anything imports pyarrow
     from rastermeta_async.config import Settings, default_concurrency
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.run import run_extract

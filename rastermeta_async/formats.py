@@ -19,6 +19,7 @@ from rastermeta_async.jsonform import from_lines, to_lines
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, row_bytes
 
 _LINES_A_BATCH = 256
+_LOOSE_BATCHES = 32
 
 
 class ByteSink(Protocol):
@@ -76,12 +77,18 @@ class Grouper:
                 yield self.flush()
                 continue
             take = max(take, 1)  # a row above the limit is a group of its own
-            self._pending.append(batch.slice(start, take))
+            self._keep(batch.slice(start, take))
             self._rows += take
             self._bytes += int(ends[start + take] - ends[start])
             start += take
             if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
                 yield self.flush()
+
+    def _keep(self, rows: pa.RecordBatch) -> None:
+        self._pending.append(rows)
+        if len(self._pending) == _LOOSE_BATCHES:  # small batches take several times their content
+            table = pa.Table.from_batches(self._pending, schema=SCHEMA)
+            self._pending = table.combine_chunks().to_batches()
 
     @property
     def rows(self) -> int:

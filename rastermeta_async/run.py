@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-
-import pyarrow as pa
 
 from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.config import Settings
@@ -20,8 +17,6 @@ from rastermeta_async.errors import SourceError
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.reader import quiet_undecodable_messages
 from rastermeta_async.sources import Source
-
-_M_ARENA_MAX = -8  # malloc.h
 
 READER_GONE = 141
 """Exit status when the reader of standard output has gone, as if SIGPIPE had ended us."""
@@ -36,7 +31,6 @@ def run_extract(
     """
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-    _spare_memory()
     progress = Progress()
     loop = _new_loop()
     try:
@@ -47,19 +41,6 @@ def run_extract(
     if not outcome.complete:
         return 128 + signalled if signalled else 1
     return 3 if outcome.failures else 0
-
-
-def _spare_memory() -> None:
-    """Keep freed memory from piling up; measured: 230 MiB at the peak become 190.
-
-    Arrow's own allocator and glibc's arenas, one a thread, both hold on to what was freed.
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-    pa.set_cpu_count(1)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # glibc; musl has no arenas
-            mallopt(_M_ARENA_MAX, 2)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
