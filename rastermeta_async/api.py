@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
+
+log = logging.getLogger(__name__)
 
 DUPLICATE_WINDOW = 1 << 20
 """Latest paths of a run among which a duplicate is noticed before it is read again; one further
@@ -128,6 +131,7 @@ async def extract_to(
     target = await asyncio.to_thread(Output, os.fsdecode(output), overwrite=overwrite)
     try:
         finished = await asyncio.to_thread(target.finished, retry_failed=settings.retry_failed)
+        log.debug("%s: %d paths are finished already", target.path, len(finished))
         inputs = Inputs(source_of(paths), finished, PathSet(window=DUPLICATE_WINDOW))
         consume = committer(target.sink, target.log, settings, progress)
         await _run(inputs, consume, settings, progress, stop)

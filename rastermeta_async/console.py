@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ class Console:
 
     Args:
         quiet: say only what went wrong.
-        verbose: say more.
+        verbose: say more: each file that is no success.
         as_json: one JSON object a line.
         bar: a live display; None: when standard error is a terminal.
     """
@@ -40,28 +41,28 @@ class Console:
         as_json: bool = False,
         bar: bool | None = None,
     ) -> None:
-        self._level = 2 if verbose else 0 if quiet else 1
+        self._quiet = quiet
         self._as_json = as_json
         terminal = sys.stderr is not None and sys.stderr.isatty()
         wanted = terminal if bar is None else bar
         self._bar = wanted and not quiet and not as_json
         self._lines = not self._bar and not quiet and bar is not False
+        if verbose:
+            logger = logging.getLogger("rastermeta_async")
+            logger.setLevel(logging.DEBUG)
+            logger.addHandler(_ToConsole(self))
 
     def error(self, message: str) -> None:
         """Say what went wrong."""
-        self._say("error", message)
+        self.say("error", message)
 
     def hint(self, message: str) -> None:
         """Say something that a person should know."""
-        if self._level >= 1:
-            self._say("info", message)
+        if not self._quiet:
+            self.say("info", message)
 
-    def detail(self, message: str) -> None:
-        """Say something for the curious."""
-        if self._level >= 2:
-            self._say("debug", message)
-
-    def _say(self, level: str, message: str, **facts: object) -> None:
+    def say(self, level: str, message: str, **facts: object) -> None:
+        """Write one message; `facts` go with it where messages are JSON."""
         if self._as_json:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             line = json.dumps({"time": now, "level": level, "message": message, **facts})
@@ -85,12 +86,12 @@ class Console:
 
     def report(self, what: str, progress: Progress) -> None:
         """Say how far a run is."""
-        if self._level < 1:
+        if self._quiet:
             return
         text = f"{what}: {_counts(progress)}, {progress.rate:,.0f} files/s"
         if left := _time_left(progress):
             text += f", about {left} left"
-        self._say(
+        self.say(
             "info",
             text,
             done=progress.done,
@@ -98,6 +99,18 @@ class Console:
             skipped=progress.skipped,
             files_a_second=round(progress.rate, 1),
         )
+
+
+class _ToConsole(logging.Handler):
+    """Passes the package's log messages on."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        self._console.say(record.levelname.lower(), record.getMessage())
 
 
 def _counts(progress: Progress) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,12 @@ from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Setti
 from rastermeta_async.formats import Grouper
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pool import Pool
+from rastermeta_async.record import SUCCESSES
 from rastermeta_async.sink import Log, Sink, count_failures
 from rastermeta_async.sources import Source
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]
 """Takes all rows of a run; returns when there are no more and its work is done."""
@@ -126,6 +129,7 @@ async def _read_all(
             async for batch in pool.read(chunk):
                 progress.done += batch.num_rows
                 progress.failures += count_failures(batch)
+                _log_failures(batch)
                 await to_consumer.send(batch)
 
     async with asyncio.TaskGroup() as tasks:
@@ -134,12 +138,19 @@ async def _read_all(
     await to_consumer.close()
 
 
-def committer(sink: Sink, log: Log, settings: Settings, progress: Progress) -> Consumer:
+def _log_failures(batch: pa.RecordBatch) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
+            if row["status"] not in SUCCESSES:
+                log.debug("%(filepath)s: %(status)s: %(error_message)s", row)
+
+
+def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progress) -> Consumer:
     """Return a consumer that commits rows in batches: to the sink, then to the log."""
 
     async def commit(rows: pa.Table) -> None:
         part = await asyncio.to_thread(sink.commit, rows)
-        await asyncio.to_thread(log.append, part)
+        await asyncio.to_thread(checkpoint.append, part)
         progress.committed += rows.num_rows
 
     async def consume(rows: Rows) -> None:

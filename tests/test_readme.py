@@ -1,0 +1,102 @@
+"""The README is a promise: its commands run, its tables and examples are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rastermeta_async.record import describe_columns
+from rastermeta_async.sample import write_sample
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = [match.groups() for match in BLOCK.finditer(README)]
+SOME_FAILED = 3
+
+
+def blocks(kind: str) -> list[tuple[str | None, str]]:
+    return [(mark, text) for mark, found, text in BLOCKS if found == kind]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    write_sample("archive")
+    return tmp_path
+
+
+def run(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def commands() -> list[str]:
+    """The commands that need no set-up of their own; .ci/run runs the other two."""
+    return [
+        line for mark, text in blocks("sh") if mark is None for line in text.splitlines() if line
+    ]
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 4
+    marks = [mark for mark, _ in blocks("sh") if mark]
+    assert marks == ["command: sample", "command: tests"]
+    assert all(len(text.splitlines()) == 1 for mark, text in blocks("sh") if mark), (
+        "set-up is one line each"
+    )
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(archive: Path, command: str) -> None:
+    done = run(command)
+    assert done.returncode in (0, SOME_FAILED), done.stderr
+
+
+def test_transcript(archive: Path) -> None:
+    """The first screen, but for times, rates and what follows the cut."""
+    (transcript,) = (text for mark, text in blocks("console") if mark == "transcript")
+    Path("archive").rename("elsewhere")
+    for step in transcript.split("$ ")[1:]:
+        command, *shown = step.splitlines()
+        done = run(command)
+        printed = [*done.stderr.splitlines(), *done.stdout.splitlines()]
+        assert [_steady(line) for line in printed[: len(shown)]] == [_steady(x) for x in shown]
+
+
+def _steady(line: str) -> str:
+    line = re.sub(r"[\d,]+ files/s", "N files/s", line)
+    line = re.sub(r"last      .* ago", "last", line)
+    line = re.sub(r"(file_size|mtime) +.*", r"\1", line)
+    return line.rstrip()
+
+
+def test_python_example(archive: Path) -> None:
+    ((_, example),) = [(mark, text) for mark, text in blocks("python") if mark == "example"]
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "EPSG:3035 64 64"
+    assert done.stdout.splitlines()[-1] == "40 2"
+
+
+def test_column_table() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \|$", README.split("## The columns")[1], re.MULTILINE
+    )
+    assert rows == [(name, meaning) for name, _, meaning in describe_columns()]
+
+
+def test_every_option_is_in_the_table(archive: Path) -> None:
+    shown = run("rastermeta extract --help").stdout
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown)) - {"--help"}
+    table = README.split("| option |")[1].split("Exit status")[0]
+    missing = {option for option in options if option not in table and option != "--no-progress"}
+    assert not missing
