@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rastermeta_async.durable import (
     created,
@@ -100,11 +100,20 @@ def encode(entry: Entry) -> bytes:
 
 def decode(line: bytes) -> Entry | None:
     """Return the entry of a log line (without its newline), None when it is damaged."""
-    crc, _, body = line.partition(b" ")
-    if crc != b"%08x" % zlib.crc32(body):
+    fields = _fields(line)
+    try:
+        return _KINDS[fields.pop("kind")](**fields)
+    except (KeyError, TypeError):  # whole, but nothing that this version writes
         return None
-    fields = json.loads(body)
-    return _KINDS[fields.pop("kind")](**fields)
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Return the fields of a log line, none when it is damaged."""
+    crc, _, body = line.partition(b" ")
+    if not body or crc != b"%08x" % zlib.crc32(body):
+        return {}
+    fields: dict[str, Any] = json.loads(body)
+    return fields
 
 
 def read_entries(data: bytes, path: str) -> list[Entry]:
@@ -115,6 +124,8 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
     """
     lines = data.split(b"\n")
     torn = lines.pop()  # b"" after a last newline
+    if lines and (first := _fields(lines[0])):
+        _check_version(first, path)
     entries: list[Entry] = []
     offset = 0
     for number, line in enumerate(lines, 1):
@@ -128,12 +139,15 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
             )
         entries.append(entry)
         offset += len(line) + 1
-    if entries and not (isinstance(entries[0], Header) and entries[0].version == LOG_VERSION):
+    return entries
+
+
+def _check_version(header: dict[str, Any], path: str) -> None:
+    if (header.get("kind"), header.get("version")) != (Header.kind, LOG_VERSION):
         raise CheckpointError(
             f"{path} is not a checkpoint log of this version of rastermeta. Nothing was changed: "
             "use the version that made it, or give --overwrite to start again from nothing."
         )
-    return entries
 
 
 @dataclass(frozen=True)
@@ -179,8 +193,10 @@ class CheckpointLog:
     Not for use by two threads at once.
     """
 
-    def __init__(self, path: str, output: str) -> None:
+    def __init__(self, path: str, output: str, *, overwrite: bool = False) -> None:
         """Open and lock the log of `output` at `path`; it is made when it is missing.
+
+        What it says is not even looked at with `overwrite`; `rewrite` then replaces it.
 
         Raises:
             OutputLockedError: another run has it.
@@ -191,7 +207,7 @@ class CheckpointLog:
         with explained(path, "opening the checkpoint log"):
             self._fd = open_locked(path)
         try:
-            self.entries = read_entries(self._content(), path)
+            self.entries = [] if overwrite else read_entries(self._content(), path)
         except BaseException:
             self.close()
             raise

@@ -129,9 +129,7 @@ def extract(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say more: each bad file.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name each bad file.")] = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Messages as JSON lines, for machines.")
     ] = False,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import time
 from collections.abc import Iterator
 from typing import IO
 
@@ -15,6 +17,10 @@ from rastermeta_async.errors import OutputLockedError, WriteError
 
 if os.name == "posix":
     import fcntl
+
+_LOCK_ATTEMPTS = 5
+_LOCK_PAUSE = 0.02
+"""Seconds between attempts to take a lock."""
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -52,7 +58,10 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, however many calls that takes."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # a pipe that its other end made non-blocking, and that is full
+            select.select([], [fd], [])
 
 
 def folder_of(path: str) -> str:
@@ -61,8 +70,12 @@ def folder_of(path: str) -> str:
 
 
 def publish(temporary: str, final: str) -> None:
-    """Give a finished, synced file its final name, durably."""
-    os.replace(temporary, final)
+    """Give a finished, synced file its final name, durably; it is removed when that fails."""
+    try:
+        os.replace(temporary, final)
+    except OSError:
+        remove(temporary)
+        raise
     sync_folder(folder_of(final))
 
 
@@ -74,8 +87,7 @@ def created(path: str) -> Iterator[IO[bytes]]:
             yield file
             os.fsync(file.fileno())
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            remove(path)
             raise
 
 
@@ -87,8 +99,8 @@ def ensure_folder(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file that may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove a leftover if that is possible: the next run tries again."""
+    with contextlib.suppress(OSError):
         os.unlink(path)
 
 
@@ -118,24 +130,34 @@ def lock(fd: int, path: str) -> None:
     Raises:
         OutputLockedError: another process holds the lock.
     """
-    if os.name != "posix":  # no advisory locks: there the open handle itself bars a rename
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputLockedError(
-            f"{path} is locked: another run is writing this output. Wait for it, stop it, or "
-            "give another -o."
-        ) from None
+    for _ in range(_LOCK_ATTEMPTS):
+        if _locked(fd, exclusively=True):
+            return
+        time.sleep(_LOCK_PAUSE)  # `is_locked` of another process holds it for an instant
+    raise OutputLockedError(
+        f"{path} is locked: another run is writing this output. Wait for it, stop it, or "
+        "give another -o."
+    )
 
 
 def is_locked(path: str) -> bool:
-    """Tell whether another process holds the lock on `path`."""
+    """Tell whether another process holds the lock on the file at `path`."""
+    fd = os.open(path, os.O_RDONLY)
     try:
-        os.close(open_locked(path))
-    except OutputLockedError:
+        return not _locked(fd, exclusively=False)
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, *, exclusively: bool) -> bool:
+    """Lock an open file if that needs no waiting; tell whether it is locked now."""
+    if os.name != "posix":  # no advisory locks: there the open handle itself bars a rename
         return True
-    return False
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_at(fd: int, path: str) -> bool:

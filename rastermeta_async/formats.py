@@ -137,7 +137,7 @@ class ParquetFormat:
         version = (found.metadata or {}).get(VERSION_KEY)
         if version is None:
             raise ForeignOutputError(_not_ours(path))
-        if int(version) != SCHEMA_VERSION or not found.equals(SCHEMA):
+        if version != str(SCHEMA_VERSION).encode() or not found.equals(SCHEMA):
             raise ForeignOutputError(
                 f"{path} was made by another version of rastermeta (schema {version.decode()}; "
                 f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "

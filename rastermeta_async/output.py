@@ -87,7 +87,7 @@ class Output:
             fresh = not os.path.exists(log_path(path))
             if fresh and not overwrite:
                 self._check_unlogged()
-        self.log = CheckpointLog(log_path(path), path)
+        self.log = CheckpointLog(log_path(path), path, overwrite=overwrite)
         try:
             self._recover(overwrite)
             last_seq = history(self.log.entries).last_seq
@@ -165,6 +165,7 @@ class Output:
         state = self._state
         if state.sealing and self._holds(state.sealing):
             state = history([*self.log.entries, Sealed(**vars(state.sealing))])
+        replaces = self.log.replaces and not state.sealed
         entries: list[Entry] = list(state.parts)
         if state.sealed and not os.path.exists(self.path):
             if state.parts:
@@ -176,11 +177,11 @@ class Output:
         if state.sealed:
             self._check_unchanged(state.sealed)
             entries.insert(0, state.sealed)
-        elif os.path.exists(self.path) and not self.log.replaces:
+        elif os.path.exists(self.path) and not replaces:
             self._format.check(self.path)
             entries.insert(0, self._adopt())
         self._check_parts(state.parts)
-        self.log.rewrite(entries, replaces=self.log.replaces and not state.sealed)
+        self.log.rewrite(entries, replaces=replaces)
         self._remove_unlogged({part.name for part in state.parts})
 
     def _start_over(self) -> None:

@@ -268,8 +268,8 @@ def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
         # StructArray.field() has the slice of its parent applied already.
         fields = (array.field(index) for index in range(kind.num_fields))
         return sum((_bytes_before(field, at) for field in fields), 0 * at)
-    width: int = kind.bit_width
-    return at * width // 8
+    width: int = max(kind.bit_width // 8, 1)  # a whole byte a truth value, wherever it stands
+    return at * width
 
 
 def _offsets(array: pa.Array) -> Sizes:

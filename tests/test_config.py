@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from rastermeta_async.config import Settings
+from rastermeta_async.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": -5}, "batch_size must be at least 1, not -5"),
+        ({"concurrency": 0}, "concurrency must be at least 1, not 0"),
+        ({"queue_size": 0}, "queue_size must be at least 1, not 0"),
+        ({"queue_size": -1}, "queue_size must be at least 1, not -1"),
+        ({"timeout": 0.0}, "timeout must be a positive number of seconds, not 0.0"),
+        ({"timeout": -1.0}, "timeout must be a positive number of seconds, not -1.0"),
+        ({"timeout": float("nan")}, "timeout must be a positive number of seconds, not nan"),
+        ({"timeout": float("inf")}, "timeout must be a positive number of seconds, not inf"),
+    ],
+)
+def test_bad_values_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**fields)
+    assert str(caught.value) == message
+
+
+def test_smallest_values_are_fine() -> None:
+    settings = Settings(batch_size=1, concurrency=1, queue_size=1, timeout=1e-9)
+    assert settings.queued_paths == 1
+
+
+def test_documented_defaults() -> None:
+    settings = Settings()
+    assert (settings.batch_size, settings.timeout, settings.queue_size) == (5000, 60.0, None)
+    assert (settings.drivers, settings.retry_failed) == (None, False)
+
+
+def test_the_queue_grows_with_what_is_in_flight() -> None:
+    assert Settings(concurrency=8).queued_paths == 2 * Settings(concurrency=4).queued_paths > 8
+    assert Settings(concurrency=8, queue_size=3).queued_paths == 3
+
+
+def test_frozen_and_checked_again_when_copied() -> None:
+    from dataclasses import replace
+
+    settings = Settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.batch_size = 1  # type: ignore[misc]  # that is the point
+    with pytest.raises(SettingsError):
+        replace(settings, batch_size=0)

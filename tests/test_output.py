@@ -1,0 +1,666 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from factory import failed, record, records_of, table
+
+from rastermeta_async import durable
+from rastermeta_async import merge as merging
+from rastermeta_async.checkpoint import Header, Part, Sealed, read_entries
+from rastermeta_async.errors import (
+    CheckpointError,
+    ForeignOutputError,
+    OutputLockedError,
+    SettingsError,
+    WriteError,
+)
+from rastermeta_async.formats import FORMATS, format_of
+from rastermeta_async.output import Output, Totals, log_path, parts_folder
+from rastermeta_async.record import SCHEMA, VERSION_KEY, Record, path_bytes
+
+A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))
+BAD = failed(b"/bad.tif")
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave syncing out: what it is for is tested with `Machine`."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    monkeypatch.setattr(durable, "_sync_data", lambda fd: None)
+
+
+@pytest.fixture(params=["catalog.parquet", "catalog.ndjson", "catalog.json"])
+def any_path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / request.param)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "catalog.parquet")
+
+
+def commit(output: Output, *batches: Sequence[Record]) -> list[Part]:
+    parts = []
+    for rows in batches:
+        part = output.sink.commit(table(rows))
+        output.log.append(part)
+        parts.append(part)
+    return parts
+
+
+def stopped(path: str, *batches: Sequence[Record], overwrite: bool = False) -> list[Part]:
+    """Commit batches as a run that is stopped before sealing."""
+    output = Output(path, overwrite=overwrite)
+    try:
+        return commit(output, *batches)
+    finally:
+        output.close()
+
+
+def completed(path: str, *batches: Sequence[Record], overwrite: bool = False) -> Totals:
+    """Commit those of the rows that are not finished yet and seal, as a whole run does."""
+    output = Output(path, overwrite=overwrite)
+    try:
+        finished = output.finished()
+        for rows in batches:
+            todo = finished.missing([path_bytes(row) for row in rows])
+            if todo:
+                commit(output, [row for row in rows if path_bytes(row) in todo])
+        return output.seal()
+    finally:
+        output.close()
+
+
+def catalog(path: str) -> list[Record]:
+    return records_of(format_of(path).read(path))
+
+
+def tree(path: str) -> dict[str, bytes]:
+    """Return every file next to an output with its content."""
+    top = Path(path).parent
+    return {str(at.relative_to(top)): at.read_bytes() for at in top.rglob("*") if at.is_file()}
+
+
+def refused(kind: type[Exception], path: str, **options: bool) -> str:
+    """Return the message with which opening is refused, which must change nothing."""
+    before, folders = tree(path), set(os.listdir(os.path.dirname(path)))
+    with pytest.raises(kind) as caught:
+        Output(path, **options)
+    assert tree(path) == before
+    assert set(os.listdir(os.path.dirname(path))) == folders
+    if os.path.exists(log_path(path)):
+        assert not durable.is_locked(log_path(path))
+    return str(caught.value)
+
+
+def unfinished(path: str, *rows: Record, retry_failed: bool = False) -> list[bytes]:
+    output = Output(path)
+    try:
+        wanted = [path_bytes(row) for row in rows]
+        return output.finished(retry_failed=retry_failed).missing(wanted)
+    finally:
+        output.close()
+
+
+# The life of an output
+
+
+def test_parts_become_a_catalog_in_path_order(any_path: str) -> None:
+    output = Output(any_path)
+    commit(output, [C, A], [BAD, B])
+    assert not os.path.exists(any_path)
+    assert output.seal() == Totals(4, 1)
+    output.close()
+    assert catalog(any_path) == [A, B, BAD, C]
+    name = os.path.basename(any_path)
+    assert sorted(os.listdir(os.path.dirname(any_path))) == [name, name + ".checkpoint"]
+
+
+def test_an_empty_run_makes_an_empty_catalog(any_path: str) -> None:
+    assert completed(any_path) == Totals(0, 0)
+    assert catalog(any_path) == []
+    assert completed(any_path, [A]) == Totals(1, 0)
+    assert catalog(any_path) == [A]
+
+
+def test_what_was_committed_is_finished_when_opened_again(any_path: str) -> None:
+    stopped(any_path, [C, A], [B])
+    assert unfinished(any_path, A, B, C, D) == [b"/d.tif"]
+    completed(any_path)
+    assert unfinished(any_path, A, B, C, D) == [b"/d.tif"]
+    stopped(any_path, [D])
+    assert unfinished(any_path, A, B, C, D, E) == [b"/e.tif"]
+
+
+def test_the_output_is_the_same_however_it_was_cut_into_parts(
+    tmp_path: Path, any_path: str
+) -> None:
+    rows = [record(b"/%03d\xff.tif" % at) for at in range(50)]
+    completed(any_path, rows)
+    other = str(tmp_path / ("other-" + os.path.basename(any_path)))
+    stopped(other, rows[40:], rows[10:20])
+    completed(other, rows[:10], rows[20:45])
+    assert tree(any_path)[os.path.basename(other)] == Path(any_path).read_bytes()
+
+
+def test_sealing_again_without_new_parts_leaves_the_file_alone(any_path: str) -> None:
+    first = completed(any_path, [A, BAD])
+    inode, before = os.stat(any_path).st_ino, tree(any_path)[os.path.basename(any_path)]
+    output = Output(any_path)
+    assert output.seal() == output.seal() == first == Totals(2, 1)
+    output.close()
+    assert os.stat(any_path).st_ino == inode
+    assert Path(any_path).read_bytes() == before
+    assert not os.path.exists(parts_folder(any_path))
+
+
+def test_new_parts_are_merged_and_the_newest_row_wins(any_path: str) -> None:
+    completed(any_path, [A, BAD, C])
+    mended = record(b"/bad.tif")
+    stopped(any_path, [mended, B], [B._replace(width=77)])
+    assert catalog(any_path) == [A, BAD, C], "the catalog changes only when it is sealed"
+    assert completed(any_path) == Totals(4, 0)
+    assert catalog(any_path) == [A, B._replace(width=77), mended, C]
+
+
+def test_sealing_twice_in_one_run(any_path: str) -> None:
+    output = Output(any_path)
+    commit(output, [B])
+    output.seal()
+    commit(output, [A])
+    assert output.seal() == Totals(2, 0)
+    output.close()
+    assert catalog(any_path) == [A, B]
+
+
+def test_part_numbers_are_never_used_again(path: str) -> None:
+    assert [part.seq for part in stopped(path, [A], [B])] == [1, 2]
+    completed(path)
+    assert [part.seq for part in stopped(path, [C])] == [3]
+
+
+def test_retrying_takes_failures_out_of_what_is_finished(any_path: str) -> None:
+    stopped(any_path, [A, BAD])
+    assert unfinished(any_path, A, BAD, retry_failed=True) == [b"/bad.tif"]
+    assert unfinished(any_path, A, BAD) == []
+    completed(any_path)
+    assert unfinished(any_path, A, BAD, retry_failed=True) == [b"/bad.tif"]
+    stopped(any_path, [record(b"/bad.tif")])
+    assert unfinished(any_path, A, BAD, retry_failed=True) == []
+
+
+def test_a_row_without_georeference_is_no_failure(path: str) -> None:
+    stopped(path, [A._replace(status="no_georef")])
+    assert unfinished(path, A, retry_failed=True) == []
+
+
+def test_overwriting_keeps_the_old_catalog_until_the_new_one_is_sealed(any_path: str) -> None:
+    completed(any_path, [A, B])
+    old = Path(any_path).read_bytes()
+    stopped(any_path, [C], overwrite=True)
+    assert Path(any_path).read_bytes() == old
+    assert unfinished(any_path, A, B, C) == [b"/a.tif", b"/b.tif"], "the old rows do not count"
+    assert Path(any_path).read_bytes() == old
+    completed(any_path, [D])
+    assert catalog(any_path) == [C, D]
+    completed(any_path, [A])
+    assert catalog(any_path) == [A, C, D], "from then on it is a catalog like any other"
+
+
+def test_overwriting_forgets_parts_and_a_damaged_log(path: str) -> None:
+    stopped(path, [A], [B])
+    Path(log_path(path)).write_bytes(b"damaged\n" + Path(log_path(path)).read_bytes())
+    refused(CheckpointError, path)
+    completed(path, [C], overwrite=True)
+    assert catalog(path) == [C]
+
+
+def test_overwriting_replaces_a_foreign_file(any_path: str) -> None:
+    Path(any_path).write_bytes(b"mine")
+    stopped(any_path, [A], overwrite=True)
+    assert Path(any_path).read_bytes() == b"mine"
+    completed(any_path)
+    assert catalog(any_path) == [A]
+
+
+def test_one_run_at_a_time(path: str) -> None:
+    output = Output(path)
+    for overwrite in (False, True):
+        with pytest.raises(OutputLockedError, match="another run is writing this output"):
+            Output(path, overwrite=overwrite)
+    commit(output, [A])
+    output.seal()
+    with pytest.raises(OutputLockedError):
+        Output(path)
+    output.close()
+    assert unfinished(path, A) == []
+
+
+def test_many_parts_are_merged_in_passes(any_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    rows = [record(b"/%d.tif" % at) for at in range(9)]
+    completed(any_path, *[[row] for row in rows])
+    assert catalog(any_path) == rows
+    assert not os.path.exists(parts_folder(any_path))
+
+
+# What is refused
+
+
+def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
+    assert "must end in one of " + ", ".join(FORMATS) in refused(
+        SettingsError, str(tmp_path / "catalog.csv")
+    )
+
+
+def test_a_foreign_file_is_refused(any_path: str) -> None:
+    Path(any_path).write_bytes(b'{"mine": 1}\n')
+    assert refused(ForeignOutputError, any_path) == (
+        f"{any_path} exists and was not made by rastermeta; give --overwrite or another -o"
+    )
+
+
+def test_a_catalog_of_another_version_is_refused(path: str) -> None:
+    pq.write_table(SCHEMA.with_metadata({VERSION_KEY: "0"}).empty_table(), path)
+    assert refused(ForeignOutputError, path) == (
+        f"{path} was made by another version of rastermeta (schema 0; this one writes 1). Give "
+        "--overwrite to make it anew, or another -o."
+    )
+
+
+def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="opening the checkpoint log failed: No such file"):
+        Output(str(tmp_path / "none" / "catalog.parquet"))
+
+
+def test_parts_without_their_log_are_refused(any_path: str) -> None:
+    stopped(any_path, [A])
+    os.unlink(log_path(any_path))
+    assert refused(ForeignOutputError, any_path) == (
+        f"{parts_folder(any_path)} holds parts, but their log {log_path(any_path)} is missing. "
+        "Put the log back, or give --overwrite to start again from nothing."
+    )
+
+
+def test_a_missing_part_is_refused(path: str) -> None:
+    _, second = stopped(path, [A], [B])
+    part = os.path.join(parts_folder(path), second.name)
+    os.unlink(part)
+    assert refused(CheckpointError, path) == (
+        f"{part}: is missing, but the log says {second.size} bytes. Nothing was changed: restore "
+        "the file from a backup, or give --overwrite to start again from nothing."
+    )
+
+
+def test_a_short_part_is_refused(path: str) -> None:
+    first, _ = stopped(path, [A], [B])
+    part = os.path.join(parts_folder(path), first.name)
+    os.truncate(part, first.size - 1)
+    message = refused(CheckpointError, path)
+    assert f"{part}: has {first.size - 1} bytes, but the log says {first.size} bytes" in message
+
+
+def test_an_altered_part_is_refused(path: str) -> None:
+    _first, second = stopped(path, [A], [B])
+    part = Path(parts_folder(path)) / second.name
+    content = bytearray(part.read_bytes())
+    content[second.size // 2] ^= 1
+    part.write_bytes(content)
+    output = Output(path)
+    with pytest.raises(CheckpointError) as caught:
+        output.finished()
+    output.close()
+    assert str(caught.value).startswith(f"{part}: its content is not what the log says. Nothing")
+    assert part.read_bytes() == content
+
+
+def test_a_catalog_changed_by_another_program_is_refused(any_path: str) -> None:
+    completed(any_path, [A])
+    size = os.path.getsize(any_path)
+    with open(any_path, "ab") as file:
+        file.write(b"more\n")
+    assert refused(ForeignOutputError, any_path) == (
+        f"{any_path} has {size + 5} bytes, but {log_path(any_path)} says {size}: it was changed "
+        "by another program. Put it back, give --overwrite to start again from nothing, or give "
+        "another -o."
+    )
+
+
+def test_a_catalog_that_is_gone_while_parts_add_to_it_is_refused(any_path: str) -> None:
+    completed(any_path, [A])
+    stopped(any_path, [B])
+    os.unlink(any_path)
+    assert refused(ForeignOutputError, any_path) == (
+        f"{any_path} is gone, but parts that add to it are there. Put it back, or give "
+        "--overwrite to start again from nothing."
+    )
+
+
+def test_a_foreign_file_that_appears_during_a_run_is_not_taken_over(any_path: str) -> None:
+    stopped(any_path, [A])
+    Path(any_path).write_bytes(b'{"mine": 1}\n')
+    assert "was not made by rastermeta" in refused(ForeignOutputError, any_path)
+
+
+def test_a_foreign_file_in_place_of_a_deleted_catalog_is_refused(any_path: str) -> None:
+    completed(any_path, [A], overwrite=True)
+    os.unlink(any_path)
+    Output(any_path).close()
+    Path(any_path).write_bytes(b'{"mine": 1}\n')
+    assert "was not made by rastermeta" in refused(ForeignOutputError, any_path)
+
+
+# What is mended
+
+
+def test_a_catalog_whose_log_was_deleted_is_adopted(path: str) -> None:
+    completed(path, [A, BAD])
+    os.unlink(log_path(path))
+    assert unfinished(path, A, BAD, B) == [b"/b.tif"]
+    assert completed(path) == Totals(2, 1)
+    assert completed(path, [A._replace(width=99), B]) == Totals(3, 1)
+    assert catalog(path) == [A, B, BAD]
+
+
+def test_a_catalog_deleted_after_sealing_is_made_anew(any_path: str) -> None:
+    completed(any_path, [A, B])
+    os.unlink(any_path)
+    assert unfinished(any_path, A, B) == [b"/a.tif", b"/b.tif"]
+    assert completed(any_path, [A]) == Totals(1, 0)
+    assert catalog(any_path) == [A]
+
+
+def test_leftovers_are_removed(path: str) -> None:
+    (part,) = stopped(path, [A])
+    folder = Path(parts_folder(path))
+    unlogged = folder / "part-00000002.parquet"
+    unlogged.write_bytes((folder / part.name).read_bytes())
+    for name in ("part-00000003.parquet.tmp", "sealed.tmp", "merge-000000.tmp"):
+        (folder / name).write_bytes(b"half")
+    Path(log_path(path) + ".tmp").write_bytes(b"half")
+    Output(path).close()
+    assert os.listdir(folder) == [part.name]
+    assert not os.path.exists(log_path(path) + ".tmp")
+    completed(path, [B])
+    assert catalog(path) == [A, B]
+
+
+def test_an_unlogged_first_part_does_not_count(path: str) -> None:
+    output = Output(path)
+    output.sink.commit(table([A]))
+    output.close()
+    assert unfinished(path, A) == [b"/a.tif"]
+    assert not os.path.exists(parts_folder(path))
+
+
+def test_a_torn_line_means_that_its_part_does_not_count(path: str) -> None:
+    stopped(path, [A], [B])
+    log = Path(log_path(path))
+    log.write_bytes(log.read_bytes()[:-10])
+    assert unfinished(path, A, B) == [b"/b.tif"]
+    assert os.listdir(parts_folder(path)) == ["part-00000001.parquet"]
+    completed(path, [B])
+    assert catalog(path) == [A, B]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_refused_sealing_loses_nothing(
+    any_path: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    completed(any_path, [A])
+    old = Path(any_path).read_bytes()
+    output = Output(any_path)
+    commit(output, [B])
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space left on device"):
+        patch.setattr(os, call, refuse)
+        output.seal()
+    output.close()
+    assert Path(any_path).read_bytes() == old
+    assert completed(any_path) == Totals(2, 0)
+    assert catalog(any_path) == [A, B]
+
+
+# Kill and power cut at every step
+
+
+class Killed(BaseException):
+    """The process is gone: whatever runs afterwards changes nothing any more."""
+
+
+class Machine:
+    """A disk and the process that writes to it, which ends before its step number `last`.
+
+    A write that is the last step is torn in half. Whatever is written after the end raises
+    `Killed`, clean-up included. `cut_power` then leaves only what was synced.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, last: int | None) -> None:
+        self._folder = folder
+        self._last = last
+        self.steps = 0
+        self._names: dict[Path, dict[str, int]] = {}
+        self._contents: dict[int, bytes] = {}
+        self._pins: dict[int, int] = {}  # open, so that no inode number is used again
+        for at in [folder, *(found for found in folder.rglob("*") if found.is_dir())]:
+            self._sync_names(at)
+            for name in self._names[at]:
+                if (at / name).is_file():
+                    self._sync_content(at / name)
+        write, replace, mkdir = os.write, os.replace, os.mkdir
+        unlink, rmdir, open_ = os.unlink, os.rmdir, os.open
+
+        def torn_write(fd: int, data: memoryview) -> int:
+            self._step(lambda: write(fd, data[: len(data) // 2]))
+            return write(fd, data)
+
+        def fsync(fd: int) -> None:
+            self._step()
+            self._sync(fd)
+
+        def checked_open(path: Any, flags: int, *args: Any, **options: Any) -> int:
+            if flags & os.O_CREAT and not os.path.exists(path):
+                self._step()
+            return open_(path, flags, *args, **options)
+
+        def stepping(call: Callable[..., None]) -> Callable[..., None]:
+            def run(*args: Any, **options: Any) -> None:
+                self._step()
+                call(*args, **options)
+
+            return run
+
+        patch.setattr(os, "write", torn_write)
+        patch.setattr(os, "fsync", fsync)
+        patch.setattr(durable, "_sync_data", fsync)
+        patch.setattr(os, "open", checked_open)
+        calls: dict[str, Callable[..., None]] = {
+            "replace": replace, "mkdir": mkdir, "unlink": unlink, "rmdir": rmdir
+        }  # fmt: skip
+        for name, call in calls.items():
+            patch.setattr(os, name, stepping(call))
+
+    def _step(self, half: Callable[[], object] = lambda: None) -> None:
+        self.steps += 1
+        if self.steps == self._last:
+            half()
+        if self._last is not None and self.steps >= self._last:
+            raise Killed
+
+    def _sync(self, fd: int) -> None:
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            folders = [self._folder, *(at for at in self._folder.iterdir() if at.is_dir())]
+            self._sync_names(next(at for at in folders if os.path.samestat(at.stat(), status)))
+        else:
+            self._pin(status.st_ino, os.dup(fd))
+            self._contents[status.st_ino] = self._by_inode(status.st_ino)
+
+    def _by_inode(self, inode: int) -> bytes:
+        files = (at for at in self._folder.rglob("*") if at.is_file())
+        return next(at.read_bytes() for at in files if at.stat().st_ino == inode)
+
+    def _sync_content(self, path: Path) -> None:
+        self._contents[path.stat().st_ino] = path.read_bytes()
+
+    def _sync_names(self, folder: Path) -> None:
+        names: dict[str, int] = {}
+        for at in folder.iterdir():
+            names[at.name] = inode = at.stat().st_ino
+            self._pin(inode, os.open(at, os.O_RDONLY))
+        self._names[folder] = names
+
+    def _pin(self, inode: int, fd: int) -> None:
+        if inode in self._pins:
+            os.close(fd)
+        else:
+            self._pins[inode] = fd
+
+    def switch_off(self) -> None:
+        for fd in self._pins.values():
+            os.close(fd)
+
+    def cut_power(self) -> None:
+        """Leave the disk as it is when nothing that was not synced got there."""
+        for at in sorted(self._folder.rglob("*"), reverse=True):
+            if at.is_dir():
+                at.rmdir()
+            else:
+                at.unlink()
+        self._restore(self._folder)
+
+    def _restore(self, folder: Path) -> None:
+        for name, inode in self._names.get(folder, {}).items():
+            if stat.S_ISDIR(os.fstat(self._pins[inode]).st_mode):
+                (folder / name).mkdir()
+                self._restore(folder / name)
+            else:
+                (folder / name).write_bytes(self._contents.get(inode, b""))
+
+
+ROWS = [[D, BAD], [C, A], [B, E]]
+
+
+def fresh(path: str) -> None:
+    """Nothing is there."""
+
+
+def sealed(path: str) -> None:
+    """A catalog is there."""
+    completed(path, [A, BAD])
+
+
+def sealed_and_parts(path: str) -> None:
+    """A catalog and parts that add to it are there, and a leftover."""
+    completed(path, [A, BAD])
+    stopped(path, [C], [D])
+    (Path(parts_folder(path)) / "part-00000009.parquet.tmp").write_bytes(b"half")
+
+
+SCENES = [(fresh, False), (sealed, False), (sealed_and_parts, False), (sealed_and_parts, True)]
+
+
+def crash(path: str, overwrite: bool, last: int | None, *, power: bool = False) -> int:
+    """Run until the end or step `last`; return the number of steps, 0 when it was not reached."""
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(patch, Path(path).parent, last)
+        try:
+            completed(path, *ROWS, overwrite=overwrite)
+            ended = last is None
+        except Killed:
+            ended = True
+    if power:
+        machine.cut_power()
+    machine.switch_off()
+    return machine.steps if ended else 0
+
+
+def copies(top: Path, name: str, scene: Callable[[str], None]) -> Iterator[str]:
+    """Yield the path of an output in a scene of its own, made once and copied."""
+    template = top / "template"
+    template.mkdir()
+    scene(str(template / name))
+    for number in count():
+        folder = top / f"run-{number}"
+        shutil.copytree(template, folder)
+        yield str(folder / name)
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power-cut"])
+@pytest.mark.parametrize(
+    ("scene", "overwrite"),
+    SCENES,
+    ids=["fresh", "sealed", "sealed-and-parts", "overwrite"],
+)
+@pytest.mark.parametrize("name", ["catalog.parquet", "catalog.ndjson"])
+def test_a_run_that_ends_anywhere_is_finished_by_the_next(
+    tmp_path: Path, name: str, scene: Callable[[str], None], overwrite: bool, power: bool
+) -> None:
+    scenes = copies(tmp_path, name, scene)
+    path = next(scenes)
+    before = Path(path).read_bytes() if os.path.exists(path) else None
+    steps = crash(path, overwrite, None)
+    expected = tree(path)[name]
+    assert steps > 20
+    for last in range(1, steps + 1):
+        path = next(scenes)
+        assert crash(path, overwrite, last, power=power) >= last
+        readable = Path(path).read_bytes() if os.path.exists(path) else None
+        assert readable in (before, expected), f"step {last}: a partial catalog has its name"
+        completed(path, *ROWS, overwrite=overwrite and not _resumes(path))
+        assert tree(path)[name] == expected, f"step {last}"
+        assert set(os.listdir(os.path.dirname(path))) == {name, name + ".checkpoint"}
+
+
+def _resumes(path: str) -> bool:
+    """Tell whether a run that overwrites got so far that it can be resumed."""
+    entries = read_entries(Path(log_path(path)).read_bytes(), path)
+    header = entries[0]
+    return isinstance(header, Header) and header.replaces
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power-cut"])
+def test_a_recovery_that_ends_anywhere_is_recovered_again(tmp_path: Path, power: bool) -> None:
+    scenes = copies(tmp_path, "catalog.parquet", sealed_and_parts)
+    path = next(scenes)
+    steps = crash(path, False, None)
+    expected = Path(path).read_bytes()
+    for last in range(steps // 2, steps + 1, 3):
+        for again in (1, 2, 3, 4, 6, 9):
+            path = next(scenes)
+            crash(path, False, last, power=power)
+            crash(path, False, again, power=power)
+            completed(path, *ROWS)
+            assert Path(path).read_bytes() == expected, f"steps {last}, {again}"
+
+
+def test_committed_rows_survive_and_are_not_read_again(tmp_path: Path) -> None:
+    """What the log named before the end is finished afterwards, all of it and nothing else."""
+    scenes = copies(tmp_path, "catalog.parquet", fresh)
+    steps = crash(next(scenes), False, None)
+    counts = set()
+    for last in range(1, steps + 1):
+        path = next(scenes)
+        crash(path, False, last, power=True)
+        named = 0
+        if os.path.exists(log_path(path)):
+            entries = read_entries(Path(log_path(path)).read_bytes(), path)
+            sealed_rows = [entry.rows for entry in entries if type(entry) is Sealed]
+            parts = [entry.rows for entry in entries if isinstance(entry, Part)]
+            named = sealed_rows[-1] if sealed_rows else sum(parts)
+        missing = unfinished(path, *[row for rows in ROWS for row in rows])
+        assert 6 - len(missing) == named, f"step {last}"
+        counts.add(named)
+    assert counts == {0, 2, 4, 6}

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from factory import exact, failed, record, some_paths, some_records, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rastermeta_async.record import (
+    COLUMNS,
+    MAX_MESSAGE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    Band,
+    Bounds,
+    Record,
+    describe_columns,
+    failure,
+    from_batch,
+    path_bytes,
+    path_columns,
+    path_keys,
+    readable,
+    row_bytes,
+    to_batch,
+)
+
+# The columns of the usual batch script, which its users expect under the same names.
+FAMILIAR = [
+    "filepath",
+    "status",
+    "error_message",
+    "crs",
+    "bounds",
+    "res",
+    "count",
+    "dtype",
+    "nodata",
+    "transform",
+    "dataset_tags",
+    "band_tags",
+]
+LATER = [
+    "driver",
+    "width",
+    "height",
+    "bands",
+    "compression",
+    "interleave",
+    "photometric",
+    "tiled",
+    "area_or_point",
+    "gcp_count",
+    "has_rpcs",
+    "subdatasets",
+    "file_size",
+    "mtime",
+    "proj_code",
+    "crs_wkt",
+]
+
+
+def test_familiar_columns_come_first_in_their_order_then_the_others() -> None:
+    own = ["filepath_bytes", "error_type"]
+    assert [name for name in SCHEMA.names if name not in own] == FAMILIAR + LATER
+    assert set(own) <= set(SCHEMA.names)
+
+
+def test_schema_is_the_declaration() -> None:
+    assert list(Record._fields) == SCHEMA.names == list(COLUMNS)
+    assert [field.type for field in SCHEMA] == [column.type for column in COLUMNS.values()]
+    assert SCHEMA.metadata == {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("filepath", "string"),
+        ("filepath_bytes", "binary"),
+        ("bounds", "struct<left: double, bottom: double, right: double, top: double>"),
+        ("res", "list<item: double>"),
+        ("count", "int32"),
+        ("nodata", "double"),
+        ("transform", "list<item: double>"),
+        ("dataset_tags", "map<string, string>"),
+        ("band_tags", "map<int32, map<string, string>>"),
+        ("file_size", "int64"),
+        ("mtime", "timestamp[us, tz=UTC]"),
+    ],
+)
+def test_types_are_native(name: str, kind: str) -> None:
+    assert str(SCHEMA.field(name).type).startswith(kind)
+
+
+def test_nested_types_are_the_declarations_of_their_rows() -> None:
+    bounds, bands = SCHEMA.field("bounds").type, SCHEMA.field("bands").type.value_type
+    assert [field.name for field in bounds] == list(Bounds._fields)
+    assert [field.name for field in bands] == list(Band._fields)
+
+
+def test_every_column_has_a_meaning_of_one_line() -> None:
+    described = list(describe_columns())
+    assert [name for name, _, _ in described] == SCHEMA.names
+    assert [kind for _, kind, _ in described] == [str(field.type) for field in SCHEMA]
+    assert all(meaning and "\n" not in meaning for _, _, meaning in described)
+
+
+@settings(deadline=None)
+@given(st.lists(some_records(), max_size=4))
+def test_records_round_trip(records: list[Record]) -> None:
+    batch = to_batch(records)
+    batch.validate(full=True)
+    assert batch.schema.equals(SCHEMA, check_metadata=True)
+    assert exact(list(from_batch(batch))) == exact(records)
+    assert exact(list(from_batch(table(records)))) == exact(records)
+
+
+@settings(deadline=None)
+@given(st.lists(some_records(), min_size=1, max_size=6), st.data())
+def test_a_slice_holds_the_same_records(records: list[Record], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(records)))
+    assert exact(list(from_batch(to_batch(records).slice(start)))) == exact(records[start:])
+
+
+def test_nan_and_absence_stay_different() -> None:
+    rows = list(from_batch(to_batch([record(nodata=float("nan")), record(nodata=None)])))
+    assert rows[0].nodata != rows[0].nodata
+    assert rows[1].nodata is None
+
+
+def test_empty_and_absent_collections_stay_different() -> None:
+    empty = record(dataset_tags={}, band_tags={1: {}}, bands=[], subdatasets=[])
+    absent = record(dataset_tags=None, band_tags=None, bands=None, subdatasets=None)
+    first, second = from_batch(to_batch([empty, absent]))
+    assert (first.dataset_tags, first.band_tags, first.bands) == ({}, {1: {}}, [])
+    assert (second.dataset_tags, second.band_tags, second.bands) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown", "raw"),
+    [
+        (b"/a b\n.tif", "/a b\n.tif", None),
+        ("/ä.tif".encode(), "/ä.tif", None),
+        (b"/\xe4.tif", "/\\xe4.tif", b"/\xe4.tif"),
+        (b"/\\xe4.tif", "/\\xe4.tif", None),
+        (b"\xed\xb3\xa4", "\\xed\\xb3\\xa4", b"\xed\xb3\xa4"),  # a surrogate is no UTF-8
+    ],
+)
+def test_path_columns(path: bytes, shown: str, raw: bytes | None) -> None:
+    assert path_columns(path) == (shown, raw)
+
+
+@given(st.binary())
+def test_every_path_is_kept_exactly(path: bytes) -> None:
+    shown, raw = path_columns(path)
+    assert shown.encode() == path if raw is None else raw == path
+    assert path_bytes(failed(path)) == path
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary() | some_paths, max_size=8), st.data())
+def test_path_keys_are_the_bytes_given(paths: list[bytes], data: st.DataObject) -> None:
+    batch = to_batch([failed(path) for path in paths])
+    assert path_keys(batch).to_pylist() == paths
+    assert path_keys(pa.Table.from_batches([batch, batch])).to_pylist() == paths * 2
+    start = data.draw(st.integers(0, len(paths)))
+    assert path_keys(batch.slice(start)).to_pylist() == paths[start:]
+
+
+def test_path_keys_are_of_one_type() -> None:
+    assert path_keys(to_batch([])).type == path_keys(to_batch([record()])).type == pa.binary()
+
+
+@settings(deadline=None)
+@given(st.lists(some_records(), max_size=20), st.data())
+def test_row_bytes_is_a_function_of_the_row_alone(
+    records: list[Record], data: st.DataObject
+) -> None:
+    batch = to_batch(records)
+    whole = row_bytes(batch).tolist()
+    assert whole == [size for row in records for size in row_bytes(to_batch([row])).tolist()]
+    start = data.draw(st.integers(0, len(records)))
+    stop = data.draw(st.integers(start, len(records)))
+    assert row_bytes(batch.slice(start, stop - start)).tolist() == whole[start:stop]
+
+
+def test_row_bytes_does_not_depend_on_the_position() -> None:
+    sizes = row_bytes(to_batch([record()] * 17)).tolist()
+    assert sizes == sizes[:1] * 17
+
+
+def test_row_bytes_after_selecting_rows() -> None:
+    records = [record(b"%d" % at, dataset_tags={"k": "v" * at}) for at in range(20)]
+    odd = to_batch(records).take(pa.array(range(1, 20, 2)))
+    assert row_bytes(odd).tolist() == row_bytes(to_batch(records[1::2])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("longer", "added"),
+    [
+        (record(b"/archive/a.tif" + b"x" * 1000), 1000),
+        (record(dataset_tags={"AREA_OR_POINT": "Area" + "x" * 1000}), 1000),
+        (record(band_tags={1: {"STATISTICS_MEAN": "1.5" + "x" * 1000}}), 1000),
+        (record(error_message="x" * 1000), 1000),
+        (record(subdatasets=["x" * 1000]), 1004),
+    ],
+)
+def test_row_bytes_counts_what_is_long(longer: Record, added: int) -> None:
+    plain, long = row_bytes(to_batch([record(), longer])).tolist()
+    assert long - plain == added
+
+
+def test_row_bytes_is_about_what_arrow_holds() -> None:
+    batch = to_batch([record(b"%d" % at) for at in range(1000)])
+    assert sum(row_bytes(batch).tolist()) == pytest.approx(batch.nbytes, rel=0.1)
+
+
+def test_failure_has_its_reason_and_nothing_else() -> None:
+    row = failure(b"/\xff", "fatal", "PermissionError", "denied")
+    assert row[:5] == ("/\\xff", b"/\xff", "fatal", "PermissionError", "denied")
+    assert set(row[5:]) == {None}
+
+
+def test_a_long_message_is_cut() -> None:
+    assert failure(b"a", "error", "E", "é" * MAX_MESSAGE).error_message == "é" * MAX_MESSAGE
+    assert failure(b"a", "error", "E", "é" * 10**6).error_message == "é" * MAX_MESSAGE
+
+
+@given(st.binary(max_size=50))
+def test_a_message_of_any_bytes_is_storable(message: bytes) -> None:
+    row = failure(b"a", "error", "E", message.decode("utf-8", "surrogateescape"))
+    assert list(from_batch(to_batch([row]))) == [row]
+
+
+def test_readable_shows_undecodable_bytes() -> None:
+    assert readable(b"caf\xe9 \xc3\xa9".decode("utf-8", "surrogateescape")) == "caf\\xe9 é"
+
+
+@pytest.mark.parametrize(
+    ("status", "ok"), [("success", True), ("no_georef", True), ("error", False), ("fatal", False)]
+)
+def test_ok(status: str, ok: bool) -> None:
+    assert record(status=status).ok is ok

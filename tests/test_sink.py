@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from factory import failed, paths_of, record, records_of, some_paths, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rastermeta_async.checkpoint import Part
+from rastermeta_async.errors import WriteError
+from rastermeta_async.jsonform import to_lines
+from rastermeta_async.record import SCHEMA, to_batch
+from rastermeta_async.sink import (
+    PART_GROUP_ROWS,
+    LineSink,
+    NoLog,
+    PartSink,
+    count_failures,
+    newest_by_path,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(some_paths, max_size=6), max_size=4))
+def test_newest_by_path_is_a_sorted_dictionary(chunks: list[list[bytes]]) -> None:
+    numbered = list(enumerate(path for paths in chunks for path in paths))
+    rows = [record(path, width=number) for number, path in numbered]
+    batches, start = [], 0
+    for paths in chunks:
+        batches.append(to_batch(rows[start : start + len(paths)]))
+        start += len(paths)
+    newest = newest_by_path(pa.Table.from_batches(batches, schema=SCHEMA))
+    newest.validate(full=True)
+    found = [
+        (path, row.width)
+        for path, row in zip(paths_of([newest]), records_of([newest]), strict=True)
+    ]
+    assert found == sorted({path: number for number, path in numbered}.items())
+    assert newest.schema.equals(SCHEMA)
+
+
+def test_newest_by_path_keeps_whole_rows() -> None:
+    old, new, other = failed(b"/b"), record(b"/b"), record(b"/a\xff")
+    assert records_of([newest_by_path(table([old, new, other]))]) == [other, new]
+
+
+def test_failures_are_counted_by_status() -> None:
+    rows = [record(), failed(), record(status="no_georef"), failed(status="fatal")]
+    assert count_failures(table(rows)) == 2
+    assert count_failures(table([])) == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.parquet.parts"
+
+
+def test_a_part_is_what_its_entry_says(folder: Path) -> None:
+    rows = [record(b"/b"), failed(b"/c"), failed(b"/a"), record(b"/a")]
+    part = PartSink(str(folder)).commit(table(rows))
+    content = (folder / "part-00000001.parquet").read_bytes()
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert (part.seq, part.name, part.size) == (1, "part-00000001.parquet", len(content))
+    assert (part.rows, part.failures, part.digest) == (3, 1, digest)
+    assert os.listdir(folder) == [part.name]
+    assert pq.read_schema(folder / part.name).equals(SCHEMA)
+    assert records_of([pq.read_table(folder / part.name)]) == [
+        record(b"/a"),
+        record(b"/b"),
+        rows[1],
+    ]
+
+
+def test_parts_are_numbered_on(folder: Path) -> None:
+    sink = PartSink(str(folder), last_seq=7)
+    names = [sink.commit(table([record()])).name for _ in range(2)]
+    assert names == ["part-00000008.parquet", "part-00000009.parquet"]
+    assert sorted(os.listdir(folder)) == names
+
+
+def test_a_part_has_small_row_groups(folder: Path) -> None:
+    rows = [record(b"%05d" % at) for at in range(PART_GROUP_ROWS + 1)]
+    rows += [record(b"x%d" % at, dataset_tags={"k": "v" * 600_000}) for at in range(3)]
+    part = PartSink(str(folder)).commit(table(rows))
+    metadata = pq.read_metadata(folder / part.name)
+    sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+    assert sizes == [PART_GROUP_ROWS, 2, 1, 1]
+
+
+def test_a_part_is_synced_before_it_has_its_name_and_the_folder_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    steps: list[object] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(fd: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        steps.append("folder" if is_folder else os.fstat(fd).st_size)
+        fsync(fd)
+
+    def watched_replace(old: str, new: str) -> None:
+        steps.append((os.path.basename(old), os.path.basename(new)))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    part = PartSink(str(folder)).commit(table([record()]))
+    assert steps == [part.size, (part.name + ".tmp", part.name), "folder"]
+
+
+def refuse(number: int) -> Callable[..., Any]:
+    def call(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def refuse_files(number: int) -> Callable[[int], None]:
+    fsync = os.fsync
+
+    def call(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(fd)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("call", "replacement", "reason"),
+    [
+        ("write", refuse(errno.ENOSPC), "No space left on device"),
+        ("fsync", refuse_files(errno.EIO), "Input/output error"),
+        ("replace", refuse(errno.EROFS), "Read-only file system"),
+        ("mkdir", refuse(errno.EACCES), "Permission denied"),
+    ],
+)
+def test_a_refused_write_leaves_no_part(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    replacement: Callable[..., Any],
+    reason: str,
+) -> None:
+    sink = PartSink(str(folder))
+    with monkeypatch.context() as patch, pytest.raises(WriteError) as caught:
+        patch.setattr(os, call, replacement)
+        sink.commit(table([record()]))
+    assert str(caught.value) == (
+        f"{folder / 'part-00000001.parquet'}: writing a part failed: {reason}. What was committed "
+        "before is safe: free space or mend the disk, then run the same command again to go on."
+    )
+    names = os.listdir(folder) if folder.exists() else []
+    assert "part-00000001.parquet" not in names
+    assert PartSink(str(folder)).commit(table([record()])).seq == 1
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_refused_write_leaves_no_temporary_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    folder.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(WriteError):
+        patch.setattr(os, call, refuse(errno.EIO))
+        PartSink(str(folder)).commit(table([record()]))
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100])
+def test_a_disk_that_loses_data_is_found_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    write = os.write
+
+    def forgetful(fd: int, data: memoryview) -> int:
+        write(fd, data[:kept])
+        return len(data)
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match="faulty"):
+        patch.setattr(os, "write", forgetful)
+        PartSink(str(folder)).commit(table([record()]))
+    assert os.listdir(folder) == []
+
+
+def test_a_disk_that_returns_another_file_is_found_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = (tmp_path / "other", PartSink(str(tmp_path / "other")).commit(table([record()])).name)
+    content = (other[0] / other[1]).read_bytes()
+    write = os.write
+
+    def confused(fd: int, data: memoryview) -> int:
+        write(fd, content)
+        return len(data)
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError) as caught:
+        patch.setattr(os, "write", confused)
+        PartSink(str(folder)).commit(table([record(b"/a"), record(b"/b")]))
+    assert str(caught.value) == (
+        f"{folder / 'part-00000001.parquet.tmp'}: wrote 2 rows but the file says 1: the disk or "
+        "memory is faulty. What was committed before is safe; run the same command again to go on."
+    )
+    assert os.listdir(folder) == []
+
+
+def lines(rows: Sequence[Any]) -> bytes:
+    return "".join(f"{line}\n" for line in to_lines(table(rows))).encode()
+
+
+def drain(fd: int, into: bytearray) -> None:
+    while data := os.read(fd, 1000):
+        into += data
+    os.close(fd)
+
+
+def commit_to_pipe(rows: Sequence[Any], *, blocking: bool = True) -> tuple[Part, bytes]:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    received = bytearray()
+    reader = threading.Thread(target=drain, args=(reading, received))
+    reader.start()
+    try:
+        part = LineSink(writing).commit(table(rows))
+    finally:
+        os.close(writing)
+        reader.join()
+    return part, bytes(received)
+
+
+LONG = [record(b"/%d" % at, dataset_tags={"k": "v" * 1000}) for at in range(500)]
+"""Far more than a pipe holds."""
+
+
+def test_lines_come_in_the_order_given_duplicates_too() -> None:
+    rows = [record(b"/b"), failed(b"/a"), record(b"/b")]
+    part, received = commit_to_pipe(rows)
+    assert received == lines(rows)
+    assert (part.seq, part.rows, part.failures, part.size) == (1, 3, 1, len(received))
+
+
+def test_more_than_a_pipe_holds_arrives_whole() -> None:
+    assert commit_to_pipe(LONG)[1] == lines(LONG)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+    assert commit_to_pipe(LONG, blocking=False)[1] == lines(LONG)
+
+
+def test_short_writes_are_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
+    rows = [record(), failed()]
+    assert commit_to_pipe(rows)[1] == lines(rows)
+
+
+def test_a_reader_that_has_gone_is_a_broken_pipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with pytest.raises(BrokenPipeError):
+            LineSink(writing).commit(table([record()]))
+    finally:
+        os.close(writing)
+
+
+def test_a_full_disk_behind_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", refuse(errno.ENOSPC))
+    with pytest.raises(WriteError) as caught:
+        LineSink(1).commit(table([record()]))
+    assert str(caught.value) == "standard output: writing failed: No space left on device"
+
+
+def test_no_log_forgets() -> None:
+    NoLog().append(Part(1, "-", 1, 0, 1, ""))
