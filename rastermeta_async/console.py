@@ -124,7 +124,7 @@ def _counts(progress: Progress) -> str:
 
 def _time_left(progress: Progress) -> str:
     """Return how long the rest takes, ``h:mm:ss``; empty where nothing tells."""
-    if not progress.fraction or not progress.done:
+    if not progress.done or not progress.fraction or progress.fraction >= 1:
         return ""
     passed = time.monotonic() - progress.started
     seconds = round(passed * (1 - progress.fraction) / progress.fraction)

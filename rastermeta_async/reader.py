@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import rasterio
@@ -202,12 +202,12 @@ def _time_of(status: os.stat_result) -> dt.datetime | None:
 
 def _describe(path: bytes, dataset: Any) -> Record:
     """Return the record of an open dataset."""
-    problems: list[str] = []
-    ask = _asker(problems)
+    problems = _Problems()
+    ask = problems.unless
     count: int = dataset.count
     crs = ask("crs", lambda: _crs_strings(dataset.crs)) or _NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
-    dataset_tags, band_tags = _tags(dataset, ask, problems)
+    dataset_tags, band_tags = _tags(dataset, problems)
     subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
     nodata = dataset.nodatavals
     shown, raw = path_columns(path)
@@ -216,7 +216,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
         filepath_bytes=raw,
         status="no_georef" if dataset.unplaced and count else "success",
         error_type="PartlyRead" if problems else None,
-        error_message=readable("; ".join(problems))[:MAX_MESSAGE] if problems else None,
+        error_message=problems.message if problems else None,
         crs=crs.text,
         bounds=Bounds(*dataset.bounds),
         res=dataset.res,
@@ -243,30 +243,29 @@ def _describe(path: bytes, dataset: Any) -> Record:
     )
 
 
-Ask = Callable[[str, Callable[[], T]], T | None]
+class _Problems(list[str]):
+    """What could not be found out about a dataset that is open."""
 
-
-def _asker(problems: list[str]) -> Callable[[str, Callable[[], T]], T | None]:
-    """Return a function that answers None, and notes why, where rasterio raises."""
-
-    def ask(name: str, question: Callable[[], T]) -> T | None:
+    def unless(self, name: str, question: Callable[[], T]) -> T | None:
+        """Return the answer; None, and note why, where rasterio raises."""
         try:
             return question()
         except Exception as error:  # noqa: BLE001  # one odd field must not cost the others
-            problems.append(f"{name}: {type(error).__name__}: {error}")
+            self.append(f"{name}: {type(error).__name__}: {error}")
             return None
 
-    return ask
+    @property
+    def message(self) -> str:
+        """All of them in a line."""
+        return readable("; ".join(self))[:MAX_MESSAGE]
 
 
-def _tags(
-    dataset: Any, ask: Callable[[str, Callable[[], Tags]], Tags | None], problems: list[str]
-) -> tuple[Tags | None, dict[int, Tags] | None]:
-    of_dataset = ask("tags", dataset.tags)
-    of_bands = {
-        band: ask(f"tags of band {band}", lambda band=band: dataset.tags(band)) or {}  # type: ignore[misc]
-        for band in dataset.indexes
-    }
+def _tags(dataset: Any, problems: _Problems) -> tuple[Tags | None, dict[int, Tags] | None]:
+    of_dataset: Tags | None = problems.unless("tags", dataset.tags)
+    of_bands: dict[int, Tags] = {}
+    for band in dataset.indexes:
+        tags: Tags | None = problems.unless(f"tags of band {band}", partial(dataset.tags, band))
+        of_bands[band] = tags or {}
     size = sum(
         len(key) + len(value)
         for tags in (of_dataset or {}, *of_bands.values())
@@ -300,7 +299,7 @@ def _bands(dataset: Any) -> list[Band]:
                 dataset.dtypes,
                 dataset.nodatavals,
                 dataset.descriptions,
-                _color_interps(dataset),
+                dataset.colorinterp,
                 dataset.scales,
                 dataset.offsets,
                 dataset.units,
@@ -311,10 +310,6 @@ def _bands(dataset: Any) -> list[Band]:
             1,
         )
     ]  # fmt: skip
-
-
-def _color_interps(dataset: Any) -> Sequence[Any]:
-    return dataset.colorinterp  # type: ignore[no-any-return]
 
 
 def _last_word(value: str | None) -> str | None:

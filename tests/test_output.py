@@ -614,7 +614,8 @@ def test_a_run_that_ends_anywhere_is_finished_by_the_next(
     steps = crash(path, overwrite, None)
     expected = tree(path)[name]
     assert steps > 20
-    for last in range(1, steps + 1):
+    # A Parquet footer is written in many small pieces, which differ in nothing: take one of three.
+    for last in range(1, steps + 1, 3 if name.endswith(".parquet") else 1):
         path = next(scenes)
         assert crash(path, overwrite, last, power=power) >= last
         readable = Path(path).read_bytes() if os.path.exists(path) else None
@@ -637,7 +638,7 @@ def test_a_recovery_that_ends_anywhere_is_recovered_again(tmp_path: Path, power:
     path = next(scenes)
     steps = crash(path, False, None)
     expected = Path(path).read_bytes()
-    for last in range(steps // 2, steps + 1, 3):
+    for last in range(steps // 2, steps + 1, 5):
         for again in (1, 2, 3, 4, 6, 9):
             path = next(scenes)
             crash(path, False, last, power=power)
