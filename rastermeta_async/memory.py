@@ -6,7 +6,12 @@ import ctypes
 import os
 import sys
 
-_M_ARENA_MAX = -8  # malloc.h
+# malloc.h
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+
+_OWN_MAPPING_BYTES = 1024 * 1024
+"""Blocks from this size on go back to the system when they are freed (mallopt(3))."""
 
 
 def spare_memory() -> None:
@@ -22,3 +27,5 @@ def spare_memory() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # glibc; musl has no arenas
             mallopt(_M_ARENA_MAX, 2)
+            # Set by hand it stays; else glibc raises it up to 32 MiB as large blocks are freed.
+            mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)

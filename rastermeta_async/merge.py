@@ -12,7 +12,7 @@ from rastermeta_async.durable import remove
 from rastermeta_async.record import SCHEMA, path_keys
 from rastermeta_async.sink import newest_by_path
 
-FAN_IN = 32
+FAN_IN = 16
 """Runs merged at once: what they hold of each is at most one small batch."""
 
 Run = Callable[[], Iterator[pa.RecordBatch]]

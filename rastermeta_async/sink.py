@@ -23,7 +23,7 @@ from rastermeta_async.jsonform import to_lines
 from rastermeta_async.record import SUCCESSES, path_keys
 
 PART_GROUP_ROWS = 1024
-PART_GROUP_BYTES = 1024 * 1024
+PART_GROUP_BYTES = 512 * 1024
 """Row groups of a part: what merging many parts holds of each at a time."""
 
 
