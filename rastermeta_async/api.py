@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -58,7 +57,7 @@ def read_record(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Rec
         return reader.read(os.fsencode(path))
 
 
-async def extract(paths: Paths, settings: Settings | None = None) -> AsyncIterator[Record]:
+async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenerator[Record, None]:
     """Yield a record for every path, in no particular order, each path once.
 
     Memory is flat but for 16 bytes a path, which tell duplicates. A slow consumer slows the
@@ -86,7 +85,7 @@ async def extract(paths: Paths, settings: Settings | None = None) -> AsyncIterat
             inputs = Inputs(source_of(paths), PathSet(), PathSet())
             await _run(inputs, forward, settings, Progress(), asyncio.Event())
         finally:
-            await sender.close()
+            sender.close()
 
     # A task of its own: a task group must not be left open across a yield (PEP 789).
     reading = asyncio.create_task(read())
@@ -97,8 +96,9 @@ async def extract(paths: Paths, settings: Settings | None = None) -> AsyncIterat
         await reading
     finally:
         reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
+        await asyncio.wait({reading})
+        if not reading.cancelled():
+            reading.exception()  # it was raised above, or nobody is there to hear it
 
 
 async def extract_to(

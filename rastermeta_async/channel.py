@@ -10,40 +10,53 @@ T = TypeVar("T")
 
 
 class _End:
-    """Stands in the queue behind the last item; never leaves this module."""
+    """Wakes a receiver that waits when the channel is closed; never leaves this module."""
 
 
 _END = _End()
 
 
+class _Queue(asyncio.Queue[T | _End]):
+    closed = False
+
+    def wake_at_end(self) -> None:
+        """Wake a receiver that waits for an item which will never come."""
+        if self.empty():
+            self.put_nowait(_END)
+
+
 class Sender(Generic[T]):
     """The end that items go in; waits while the queue is full."""
 
-    def __init__(self, queue: asyncio.Queue[T | _End]) -> None:
+    def __init__(self, queue: _Queue[T]) -> None:
         self._queue = queue
 
     async def send(self, item: T) -> None:
         """Put an item in; returns once there is room for it."""
         await self._queue.put(item)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End every receiver after the items sent so far. Nothing may be sent afterwards."""
-        await self._queue.put(_END)
+        self._queue.closed = True
+        self._queue.wake_at_end()
 
 
 class Receiver(Generic[T]):
     """The end that items come out of; several tasks may iterate over one receiver."""
 
-    def __init__(self, queue: asyncio.Queue[T | _End]) -> None:
+    def __init__(self, queue: _Queue[T]) -> None:
         self._queue = queue
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        while (item := await self._queue.get()) is not _END:
+        while not (self._queue.closed and self._queue.empty()):
+            item = await self._queue.get()
+            if item is _END:
+                break
             yield cast("T", item)
-        self._queue.put_nowait(_END)  # for the other receivers; the sender is closed: there is room
+        self._queue.wake_at_end()
 
 
 def channel(size: int) -> tuple[Sender[T], Receiver[T]]:
     """Return the two ends of a queue that holds at most `size` items (at least 1)."""
-    queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
+    queue: _Queue[T] = _Queue(size)
     return Sender(queue), Receiver(queue)

@@ -39,6 +39,11 @@ SAFE_DRIVERS: tuple[str, ...] = (
 # fmt: on
 """Short names, as GDAL's driver pages list them."""
 
+NETWORK_DRIVERS: tuple[str, ...] = (
+    "DAAS", "EEDAI", "HTTP", "NGW", "OGCAPI", "PLMOSAIC", "STACIT", "STACTA", "WCS", "WMS", "WMTS",
+)  # fmt: skip
+"""Drivers that are not even registered: a VRT's sources are opened by any driver there is."""
+
 
 def unknown_drivers(names: Sequence[str]) -> list[str]:
     """Return those of `names` that this GDAL build has no driver for."""

@@ -115,7 +115,7 @@ async def _produce(
             if stop.is_set():
                 break
             await to_readers.send(chunk)
-    await to_readers.close()
+    to_readers.close()
 
 
 async def _read_all(
@@ -135,7 +135,7 @@ async def _read_all(
     async with asyncio.TaskGroup() as tasks:
         for _ in range(pool.capacity):
             tasks.create_task(read())
-    await to_consumer.close()
+    to_consumer.close()
 
 
 def _log_failures(batch: pa.RecordBatch) -> None:

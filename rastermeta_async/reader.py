@@ -8,7 +8,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from rastermeta_async.drivers import SAFE_DRIVERS
+from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
 from rastermeta_async.folders import Folders
 from rastermeta_async.record import (
     MAX_MESSAGE,
@@ -34,8 +34,10 @@ from rastermeta_async.record import (
 T = TypeVar("T")
 
 GDAL_OPTIONS: dict[str, object] = {
-    # A VRT may name remote sources. No curl file system sees any file but this one, and whatever
-    # else speaks HTTP is sent to a proxy that is not there (GDAL, "Configuration options").
+    # A VRT may name remote sources. Drivers that fetch are left out where this process has
+    # registered none yet, no curl file system sees any file but this one, and whatever else
+    # speaks HTTP is sent to a proxy that is not there (GDAL, "Configuration options").
+    "GDAL_SKIP": ",".join(NETWORK_DRIVERS),
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
     "GDAL_HTTP_PROXY": "http://127.0.0.1:9",
     "GDAL_HTTP_CONNECTTIMEOUT": 1,
@@ -108,18 +110,18 @@ class RasterioReader:
     def enter(self) -> None:
         """Enter the GDAL environment in this thread, never to leave it."""
         self._environment().__enter__()
-        _heed_missing_georeferencing()
+        _filter_warnings()
 
     @contextmanager
     def environment(self) -> Iterator[None]:
         """Hold the GDAL environment in this thread for a while."""
         with self._environment(), warnings.catch_warnings():
-            _heed_missing_georeferencing()
+            _filter_warnings()
             yield
 
     def _environment(self) -> rasterio.Env:
         return rasterio.Env.from_defaults(
-            session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=True, **GDAL_OPTIONS
+            session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=False, **GDAL_OPTIONS
         )
 
     def read(self, path: bytes) -> Record:
@@ -139,8 +141,7 @@ class RasterioReader:
     def _open(self, path: bytes) -> Record:
         try:
             if self._folders is not None:
-                plain = not self._folders.may_have_sidecars(path)
-                setenv(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR" if plain else "TRUE")
+                setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
             with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
                 return _describe(path, dataset)
         except UnicodeDecodeError:
@@ -161,10 +162,11 @@ _KINDS = {
 }
 
 
-def _heed_missing_georeferencing() -> None:
-    warnings.filterwarnings(
-        "error", category=NotGeoreferencedWarning, module=rf"{__name__}$".replace(".", r"\.")
-    )
+def _filter_warnings() -> None:
+    """Have this module told of missing georeferencing, and not of what rasterio will change."""
+    here = rf"{__name__}$".replace(".", r"\.")
+    warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module=here)
+    warnings.filterwarnings("error", category=NotGeoreferencedWarning, module=here)
 
 
 def _name_for_gdal(path: bytes) -> str:
@@ -209,6 +211,9 @@ def _describe(path: bytes, dataset: Any) -> Record:
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags = _tags(dataset, problems)
     subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
+    bands = ask("bands", lambda: _bands(dataset))
+    gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
+    has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
     shown, raw = path_columns(path)
     return Record(
@@ -229,14 +234,14 @@ def _describe(path: bytes, dataset: Any) -> Record:
         driver=dataset.driver,
         width=dataset.width,
         height=dataset.height,
-        bands=ask("bands", lambda: _bands(dataset)),
+        bands=bands,
         compression=_last_word(structure.get("COMPRESSION")),
         interleave=_last_word(structure.get("INTERLEAVE")),
         photometric=_last_word(structure.get("SOURCE_COLOR_SPACE")),
         tiled=dataset.is_tiled if count else None,
         area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
-        gcp_count=ask("gcps", lambda: len(dataset.gcps[0])),
-        has_rpcs=bool(ask("rpcs", lambda: dataset.tags(ns="RPC"))),
+        gcp_count=gcp_count,
+        has_rpcs=has_rpcs,
         subdatasets=subdatasets,
         proj_code=crs.code,
         crs_wkt=crs.wkt,
@@ -248,6 +253,9 @@ class _Problems(list[str]):
 
     def unless(self, name: str, question: Callable[[], T]) -> T | None:
         """Return the answer; None, and note why, where rasterio raises."""
+        with suppress(Exception):
+            return question()
+        # The error may be left over in GDAL from opening the file: then there is an answer now.
         try:
             return question()
         except Exception as error:  # noqa: BLE001  # one odd field must not cost the others

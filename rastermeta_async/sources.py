@@ -193,7 +193,7 @@ class ChainedSource:
 
 def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Source:
     """Return a source of whatever holds paths."""
-    if isinstance(paths, str | bytes):
+    if isinstance(paths, str | bytes | os.PathLike):
         raise SourceError(f"expected several paths, not one: give [{paths!r}]")
     if isinstance(paths, AsyncIterable):
         return AsyncIterableSource(paths)
@@ -226,12 +226,19 @@ def _below(top: bytes, suffixes: tuple[bytes, ...]) -> Iterator[bytes]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
+                    if _is_folder(entry, follow_symlinks=False):
                         folders.append(entry.path)
-                    elif not entry.is_dir() and entry.name.lower().endswith(suffixes or b""):
+                    elif not _is_folder(entry) and entry.name.lower().endswith(suffixes or b""):
                         yield entry.path
         except OSError:
             yield folder
+
+
+def _is_folder(entry: os.DirEntry[bytes], *, follow_symlinks: bool = True) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow_symlinks)
+    except OSError:  # a link to itself, say: its row is to say so
+        return False
 
 
 def _take(paths: Iterator[AnyPath]) -> list[bytes]:

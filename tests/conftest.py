@@ -1,0 +1,75 @@
+"""Archives to read, and event loops to run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pytest
+import uvloop
+
+from rastermeta_async.sample import write_sample
+
+T = TypeVar("T")
+SHARED_CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
+PATIENCE = 30
+"""Seconds after which a coroutine that hangs fails its test."""
+GRACE = 1
+"""Seconds that tasks may take to end by themselves."""
+
+
+class Run(Protocol):
+    """Runs a coroutine to its end in a new event loop and returns its result."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine on asyncio and on uvloop; it must leave no task behind and no error unseen.
+
+    Tasks that were cancelled last may take a moment to end, as threads cannot be cancelled.
+    """
+
+    def run(work: Coroutine[Any, Any, T]) -> T:
+        unseen: list[dict[str, Any]] = []
+
+        async def watched() -> T:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: unseen.append(context))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await work
+            finally:
+                if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                    _, tasks = await asyncio.wait(tasks, timeout=GRACE)
+                unseen.extend({"task left behind": task} for task in tasks)
+
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            result = runner.run(watched())
+        assert not unseen
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sample archive: not to be written to."""
+    folder = tmp_path_factory.mktemp("sample") / "archive"
+    write_sample(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(sample_archive: Path) -> Path:
+    """A folder of real rasters where there is one, else the sample archive."""
+    return SHARED_CORPUS if SHARED_CORPUS.is_dir() else sample_archive

@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pytest
+from conftest import Run
+from factory import failed, paths_of, record
+
+from rastermeta_async.checkpoint import Entry, Part
+from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
+from rastermeta_async.pipeline import run as run_pipeline
+from rastermeta_async.record import Record, row_bytes, to_batch
+
+PATIENCE = 20
+
+
+class BrokenError(Exception):
+    """What a broken part raises."""
+
+
+class FakeSource:
+    """Yields blocks of paths, notes how far it is, and may break at the end."""
+
+    def __init__(self, blocks: Sequence[list[bytes]], breaks: bool = False) -> None:
+        self.taken = 0
+        self.closed = False
+        self._blocks = blocks
+        self._breaks = breaks
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        try:
+            for block in self._blocks:
+                self.taken += len(block)
+                yield block
+            if self._breaks:
+                raise BrokenError("source")
+        finally:
+            self.closed = True
+
+    def fraction(self) -> float | None:
+        return self.taken / sum(map(len, self._blocks))
+
+
+class FakePool:
+    """Makes records up, without threads."""
+
+    def __init__(
+        self, capacity: int = 2, answer: Callable[[bytes], Record] = record, breaks: bool = False
+    ) -> None:
+        self.capacity = capacity
+        self.chunks: list[list[bytes]] = []
+        self.reading = asyncio.Event()
+        self.release = asyncio.Event()
+        self.release.set()
+        self._answer = answer
+        self._breaks = breaks
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        self.chunks.append(list(paths))
+        self.reading.set()
+        await self.release.wait()
+        if self._breaks:
+            raise BrokenError("pool")
+        yield to_batch([self._answer(path) for path in paths])
+
+    def stop(self) -> None: ...
+
+
+class Storage:
+    """A sink and a log that note what they are asked to keep, in one list."""
+
+    def __init__(self, *, sink_breaks: bool = False, log_breaks: bool = False) -> None:
+        self.events: list[tuple[str, object]] = []
+        self.tables: list[pa.Table] = []
+        self.committing = threading.Event()
+        self.release = threading.Event()
+        self.release.set()
+        self._sink_breaks = sink_breaks
+        self._log_breaks = log_breaks
+
+    def commit(self, rows: pa.Table) -> Part:
+        self.committing.set()
+        assert self.release.wait(PATIENCE)
+        if self._sink_breaks:
+            raise BrokenError("sink")
+        self.tables.append(rows)
+        seq = len(self.tables)
+        self.events.append(("sink", seq))
+        return Part(seq, f"part-{seq}", rows.num_rows, 0, 0, "")
+
+    def append(self, entry: Entry) -> None:
+        if self._log_breaks:
+            raise BrokenError("log")
+        assert isinstance(entry, Part)
+        self.events.append(("log", entry.seq))
+
+    @property
+    def paths(self) -> list[bytes]:
+        return paths_of(self.tables)
+
+
+def names(count: int) -> list[bytes]:
+    return [b"%05d.tif" % at for at in range(count)]
+
+
+def single(paths: Sequence[bytes]) -> list[list[bytes]]:
+    return [[path] for path in paths]
+
+
+async def go(
+    source: FakeSource,
+    pool: FakePool,
+    storage: Storage,
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
+    finished: Sequence[bytes] = (),
+    consume: Consumer | None = None,
+) -> Progress:
+    settings = settings or Settings()
+    progress = progress or Progress()
+    done = PathSet()
+    done.update(finished)
+    inputs = Inputs(source, done, PathSet())
+    consume = consume or committer(storage, storage, settings, progress)
+    await run_pipeline(inputs, pool, consume, settings, progress, stop or asyncio.Event())
+    return progress
+
+
+async def settled(figure: Callable[[], int]) -> int:
+    """Return a figure once it has not changed for a while."""
+    before, same = figure(), 0
+    while same < 10:
+        await asyncio.sleep(0.01)
+        same = same + 1 if figure() == before else 0
+        before = figure()
+    return before
+
+
+def test_every_path_is_read_and_kept_once(run: Run) -> None:
+    storage = Storage()
+    run(go(FakeSource([names(5000)]), FakePool(), storage))
+    assert sorted(storage.paths) == names(5000)
+
+
+def test_duplicates_are_read_once(run: Run) -> None:
+    pool, storage = FakePool(), Storage()
+    source = FakeSource([[b"a", b"b", b"a"], [b"b"], [b"./a", b"c"]])
+    progress = run(go(source, pool, storage))
+    assert sorted(path for chunk in pool.chunks for path in chunk) == [b"./a", b"a", b"b", b"c"]
+    assert sorted(storage.paths) == [b"./a", b"a", b"b", b"c"]
+    assert (progress.done, progress.skipped) == (4, 2)
+
+
+def test_finished_paths_are_not_read(run: Run) -> None:
+    storage = Storage()
+    progress = run(go(FakeSource([names(4)]), FakePool(), storage, finished=names(3)))
+    assert storage.paths == names(4)[3:]
+    assert progress.skipped == 3
+
+
+def test_nothing_to_read(run: Run) -> None:
+    storage = Storage()
+    progress = run(go(FakeSource([]), FakePool(), storage))
+    assert storage.events == []
+    assert progress.done == 0
+
+
+def test_the_sink_comes_first_and_the_log_second(run: Run) -> None:
+    storage = Storage()
+    run(go(FakeSource(single(names(10))), FakePool(), storage, Settings(batch_size=4)))
+    assert storage.events == [(kind, seq) for seq in (1, 2, 3) for kind in ("sink", "log")]
+    assert [table.num_rows for table in storage.tables] == [4, 4, 2]
+
+
+def test_nothing_is_logged_before_the_sink_is_done(run: Run) -> None:
+    storage = Storage()
+    storage.release.clear()
+
+    async def work() -> list[tuple[str, object]]:
+        running = asyncio.create_task(go(FakeSource([names(3)]), FakePool(), storage))
+        await asyncio.to_thread(storage.committing.wait, PATIENCE)
+        await asyncio.sleep(0.02)
+        before = list(storage.events)
+        storage.release.set()
+        await running
+        return before
+
+    assert run(work()) == []
+    assert storage.events == [("sink", 1), ("log", 1)]
+
+
+def test_a_batch_also_closes_at_a_size(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        return record(path, dataset_tags={"LARGE": "x" * 1024 * 1024})
+
+    storage = Storage()
+    run(go(FakeSource(single(names(20))), FakePool(answer=answer), storage))
+    sizes = [
+        sum(int(row_bytes(batch).sum()) for batch in table.to_batches()) for table in storage.tables
+    ]
+    assert sum(table.num_rows for table in storage.tables) == 20
+    assert max(sizes) <= BATCH_BYTES
+
+
+def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
+    pool = FakePool(capacity=1)
+    long = [b"%d" % at + b"x" * (CHUNK_BYTES // 3) for at in range(8)]
+    run(go(FakeSource([names(100), long]), pool, Storage()))
+    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS] * 3 + [4] + [3, 3, 2]
+
+
+def test_a_short_block_is_spread_over_all_readers(run: Run) -> None:
+    async def work() -> list[int]:
+        pool = FakePool(capacity=4)
+        await go(FakeSource([names(8)]), pool, Storage())
+        return [len(chunk) for chunk in pool.chunks]
+
+    assert run(work()) == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+def test_a_fast_source_waits_for_a_slow_sink(run: Run, count: int) -> None:
+    """What is taken ahead depends on the settings, not on how much there is to take."""
+    storage = Storage()
+    storage.release.clear()
+    settings = Settings(batch_size=5, concurrency=2, queue_size=4 * CHUNK_PATHS)
+    source, pool = FakeSource(single(names(count))), FakePool(capacity=2)
+
+    async def work() -> int:
+        running = asyncio.create_task(go(source, pool, storage, settings))
+        await asyncio.to_thread(storage.committing.wait, PATIENCE)
+        taken = await settled(lambda: source.taken)
+        storage.release.set()
+        await running
+        return taken
+
+    being_committed, waiting_for_the_sink, in_readers, queued, in_hand = 5, 4, 2, 4, 1
+    most = being_committed + waiting_for_the_sink + in_readers + queued + in_hand
+    assert 5 <= run(work()) <= most + 2
+    assert len(storage.paths) == count
+
+
+PARTS: dict[str, Callable[[], tuple[FakeSource, FakePool, Storage]]] = {
+    "source": lambda: (FakeSource([names(50)], breaks=True), FakePool(), Storage()),
+    "pool": lambda: (FakeSource(single(names(50))), FakePool(breaks=True), Storage()),
+    "sink": lambda: (FakeSource(single(names(50))), FakePool(), Storage(sink_breaks=True)),
+    "log": lambda: (FakeSource(single(names(50))), FakePool(), Storage(log_breaks=True)),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_error_in_any_part_ends_the_run(run: Run, part: str) -> None:
+    """It is raised itself, not in a group; `run` sees that no task is left behind."""
+    source, pool, storage = PARTS[part]()
+    with pytest.raises(BrokenError, match=part):
+        run(go(source, pool, storage, Settings(batch_size=1)))
+    assert source.closed
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_error_leaves_no_task_running(run: Run, part: str) -> None:
+    source, pool, storage = PARTS[part]()
+
+    async def work() -> set[asyncio.Task[object]]:
+        before = asyncio.all_tasks()
+        with pytest.raises(BrokenError, match=part):
+            await go(source, pool, storage, Settings(batch_size=1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return asyncio.all_tasks() - before
+
+    assert run(work()) == set()
+
+
+def test_rows_that_the_log_does_not_have_are_not_counted_as_safe(run: Run) -> None:
+    progress = Progress()
+    with pytest.raises(BrokenError):
+        run(go(FakeSource([names(5)]), FakePool(), Storage(log_breaks=True), progress=progress))
+    assert (progress.done, progress.committed) == (5, 0)
+
+
+def test_cancelling_the_run_ends_its_parts(run: Run) -> None:
+    source = FakeSource(single(names(500)))
+
+    async def work() -> bool:
+        pool = FakePool()
+        pool.release.clear()
+        running = asyncio.create_task(go(source, pool, Storage()))
+        await pool.reading.wait()
+        running.cancel()
+        await asyncio.wait({running})
+        return running.cancelled()
+
+    assert run(work())
+    assert source.closed
+
+
+# Stopping.
+
+
+def test_stop_keeps_what_is_in_flight_and_reads_no_more(run: Run) -> None:
+    source, storage, stop = FakeSource(single(names(500))), Storage(), asyncio.Event()
+
+    async def work() -> list[list[bytes]]:
+        pool = FakePool(capacity=2)
+        pool.release.clear()
+        running = asyncio.create_task(go(source, pool, storage, stop=stop))
+        await settled(lambda: len(pool.chunks))
+        stop.set()
+        pool.release.set()
+        await running
+        return pool.chunks
+
+    chunks = run(work())
+    assert sorted(storage.paths) == sorted(path for chunk in chunks for path in chunk) == names(2)
+    assert storage.events == [("sink", 1), ("log", 1)]
+    assert source.closed
+
+
+def test_stop_does_not_wait_for_a_silent_source(run: Run) -> None:
+    class Silent(FakeSource):
+        async def blocks(self) -> AsyncIterator[list[bytes]]:
+            try:
+                yield [b"a"]
+                await asyncio.Event().wait()
+            finally:
+                self.closed = True
+
+    source, storage, stop = Silent([[b"a"]]), Storage(), asyncio.Event()
+
+    async def work() -> None:
+        pool = FakePool()
+        running = asyncio.create_task(go(source, pool, storage, stop=stop))
+        await pool.reading.wait()
+        stop.set()
+        await running
+
+    run(work())
+    assert storage.paths == [b"a"]
+    assert source.closed
+
+
+def test_stopped_before_the_start(run: Run) -> None:
+    storage, stop = Storage(), asyncio.Event()
+    stop.set()
+    run(go(FakeSource([names(5)]), FakePool(), storage, stop=stop))
+    assert storage.events == []
+
+
+# Progress.
+
+
+def test_progress_is_counted(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        return failed(path) if path.endswith(b"1.tif") else record(path)
+
+    source = FakeSource([names(10), names(20)])
+    progress = run(go(source, FakePool(answer=answer), Storage()))
+    assert (progress.done, progress.failures, progress.skipped) == (20, 2, 10)
+    assert (progress.committed, progress.fraction) == (20, 1.0)
+    assert progress.rate > 0
+
+
+def test_a_snapshot_does_not_change() -> None:
+    progress = Progress(done=1)
+    snapshot = progress.snapshot()
+    progress.done = 2
+    assert snapshot.done == 1
+
+
+def test_another_consumer_gets_all_rows(run: Run) -> None:
+    taken: list[pa.RecordBatch] = []
+
+    async def consume(rows: Rows) -> None:
+        taken.extend([batch async for batch in rows])
+
+    run(go(FakeSource([names(10)]), FakePool(), Storage(), consume=consume))
+    assert sorted(paths_of(taken)) == names(10)

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+from conftest import Run
+from factory import record
+
+from rastermeta_async import pool as pool_module
+from rastermeta_async.config import CHUNK_BYTES, Settings
+from rastermeta_async.errors import StuckError
+from rastermeta_async.pool import ThreadPool
+from rastermeta_async.record import Record, from_batch, path_bytes
+
+PATIENCE = 20
+SHORT = 0.05
+"""A time limit for files that hang, in seconds."""
+
+
+class FakeReader:
+    """Answers with a record at once, unless the path is one that hangs until `release`."""
+
+    def __init__(self, *hanging: bytes, answer: Callable[[bytes], Record] = record) -> None:
+        self.threads: set[int] = set()
+        self.paths: list[bytes] = []
+        self.asked = threading.Event()
+        self.release = threading.Event()
+        self._hanging = set(hanging)
+        self._answer = answer
+
+    def enter(self) -> None:
+        self.threads.add(threading.get_ident())
+
+    def read(self, path: bytes) -> Record:
+        assert threading.get_ident() in self.threads, "the thread was not prepared"
+        self.paths.append(path)
+        if path in self._hanging:
+            self.asked.set()
+            assert self.release.wait(PATIENCE)
+        return self._answer(path)
+
+
+async def rows_of(pool: ThreadPool, paths: Sequence[bytes]) -> list[Record]:
+    return [row async for batch in pool.read(paths) for row in from_batch(batch)]
+
+
+def names(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d.tif" % at for at in range(start, start + count)]
+
+
+def test_a_row_for_each_path_in_order(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(), Settings()) as pool:
+            return await rows_of(pool, names(100))
+
+    assert [path_bytes(row) for row in run(work())] == names(100)
+
+
+def test_no_paths_no_rows(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(), Settings()) as pool:
+            return await rows_of(pool, [])
+
+    assert run(work()) == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 12])
+def test_as_many_opens_at_once_as_allowed_and_no_more(run: Run, concurrency: int) -> None:
+    """The first opens wait for each other, so that they must run at once."""
+    together = threading.Barrier(concurrency)
+    lock = threading.Lock()
+    now, most, first = 0, 0, concurrency
+
+    def answer(path: bytes) -> Record:
+        nonlocal now, most, first
+        with lock:
+            now, first = now + 1, first - 1
+            most, meet = max(most, now), first >= 0
+        if meet:
+            together.wait(PATIENCE)
+        time.sleep(0.001)
+        with lock:
+            now -= 1
+        return record(path)
+
+    async def work() -> int:
+        async with ThreadPool(FakeReader(answer=answer), Settings(concurrency=concurrency)) as pool:
+            calls = [rows_of(pool, names(5, start=5 * at)) for at in range(4 * concurrency)]
+            return sum(map(len, await asyncio.gather(*calls)))
+
+    assert run(work()) == 5 * 4 * concurrency
+    assert most == concurrency
+
+
+def test_large_records_come_in_several_batches(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        return record(path, dataset_tags={"LARGE": "x" * CHUNK_BYTES})
+
+    async def work() -> list[int]:
+        async with ThreadPool(FakeReader(answer=answer), Settings()) as pool:
+            return [batch.num_rows async for batch in pool.read(names(3))]
+
+    assert run(work()) == [1, 1, 1]
+
+
+def test_an_error_of_the_reader_is_an_error_of_the_run(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        raise LookupError(path)
+
+    async def work() -> None:
+        async with ThreadPool(FakeReader(answer=answer), Settings()) as pool:
+            await rows_of(pool, names(1))
+
+    with pytest.raises(LookupError):
+        run(work())
+
+
+# Files that hang.
+
+
+def test_a_hung_open_becomes_a_row_and_the_pool_goes_on(run: Run) -> None:
+    reader = FakeReader(b"1.tif")
+
+    async def work() -> tuple[list[Record], list[Record], int]:
+        async with ThreadPool(reader, Settings(concurrency=1, timeout=SHORT)) as pool:
+            rows = await rows_of(pool, names(4))
+            more = await rows_of(pool, names(2, start=10))
+            stuck = pool.stuck
+            reader.release.set()
+            return rows, more, stuck
+
+    rows, more, stuck = run(work())
+    assert [path_bytes(row) for row in rows] == names(4)
+    assert [row.status for row in rows] == ["success", "fatal", "success", "success"]
+    assert rows[1].error_type == "Timeout"
+    assert rows[1].error_message == "no answer within 0.05 s; the file or its disk hangs"
+    assert [row.status for row in more] == ["success"] * 2
+    assert stuck == 1
+
+
+def test_a_late_answer_is_dropped(run: Run) -> None:
+    reader = FakeReader(b"0.tif")
+
+    async def work() -> tuple[list[Record], int]:
+        async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
+            rows = await rows_of(pool, names(2))
+            reader.release.set()
+            while pool.stuck:
+                await asyncio.sleep(0.001)
+            return rows, len(rows)
+
+    rows, _ = run(work())
+    assert [row.status for row in rows] == ["fatal", "success"]
+    assert reader.paths == names(2), "the thread that hung must not go on with its chunk"
+
+
+def test_the_time_limit_is_one_for_each_file(run: Run) -> None:
+    """Ten files of a third of the limit each are slow, but none hangs."""
+
+    def answer(path: bytes) -> Record:
+        time.sleep(0.1)
+        return record(path)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(answer=answer), Settings(timeout=0.4)) as pool:
+            return await rows_of(pool, names(6))
+
+    assert [row.status for row in run(work())] == ["success"] * 6
+
+
+def test_too_many_hung_opens_end_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_STUCK", 2)
+    reader = FakeReader(*names(3))
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(concurrency=1, timeout=SHORT)) as pool:
+            try:
+                return await rows_of(pool, names(5))
+            finally:
+                reader.release.set()
+
+    with pytest.raises(StuckError, match=r"3 header reads hang, the last one in b'2.tif'.*again"):
+        run(work())
+
+
+def test_opens_that_come_back_do_not_count_as_hung(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "MAX_STUCK", 1)
+    reader = FakeReader(*names(3))
+
+    async def work() -> list[str]:
+        statuses = []
+        async with ThreadPool(reader, Settings(concurrency=1, timeout=SHORT)) as pool:
+            for path in names(3):
+                reader.release.clear()
+                statuses += [row.status for row in await rows_of(pool, [path])]
+                reader.release.set()
+                while pool.stuck:
+                    await asyncio.sleep(0.001)
+        return statuses
+
+    assert run(work()) == ["fatal"] * 3
+
+
+def test_the_loop_closes_although_a_thread_hangs() -> None:
+    """`Runner` waits for the threads of the loop's executor when it closes."""
+    reader = FakeReader(b"0.tif")
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
+            return await rows_of(pool, names(1))
+
+    try:
+        rows = asyncio.run(work())
+        assert not reader.release.is_set()
+    finally:
+        reader.release.set()
+    assert [row.status for row in rows] == ["fatal"]
+
+
+# Ending early.
+
+
+def test_stop_lets_the_file_in_flight_finish(run: Run) -> None:
+    reader = FakeReader(b"1.tif")
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(concurrency=1)) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(9)))
+            await asyncio.to_thread(reader.asked.wait, PATIENCE)
+            pool.stop()
+            reader.release.set()
+            return await reading
+
+    assert [path_bytes(row) for row in run(work())] == names(2)
+    assert reader.paths == names(2)
+
+
+def test_a_stopped_pool_reads_nothing(run: Run) -> None:
+    reader = FakeReader()
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings()) as pool:
+            pool.stop()
+            return await rows_of(pool, names(3))
+
+    assert run(work()) == []
+    assert reader.paths == []
+
+
+def test_cancelled_it_returns_while_the_thread_goes_on(run: Run) -> None:
+    reader = FakeReader(b"0.tif")
+
+    async def work() -> bool:
+        async with ThreadPool(reader, Settings(concurrency=1)) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(1)))
+            await asyncio.to_thread(reader.asked.wait, PATIENCE)
+            reading.cancel()
+            await asyncio.wait({reading})
+            hangs_on = not reader.release.is_set()
+            reader.release.set()
+            assert [row.status for row in await rows_of(pool, names(1, 5))] == ["success"]
+            return hangs_on and reading.cancelled()
+
+    assert run(work())
+
+
+def test_other_work_finds_a_thread_beside_a_busy_pool(run: Run) -> None:
+    reader = FakeReader(*names(4))
+
+    async def work() -> str:
+        async with ThreadPool(reader, Settings(concurrency=4)) as pool:
+            reading = [asyncio.create_task(rows_of(pool, [path])) for path in names(4)]
+            answer = await asyncio.to_thread(lambda: "done")
+            reader.release.set()
+            await asyncio.gather(*reading)
+            return answer
+
+    assert run(work()) == "done"

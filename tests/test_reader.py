@@ -1,0 +1,850 @@
+"""The reader against an oracle: what plain ``rasterio.open`` says of the same file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio._env
+import rasterio.shutil
+from factory import exact
+from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
+from rasterio.transform import Affine, from_origin
+
+from rastermeta_async.api import read_record
+from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
+from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
+from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
+from rastermeta_async.record import Record, path_bytes
+
+# rasterio is about to rename it; test_warnings_made_errors_cost_nothing looks at this alone.
+pytestmark = pytest.mark.filterwarnings("ignore:is_tiled will be removed:PendingDeprecationWarning")
+
+SIZE = 64
+NORTH_UP = from_origin(500_000, 5_000_000, 0.3, 0.3)
+IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+WORLD_FILE = "2.0\n0.0\n0.0\n-2.0\n600001.0\n5000001.0\n"
+PLACED_BY_WORLD_FILE = (600000.0, 2.0, 0.0, 5000002.0, 0.0, -2.0)
+RPCS = RPC(
+    height_off=150.0,
+    height_scale=200.0,
+    lat_off=41.5,
+    lat_scale=0.1,
+    line_off=32.0,
+    line_scale=32.0,
+    long_off=-70.1,
+    long_scale=0.2,
+    samp_off=32.0,
+    samp_scale=32.0,
+    line_num_coeff=[0.001 * i for i in range(20)],
+    line_den_coeff=[1.0] + [0.0] * 19,
+    samp_num_coeff=[0.002 * i for i in range(20)],
+    samp_den_coeff=[1.0] + [0.0] * 19,
+    err_bias=0.5,
+    err_rand=0.25,
+)
+POINTS = [
+    GroundControlPoint(row, col, 10 + col / 640, 50 - row / 640)
+    for row, col in [(0, 0), (0, SIZE), (SIZE, 0), (SIZE, SIZE)]
+]
+
+
+# What rasterio says.
+
+
+def oracle(path: str) -> dict[str, Any]:
+    """Return the columns of a file that plain rasterio can open, from `crs` to the last."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with rasterio.open(path) as dataset:
+            columns = columns_of(dataset)
+    unplaced = any(warning.category is NotGeoreferencedWarning for warning in caught)
+    columns["status"] = "no_georef" if unplaced and columns["count"] else "success"
+    if columns["bands"] is None:  # no answer to compare with
+        for name in ("bands", "error_type", "error_message"):
+            del columns[name]
+    if columns["driver"] == "PNM":  # rasterio answers with uninitialised memory
+        edges = {"left": 0.0, "bottom": columns["height"], "right": columns["width"], "top": 0.0}
+        columns |= {"status": "no_georef", "transform": IDENTITY, "res": (1.0, 1.0)}
+        columns["bounds"] = tuple(float(edge) for edge in edges.values())
+    status = os.stat(path)
+    columns["file_size"] = status.st_size
+    columns["mtime"] = dt.datetime.fromtimestamp(status.st_mtime_ns // 10**9, dt.UTC) + (
+        dt.timedelta(microseconds=status.st_mtime_ns % 10**9 // 1000)
+    )
+    return columns
+
+
+def columns_of(dataset: Any) -> dict[str, Any]:
+    crs = dataset.crs.to_string() if dataset.crs else None
+    authority = dataset.crs.to_authority(confidence_threshold=100) if dataset.crs else None
+    code = ":".join(authority) if authority else None
+    return {
+        "error_type": None,
+        "error_message": None,
+        "crs": crs,
+        "bounds": tuple(dataset.bounds),
+        "res": dataset.res,
+        "count": dataset.count,
+        "dtype": dataset.dtypes[0] if dataset.count else None,
+        "nodata": dataset.nodata if dataset.count else None,
+        "transform": dataset.transform.to_gdal(),
+        "dataset_tags": dataset.tags(),
+        "band_tags": {index: dataset.tags(index) for index in dataset.indexes},
+        "driver": dataset.driver,
+        "width": dataset.width,
+        "height": dataset.height,
+        "bands": bands_of(dataset),
+        "compression": word(dataset.compression),
+        "interleave": word(dataset.interleaving),
+        "photometric": word(dataset.photometric),
+        "tiled": dataset.profile["tiled"] if dataset.count else None,
+        "area_or_point": dataset.tags().get("AREA_OR_POINT"),
+        "gcp_count": len(dataset.get_gcps()[0]),
+        "has_rpcs": dataset.rpcs is not None,
+        "subdatasets": list(dataset.subdatasets),
+        "proj_code": code,
+        "crs_wkt": dataset.crs.to_wkt() if crs and not code else None,
+    }
+
+
+def bands_of(dataset: Any) -> list[tuple[Any, ...]] | None:
+    """Return None where rasterio raises: sources of a VRT may be missing."""
+    try:
+        return [band_of(dataset, index) for index in dataset.indexes]
+    except CPLE_BaseError:
+        return None
+
+
+def band_of(dataset: Any, index: int) -> tuple[Any, ...]:
+    at = index - 1
+    return (
+        dataset.dtypes[at],
+        dataset.nodatavals[at],
+        dataset.descriptions[at],
+        dataset.colorinterp[at].name,
+        dataset.scales[at],
+        dataset.offsets[at],
+        dataset.units[at] or None,
+        *dataset.block_shapes[at],
+        [flag.name for flag in dataset.mask_flag_enums[at]],
+        dataset.overviews(index),
+    )
+
+
+def word(value: Any) -> str | None:
+    return None if value is None else str(getattr(value, "value", value)).lower()
+
+
+# What the package says, in a form to compare.
+
+
+def plain(value: Any) -> Any:
+    """Turn named tuples into tuples; compare them with `exact`."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return tuple(plain(item) for item in value) if isinstance(value, tuple) else value
+
+
+def differences(record: Record, expected: dict[str, Any]) -> dict[str, Any]:
+    ours = {name: exact(plain(value)) for name, value in record._asdict().items()}
+    return {
+        name: (ours[name], exact(value))
+        for name, value in expected.items()
+        if ours[name] != exact(value)
+    }
+
+
+def read_with_folders(path: Path | bytes) -> Record:
+    """Read one file as a run does: sidecars are looked for only where there may be some."""
+    reader = RasterioReader(folders=Folders())
+    with reader.environment():
+        return reader.read(os.fsencode(path))
+
+
+READ_AS: dict[str, Callable[[Path], Record]] = {"alone": read_record, "in_a_run": read_with_folders}
+
+
+@pytest.fixture(params=READ_AS)
+def read(request: pytest.FixtureRequest) -> Callable[[Path], Record]:
+    return READ_AS[request.param]
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def disagreements(folder: Path, read: Callable[[Path], Record]) -> dict[str, Any]:
+    """Return where reader and oracle differ, by file and column."""
+    found = {}
+    for path in files_below(folder):
+        record = read(path)
+        try:
+            expected = oracle(str(path))
+        except rasterio.errors.RasterioError as error:
+            kind = type(error).__name__
+            expected = {"status": "error", "error_type": kind, "error_message": str(error)}
+        if differing := differences(record, expected):
+            found[str(path.relative_to(folder))] = differing
+    return found
+
+
+def test_corpus(corpus: Path, read: Callable[[Path], Record]) -> None:
+    assert disagreements(corpus, read) == {}
+
+
+def test_sample_archive(sample_archive: Path, read: Callable[[Path], Record]) -> None:
+    assert disagreements(sample_archive, read) == {}
+
+
+def test_the_corpora_have_files_of_every_status(corpus: Path, sample_archive: Path) -> None:
+    paths = [*files_below(corpus), *files_below(sample_archive)]
+    assert {read_record(path).status for path in paths} == {"success", "no_georef", "error"}
+
+
+# Files made for the purpose.
+
+
+def write(path: Path, then: Callable[[Any], None] | None = None, **kind: Any) -> Path:
+    """Write a small raster, a GeoTIFF in a UTM zone unless `kind` says otherwise."""
+    profile = {
+        "driver": "GTiff", "width": SIZE, "height": SIZE, "count": 1, "dtype": "uint8",
+        "crs": "EPSG:32633", "transform": NORTH_UP,
+    } | kind  # fmt: skip
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path, "w", **profile) as dataset:
+        if then:
+            then(dataset)
+        pixel = "int16" if profile["dtype"] == "complex_int16" else profile["dtype"]
+        dataset.write(np.ones((profile["count"], SIZE, SIZE), pixel))
+    return path
+
+
+UNPLACED: dict[str, Any] = {"crs": None, "transform": None}
+
+
+def many_bands(folder: Path) -> Path:
+    def finish(dataset: Any) -> None:
+        dataset.scales, dataset.offsets = (0.1, 1.0, 1e-300), (-273.15, 0.0, 5e-324)
+        dataset.units = ("K", "", "m s-1")
+        dataset.descriptions = ("temperature", None, "wind — Föhn")
+        dataset.colorinterp = (ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha)
+        dataset.update_tags(TITLE="several\nbands", EMPTY="")
+        dataset.update_tags(2, STATISTICS_MEAN="0.1")
+        dataset.build_overviews([2, 4], Resampling.nearest)
+
+    return write(
+        folder / "bands.tif", finish, count=3, dtype="int16", tiled=True, blockxsize=32,
+        blockysize=16, compress="zstd", interleave="pixel", nodata=-32768,
+    )  # fmt: skip
+
+
+def internal_mask(folder: Path) -> Path:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        return write(
+            folder / "mask.tif", lambda dataset: dataset.write_mask(np.eye(SIZE, dtype=bool))
+        )
+
+
+def aux_xml(folder: Path) -> Path:
+    path = write(folder / "aux.tif", **UNPLACED)
+    (folder / "aux.tif.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:3035</SRS><GeoTransform>4e6, 0.1, 0, 3e6, 0, -0.1</GeoTransform>"
+        "<Metadata><MDI key='ORIGIN'>beside</MDI></Metadata><PAMRasterBand band='1'>"
+        "<Description>outside</Description><NoDataValue>7</NoDataValue><Scale>0.5</Scale>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    return path
+
+
+def world_file(folder: Path) -> Path:
+    path = write(folder / "world.tif", **UNPLACED)
+    (folder / "world.tfw").write_text(WORLD_FILE)
+    return path
+
+
+def outside_overviews(folder: Path) -> Path:
+    path = write(folder / "overviews.tif")
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path) as dataset:
+        assert dataset.overviews(1) == []
+    write(folder / "half.tif", width=SIZE, height=SIZE).rename(folder / "overviews.tif.ovr")
+    return path
+
+
+def outside_mask(folder: Path) -> Path:
+    path = write(folder / "masked.tif")
+    tags = {"INTERNAL_MASK_FLAGS_1": str(MaskFlags.per_dataset.value)}
+    mask = write(folder / "m.tif", lambda dataset: dataset.update_tags(**tags), **UNPLACED)
+    mask.rename(folder / "masked.tif.msk")
+    return path
+
+
+def rpc_text(folder: Path) -> Path:
+    path = write(folder / "scene.tif", **UNPLACED)
+    lines = [f"{key}: {value}" for key, value in RPCS.to_gdal().items() if "COEFF" not in key]
+    for key in ("LINE_NUM", "LINE_DEN", "SAMP_NUM", "SAMP_DEN"):
+        lines += [f"{key}_COEFF_{at}: {float(at == 1)}" for at in range(1, 21)]
+    (folder / "scene_RPC.TXT").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def netcdf_container(folder: Path) -> Path:
+    rasterio.shutil.copy(
+        str(write(folder / "two.tif", count=2)), str(folder / "container.nc"), driver="netCDF"
+    )
+    return folder / "container.nc"
+
+
+def tiff_container(folder: Path) -> Path:
+    path = write(folder / "pages.tif")
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path) as first:
+        profile = {**first.profile, "APPEND_SUBDATASET": "YES"}
+    return write(path, **profile)
+
+
+def virtual(folder: Path) -> Path:
+    write(folder / "source.tif", count=1, nodata=3)
+    path = folder / "virtual.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}"><SRS>EPSG:3857</SRS>'
+        "<GeoTransform>0.1, 0.2, 0, 0.3, 0, -0.4</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">source.tif</SourceFilename>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    return path
+
+
+def custom_crs(folder: Path) -> Path:
+    return write(folder / "laea.tif", crs="+proj=laea +lat_0=12.3 +lon_0=4.5 +datum=WGS84 +units=m")
+
+
+Maker = Callable[[Path], Path]
+
+
+def of_kind(name: str, **kind: Any) -> Maker:
+    return lambda folder: write(folder / name, **kind)
+
+
+MADE: dict[str, Maker] = {
+    "many bands": many_bands,
+    "GCPs only": of_kind("gcps.tif", crs="EPSG:4326", gcps=POINTS, transform=None),
+    "RPCs only": of_kind("rpcs.tif", rpcs=RPCS, **UNPLACED),
+    "nodata NaN": of_kind("nan.tif", dtype="float32", nodata=float("nan")),
+    "nodata inf": of_kind("inf.tif", dtype="float64", nodata=float("inf")),
+    "nodata no short decimal": of_kind("tenth.tif", dtype="float32", nodata=0.1),
+    "not placed": of_kind("unplaced.tif", **UNPLACED),
+    "not placed but with a CRS": of_kind("crs.tif", transform=None),
+    "placed without a CRS": of_kind("placed.tif", crs=None),
+    "pixel of a third": of_kind("third.tif", transform=from_origin(1 / 3, 1 / 7, 1e-5, 1e-5 / 3)),
+    "south up": of_kind("south.tif", transform=Affine(1, 0, 5e5, 0, 1, 4e6)),
+    "rotated": of_kind("rotated.tif", transform=NORTH_UP * Affine.rotation(30)),
+    "internal mask": internal_mask,
+    "aux.xml": aux_xml,
+    "world file": world_file,
+    "overviews outside": outside_overviews,
+    "mask outside": outside_mask,
+    "RPCs outside": rpc_text,
+    "int8": of_kind("int8.tif", dtype="int8", nodata=-128),
+    "complex64": of_kind("complex64.tif", dtype="complex64"),
+    "complex128": of_kind("complex128.tif", dtype="complex128"),
+    "complex_int16": of_kind("complex_int16.tif", dtype="complex_int16"),
+    "NetCDF container": netcdf_container,
+    "TIFF of two pages": tiff_container,
+    "JPEG 2000": of_kind("map.jp2", driver="JP2OpenJPEG", crs="EPSG:3035"),
+    "JPEG in YCbCr": of_kind(
+        "ycbcr.tif", count=3, compress="jpeg", photometric="ycbcr", interleave="pixel"
+    ),
+    "PNG": of_kind("map.png", driver="PNG", **UNPLACED),
+    "VRT": virtual,
+    "CRS without a code": custom_crs,
+    "BigTIFF": of_kind("big.tif", BIGTIFF="YES"),
+}  # fmt: skip
+
+
+@pytest.fixture(params=MADE)
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return MADE[request.param](tmp_path)
+
+
+def test_made_file(made: Path, read: Callable[[Path], Record]) -> None:
+    assert differences(read(made), oracle(str(made))) == {}
+
+
+def test_made_files_are_what_they_are_called(tmp_path: Path) -> None:
+    """The oracle says the same as the reader also of a file that was not made as meant."""
+
+    def made(name: str) -> Record:
+        folder = tmp_path / name
+        folder.mkdir()
+        return read_record(MADE[name](folder))
+
+    assert made("aux.xml").dataset_tags == {"ORIGIN": "beside"}
+    assert made("world file").transform == PLACED_BY_WORLD_FILE
+    assert [band.overviews for band in made("overviews outside").bands or []] == [[1]]
+    assert [band.mask_flags for band in made("mask outside").bands or []] == [["per_dataset"]]
+    assert [band.mask_flags for band in made("internal mask").bands or []] == [["per_dataset"]]
+    assert made("GCPs only").gcp_count == len(POINTS)
+    assert made("RPCs only").has_rpcs
+    assert made("RPCs outside").has_rpcs
+    assert made("JPEG in YCbCr").photometric == "ycbcr"
+    assert made("CRS without a code").proj_code is None
+    container = made("NetCDF container")
+    assert (container.status, container.count, len(container.subdatasets or [])) == (
+        "success",
+        0,
+        2,
+    )
+    assert made("not placed but with a CRS").status == "no_georef"
+    assert made("placed without a CRS").status == "success"
+
+
+def test_a_portable_map_is_not_placed(tmp_path: Path, read: Callable[[Path], Record]) -> None:
+    path = tmp_path / "grey.pgm"
+    path.write_bytes(b"P5\n3 2\n255\n" + bytes(6))
+    record = read(path)
+    assert (record.status, record.transform, record.res) == ("no_georef", IDENTITY, (1.0, 1.0))
+    assert record.bounds == (0.0, 2.0, 3.0, 0.0)
+
+
+# Sidecar files.
+
+
+@pytest.mark.parametrize("name", ["a.tfw", "a.TFW", "A.TFW", "A.tfw", "a.Tfw", "a.wld", "a.tifw"])
+def test_a_world_file_is_found_in_any_case(
+    tmp_path: Path, name: str, read: Callable[[Path], Record]
+) -> None:
+    """GDAL lists the folder by default, and compares names without regard to case."""
+    path = write(tmp_path / "a.tif", **UNPLACED)
+    (tmp_path / name).write_text(WORLD_FILE)
+    assert differences(read(path), oracle(str(path))) == {}
+
+
+def listing_for(path: Path) -> Listing:
+    return Folders().listing_on_open(os.fsencode(path))
+
+
+def test_folders_without_sidecars_are_known(tmp_path: Path) -> None:
+    for name in ("a.tif", "B.TIFF", "c.jp2", "d.nc"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.xml").mkdir()
+    assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
+
+
+@pytest.mark.parametrize("name", ["a.tfw", "a.tif.aux.xml", "a.tif.ovr", "a_RPC.TXT", "a", ".tif"])
+def test_any_other_name_may_be_a_sidecar(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert listing_for(tmp_path / "a.tif") is Listing.LIST
+
+
+def test_names_are_tried_in_folders_that_cannot_be_listed(tmp_path: Path) -> None:
+    assert listing_for(tmp_path / "missing" / "a.tif") is Listing.TRY_EACH_NAME
+
+
+def test_names_are_tried_where_gdal_lists_no_more(tmp_path: Path) -> None:
+    world = world_file(tmp_path)
+    for number in range(GDAL_MAX_NAMES - 2):
+        (tmp_path / f"{number}.tif").touch()
+    assert listing_for(world) is Listing.LIST
+    assert differences(read_with_folders(os.fsencode(world)), oracle(str(world))) == {}
+    for number in range(5):
+        (tmp_path / f"more-{number}.tif").touch()
+    assert listing_for(world) is Listing.TRY_EACH_NAME
+    assert differences(read_with_folders(os.fsencode(world)), oracle(str(world))) == {}
+
+
+def test_names_are_tried_in_folders_too_large_to_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_NAMES > GDAL_MAX_NAMES
+    monkeypatch.setattr("rastermeta_async.folders.MAX_NAMES", 2)
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).touch()
+    assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
+    (tmp_path / "c.tif").touch()
+    assert listing_for(tmp_path / "a.tif") is Listing.TRY_EACH_NAME
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[bytes] = []
+    scandir = os.scandir
+
+    def watched(folder: bytes) -> Any:
+        listed.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", watched)
+    folders = Folders()
+    for name in ("a.tif", "b.tif"):
+        folders.listing_on_open(os.fsencode(tmp_path / name))
+    assert listed == [os.fsencode(tmp_path)]
+
+
+def test_a_bare_name_is_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    world_file(tmp_path)
+    assert read_with_folders(b"world.tif").transform == PLACED_BY_WORLD_FILE
+
+
+def test_one_reader_serves_folders_with_and_without_sidecars(tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    paths = [world_file(tmp_path / "with"), write(tmp_path / "without" / "a.tif")] * 2
+    reader = RasterioReader(folders=Folders())
+    with reader.environment():
+        records = [reader.read(os.fsencode(path)) for path in paths]
+    assert [differences(r, oracle(str(p))) for r, p in zip(records, paths, strict=True)] == [{}] * 4
+
+
+# Rows of what cannot be read.
+
+
+def error_of(path: Path | bytes) -> tuple[str, str | None, str | None]:
+    record = read_record(path)
+    assert {record.crs, record.count, record.transform} == {None}
+    return record.status, record.error_type, record.error_message
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    expected = ("error", "FileNotFoundError", "No such file or directory")
+    assert error_of(tmp_path / "missing.tif") == expected
+
+
+def test_missing_file_whose_name_ends_in_a_carriage_return(tmp_path: Path) -> None:
+    status, _, message = error_of(tmp_path / "a.tif\r")
+    assert status == "error"
+    assert message is not None
+    assert message.endswith("is the list from Windows?")
+
+
+def test_file_as_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    assert error_of(tmp_path / "a.tif" / "b.tif")[:2] == ("error", "NotADirectoryError")
+
+
+def truncated(path: Path) -> None:
+    write(path)
+    os.truncate(path, 100)
+
+
+NO_RASTERS: dict[str, Callable[[Path], object]] = {
+    "empty": Path.touch,
+    "truncated": truncated,
+    "text": lambda path: path.write_text("not a raster\n"),
+    "magic only": lambda path: path.write_bytes(b"II*\0"),
+    "loop of directories": lambda path: path.write_bytes(b"II*\0\x08\0\0\0\0\0\x08\0\0\0"),
+}
+
+
+@pytest.mark.parametrize("make", NO_RASTERS.values(), ids=NO_RASTERS)
+def test_broken_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = tmp_path / "bad.tif"
+    make(path)
+    with pytest.raises(rasterio.errors.RasterioIOError) as refusal:
+        rasterio.open(path)
+    assert error_of(path) == ("error", "RasterioIOError", str(refusal.value))
+    assert read_record(path).file_size == path.stat().st_size
+
+
+def test_a_named_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    expected = ("error", "NotAFile", "this is a named pipe, not a file")
+    assert error_of(tmp_path / "pipe.tif") == expected
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert error_of(tmp_path) == ("error", "NotAFile", "this is a folder, not a file")
+
+
+def test_a_device_is_no_file() -> None:
+    expected = ("error", "NotAFile", "this is a device, not a file")
+    assert error_of(os.devnull.encode()) == expected
+
+
+def refuse(path: Path, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `call`, denied for one path."""
+
+    def refusing(given: Any, *args: Any, **options: Any) -> Any:
+        if given == os.fsencode(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), given)
+        return call(given, *args, **options)
+
+    return refusing
+
+
+def test_a_forbidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.tif")
+    monkeypatch.setattr(os, "stat", refuse(path, os.stat))
+    assert error_of(path) == ("fatal", "PermissionError", "Permission denied")
+
+
+def test_a_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GDAL's own message says only that it cannot open it; as root, any file can be opened."""
+    path = tmp_path / "a.tif"
+    path.touch()
+    monkeypatch.setattr(os, "open", refuse(path, os.open))
+    assert error_of(path) == ("fatal", "PermissionError", "Permission denied")
+
+
+def test_anything_that_rasterio_raises_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: bytes, dataset: object) -> Record:
+        raise MemoryError
+
+    monkeypatch.setattr("rastermeta_async.reader._describe", fail)
+    assert error_of(write(tmp_path / "a.tif")) == ("fatal", "MemoryError", "MemoryError()")
+
+
+def test_a_name_with_a_nul_byte() -> None:
+    status, kind, message = error_of(b"a.tif\0b.tif")
+    assert (status, kind) == ("error", "ValueError")
+    assert message is not None
+    assert "-0" in message
+
+
+# Names.
+
+
+NAMES = [
+    b"r\xff\xfe.tif", "räster.tif".encode(), b"new\nline.tif", b" blank .tif", b"-.tif", b"a:b.tif",
+    b"GTIFF_DIR:1:a.tif", b"DERIVED_SUBDATASET:a", b"file:a.tif", b"http:a.tif", b"zip:a.tif!b.tif",
+    b"<VRT>.tif", b"a?b#c.tif", b"{}.tif", b"100%.tif", b"vsimem", b"\\.tif", b"a&amp;.tif",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("relative", [True, False], ids=["relative", "absolute"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes, relative: bool
+) -> None:
+    """Whatever a file is called, it is read as a file, and its name comes back as given."""
+    monkeypatch.chdir(tmp_path)
+    usual = write(tmp_path / "usual.tif")
+    path = name if relative else os.path.join(os.fsencode(tmp_path), name)
+    shutil.copy2(os.fsencode(usual), path)
+    record = read_record(path)
+    assert differences(record, oracle(str(usual))) == {}
+    assert path_bytes(record) == path
+
+
+# Odd content.
+
+
+def test_a_column_that_cannot_be_read_is_null_and_the_row_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(dataset: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("rastermeta_async.reader._bands", fail)
+    record = read_record(write(tmp_path / "a.tif"))
+    assert (record.status, record.bands) == ("success", None)
+    assert (record.error_type, record.error_message) == ("PartlyRead", "bands: RuntimeError: odd")
+
+
+def test_an_error_left_over_by_gdal_costs_no_column(tmp_path: Path) -> None:
+    """GDAL's complaint about one sidecar surfaces in rasterio at the next question asked."""
+    path = write(tmp_path / "a.tif", **UNPLACED)
+    (tmp_path / "a_rpc.txt").write_text("no RPCs\n")
+    record = read_record(path)
+    assert record.bands is not None or record.error_type == "PartlyRead"
+
+
+def test_huge_tags_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_TAG_BYTES == 16 * 1024 * 1024
+    path = write(tmp_path / "a.tif", lambda dataset: dataset.update_tags(1, LARGE="x" * 5000))
+    monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 4000)
+    record = read_record(path)
+    assert (record.status, record.error_type) == ("success", "PartlyRead")
+    assert (record.dataset_tags, record.band_tags) == (None, None)
+    monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 6000)
+    assert differences(read_record(path), oracle(str(path))) == {}
+
+
+# What a file may reach.
+
+
+class Site(ThreadingHTTPServer):
+    """Serves one raster and counts the connections made."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.content = content
+        self.connections = 0
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        self.connections += 1
+        return True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/a.tif"
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Site)
+        self._answer(self.server.content)
+
+    def _answer(self, content: bytes) -> None:
+        assert isinstance(self.server, Site)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    content = write(tmp_path / "served.tif").read_bytes()
+    with Site(content) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(params=[None, "*", "127.0.0.1"])
+def no_proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that the user's environment reaches without a proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    if request.param:
+        monkeypatch.setenv("NO_PROXY", request.param)
+
+
+def pointing_at(source: str) -> str:
+    return (
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}">'
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{source}</SourceFilename>"
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+READ_ALL = """
+import sys
+from rastermeta_async.api import read_record
+print(*(read_record(path).status for path in sys.argv[1:]))
+"""
+OPEN_ALL = """
+import sys, rasterio
+for path in sys.argv[1:]:
+    rasterio.open(path).overviews(1)
+"""
+
+
+def in_a_process(program: str, paths: list[Path]) -> str:
+    """rasterio holds Python's lock while it waits for a server: that must be elsewhere."""
+    command = [sys.executable, "-c", program, *map(str, paths)]
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60
+    ).stdout
+
+
+def test_no_file_reaches_the_network(tmp_path: Path, site: Site, no_proxy: None) -> None:
+    paths = []
+    for at, prefix in enumerate(["/vsicurl/", "/vsicurl?url=", ""]):
+        for suffix in ("vrt", "tif"):
+            paths.append(tmp_path / f"{at}.{suffix}")
+            paths[-1].write_text(pointing_at(prefix + site.url))
+    statuses = in_a_process(READ_ALL, paths).split()
+    assert site.connections == 0
+    assert len(statuses) == len(paths)
+    assert set(statuses) <= {"error", "no_georef"}
+    in_a_process(OPEN_ALL, paths[:1])
+    assert site.connections > 0, "plain rasterio must ask the server, or this test shows nothing"
+
+
+@pytest.mark.parametrize("content", [
+    "<GDAL_WMS><Service name='TMS'><ServerUrl>{url}</ServerUrl></Service></GDAL_WMS>",
+    "<WMT_MS_Capabilities version='1.1.1'>{url}</WMT_MS_Capabilities>",
+])  # fmt: skip
+def test_descriptions_of_services_are_refused(tmp_path: Path, site: Site, content: str) -> None:
+    path = tmp_path / "service.xml"
+    path.write_text(content.format(url=site.url))
+    assert error_of(path)[:2] == ("error", "RasterioIOError")
+    assert site.connections == 0
+
+
+@pytest.mark.parametrize("drivers", [("PNG",), ("PNG", "JPEG")])
+def test_a_driver_that_is_not_listed_opens_nothing(
+    tmp_path: Path, drivers: tuple[str, ...]
+) -> None:
+    path = write(tmp_path / "a.tif")
+    refused = read_record(path, drivers=drivers)
+    assert (refused.status, refused.error_type) == ("error", "RasterioIOError")
+    assert read_record(path, drivers=(*drivers, "GTiff")).status == "success"
+
+
+def test_an_empty_list_means_every_driver(tmp_path: Path) -> None:
+    path = tmp_path / "a.gti.gpkg"
+    write(path, driver="GPKG")
+    assert differences(read_record(path, drivers=()), oracle(str(path))) == {}
+
+
+def test_no_listed_driver_needs_a_service() -> None:
+    services = {"WMS", "WMTS", "WCS", "HTTP", "STACIT", "STACTA", "GTI", "MEM", "DERIVED"}
+    assert not services & set(SAFE_DRIVERS)
+
+
+def test_unknown_drivers_are_named() -> None:
+    assert unknown_drivers(["gtiff", "NoSuch", "PNG"]) == ["NoSuch"]
+
+
+def test_reading_changes_nothing(sample_archive: Path) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sample_archive.rglob("*")}
+
+    before = state()
+    for path in before:
+        read_record(path)
+    assert state() == before
+
+
+def test_warnings_made_errors_cost_nothing(tmp_path: Path) -> None:
+    """Python's -W error, or a test suite that wants to see every warning."""
+    path = write(tmp_path / "a.tif")
+    with warnings.catch_warnings(action="error"):
+        warnings.filterwarnings("ignore", "Use `@` matmul")
+        record = read_record(path)
+    assert differences(record, oracle(str(path))) == {}
+
+
+def test_reading_leaves_no_options_behind(tmp_path: Path) -> None:
+    read_record(write(tmp_path / "a.tif"))
+    read_with_folders(tmp_path / "a.tif")
+    assert not rasterio.env.hasenv()
+    for option in ("GDAL_HTTP_PROXY", "GDAL_DISABLE_READDIR_ON_OPEN", "GDAL_HTTP_TIMEOUT"):
+        assert rasterio._env.get_gdal_config(option) is None
