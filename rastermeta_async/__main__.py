@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 
 def main() -> None:
     """Run the command line."""
+    _occupy_standard_streams()
     from rastermeta_async.cli import app
 
     app(prog_name="rastermeta")
+
+
+def _occupy_standard_streams() -> None:
+    """Keep the numbers of closed standard streams from being given to files that we open.
+
+    `sys.stdin` and its like are None for these, and stay so.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ import pyarrow as pa
 
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import Settings
-from rastermeta_async.folders import Folders
 from rastermeta_async.output import Output
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
-from rastermeta_async.pool import ThreadPool
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.pool import Pool, ThreadPool
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
@@ -52,6 +50,8 @@ def read_record(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Rec
         drivers: GDAL drivers that may open it; None: raster formats that are files in their
             own right; empty: every driver there is.
     """
+    from rastermeta_async.reader import RasterioReader
+
     reader = RasterioReader(drivers)
     with reader.environment():
         return reader.read(os.fsencode(path))
@@ -171,8 +171,7 @@ async def extract_to_stream(
 async def _run(
     inputs: Inputs, consume: Consumer, settings: Settings, progress: Progress, stop: asyncio.Event
 ) -> None:
-    reader = RasterioReader(settings.drivers, Folders())
-    async with ThreadPool(reader, settings) as pool:
+    async with _pool(settings) as pool:
         stopping = asyncio.create_task(_stop_pool(stop, pool))
         try:
             await run(inputs, pool, consume, settings, progress, stop)
@@ -180,6 +179,17 @@ async def _run(
             stopping.cancel()
 
 
-async def _stop_pool(stop: asyncio.Event, pool: ThreadPool) -> None:
+def _pool(settings: Settings) -> Pool:
+    """Return the pool that the settings ask for; a run with workers never imports rasterio."""
+    if settings.workers:
+        from rastermeta_async.workers import WorkerPool
+
+        return WorkerPool(settings)
+    from rastermeta_async.reader import make_reader
+
+    return ThreadPool(make_reader(settings.drivers), settings)
+
+
+async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:
     await stop.wait()
     pool.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import StrEnum
@@ -9,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
+
 if TYPE_CHECKING:
     from rastermeta_async.console import Console
     from rastermeta_async.sources import Source
-
-OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
-"""Exit statuses: all read; the run failed; wrong usage; finished, but with error rows."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,12 +89,20 @@ def extract(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")] = 5000,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Header opens in flight.  [default: by cores]"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Header opens in flight, over all workers.  [default: by cores]",
+        ),
     ] = None,
     workers: Annotated[
-        int,
-        typer.Option(min=0, max=0, metavar="N", help="Worker processes; 0: open headers here."),
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Worker processes; 0: open headers in this one.  [default: by cores and memory]",
+        ),
+    ] = None,
     queue_size: Annotated[
         int | None,
         typer.Option(
@@ -140,25 +148,29 @@ def extract(
     spare_memory()  # before anything imports pyarrow
     from rastermeta_async.config import Settings, default_concurrency
     from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.machine import default_workers, usable_cores, usable_memory
     from rastermeta_async.run import run_extract
 
-    del workers
+    if workers is None:
+        workers = default_workers(usable_cores(), usable_memory())
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json, bar=progress)
     with explained_exit(console):
         settings = Settings(
             batch_size=batch_size,
-            concurrency=concurrency or default_concurrency(),
+            concurrency=concurrency or default_concurrency(workers, usable_cores()),
+            workers=workers,
             queue_size=queue_size,
             timeout=timeout,
             drivers=_drivers(drivers),
             retry_failed=retry_failed,
         )
+        if sys.stdout is None and output in ("", "-"):
+            _usage("standard output is closed: give -o FILE")
         if not output and sys.stdout.isatty():
             _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
         source = _source(inputs or [], null, from_file, suffix, console)
         status = run_extract(source, output or "-", settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
-    sys.stderr.flush()
     os._exit(status)
 
 
@@ -175,7 +187,7 @@ def show(
     from rastermeta_async.show import as_text, to_json
 
     record = read_record(os.fsencode(file), drivers=_drivers(drivers))
-    typer.echo(to_json(record) if as_json else as_text(record))
+    _say(to_json(record) if as_json else as_text(record))
     raise typer.Exit(OK if record.ok else SOME_FAILED)
 
 
@@ -190,7 +202,7 @@ def status(
 
     with explained_exit(Console()):
         found = status_of(output)
-    typer.echo(found.as_json() if as_json else found.as_text())
+    _say(found.as_json() if as_json else found.as_text())
 
 
 @app.command()
@@ -200,7 +212,7 @@ def schema(
     """Print the catalog's columns: name, type, meaning."""
     from rastermeta_async.show import schema_as_json, schema_as_text
 
-    typer.echo(schema_as_json() if as_json else schema_as_text())
+    _say(schema_as_json() if as_json else schema_as_text())
 
 
 @app.command()
@@ -214,7 +226,22 @@ def sample(
 
     with explained_exit(Console()):
         count = write_sample(folder, seed)
-    typer.echo(f"{count} files in {folder}")
+    _say(f"{count} files in {folder}")
+
+
+def _say(text: str) -> None:
+    """Print what was asked for, or end the program with a sentence that says why not."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        typer.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(READER_GONE)
+    except OSError as error:
+        if sys.stderr is not None:
+            typer.echo(f"rastermeta: standard output: {error.strerror}", err=True)
+        os._exit(FAILED)
 
 
 def _usage(message: str) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 from rastermeta_async.errors import SettingsError
@@ -29,7 +28,9 @@ class Settings:
     batch_size: int = 5000
     """Rows a batch: one part on disk, one line in the checkpoint log."""
     concurrency: int = 4
-    """Header opens in flight."""
+    """Header opens in flight, over all workers."""
+    workers: int = 0
+    """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
     """Paths that wait between the source and the pool; None: four times what is in flight."""
     timeout: float = 60.0
@@ -43,6 +44,8 @@ class Settings:
         for name in ("batch_size", "concurrency"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise SettingsError(f"workers must be at least 0, not {self.workers}")
         if self.queue_size is not None and self.queue_size < 1:
             raise SettingsError(f"queue_size must be at least 1, not {self.queue_size}")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
@@ -54,11 +57,10 @@ class Settings:
         return self.queue_size or 4 * self.concurrency * CHUNK_PATHS
 
 
-def default_concurrency() -> int:
-    """Return how many headers to open at once on this machine.
+def default_concurrency(workers: int, cores: int) -> int:
+    """Return how many headers to open at once.
 
-    rasterio holds Python's lock for most of an open, so threads gain little on a local disk;
-    a few hide the waits of a network disk.
+    rasterio holds Python's lock for most of an open, so more than one a process gains little on
+    a local disk. Without worker processes a few threads hide the waits of a network disk.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(2, min(8, usable or 1))
+    return workers or max(2, min(8, cores))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rastermeta_async.errors import RastermetaError, SettingsError
+from rastermeta_async.exits import FAILED, USAGE
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -68,15 +69,17 @@ class Console:
             line = json.dumps({"time": now, "level": level, "message": message, **facts})
         else:
             line = f"rastermeta: {message}"
+        if sys.stderr is None:  # closed from the start; print would take standard output
+            return
         # The last reader of standard error may be gone; a run does not end over that.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError):
             print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is where output is made
 
     async def follow(self, progress: Progress) -> None:
         """Show progress until cancelled; a slow terminal never holds up the run."""
         if self._bar:
             with _live_bar() as bar:
-                task = bar.add_task("", total=None)
+                task = bar.add_task("", total=None, left="")
                 while True:
                     _show(bar, task, progress.snapshot())
                     await asyncio.sleep(BAR_SECONDS)
@@ -164,5 +167,4 @@ def explained_exit(console: Console) -> Iterator[None]:
         yield
     except RastermetaError as error:
         console.error(str(error))
-        sys.stderr.flush()
-        os._exit(2 if isinstance(error, SettingsError) else 1)
+        os._exit(USAGE if isinstance(error, SettingsError) else FAILED)

@@ -7,6 +7,7 @@ retries one: the caller starts again with a new file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import time
@@ -18,6 +19,9 @@ from rastermeta_async.errors import OutputLockedError, WriteError
 if os.name == "posix":
     import fcntl
 
+_ADVICE = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "get the right to write there, or give another -o"
+) | dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "make that folder, or give another -o")
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE = 0.02
 """Seconds between attempts to take a lock."""
@@ -32,9 +36,10 @@ def explained(path: str, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0, "free space or mend the disk")
         raise WriteError(
-            f"{path}: {doing} failed: {reason}. What was committed before is safe: free space or "
-            "mend the disk, then run the same command again to go on."
+            f"{path}: {doing} failed: {reason}. What was committed before is safe: {advice}, then "
+            "run the same command again to go on."
         ) from error
 
 

@@ -4,6 +4,7 @@
     ├── SettingsError      a setting or argument makes no sense (also a ValueError)
     ├── SourceError        the list of paths cannot be read
     ├── StuckError         too many header reads never came back
+    ├── WorkerError        worker processes cannot be started
     └── OutputError        the output cannot be used
         ├── ForeignOutputError   it was not made by this program, or was changed since
         ├── OutputLockedError    another run is writing it
@@ -30,6 +31,10 @@ class SourceError(RastermetaError):
 
 class StuckError(RastermetaError):
     """Too many header reads hang and cannot be ended."""
+
+
+class WorkerError(RastermetaError):
+    """Worker processes end before they have done anything."""
 
 
 class OutputError(RastermetaError):

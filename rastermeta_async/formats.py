@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.jsonform import from_lines, to_lines
-from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, row_bytes
+from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from rastermeta_async.rows import row_bytes
 
 _LINES_A_BATCH = 256
 _LOOSE_BATCHES = 32

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from rastermeta_async.durable import remove
-from rastermeta_async.record import SCHEMA, path_keys
-from rastermeta_async.sink import newest_by_path
+from rastermeta_async.record import SCHEMA
+from rastermeta_async.rows import newest_by_path, path_keys
 
 FAN_IN = 16
 """Runs merged at once: what they hold of each is at most one small batch."""

@@ -40,8 +40,8 @@ from rastermeta_async.errors import CheckpointError, ForeignOutputError
 from rastermeta_async.formats import format_of, grouped, parquet_batches
 from rastermeta_async.merge import Run, merge_many
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.record import path_keys
-from rastermeta_async.sink import PartSink, count_failures, is_success
+from rastermeta_async.rows import count_failures, is_success, path_keys
+from rastermeta_async.sink import PartSink
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 8 * 1024 * 1024
@@ -83,6 +83,8 @@ class Output:
         self.path = path
         self._format = format_of(path)
         self._parts_folder = parts_folder(path)
+        if os.path.isdir(path):
+            raise ForeignOutputError(f"{path} is a folder: give another -o")
         with explained(path, "looking at the output"):
             fresh = not os.path.exists(log_path(path))
             if fresh and not overwrite:

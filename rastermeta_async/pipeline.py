@@ -25,7 +25,8 @@ from rastermeta_async.formats import Grouper
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES
-from rastermeta_async.sink import Log, Sink, count_failures
+from rastermeta_async.rows import count_failures
+from rastermeta_async.sink import Log, Sink
 from rastermeta_async.sources import Source
 
 T = TypeVar("T")

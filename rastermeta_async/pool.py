@@ -18,14 +18,31 @@ import pyarrow as pa
 
 from rastermeta_async.config import CHUNK_BYTES, Settings
 from rastermeta_async.errors import StuckError
-from rastermeta_async.reader import Reader
 from rastermeta_async.record import Record, failure, to_batch
 
 MAX_STUCK = 64
 """Threads that may hang at once before the run gives up."""
 
+READS_A_PERMIT = 2
+"""Chunks at hand for each header that is opened at once: one may wait for a slow file."""
+
+SLOW_SECONDS = 1.0
+"""A file that takes longer waits for its disk: another one is opened meanwhile."""
+
 _SPARE_THREADS = 8
 """For the source, the sink and the log, which use the same executor."""
+
+
+class Reader(Protocol):
+    """Reads one header at a time; safe to use from several threads."""
+
+    def enter(self) -> None:
+        """Prepare the current thread, for as long as it lives."""
+        ...
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of a path; whatever is wrong with the file is in the record."""
+        ...
 
 
 class Pool(Protocol):
@@ -44,7 +61,7 @@ class Pool(Protocol):
     ) -> None: ...
 
     def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """Yield a row of `SCHEMA` for each path, in order, in one or more batches.
+        """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
 
         Cancelled, it returns at once; header opens under way run on and are dropped.
         """
@@ -64,18 +81,23 @@ class ThreadPool:
     """
 
     def __init__(self, reader: Reader, settings: Settings) -> None:
-        self.capacity = settings.concurrency
+        self.capacity = READS_A_PERMIT * settings.concurrency
         self.stuck = 0
         """Threads that hang now."""
         self._reader = reader
-        self._timeout = settings.timeout
+        self._settings = settings
         self._permits = asyncio.Semaphore(settings.concurrency)
         self._stopping = False
+
+    @staticmethod
+    def threads(concurrency: int) -> int:
+        """Return how many threads a pool has at most."""
+        return READS_A_PERMIT * concurrency + MAX_STUCK + _SPARE_THREADS
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
         self._executor = ThreadPoolExecutor(
-            self.capacity + MAX_STUCK + _SPARE_THREADS, "rastermeta", self._reader.enter
+            self.threads(self._settings.concurrency), "rastermeta", self._reader.enter
         )
         asyncio.get_running_loop().set_default_executor(self._executor)
         return self
@@ -104,44 +126,81 @@ class ThreadPool:
         """
         rest = list(paths)
         while rest and not self._stopping:
-            async with self._permits:
-                records = await self._read_some(rest)
+            async with _Permit(self._permits) as permit:
+                records = await self._read_some(rest, permit)
             if records:
                 yield to_batch(records)
             rest = rest[len(records) :]
 
-    async def _read_some(self, paths: Sequence[bytes]) -> list[Record]:
+    async def _read_some(self, paths: Sequence[bytes], permit: _Permit) -> list[Record]:
         """Return the records of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
         call = asyncio.create_task(asyncio.to_thread(walk.run))
         while not call.done():
-            await asyncio.wait({call}, timeout=walk.seconds_left(self._timeout))
-            if not call.done() and walk.seconds_left(self._timeout) <= 0 and walk.abandon():
+            await asyncio.wait({call}, timeout=walk.seconds_left(self._until(permit)))
+            if call.done() or walk.seconds_left(self._until(permit)) > 0:
+                continue
+            if not permit.lent:
+                permit.lend()
+                walk.go_no_further()
+            elif walk.abandon():
                 call.add_done_callback(self._came_back)
                 self.stuck += 1
-                if self.stuck > MAX_STUCK:
-                    raise StuckError(
-                        f"{self.stuck} header reads hang, the last one in "
-                        f"{paths[len(walk.records)]!r}: a disk or mount does not answer. What was "
-                        "committed is safe; mend it, then run the same command again to go on."
-                    )
-                return [*walk.records, self._timeout_row(paths[len(walk.records)])]
+                self._check_stuck(paths[len(walk.records)])
+                hung = timeout_row(paths[len(walk.records)], self._settings.timeout)
+                return [*walk.records, hung]
         call.result()  # an error in the thread is an error of the run
         return walk.records
+
+    def _until(self, permit: _Permit) -> float:
+        """Return how many seconds after a file was opened something is to be done about it."""
+        timeout = self._settings.timeout
+        return timeout if permit.lent else min(SLOW_SECONDS, timeout)
+
+    def _check_stuck(self, path: bytes) -> None:
+        if self.stuck > MAX_STUCK:
+            raise StuckError(
+                f"{self.stuck} header reads hang, the last one in {path!r}: a disk or mount does "
+                "not answer. What was committed is safe; mend it, then run the same command again "
+                "to go on."
+            )
 
     def _came_back(self, call: asyncio.Task[None]) -> None:
         self.stuck -= 1
         if not call.cancelled():
             call.exception()
 
-    def _timeout_row(self, path: bytes) -> Record:
-        message = f"no answer within {self._timeout:g} s; the file or its disk hangs"
-        return failure(path, "fatal", "Timeout", message)
-
     @property
     def stopping(self) -> bool:
         """Whether no further file is to be opened."""
         return self._stopping
+
+
+def timeout_row(path: bytes, timeout: float) -> Record:
+    """Return the row of a file that does not answer."""
+    message = f"no answer within {timeout:g} s; the file or its disk hangs"
+    return failure(path, "fatal", "Timeout", message)
+
+
+class _Permit:
+    """A permit to open headers, held for a while and perhaps lent to others meanwhile."""
+
+    def __init__(self, permits: asyncio.Semaphore) -> None:
+        self._permits = permits
+        self.lent = False
+
+    async def __aenter__(self) -> Self:
+        await self._permits.acquire()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if not self.lent:
+            self._permits.release()
+
+    def lend(self) -> None:
+        """Let another one open headers; this one is not had back."""
+        self.lent = True
+        self._permits.release()
 
 
 class _Walk:
@@ -154,13 +213,14 @@ class _Walk:
         self._paths = paths
         self._lock = Lock()
         self._abandoned = False
+        self._last = False
         self._opened_at = time.monotonic()
 
     def run(self) -> None:
         """Read path by path until the chunk, or the bytes that a batch may have, are used up."""
         room = CHUNK_BYTES
         for path in self._paths:
-            if self._pool.stopping:
+            if self._pool.stopping or self._last:
                 return
             self._opened_at = time.monotonic()
             record = self._reader.read(path)
@@ -175,6 +235,10 @@ class _Walk:
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take."""
         return max(self._opened_at + timeout - time.monotonic(), 0.0)
+
+    def go_no_further(self) -> None:
+        """Open no other file after this one."""
+        self._last = True
 
     def abandon(self) -> bool:
         """Take no further record from the thread; False if it got on in the meantime."""

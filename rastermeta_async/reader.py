@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import rasterio
 from rasterio.env import setenv
@@ -54,18 +54,6 @@ MAX_TAG_BYTES = 16 * 1024 * 1024
 
 _IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-class Reader(Protocol):
-    """Reads one header at a time; safe to use from several threads."""
-
-    def enter(self) -> None:
-        """Prepare the current thread, for as long as it lives."""
-        ...
-
-    def read(self, path: bytes) -> Record:
-        """Return the record of a path; whatever is wrong with the file is in the record."""
-        ...
 
 
 class _Path(str):
@@ -125,7 +113,7 @@ class RasterioReader:
         )
 
     def read(self, path: bytes) -> Record:
-        """Return the record of a local file; see `Reader.read`."""
+        """Return the record of a local file; see `pool.Reader.read`."""
         try:
             status = os.stat(path)
         except ValueError:
@@ -151,6 +139,11 @@ class RasterioReader:
             return _access_problem(path) or failure(path, "error", type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
             return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
+
+
+def make_reader(drivers: Sequence[str] | None) -> RasterioReader:
+    """Return the reader that runs use; a process needs one, whatever its threads."""
+    return RasterioReader(drivers, Folders())
 
 
 _KINDS = {

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 SCHEMA_VERSION = 1
 """Changes whenever a column is added, removed or changes its meaning."""
@@ -235,51 +233,6 @@ def from_fields(fields: dict[str, Any]) -> Record:
             for name, value in fields.items()
         }
     )
-
-
-def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Return each row's path as the exact bytes given: what identifies and orders rows."""
-    shown = pc.cast(rows.column("filepath"), pa.binary())
-    return pc.coalesce(rows.column("filepath_bytes"), shown)
-
-
-Sizes = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def row_bytes(batch: pa.RecordBatch) -> Sizes:
-    """Return the size of each row in bytes, shape (rows,): a function of its content alone."""
-    at = np.arange(batch.num_rows + 1, dtype=np.int64)
-    total = np.zeros(batch.num_rows + 1, dtype=np.int64)
-    for column in batch.columns:
-        total += _bytes_before(column, at)
-    return np.diff(total)
-
-
-def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
-    """Return how many bytes the elements before each position of `at` occupy, validity aside."""
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return _offsets(array)[at] + 4 * at
-    if pa.types.is_list(kind) or pa.types.is_map(kind):
-        ends = _offsets(array)[at]
-        children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
-        return sum((_bytes_before(child, ends) for child in children), 4 * at)
-    if pa.types.is_struct(kind):
-        # StructArray.field() has the slice of its parent applied already.
-        fields = (array.field(index) for index in range(kind.num_fields))
-        return sum((_bytes_before(field, at) for field in fields), 0 * at)
-    width: int = max(kind.bit_width // 8, 1)  # a whole byte a truth value, wherever it stands
-    return at * width
-
-
-def _offsets(array: pa.Array) -> Sizes:
-    """Return the int32 offsets of a variable-length array, shape (length + 1,), as int64."""
-    buffer = array.buffers()[1]
-    if buffer is None:
-        return np.zeros(len(array) + 1, dtype=np.int64)
-    raw = np.frombuffer(buffer, dtype=np.int32)
-    start: int = array.offset
-    return raw[start : start + len(array) + 1].astype(np.int64)
 
 
 def describe_columns() -> Iterable[tuple[str, str, str]]:

@@ -14,12 +14,9 @@ from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
 from rastermeta_async.errors import SourceError
+from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.reader import quiet_undecodable_messages
 from rastermeta_async.sources import Source
-
-READER_GONE = 141
-"""Exit status when the reader of standard output has gone, as if SIGPIPE had ended us."""
 
 
 def run_extract(
@@ -29,8 +26,8 @@ def run_extract(
 
     The caller must leave by `os._exit`: threads that hang cannot be joined.
     """
-    warnings.simplefilter("ignore")  # rows say what is wrong with a file
-    quiet_undecodable_messages()
+    if not settings.workers:
+        _quiet_rasterio()
     progress = Progress()
     loop = _new_loop()
     try:
@@ -39,8 +36,15 @@ def run_extract(
     except BrokenPipeError:
         return READER_GONE
     if not outcome.complete:
-        return 128 + signalled if signalled else 1
-    return 3 if outcome.failures else 0
+        return interrupted(signalled) if signalled else FAILED
+    return SOME_FAILED if outcome.failures else OK
+
+
+def _quiet_rasterio() -> None:
+    from rastermeta_async.reader import quiet_undecodable_messages
+
+    warnings.simplefilter("ignore")  # rows say what is wrong with a file
+    quiet_undecodable_messages()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -99,7 +103,7 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
     def on_signal(number: int) -> None:
         received.append(number)
         if len(received) > 1:
-            os._exit(128 + number)
+            os._exit(interrupted(number))
         stop.set()
         console.hint("stopping: finishing what is in flight; once more to stop at once")
 
@@ -116,7 +120,7 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
         for number in numbers:
             loop.remove_signal_handler(number)
             # From here to the exit there is nothing left to finish.
-            signal.signal(number, lambda number, _frame: os._exit(128 + number))
+            signal.signal(number, lambda number, _frame: os._exit(interrupted(number)))
 
 
 def protected_stdin(console: Console) -> int:

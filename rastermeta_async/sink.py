@@ -10,9 +10,7 @@ import hashlib
 import os
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rastermeta_async.checkpoint import Entry, Part
@@ -20,7 +18,7 @@ from rastermeta_async.durable import created, ensure_folder, explained, publish,
 from rastermeta_async.errors import WriteError
 from rastermeta_async.formats import ParquetFormat, grouped
 from rastermeta_async.jsonform import to_lines
-from rastermeta_async.record import SUCCESSES, path_keys
+from rastermeta_async.rows import count_failures, newest_by_path
 
 PART_GROUP_ROWS = 1024
 PART_GROUP_BYTES = 512 * 1024
@@ -45,38 +43,6 @@ class Log(Protocol):
     def append(self, entry: Entry) -> None:
         """Keep the entry; it is durable when this returns."""
         ...
-
-
-def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
-    """Return for each row whether its file was read."""
-    return pc.is_in(rows.column("status"), value_set=pa.array(sorted(SUCCESSES)))
-
-
-def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
-    """Return how many rows are no success."""
-    successes: int = pc.sum(is_success(rows)).as_py() or 0
-    return int(rows.num_rows) - successes
-
-
-def newest_by_path(rows: pa.Table) -> pa.RecordBatch:
-    """Return rows in path order, one a path: of several, the last one given wins."""
-    keys = path_keys(rows)
-    order = pc.sort_indices(
-        pa.table({"key": keys, "at": np.arange(rows.num_rows)}),
-        sort_keys=[("key", "ascending"), ("at", "descending")],
-    )
-    ordered = keys.take(order)
-    if isinstance(ordered, pa.ChunkedArray):
-        ordered = ordered.combine_chunks()
-    if len(ordered) > 1:
-        first = np.ones(len(ordered), dtype=bool)
-        first[1:] = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
-        order = order.filter(pa.array(first))
-    return rows.take(order).combine_chunks().to_batches()[0] if len(order) else _no_rows(rows)
-
-
-def _no_rows(rows: pa.Table) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=rows.schema)
 
 
 class PartSink:

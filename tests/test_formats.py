@@ -30,9 +30,9 @@ from rastermeta_async.record import (
     VERSION_KEY,
     Record,
     from_batch,
-    row_bytes,
     to_batch,
 )
+from rastermeta_async.rows import row_bytes
 
 KINDS = [ParquetFormat, NdjsonFormat, JsonFormat]
 Kind = type[ParquetFormat] | type[NdjsonFormat]

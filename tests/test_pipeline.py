@@ -16,7 +16,8 @@ from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Setti
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
 from rastermeta_async.pipeline import run as run_pipeline
-from rastermeta_async.record import Record, row_bytes, to_batch
+from rastermeta_async.record import Record, to_batch
+from rastermeta_async.rows import row_bytes
 
 PATIENCE = 20
 

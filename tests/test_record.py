@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
-from factory import exact, failed, record, some_paths, some_records, table
+from factory import exact, failed, record, some_records, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +19,7 @@ from rastermeta_async.record import (
     from_batch,
     path_bytes,
     path_columns,
-    path_keys,
     readable,
-    row_bytes,
     to_batch,
 )
 
@@ -156,64 +153,6 @@ def test_every_path_is_kept_exactly(path: bytes) -> None:
     shown, raw = path_columns(path)
     assert shown.encode() == path if raw is None else raw == path
     assert path_bytes(failed(path)) == path
-
-
-@settings(deadline=None)
-@given(st.lists(st.binary() | some_paths, max_size=8), st.data())
-def test_path_keys_are_the_bytes_given(paths: list[bytes], data: st.DataObject) -> None:
-    batch = to_batch([failed(path) for path in paths])
-    assert path_keys(batch).to_pylist() == paths
-    assert path_keys(pa.Table.from_batches([batch, batch])).to_pylist() == paths * 2
-    start = data.draw(st.integers(0, len(paths)))
-    assert path_keys(batch.slice(start)).to_pylist() == paths[start:]
-
-
-def test_path_keys_are_of_one_type() -> None:
-    assert path_keys(to_batch([])).type == path_keys(to_batch([record()])).type == pa.binary()
-
-
-@settings(deadline=None)
-@given(st.lists(some_records(), max_size=20), st.data())
-def test_row_bytes_is_a_function_of_the_row_alone(
-    records: list[Record], data: st.DataObject
-) -> None:
-    batch = to_batch(records)
-    whole = row_bytes(batch).tolist()
-    assert whole == [size for row in records for size in row_bytes(to_batch([row])).tolist()]
-    start = data.draw(st.integers(0, len(records)))
-    stop = data.draw(st.integers(start, len(records)))
-    assert row_bytes(batch.slice(start, stop - start)).tolist() == whole[start:stop]
-
-
-def test_row_bytes_does_not_depend_on_the_position() -> None:
-    sizes = row_bytes(to_batch([record()] * 17)).tolist()
-    assert sizes == sizes[:1] * 17
-
-
-def test_row_bytes_after_selecting_rows() -> None:
-    records = [record(b"%d" % at, dataset_tags={"k": "v" * at}) for at in range(20)]
-    odd = to_batch(records).take(pa.array(range(1, 20, 2)))
-    assert row_bytes(odd).tolist() == row_bytes(to_batch(records[1::2])).tolist()
-
-
-@pytest.mark.parametrize(
-    ("longer", "added"),
-    [
-        (record(b"/archive/a.tif" + b"x" * 1000), 1000),
-        (record(dataset_tags={"AREA_OR_POINT": "Area" + "x" * 1000}), 1000),
-        (record(band_tags={1: {"STATISTICS_MEAN": "1.5" + "x" * 1000}}), 1000),
-        (record(error_message="x" * 1000), 1000),
-        (record(subdatasets=["x" * 1000]), 1004),
-    ],
-)
-def test_row_bytes_counts_what_is_long(longer: Record, added: int) -> None:
-    plain, long = row_bytes(to_batch([record(), longer])).tolist()
-    assert long - plain == added
-
-
-def test_row_bytes_is_about_what_arrow_holds() -> None:
-    batch = to_batch([record(b"%d" % at) for at in range(1000)])
-    assert sum(row_bytes(batch).tolist()) == pytest.approx(batch.nbytes, rel=0.1)
 
 
 def test_failure_has_its_reason_and_nothing_else() -> None:

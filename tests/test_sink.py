@@ -9,55 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factory import failed, paths_of, record, records_of, some_paths, table
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from factory import failed, record, records_of, table
 
 from rastermeta_async.checkpoint import Part
 from rastermeta_async.errors import WriteError
 from rastermeta_async.jsonform import to_lines
-from rastermeta_async.record import SCHEMA, to_batch
+from rastermeta_async.record import SCHEMA
 from rastermeta_async.sink import (
     PART_GROUP_ROWS,
     LineSink,
     NoLog,
     PartSink,
-    count_failures,
-    newest_by_path,
 )
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(some_paths, max_size=6), max_size=4))
-def test_newest_by_path_is_a_sorted_dictionary(chunks: list[list[bytes]]) -> None:
-    numbered = list(enumerate(path for paths in chunks for path in paths))
-    rows = [record(path, width=number) for number, path in numbered]
-    batches, start = [], 0
-    for paths in chunks:
-        batches.append(to_batch(rows[start : start + len(paths)]))
-        start += len(paths)
-    newest = newest_by_path(pa.Table.from_batches(batches, schema=SCHEMA))
-    newest.validate(full=True)
-    found = [
-        (path, row.width)
-        for path, row in zip(paths_of([newest]), records_of([newest]), strict=True)
-    ]
-    assert found == sorted({path: number for number, path in numbered}.items())
-    assert newest.schema.equals(SCHEMA)
-
-
-def test_newest_by_path_keeps_whole_rows() -> None:
-    old, new, other = failed(b"/b"), record(b"/b"), record(b"/a\xff")
-    assert records_of([newest_by_path(table([old, new, other]))]) == [other, new]
-
-
-def test_failures_are_counted_by_status() -> None:
-    rows = [record(), failed(), record(status="no_georef"), failed(status="fatal")]
-    assert count_failures(table(rows)) == 2
-    assert count_failures(table([])) == 0
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""What this process may use of the machine: cores and memory, control groups included."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+
+_PROC = "/proc/self"
+_BASE_BYTES = 200 * 1024 * 1024
+_WORKER_BYTES = 75 * 1024 * 1024
+"""What a run takes with one worker, and each further one; `bench.memory` measures it."""
+
+_LEAST_ALLOWANCE = 256 * 1024 * 1024
+_MOST_ALLOWANCE = 1024 * 1024 * 1024
+_USABLE_SHARE = 0.8
+"""Of the memory limit: the rest is for the kernel's page cache and for others."""
+
+
+def usable_cores(proc: str = _PROC) -> int:
+    """Return on how many cores this process may run, at least 1.
+
+    The smallest of its CPU affinity and the CPU quotas of the control groups around it, a
+    started core counting whole (Linux, "CFS bandwidth control": ``cpu.max`` in version 2,
+    ``cpu.cfs_quota_us`` in version 1).
+
+    Args:
+        proc: where the process's ``cgroup`` and ``mountinfo`` are.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quotas = [math.ceil(quota) for folder in _groups(proc, "cpu") for quota in _cpu_quota(folder)]
+    return max(1, min([affinity or 1, *quotas]))
+
+
+def usable_memory(proc: str = _PROC) -> int | None:
+    """Return how many bytes of memory this process may take; None where nothing tells.
+
+    The smallest of the machine's memory and the limits of the control groups around it
+    (``memory.max`` in version 2, ``memory.limit_in_bytes`` in version 1).
+    """
+    limits = [limit for folder in _groups(proc, "memory") for limit in _memory_limit(folder)]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
+
+
+def default_workers(cores: int, memory: int | None) -> int:
+    """Return how many worker processes to run: one a core, as far as memory allows.
+
+    Args:
+        cores: see `usable_cores`.
+        memory: see `usable_memory`.
+
+    Returns:
+        0 where not even one fits: then headers are opened in this process.
+    """
+    if os.name != "posix":
+        return 0
+    if memory is None:
+        return cores
+    spare = int(memory * _USABLE_SHARE) - _BASE_BYTES
+    return min(cores, max(0, spare // _WORKER_BYTES + 1))
+
+
+def worker_allowance(workers: int, memory: int | None) -> int:
+    """Return how many bytes a worker may take on top of what it starts with.
+
+    Enough for any header where memory is plentiful; less where one file could starve the rest.
+    """
+    if memory is None:
+        return _MOST_ALLOWANCE
+    share = (int(memory * _USABLE_SHARE) - _BASE_BYTES) // max(workers, 1)
+    return max(_LEAST_ALLOWANCE, min(share, _MOST_ALLOWANCE))
+
+
+def _groups(proc: str, controller: str) -> Iterator[str]:
+    """Yield the folders of the control group of this process and of those around it."""
+    for names, path in _memberships(proc):
+        for root, point, kind, options in _mounts(proc):
+            version_2 = not names and kind == "cgroup2"
+            version_1 = controller in names and kind == "cgroup" and controller in options
+            if version_1 or version_2:
+                yield from _up(point, os.path.relpath(path, root))
+
+
+def _memberships(proc: str) -> Iterator[tuple[set[str], str]]:
+    """Yield (controllers, path) of ``/proc/PID/cgroup``; version 2 names no controllers."""
+    for line in _lines(os.path.join(proc, "cgroup")):
+        _, names, path = line.split(":", 2)
+        yield {name for name in names.split(",") if name}, path
+
+
+def _mounts(proc: str) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield (root, mount point, type, options) of every mount (proc(5), mountinfo)."""
+    for line in _lines(os.path.join(proc, "mountinfo")):
+        mount, _, source = line.partition(" - ")
+        root, point = mount.split()[3:5]
+        kind, _, options = source.split(maxsplit=2)
+        yield root, point, kind, options.split(",")
+
+
+def _up(point: str, path: str) -> Iterator[str]:
+    """Yield the folders from `path` below a mount point up to the mount point."""
+    inside = "" if path.startswith("..") else path.removeprefix(".")
+    while inside:
+        yield os.path.join(point, inside)
+        inside = os.path.dirname(inside)
+    yield point
+
+
+def _cpu_quota(folder: str) -> Iterator[float]:
+    version_2 = _numbers(folder, "cpu.max")
+    version_1 = _numbers(folder, "cpu.cfs_quota_us") + _numbers(folder, "cpu.cfs_period_us")
+    for numbers in (version_2, version_1):
+        match numbers:
+            case [int(quota), int(period)] if quota > 0 and period > 0:
+                yield quota / period
+
+
+def _memory_limit(folder: str) -> Iterator[int]:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        for limit in _numbers(folder, name):
+            if limit is not None:
+                yield limit
+
+
+def _numbers(folder: str, name: str) -> list[int | None]:
+    """Return the numbers in a control file; None for ``max``."""
+    text = " ".join(_lines(os.path.join(folder, name)))
+    return [int(word) if word.lstrip("-").isdigit() else None for word in text.split()]
+
+
+def _lines(path: str) -> list[str]:
+    """Return the lines of a file, none where there is no such file."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

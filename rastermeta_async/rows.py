@@ -1,0 +1,88 @@
+"""What is asked of many rows at once, column by column: keys, sizes, failures, order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.record import SUCCESSES
+
+
+def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return each row's path as the exact bytes given: what identifies and orders rows."""
+    shown = pc.cast(rows.column("filepath"), pa.binary())
+    return pc.coalesce(rows.column("filepath_bytes"), shown)
+
+
+Sizes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def row_bytes(batch: pa.RecordBatch) -> Sizes:
+    """Return the size of each row in bytes, shape (rows,): a function of its content alone."""
+    at = np.arange(batch.num_rows + 1, dtype=np.int64)
+    total = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    for column in batch.columns:
+        total += _bytes_before(column, at)
+    return np.diff(total)
+
+
+def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
+    """Return how many bytes the elements before each position of `at` occupy, validity aside."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _offsets(array)[at] + 4 * at
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        ends = _offsets(array)[at]
+        children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
+        return sum((_bytes_before(child, ends) for child in children), 4 * at)
+    if pa.types.is_struct(kind):
+        # StructArray.field() has the slice of its parent applied already.
+        fields = (array.field(index) for index in range(kind.num_fields))
+        return sum((_bytes_before(field, at) for field in fields), 0 * at)
+    width: int = max(kind.bit_width // 8, 1)  # a whole byte a truth value, wherever it stands
+    return at * width
+
+
+def _offsets(array: pa.Array) -> Sizes:
+    """Return the int32 offsets of a variable-length array, shape (length + 1,), as int64."""
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.zeros(len(array) + 1, dtype=np.int64)
+    raw = np.frombuffer(buffer, dtype=np.int32)
+    start: int = array.offset
+    return raw[start : start + len(array) + 1].astype(np.int64)
+
+
+def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
+    """Return for each row whether its file was read."""
+    return pc.is_in(rows.column("status"), value_set=pa.array(sorted(SUCCESSES)))
+
+
+def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
+    """Return how many rows are no success."""
+    successes: int = pc.sum(is_success(rows)).as_py() or 0
+    return int(rows.num_rows) - successes
+
+
+def newest_by_path(rows: pa.Table) -> pa.RecordBatch:
+    """Return rows in path order, one a path: of several, the last one given wins."""
+    keys = path_keys(rows)
+    order = pc.sort_indices(
+        pa.table({"key": keys, "at": np.arange(rows.num_rows)}),
+        sort_keys=[("key", "ascending"), ("at", "descending")],
+    )
+    ordered = keys.take(order)
+    if isinstance(ordered, pa.ChunkedArray):
+        ordered = ordered.combine_chunks()
+    if len(ordered) > 1:
+        first = np.ones(len(ordered), dtype=bool)
+        first[1:] = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
+        order = order.filter(pa.array(first))
+    return rows.take(order).combine_chunks().to_batches()[0] if len(order) else _no_rows(rows)
+
+
+def _no_rows(rows: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=rows.schema)

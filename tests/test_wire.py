@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rastermeta_async.wire import (
+    Board,
+    Kind,
+    Orders,
+    Reply,
+    encode_job,
+    encode_reply,
+    mark_of,
+    read_job,
+    read_reply,
+)
+
+
+def stream_of(content: bytes) -> asyncio.StreamReader:
+    stream = asyncio.StreamReader()
+    stream.feed_data(content)
+    stream.feed_eof()
+    return stream
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.lists(st.binary()))))
+def test_jobs_arrive_as_they_were_sent(jobs: list[tuple[int, list[bytes]]]) -> None:
+    async def receive() -> list[tuple[int, list[bytes]]]:
+        stream = stream_of(b"".join(encode_job(*job) for job in jobs))
+        received = [await read_job(stream) for _ in jobs]
+        with pytest.raises(asyncio.IncompleteReadError):
+            await read_job(stream)
+        return received
+
+    assert asyncio.run(receive()) == jobs
+
+
+@given(st.lists(st.builds(Reply, st.sampled_from(Kind), st.integers(0, 2**32 - 1), st.binary())))
+def test_replies_arrive_as_they_were_sent(replies: list[Reply]) -> None:
+    async def receive() -> list[Reply]:
+        stream = stream_of(b"".join(encode_reply(*reply) for reply in replies))
+        received = [await read_reply(stream) for _ in replies]
+        with pytest.raises(asyncio.IncompleteReadError):
+            await read_reply(stream)
+        return received
+
+    assert asyncio.run(receive()) == replies
+
+
+@pytest.mark.parametrize("drivers", [None, (), ("GTiff", "VRT")])
+def test_orders_arrive_as_they_were_given(drivers: tuple[str, ...] | None) -> None:
+    orders = Orders(1, 2, 0.5, "module:function", drivers, 3, 4, 5, 6)
+    assert Orders.from_json(orders.as_json()) == orders
+
+
+def test_both_ends_of_a_board_see_what_is_open() -> None:
+    ours = Board.create(3)
+    theirs = Board(ours.fd, 3)
+    before = time.monotonic()
+    theirs.opened(0, b"/a.tif")
+    theirs.opened(2, b"/b.tif")
+    assert [at.mark for at in ours.openings()] == [mark_of(b"/a.tif"), mark_of(b"/b.tif")]
+    assert all(before <= at.since <= time.monotonic() for at in ours.openings())
+    theirs.closed(0)
+    assert [at.mark for at in ours.openings()] == [mark_of(b"/b.tif")]
+    ours.close()

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import poison
+import psutil
+import pytest
+from conftest import Run
+
+from rastermeta_async import child, workers
+from rastermeta_async.api import extract_to
+from rastermeta_async.child import Child
+from rastermeta_async.config import CHUNK_PATHS, Settings
+from rastermeta_async.errors import StuckError, WorkerError
+from rastermeta_async.pool import MAX_STUCK
+from rastermeta_async.record import Record, from_batch, path_bytes
+from rastermeta_async.workers import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
+
+PATIENCE = 30.0
+
+
+def settings(workers: int = 1, concurrency: int = 1, timeout: float = 30.0) -> Settings:
+    return Settings(workers=workers, concurrency=max(workers, concurrency), timeout=timeout)
+
+
+@asynccontextmanager
+async def poisoned(given: Settings) -> AsyncIterator[WorkerPool]:
+    async with WorkerPool(given, poison.MAKE) as pool:
+        yield pool
+
+
+async def rows_of(pool: WorkerPool, paths: Sequence[bytes]) -> list[Record]:
+    return [row async for batch in pool.read(paths) for row in from_batch(batch)]
+
+
+async def in_chunks(pool: WorkerPool, paths: Sequence[bytes]) -> list[Record]:
+    """Read paths as the pipeline does: as many chunks at once as the pool can take."""
+    chunks = [paths[at : at + CHUNK_PATHS] for at in range(0, len(paths), CHUNK_PATHS)]
+    slots = asyncio.Semaphore(pool.capacity)
+
+    async def read(chunk: Sequence[bytes]) -> list[Record]:
+        async with slots:
+            return await rows_of(pool, chunk)
+
+    return [row for rows in await asyncio.gather(*map(read, chunks)) for row in rows]
+
+
+def names(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d.tif" % at for at in range(start, start + count)]
+
+
+def children() -> list[psutil.Process]:
+    return list(psutil.Process().children())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def verdicts(rows: Iterable[Record]) -> dict[bytes, tuple[str, str | None]]:
+    return {path_bytes(row): (row.status, row.error_type) for row in rows}
+
+
+GOOD = ("success", None)
+
+
+def test_a_row_for_each_path(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with poisoned(settings(2)) as pool:
+            return await in_chunks(pool, names(500))
+
+    assert sorted(map(path_bytes, run(work()))) == sorted(names(500))
+
+
+def test_no_paths_no_rows(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, [])
+
+    assert run(work()) == []
+
+
+def test_the_drivers_reach_the_reader(run: Run, sample_archive: Path) -> None:
+    async def work() -> list[Record]:
+        given = Settings(workers=1, concurrency=1, drivers=("JP2OpenJPEG",))
+        async with WorkerPool(given) as pool:
+            images = [*sorted(sample_archive.rglob("*.tif"))[:1], *sample_archive.rglob("*.jp2")]
+            return await rows_of(pool, [os.fsencode(image) for image in images])
+
+    assert [row.status for row in run(work())] == ["error", "success"]
+
+
+# How many processes there are.
+
+
+def test_small_inputs_get_one_process(run: Run) -> None:
+    async def work() -> int:
+        async with poisoned(settings(4)) as pool:
+            await in_chunks(pool, names(PATHS_A_WORKER - 1))
+            return len(children())
+
+    assert run(work()) == 1
+
+
+def test_large_inputs_get_all_processes(run: Run) -> None:
+    async def work() -> int:
+        async with poisoned(settings(3)) as pool:
+            await in_chunks(pool, names(10 * PATHS_A_WORKER))
+            return len(children())
+
+    assert run(work()) == 3
+
+
+def test_capacity_follows_concurrency() -> None:
+    assert WorkerPool(settings(2, concurrency=2)).capacity == 2 * JOBS_A_OPENING
+    assert WorkerPool(settings(2, concurrency=5)).capacity == 6 * JOBS_A_OPENING
+    more_workers_than_opens = Settings(workers=8, concurrency=3)
+    assert WorkerPool(more_workers_than_opens).capacity == 3 * JOBS_A_OPENING
+
+
+def test_no_process_is_left(run: Run) -> None:
+    async def work() -> list[psutil.Process]:
+        async with poisoned(settings(2)) as pool:
+            await in_chunks(pool, names(1000))
+            before = children()
+            assert len(before) == 2
+        return [process for process in before if process.is_running()]
+
+    assert run(work()) == []
+
+
+def test_a_grown_worker_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "RESIDENT_BYTES", 1)
+    seen: set[int] = set()
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            rows = []
+            for start in range(0, 40, 10):
+                rows += await rows_of(pool, names(10, start))
+                seen.update(child.pid for child in children())
+                await asyncio.sleep(0)
+            return rows
+
+    assert [path_bytes(row) for row in run(work())] == names(40)
+    assert len(seen) > 2
+
+
+# Files that end or hang a worker.
+
+
+@pytest.mark.parametrize(
+    ("deed", "cause"),
+    [("crash", "SIGSEGV"), ("kill", "SIGKILL"), ("exit", "exit status 3 (it said nothing)")],
+)
+def test_a_file_that_ends_its_worker_gets_a_row(run: Run, deed: str, cause: str) -> None:
+    poisonous = os.fsencode(deed) + b"-1"
+    paths = [*names(20), poisonous, *names(20, start=20)]
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, paths)
+
+    rows = run(work())
+    assert Counter(map(path_bytes, rows)) == Counter(paths)
+    assert verdicts(rows) == dict.fromkeys(paths, GOOD) | {poisonous: ("fatal", "Crash")}
+    message = next(row.error_message for row in rows if path_bytes(row) == poisonous)
+    assert message is not None
+    assert cause in message
+
+
+def test_the_innocent_are_not_blamed(run: Run) -> None:
+    """Several chunks are in the worker when it dies; only one path is at fault."""
+
+    async def work() -> list[Record]:
+        async with poisoned(settings(1, concurrency=3)) as pool:
+            return await in_chunks(pool, [*names(100), b"crash-1", *names(100, start=100)])
+
+    rows = run(work())
+    assert Counter(map(path_bytes, rows)) == Counter([*names(200), b"crash-1"])
+    assert [path_bytes(row) for row in rows if not row.ok] == [b"crash-1"]
+
+
+@pytest.mark.parametrize("deed", ["hang", "freeze"])
+def test_a_file_that_hangs_gets_its_row_in_time(run: Run, deed: str) -> None:
+    poisonous = os.fsencode(deed) + b"-1"
+    paths = [*names(5), poisonous, *names(5, start=5)]
+
+    async def work() -> tuple[list[Record], float]:
+        async with poisoned(settings(timeout=1.0)) as pool:
+            await rows_of(pool, names(1))
+            start = time.monotonic()
+            rows = await rows_of(pool, paths)
+            return rows, time.monotonic() - start
+
+    rows, seconds = run(work())
+    expected = dict.fromkeys(paths, GOOD) | {poisonous: ("fatal", "Timeout")}
+    assert verdicts(rows) == expected
+    assert len(rows) == len(paths)
+    assert 1.0 <= seconds < PATIENCE
+
+
+def test_the_others_go_on_while_a_file_hangs(run: Run) -> None:
+    async def work() -> int:
+        async with poisoned(settings(timeout=PATIENCE)) as pool:
+            hanging = asyncio.create_task(rows_of(pool, [b"hang-1"]))
+            rows = [await rows_of(pool, names(30, start=30 * at)) for at in range(10)]
+            hanging.cancel()
+            return sum(map(len, rows))
+
+    assert run(work()) == 300
+
+
+def test_a_memory_hog_costs_its_row(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, [b"1.tif", b"eat-1", b"2.tif"])
+
+    assert verdicts(run(work())) == {
+        b"1.tif": GOOD, b"eat-1": ("fatal", "MemoryError"), b"2.tif": GOOD
+    }  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_a_thousand_files_of_which_twenty_are_poisonous() -> None:
+    """Ten crash the worker, five hang, five eat memory: 980 real rows, 20 that say why."""
+    deeds = [b"crash"] * 10 + [b"hang"] * 3 + [b"freeze"] * 2 + [b"eat"] * 5
+    paths = names(1000)
+    for number, deed in enumerate(deeds):
+        paths[49 * number + 7] = b"%s-%d" % (deed, number)
+
+    async def work() -> list[Record]:
+        async with poisoned(settings(2, timeout=2.0)) as pool:
+            return await in_chunks(pool, paths)
+
+    rows = asyncio.run(work())
+    assert Counter(map(path_bytes, rows)) == Counter(paths)
+    reasons = {b"crash": "Crash", b"hang": "Timeout", b"freeze": "Timeout", b"eat": "MemoryError"}
+    assert verdicts(rows) == {
+        path: ("fatal", reasons[path.split(b"-")[0]]) if b"-" in path else GOOD for path in paths
+    }
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_worker_that_survives_sigkill_is_left_behind(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process in uninterruptible sleep: it neither ends nor dies."""
+    monkeypatch.setattr(child, "END_SECONDS", 0.1)
+    victims: list[psutil.Process] = []
+
+    async def work() -> list[Record]:
+        async with poisoned(settings(timeout=0.5)) as pool:
+            await rows_of(pool, names(1))
+            victims.extend(children())
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(subprocess.Popen, "kill", lambda process: None)
+                return await rows_of(pool, [b"freeze-1", *names(3)])
+
+    try:
+        rows = run(work())
+    finally:
+        for victim in victims:
+            victim.kill()
+            victim.wait(PATIENCE)
+        gc.collect()  # of what was left behind, while its warning is expected
+    assert verdicts(rows) == dict.fromkeys(names(3), GOOD) | {b"freeze-1": ("fatal", "Timeout")}
+
+
+def test_too_many_left_behind_end_the_run(run: Run) -> None:
+    class Undead(Child):
+        ended = False
+
+    async def work() -> None:
+        async with poisoned(settings()) as pool:
+            await rows_of(pool, names(1))
+            pool._left_behind = [Undead.__new__(Undead)] * (MAX_STUCK + 1)
+            await rows_of(pool, [b"crash-1"])
+
+    with pytest.raises(StuckError, match="65 worker processes hang"):
+        run(work())
+
+
+def test_workers_that_cannot_start_end_the_run(run: Run) -> None:
+    async def work() -> None:
+        async with WorkerPool(settings(), "no_such_module:make") as pool:
+            await rows_of(pool, names(1))
+
+    with pytest.raises(WorkerError, match="No module named 'no_such_module'"):
+        run(work())
+
+
+# Stopping and signals.
+
+
+def test_stop_ends_after_the_files_that_are_open(run: Run) -> None:
+    async def work() -> int:
+        async with poisoned(settings()) as pool:
+            reading = asyncio.create_task(in_chunks(pool, names(5000)))
+            await until(lambda: pool._asked > 100)
+            pool.stop()
+            return len(await reading)
+
+    assert run(work()) < 5000
+
+
+def test_the_terminals_signals_do_not_reach_workers(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            rows = await rows_of(pool, names(1))
+            (child,) = children()
+            assert os.getsid(child.pid) != os.getsid(0)
+            child.send_signal(signal.SIGINT)
+            return rows + await rows_of(pool, names(1, start=1))
+
+    assert [path_bytes(row) for row in run(work())] == names(2)
+
+
+PARENT = """
+import asyncio, sys
+from rastermeta_async.config import Settings
+from rastermeta_async.workers import WorkerPool
+
+async def main():
+    async with WorkerPool(Settings(workers=1, concurrency=1), "poison:make") as pool:
+        async for batch in pool.read([b"1.tif"]):
+            print("ready", flush=True)
+        async for batch in pool.read([sys.argv[1].encode()]):
+            pass
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("deed", ["hang-1", "freeze-1"])
+def test_workers_die_with_their_parent(deed: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, deed], stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        (worker,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    worker.wait(PATIENCE)
+
+
+# What it all is for.
+
+
+def test_catalogs_are_the_same_whatever_the_pool(tmp_path: Path, sample_archive: Path) -> None:
+    paths = sorted(str(path) for path in sample_archive.rglob("*") if path.is_file())
+    contents = set()
+    for count in (0, 1, 2):
+        output = tmp_path / f"{count}.parquet"
+        given = Settings(workers=count, concurrency=2, batch_size=7)
+        outcome = asyncio.run(extract_to(str(output), paths, given))
+        assert outcome.rows == len(paths)
+        contents.add(output.read_bytes())
+    assert len(contents) == 1
+
+
+IMPORTED = """
+import sys
+{work}
+print(*[name for name in {unwanted} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "unwanted"),
+    [
+        ("import rastermeta_async.workers, rastermeta_async.run, rastermeta_async.cli",
+         ["rasterio"]),
+        ("import rastermeta_async.worker, rastermeta_async.reader",
+         ["typer", "rich", "uvloop", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
+    ],
+    ids=["run", "worker"],
+)  # fmt: skip
+def test_no_process_imports_what_it_does_not_need(work: str, unwanted: list[str]) -> None:
+    code = IMPORTED.format(work=work, unwanted=unwanted)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout.split(), result.stderr) == ([], "")
