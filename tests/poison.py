@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from factory import record
@@ -30,6 +31,7 @@ DEEDS: dict[bytes, Callable[[], object]] = {
     b"exit": lambda: os._exit(3),
     b"kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     b"eat": _eat,
+    b"nap": lambda: time.sleep(0.01),
     b"hang": lambda: threading.Event().wait(),
     b"freeze": lambda: ctypes.PyDLL(None).pause(),  # with Python's lock held
 }

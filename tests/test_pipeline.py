@@ -16,6 +16,7 @@ from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Setti
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
 from rastermeta_async.pipeline import run as run_pipeline
+from rastermeta_async.pool import Pool
 from rastermeta_async.record import Record, to_batch
 from rastermeta_async.rows import row_bytes
 
@@ -127,7 +128,7 @@ def single(paths: Sequence[bytes]) -> list[list[bytes]]:
 
 async def go(
     source: FakeSource,
-    pool: FakePool,
+    pool: Pool,
     storage: Storage,
     settings: Settings | None = None,
     *,
