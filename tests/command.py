@@ -289,7 +289,7 @@ def calls_of(trace: Path) -> Iterator[str]:
 def traced(trace: Path, arguments: Arguments) -> subprocess.CompletedProcess[bytes]:
     """Run the command, all in one thread, and write its `CHANGES` to a file."""
     return run(
-        arguments,
+        [*arguments, "--workers", "0"],
         command=[*_strace(trace, f"trace={','.join(CHANGES)}"), sys.executable, "-c", ONE_THREAD],
     )
 
@@ -300,7 +300,8 @@ def killed_at(call: str, number: int, arguments: Arguments) -> bool:
     Tell whether it was: False when there is no such call.
     """
     strace = _strace(Path(os.devnull), f"trace={call}", f"inject={call}:signal=KILL:when={number}")
-    return run(arguments, command=[*strace, sys.executable, "-c", ONE_THREAD]).returncode < 0
+    alone = [*strace, sys.executable, "-c", ONE_THREAD]
+    return run([*arguments, "--workers", "0"], command=alone).returncode < 0
 
 
 def with_fault(

@@ -102,13 +102,19 @@ def refuse_files(number: int) -> Callable[[int], None]:
     return call
 
 
+SPACE = "free space or mend the disk"
+RIGHTS = "get the right to write there, or give another -o"
+FOLDER = "make that folder, or give another -o"
+
+
 @pytest.mark.parametrize(
-    ("call", "replacement", "reason"),
+    ("call", "replacement", "reason", "advice"),
     [
-        ("write", refuse(errno.ENOSPC), "No space left on device"),
-        ("fsync", refuse_files(errno.EIO), "Input/output error"),
-        ("replace", refuse(errno.EROFS), "Read-only file system"),
-        ("mkdir", refuse(errno.EACCES), "Permission denied"),
+        ("write", refuse(errno.ENOSPC), "No space left on device", SPACE),
+        ("fsync", refuse_files(errno.EIO), "Input/output error", SPACE),
+        ("replace", refuse(errno.EROFS), "Read-only file system", RIGHTS),
+        ("mkdir", refuse(errno.EACCES), "Permission denied", RIGHTS),
+        ("mkdir", refuse(errno.ENOENT), "No such file or directory", FOLDER),
     ],
 )
 def test_a_refused_write_leaves_no_part(
@@ -117,6 +123,7 @@ def test_a_refused_write_leaves_no_part(
     call: str,
     replacement: Callable[..., Any],
     reason: str,
+    advice: str,
 ) -> None:
     sink = PartSink(str(folder))
     with monkeypatch.context() as patch, pytest.raises(WriteError) as caught:
@@ -124,7 +131,7 @@ def test_a_refused_write_leaves_no_part(
         sink.commit(table([record()]))
     assert str(caught.value) == (
         f"{folder / 'part-00000001.parquet'}: writing a part failed: {reason}. What was committed "
-        "before is safe: free space or mend the disk, then run the same command again to go on."
+        f"before is safe: {advice}, then run the same command again to go on."
     )
     names = os.listdir(folder) if folder.exists() else []
     assert "part-00000001.parquet" not in names
