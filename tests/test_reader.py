@@ -92,6 +92,14 @@ def oracle(path: str) -> dict[str, Any]:
     return columns
 
 
+def compression_of(dataset: Any) -> str | None:
+    try:
+        return word(dataset.compression)
+    except ValueError:  # rasterio before 1.4.4 has no name for some
+        value: str = dataset.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"]
+        return value.lower()
+
+
 def columns_of(dataset: Any) -> dict[str, Any]:
     crs = dataset.crs.to_string() if dataset.crs else None
     authority = dataset.crs.to_authority(confidence_threshold=100) if dataset.crs else None
@@ -112,7 +120,7 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "width": dataset.width,
         "height": dataset.height,
         "bands": bands_of(dataset),
-        "compression": word(dataset.compression),
+        "compression": compression_of(dataset),
         "interleave": word(dataset.interleaving),
         "photometric": word(dataset.photometric),
         "tiled": dataset.profile["tiled"] if dataset.count else None,
