@@ -123,7 +123,7 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "compression": compression_of(dataset),
         "interleave": word(dataset.interleaving),
         "photometric": word(dataset.photometric),
-        "tiled": dataset.profile["tiled"] if dataset.count else None,
+        "tiled": dataset.is_tiled if dataset.count else None,
         "area_or_point": dataset.tags().get("AREA_OR_POINT"),
         "gcp_count": len(dataset.get_gcps()[0]),
         "has_rpcs": dataset.rpcs is not None,
