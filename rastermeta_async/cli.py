@@ -106,7 +106,7 @@ def extract(
     queue_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Paths that may wait.  [default: 128 times concurrency]"
+            min=1, metavar="N", help="Paths that may wait.  [default: 256 times concurrency]"
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")] = 60.0,

@@ -63,10 +63,28 @@ class Grouper:
         self._max_bytes = max_bytes
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
-        self._bytes = 0
+        self._bytes: int | None = 0
+        self._most_bytes = 0
 
     def push(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         """Add rows; yield each group that they complete."""
+        most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a truth value counts a byte
+        if (
+            self._rows + batch.num_rows < self._max_rows
+            and self._most_bytes + most_bytes < self._max_bytes
+        ):
+            # No group can end in these rows: to measure each of many small batches would cost
+            # more than all the rest.
+            self._keep(batch)
+            self._rows += batch.num_rows
+            self._bytes = None
+            self._most_bytes += most_bytes
+        else:
+            yield from self._cut(batch)
+
+    def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        if self._bytes is None:
+            self._bytes = sum(int(row_bytes(kept).sum()) for kept in self._compacted())
         ends = np.concatenate([[0], np.cumsum(row_bytes(batch))])
         start = 0
         while start < batch.num_rows:
@@ -81,6 +99,7 @@ class Grouper:
             self._keep(batch.slice(start, take))
             self._rows += take
             self._bytes += int(ends[start + take] - ends[start])
+            self._most_bytes = self._bytes
             start += take
             if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
                 yield self.flush()
@@ -88,8 +107,12 @@ class Grouper:
     def _keep(self, rows: pa.RecordBatch) -> None:
         self._pending.append(rows)
         if len(self._pending) == _LOOSE_BATCHES:  # small batches take several times their content
-            table = pa.Table.from_batches(self._pending, schema=SCHEMA)
-            self._pending = table.combine_chunks().to_batches()
+            self._compacted()
+
+    def _compacted(self) -> list[pa.RecordBatch]:
+        table = pa.Table.from_batches(self._pending, schema=SCHEMA)
+        self._pending = table.combine_chunks().to_batches()
+        return self._pending
 
     @property
     def rows(self) -> int:
@@ -99,7 +122,7 @@ class Grouper:
     def flush(self) -> pa.Table:
         """Return what is left, possibly no rows, and begin anew."""
         table = pa.Table.from_batches(self._pending, schema=SCHEMA)
-        self._pending, self._rows, self._bytes = [], 0, 0
+        self._pending, self._rows, self._bytes, self._most_bytes = [], 0, 0, 0
         return table
 
 

@@ -227,7 +227,7 @@ def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
     pool = FakePool(capacity=1)
     long = [b"%d" % at + b"x" * (CHUNK_BYTES // 3) for at in range(8)]
     run(go(FakeSource([names(100), long]), pool, Storage()))
-    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS] * 3 + [4] + [3, 3, 2]
+    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS, 100 - CHUNK_PATHS, 3, 3, 2]
 
 
 def test_a_short_block_is_spread_over_all_readers(run: Run) -> None:
