@@ -71,6 +71,7 @@ class WorkerPool:
         self._workers: list[Child] = []
         self._choosing = asyncio.Lock()
         self._alone = asyncio.Lock()
+        self._starting: set[asyncio.Task[Child]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._left_behind: list[Child] = []
         self._failed_starts = 0
@@ -91,6 +92,7 @@ class WorkerPool:
     ) -> None:
         """End all workers, but wait for none that cannot be ended."""
         self._watching.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
         for worker in list(self._workers):
             self._dismiss(worker)
         await asyncio.gather(*self._ending)
@@ -179,6 +181,12 @@ class WorkerPool:
                 "answer. What was committed is safe; mend it, then run the same command again to "
                 "go on."
             )
+        starting = asyncio.create_task(self._open(alone))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        return await asyncio.shield(starting)  # cancelled half-way, it would be nobody's
+
+    async def _open(self, alone: bool) -> Child:
         worker = await Child.start(self._orders)
         worker.alone = alone
         self._workers.append(worker)
