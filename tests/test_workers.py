@@ -27,6 +27,8 @@ from rastermeta_async.record import Record, from_batch, path_bytes
 from rastermeta_async.workers import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
 
 PATIENCE = 30.0
+ALLOWANCE = 512 * 1024 * 1024
+"""Bytes that a greedy file may eat: so few that it does so within its timeout."""
 
 
 def settings(workers: int = 1, concurrency: int = 1, timeout: float = 30.0) -> Settings:
@@ -223,7 +225,9 @@ def test_the_others_go_on_while_a_file_hangs(run: Run) -> None:
     assert run(work()) == 300
 
 
-def test_a_memory_hog_costs_its_row(run: Run) -> None:
+def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "worker_allowance", lambda *_: ALLOWANCE)
+
     async def work() -> list[Record]:
         async with poisoned(settings()) as pool:
             return await rows_of(pool, [b"1.tif", b"eat-1", b"2.tif"])
@@ -234,8 +238,9 @@ def test_a_memory_hog_costs_its_row(run: Run) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_thousand_files_of_which_twenty_are_poisonous() -> None:
+def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten crash the worker, five hang, five eat memory: 980 real rows, 20 that say why."""
+    monkeypatch.setattr(workers, "worker_allowance", lambda *_: ALLOWANCE)
     deeds = [b"crash"] * 10 + [b"hang"] * 3 + [b"freeze"] * 2 + [b"eat"] * 5
     paths = names(1000)
     for number, deed in enumerate(deeds):
