@@ -7,18 +7,24 @@ import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
 from rastermeta_async.channel import Sender, channel
-from rastermeta_async.config import Settings
+from rastermeta_async.config import READERS, Settings
+from rastermeta_async.folders import Folders
 from rastermeta_async.output import Output
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
-from rastermeta_async.pool import Pool, ThreadPool
+from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
+
+if TYPE_CHECKING:
+    from rastermeta_async.reader import RasterioReader
+    from rastermeta_async.tiff_reader import Comparison, TiffReader
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
 
@@ -41,7 +47,9 @@ class Outcome:
     """Whether the source was read to its end and the catalog stands under its name."""
 
 
-def read_record(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Record:
+def read_record(
+    path: AnyPath, *, drivers: tuple[str, ...] | None = None, reader: str = "auto"
+) -> Record:
     """Return the record of one local file, as `extract` would; blocks meanwhile.
 
     Args:
@@ -49,12 +57,26 @@ def read_record(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Rec
             `error_type` and `error_message`.
         drivers: GDAL drivers that may open it; None: raster formats that are files in their
             own right; empty: every driver there is.
-    """
-    from rastermeta_async.reader import RasterioReader
+        reader: see `Settings.reader`.
 
-    reader = RasterioReader(drivers)
+    Raises:
+        SettingsError: there is no such reader.
+    """
+    settings = Settings(drivers=drivers, reader=reader)
+    # Not `Reader.enter`: the caller's thread is to be as it was.
+    chosen = cast("TiffReader | RasterioReader", load_reader(READERS[reader], settings.drivers))
+    with chosen.environment():
+        return chosen.read(os.fsencode(path))
+
+
+def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
+    """Return both readers' records of one local file; arguments as for `read_record`."""
+    from rastermeta_async.reader import RasterioReader
+    from rastermeta_async.tiff_reader import TiffReader
+
+    reader = TiffReader(RasterioReader(drivers), Folders())
     with reader.environment():
-        return reader.read(os.fsencode(path))
+        return reader.compare(os.fsencode(path))
 
 
 async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenerator[Record, None]:
@@ -185,9 +207,7 @@ def _pool(settings: Settings) -> Pool:
         from rastermeta_async.workers import WorkerPool
 
         return WorkerPool(settings)
-    from rastermeta_async.reader import make_reader
-
-    return ThreadPool(make_reader(settings.drivers), settings)
+    return ThreadPool(load_reader(READERS[settings.reader], settings.drivers), settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:

@@ -29,6 +29,7 @@ app = typer.Typer(
 class ReaderName(StrEnum):
     """Readers to choose from."""
 
+    AUTO = "auto"
     RASTERIO = "rasterio"
 
 
@@ -110,9 +111,10 @@ def extract(
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")] = 60.0,
-    reader: Annotated[  # noqa: ARG001  # there is one so far
-        ReaderName, typer.Option(help="What reads the headers.")
-    ] = ReaderName.RASTERIO,
+    reader: Annotated[
+        ReaderName,
+        typer.Option(help="auto: plain GeoTIFFs without GDAL, all else with rasterio."),
+    ] = ReaderName.AUTO,
     drivers: Annotated[
         str,
         typer.Option(
@@ -161,6 +163,7 @@ def extract(
             workers=workers,
             queue_size=queue_size,
             timeout=timeout,
+            reader=reader.value,
             drivers=_drivers(drivers),
             retry_failed=retry_failed,
         )
@@ -181,11 +184,18 @@ def show(
     drivers: Annotated[
         str, typer.Option(metavar="LIST|all", help="GDAL drivers that may open it.")
     ] = "",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show what each reader says, and what differs.")
+    ] = False,
 ) -> None:
     """Show one file's record."""
-    from rastermeta_async.api import read_record
-    from rastermeta_async.show import as_text, to_json
+    from rastermeta_async.api import compare_readers, read_record
+    from rastermeta_async.show import as_text, comparison_as_text, comparison_to_json, to_json
 
+    if compare:
+        both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
+        _say(comparison_to_json(both) if as_json else comparison_as_text(both))
+        raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
     record = read_record(os.fsencode(file), drivers=_drivers(drivers))
     _say(to_json(record) if as_json else as_text(record))
     raise typer.Exit(OK if record.ok else SOME_FAILED)

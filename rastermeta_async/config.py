@@ -17,6 +17,13 @@ BATCH_BYTES = 8 * 1024 * 1024
 """A batch closes at this size even when it has fewer rows than asked for."""
 
 
+READERS = {
+    "auto": "rastermeta_async.tiff_reader:make_reader",
+    "rasterio": "rastermeta_async.reader:make_reader",
+}
+"""What may read headers: ``module:function`` that makes a reader from `Settings.drivers`."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a run works. Counts are at least 1.
@@ -35,6 +42,9 @@ class Settings:
     """Paths that wait between the source and the pool; None: four times what is in flight."""
     timeout: float = 60.0
     """Seconds that one file may take."""
+    reader: str = "auto"
+    """auto: plain GeoTIFF headers are decoded without GDAL, with the same result; rasterio: it
+    reads every file."""
     drivers: tuple[str, ...] | None = None
     """GDAL drivers that may open a file; None: the safe list; empty: every driver there is."""
     retry_failed: bool = False
@@ -44,6 +54,8 @@ class Settings:
         for name in ("batch_size", "concurrency"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.reader not in READERS:
+            raise SettingsError(f"reader must be one of {', '.join(READERS)}, not {self.reader}")
         if self.workers < 0:
             raise SettingsError(f"workers must be at least 0, not {self.workers}")
         if self.queue_size is not None and self.queue_size < 1:

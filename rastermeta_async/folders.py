@@ -9,11 +9,15 @@ is anything to find at all.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-MAX_FOLDERS = 1024
-MAX_NAMES = 10_000
+MAX_FOLDERS = 128
+MAX_STEMS = 4096
+"""Rasters with sidecars of their own that are remembered of one folder."""
+
+MAX_NAMES = 1_000_000
 """Names looked at in one folder; what comes after them is not known."""
 
 GDAL_MAX_NAMES = 1000
@@ -23,6 +27,25 @@ STANDALONE_SUFFIXES = frozenset(
     b".tif .tiff .gtiff .btf .tf8 .jp2 .j2k .nc .nc4 .h5 .hdf5 .he5 .grb .grb2 .grib .grib2".split()
 )
 """Names that are never part of another raster."""
+
+_OWN_SUFFIXES = frozenset(b".aux .ovr .msk .tab .tfw .tifw .tiffw .tfwx .wld .xml".split())
+"""Sidecars of a TIFF that bear its name: GDAL's raster drivers page "GTiff", "Georeferencing"
+and "Overviews"; ``.xml`` also covers ``.aux.xml`` (PAM) and ``.tif.xml``."""
+
+_PRODUCT_PREFIXES = (
+    b"dim_", b"rpc_", b"rpc-", b"hdr-", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
+)  # fmt: skip
+"""How metadata of whole products is named (GDAL's metadata readers, ``gcore/mdreader``)."""
+
+_UNRELATED_SUFFIXES = frozenset(
+    b".json .geojson .csv .md .html .htm .pdf .png .jpg .jpeg .gif .svg .log .md5 .sha1 .sha256"
+    b" .zip .gz .bz2 .xz .zst .7z .tar .tgz .py .sh .ipynb .parquet .gpkg .kml .kmz .shp .shx"
+    b" .dbf .cpg .prj .sbn .sbx .qix .qml .sld .lyr .vrt .rst .pgm .ppm .pbm .pnm".split()
+) | {b""}
+"""Files that tell GDAL nothing about a TIFF next to them."""
+
+_ABOUT_FOLDER = (b"readme", b"license", b"copying", b"notice", b"changelog")
+"""Texts for people."""
 
 
 class Listing(Enum):
@@ -35,29 +58,74 @@ class Listing(Enum):
     """Only in some spellings; what GDAL does by itself in a large folder."""
 
 
+@dataclass(frozen=True)
+class _Folder:
+    listing: Listing
+    stems: frozenset[bytes] | None
+    """Names, up to the first dot and in lower case, of TIFFs that may have sidecars; None: all."""
+
+
+_UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None)
+
+
 class Folders:
     """Answers about folders, remembered for one run: a listing is not asked for twice."""
 
     def __init__(self) -> None:
-        self._listing_in = lru_cache(MAX_FOLDERS)(_listing_in)
+        self._folder = lru_cache(MAX_FOLDERS)(_look_into)
 
     def listing_on_open(self, path: bytes) -> Listing:
         """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
-        return self._listing_in(os.path.dirname(path) or b".")
+        return self._folder(os.path.dirname(path) or b".").listing
+
+    def may_add_to(self, path: bytes) -> bool:
+        """Tell whether other files may say something about a TIFF, as far as GDAL is concerned."""
+        folder, name = os.path.split(path)
+        stems = self._folder(folder or b".").stems
+        return stems is None or (bool(stems) and _stem(name) in stems)
 
 
-def _listing_in(folder: bytes) -> Listing:
+def _stem(name: bytes) -> bytes:
+    return name.partition(b".")[0].lower()
+
+
+def _look_into(folder: bytes) -> _Folder:
     names = 0
     sidecars = False
+    stems: set[bytes] | None = set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 names += 1
+                if names > MAX_NAMES:
+                    return _UNKNOWN
                 suffix = os.path.splitext(entry.name)[1].lower()
-                sidecars = sidecars or not (suffix in STANDALONE_SUFFIXES or entry.is_dir())
-                # "." and ".." may count; where it is close GDAL is left to count for itself.
-                if names > MAX_NAMES or (sidecars and names > GDAL_MAX_NAMES + 2):
-                    return Listing.TRY_EACH_NAME
+                if suffix in STANDALONE_SUFFIXES or entry.is_dir():
+                    continue
+                sidecars = True
+                if stems is not None and not _is_unrelated(entry.name, suffix):
+                    stems |= _stems_of(entry.name)
+                    if suffix not in _OWN_SUFFIXES or b"" in stems or len(stems) > MAX_STEMS:
+                        stems = None
     except OSError:  # may be searched but not listed
-        return Listing.TRY_EACH_NAME
-    return Listing.LIST if sidecars else Listing.NOTHING_THERE
+        return _UNKNOWN
+    # "." and ".." may count; where it is close GDAL is left to count for itself.
+    listed = names <= GDAL_MAX_NAMES + 2
+    listing = (
+        Listing.NOTHING_THERE if not sidecars else Listing.LIST if listed else Listing.TRY_EACH_NAME
+    )
+    return _Folder(listing, None if stems is None else frozenset(stems))
+
+
+def _is_unrelated(name: bytes, suffix: bytes) -> bool:
+    return suffix in _UNRELATED_SUFFIXES or (
+        suffix == b".txt" and name.lower().startswith(_ABOUT_FOLDER)
+    )
+
+
+def _stems_of(name: bytes) -> set[bytes]:
+    """Return the stems of the TIFFs that a sidecar may belong to; an empty one means all."""
+    stem = _stem(name)
+    if stem.startswith(_PRODUCT_PREFIXES):
+        return {b""}
+    return {stem, *(stem.removesuffix(ending) for ending in (b"_metadata", b"_rpc"))}

@@ -7,6 +7,7 @@ its row all the same: the thread is left behind, and another one takes the rest 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,13 @@ class Reader(Protocol):
     def read(self, path: bytes) -> Record:
         """Return the record of a path; whatever is wrong with the file is in the record."""
         ...
+
+
+def load_reader(where: str, drivers: Sequence[str] | None) -> Reader:
+    """Return the reader that the function at `where`, ``module:function``, makes."""
+    module, _, function = where.partition(":")
+    reader: Reader = getattr(importlib.import_module(module), function)(drivers)
+    return reader
 
 
 class Pool(Protocol):

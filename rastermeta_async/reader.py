@@ -124,7 +124,9 @@ class RasterioReader:
         if not stat.S_ISREG(status.st_mode):
             what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
             return failure(path, "error", "NotAFile", f"this is {what}, not a file")
-        return self._open(path)._replace(file_size=status.st_size, mtime=_time_of(status))
+        return self._open(path)._replace(
+            file_size=status.st_size, mtime=record_time(status), reader="rasterio"
+        )
 
     def _open(self, path: bytes) -> Record:
         try:
@@ -142,7 +144,7 @@ class RasterioReader:
 
 
 def make_reader(drivers: Sequence[str] | None) -> RasterioReader:
-    """Return the reader that runs use; a process needs one, whatever its threads."""
+    """Return a reader for a run; a process needs one, whatever its threads."""
     return RasterioReader(drivers, Folders())
 
 
@@ -188,7 +190,8 @@ def _access_problem(path: bytes) -> Record | None:
     return None
 
 
-def _time_of(status: os.stat_result) -> dt.datetime | None:
+def record_time(status: os.stat_result) -> dt.datetime | None:
+    """Return the time of a file's last change; None where it is none that can be stored."""
     try:
         return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
     except OverflowError:

@@ -146,6 +146,9 @@ class Record(NamedTuple):
         str | None, Column(_TEXT, "authority:code of the CRS, e.g. EPSG:32633")
     ] = None
     crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
+    reader: Annotated[
+        str | None, Column(_TEXT, "what read the header: tiff_header or rasterio; null: nothing")
+    ] = None
 
     @property
     def ok(self) -> bool:

@@ -9,9 +9,13 @@ from typing import Any
 
 from rastermeta_async.jsonform import row_objects
 from rastermeta_async.record import Band, Record, describe_columns, to_batch
+from rastermeta_async.tiff_reader import Comparison
 
 _GROUPS = {
-    "File": ("filepath", "status", "error_type", "error_message", "driver", "file_size", "mtime"),
+    "File": (
+        "filepath", "status", "error_type", "error_message", "driver", "file_size", "mtime",
+        "reader",
+    ),
     "Placement": (
         "crs", "proj_code", "transform", "res", "bounds", "area_or_point", "gcp_count", "has_rpcs",
     ),
@@ -32,6 +36,30 @@ def to_json(record: Record) -> str:
 def as_text(record: Record) -> str:
     """Return the record as aligned text; what is null is left out."""
     return "\n".join(_lines(record))
+
+
+def comparison_as_text(both: Comparison) -> str:
+    """Return both readers' records as text, and the columns in which they differ."""
+    lines = ["rasterio", *_lines(both.rasterio), "", "tiff_header"]
+    if both.decoded is None:
+        return "\n".join([*lines, f"  does not decode it: {both.reason}"])
+    lines += [*_lines(both.decoded), "", "Differences"]
+    for name in both.differences:
+        lines.append(f"  {name}")
+        for reader, record in (("rasterio", both.rasterio), ("tiff_header", both.decoded)):
+            lines.append(f"    {reader:<{_INDENT - 4}}{getattr(record, name)!r}")
+    return "\n".join(lines if both.differences else [*lines, "  none"])
+
+
+def comparison_to_json(both: Comparison) -> str:
+    """Return both readers' records as a JSON object, indented."""
+    records = (both.rasterio,) if both.decoded is None else (both.rasterio, both.decoded)
+    rows = [*row_objects(to_batch(records)), None]
+    answer = {
+        "rasterio": rows[0], "tiff_header": rows[1], "reason": both.reason,
+        "differences": both.differences,
+    }  # fmt: skip
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2)
 
 
 def _lines(record: Record) -> Iterator[str]:

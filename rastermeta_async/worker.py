@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import importlib
 import itertools
 import os
 import signal
@@ -23,7 +22,7 @@ spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.config import Settings  # noqa: E402
 from rastermeta_async.durable import write_all  # noqa: E402
-from rastermeta_async.pool import Reader, ThreadPool  # noqa: E402
+from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
 from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
 from rastermeta_async.wire import STOP, Board, Kind, Orders, encode_reply, read_job  # noqa: E402
@@ -41,8 +40,7 @@ def main() -> None:
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-    module, _, function = orders.reader.partition(":")
-    reader: Reader = getattr(importlib.import_module(module), function)(orders.drivers)
+    reader = load_reader(orders.reader, orders.drivers)
     with contextlib.suppress(BrokenPipeError):  # the run has ended
         asyncio.run(_serve(reader, orders, requests, answers))
     os._exit(0)  # threads that hang cannot be joined

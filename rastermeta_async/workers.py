@@ -19,7 +19,7 @@ from typing import Self
 import pyarrow as pa
 
 from rastermeta_async.child import Child, ChildLost
-from rastermeta_async.config import Settings
+from rastermeta_async.config import READERS, Settings
 from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.machine import usable_memory, worker_allowance
 from rastermeta_async.pool import MAX_STUCK, ThreadPool, timeout_row
@@ -49,10 +49,10 @@ class WorkerPool:
 
     Args:
         settings: `workers` processes at most, at least 1; `concurrency` opens over all.
-        reader: ``module:function`` that makes each process's reader from `Settings.drivers`.
+        reader: ``module:function`` that makes each process's reader; None: that of the settings.
     """
 
-    def __init__(self, settings: Settings, reader: str = "rastermeta_async.reader:make_reader"):
+    def __init__(self, settings: Settings, reader: str | None = None) -> None:
         self._most = min(settings.workers, settings.concurrency)
         opens = -(-settings.concurrency // self._most)
         self.capacity = self._most * opens * JOBS_A_OPENING
@@ -61,7 +61,7 @@ class WorkerPool:
             parent=os.getpid(),
             concurrency=opens,
             timeout=settings.timeout,
-            reader=reader,
+            reader=reader or READERS[settings.reader],
             drivers=settings.drivers,
             board=-1,
             slots=ThreadPool.threads(opens),

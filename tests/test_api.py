@@ -22,8 +22,8 @@ from rastermeta_async.errors import OutputLockedError, SourceError
 from rastermeta_async.jsonform import from_lines
 from rastermeta_async.output import log_path, parts_folder
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import Record, path_bytes
+from rastermeta_async.tiff_reader import TiffReader
 
 PATIENCE = 2
 
@@ -31,14 +31,14 @@ PATIENCE = 2
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The paths that were read, in order."""
-    read = RasterioReader.read
+    read = TiffReader.read
     paths: list[bytes] = []
 
-    def counted(self: RasterioReader, path: bytes) -> Record:
+    def counted(self: TiffReader, path: bytes) -> Record:
         paths.append(path)
         return read(self, path)
 
-    monkeypatch.setattr(RasterioReader, "read", counted)
+    monkeypatch.setattr(TiffReader, "read", counted)
     return paths
 
 

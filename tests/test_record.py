@@ -55,6 +55,7 @@ LATER = [
     "mtime",
     "proj_code",
     "crs_wkt",
+    "reader",
 ]
 
 
