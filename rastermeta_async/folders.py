@@ -80,8 +80,8 @@ class Folders:
 
     def may_add_to(self, path: bytes) -> bool:
         """Tell whether other files may say something about a TIFF, as far as GDAL is concerned."""
-        folder, name = os.path.split(path)
-        stems = self._folder(folder or b".").stems
+        folder, slash, name = path.rpartition(b"/")
+        stems = self._folder((folder or slash) or b".").stems
         return stems is None or (bool(stems) and _stem(name) in stems)
 
 

@@ -19,10 +19,9 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 HEAD_BYTES = 16 * 1024
 """How much of a file is to be read at first; most headers lie therein."""
@@ -33,8 +32,11 @@ READ_BYTES = 8 * 1024
 MAX_READS = 32
 MAX_IFDS = 64
 MAX_ENTRIES = 100
-MAX_ARRAY_BYTES = 64 * 1024
-"""Largest value, but for the metadata, that is looked at."""
+MAX_ARRAY_BYTES = 8 * 1024
+"""Largest value, but for points and metadata, that is looked at."""
+MAX_POINTS = 1024
+MAX_REMEMBERED = 1024
+"""IFDs of which is remembered how they are built."""
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_BANDS = 4096
 MAX_OVERVIEWS = 29
@@ -115,7 +117,9 @@ _REDUCED, _MASK = 1, 4
 
 _CHOPPED_STRIP_BYTES = 8192
 _SPLIT_ROWS = 2000
-_MOST_BLOCKS = 2**31 - 1
+
+
+Tags = dict[str, str]
 
 
 class NotPlain(Exception):  # noqa: N818  # a finding, not an error
@@ -125,9 +129,9 @@ class NotPlain(Exception):  # noqa: N818  # a finding, not an error
 class Metadata(NamedTuple):
     """What a ``GDAL_METADATA`` tag holds."""
 
-    dataset: dict[str, str]
+    dataset: Tags
     """Tags of the dataset, default domain."""
-    bands: dict[int, dict[str, str]]
+    bands: dict[int, Tags]
     """Tags of the bands (1-based) that have any, default domain."""
     descriptions: dict[int, str]
     scales: dict[int, float]
@@ -152,7 +156,7 @@ class Header(NamedTuple):
     """Decimation factors, in the file's order."""
     transform: tuple[float, ...] | None
     """Geotransform, GDAL's order, not rotated, as if pixels were areas; None: there is none."""
-    tags: dict[str, str]
+    tags: Tags
     """What GDAL shows of the TIFF's own tags."""
     metadata: Metadata
 
@@ -169,56 +173,84 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
         NotPlain: it is no TIFF, or not one to be decoded here.
     """
     file = _File(head, size, read_at)
-    main, *others = _directories(file)
-    image = _image(file, main)
+    (layout, raw, image), *others = _directories(file)
+    entries = _Entries(file.order, raw)
     overviews = []
-    kinds: dict[Hashable, None] = {}  # in order, each once
-    for other in others:
-        subfile = other.number(_SUBFILE, 0)
-        part = _image(file, other)
-        kinds[subfile, part.kind, part.size == image.size] = None
-        if subfile == _REDUCED:
-            overviews.append(_factor(image.size[0], part.size[0]))
-        elif subfile not in (_MASK, _MASK | _REDUCED):
+    parts: list[Hashable] = []
+    for _, _, part in others:
+        if part.subfile == _REDUCED:
+            overviews.append(_factor(image.width, part.width))
+        elif part.subfile not in (_MASK, _MASK | _REDUCED):
             raise NotPlain("several pages")
+        same_size = (part.width, part.height) == (image.width, image.height)
+        if (known := (part.kind, same_size)) not in parts:
+            parts.append(known)
     if len(overviews) > MAX_OVERVIEWS:
         raise NotPlain("many overviews")
-    placement = _placement(file, main)
-    metadata = _metadata(file, main)
+    placement = _placement(file, layout, entries)
+    metadata = _metadata(file, layout, entries, image.samples)
     described = (tuple(metadata.scales), tuple(metadata.offsets), metadata.asked)
-    kind = (file.order, image.kind, placement.kind, described, tuple(kinds))
-    tags = _tags(file, main)
+    tags = _tags(file, layout, entries)
     if metadata.dataset and not tags.keys().isdisjoint(metadata.dataset):
         raise NotPlain("a tag given twice")
+    kind = (image.kind, placement.kind, described, *parts)
     return Header(
-        kind, *image.size, *image.block, tuple(overviews), placement.transform, tags, metadata
-    )
+        kind, image.width, image.height, image.block_height, image.block_width, tuple(overviews),
+        placement.transform, tags, metadata,
+    )  # fmt: skip
+
+
+class Order:
+    """How a TIFF stores numbers and entries: classic or BigTIFF, in either byte order."""
+
+    def __init__(self, byteorder: Literal["little", "big"], *, big: bool) -> None:
+        self.byteorder: Literal["little", "big"] = byteorder
+        self.sign = "<" if byteorder == "little" else ">"
+        self.big = big
+        self.inline = 8 if big else 4
+        """Bytes of a value field, and of an offset."""
+        self.count_bytes = 8 if big else 2
+        self.entry = 20 if big else 12
+        self.count_field = (4, self.inline)
+        """(start, bytes) in an entry."""
+        self.value_field = (4 + self.inline, self.inline)
+        self.tags_masks = [self.mask((0, 4), range(count)) for count in range(MAX_ENTRIES + 1)]
+        """Masks that leave tags and types, by number of entries."""
+
+    def number(self, content: bytes) -> int:
+        """Return the whole number in some bytes."""
+        return int.from_bytes(content, self.byteorder)
+
+    def mask(self, field: tuple[int, int], indices: Iterable[int]) -> int:
+        """Return the mask that leaves a field of some entries of an IFD as one large number."""
+        start, size = field
+        ones = (1 << 8 * size) - 1
+        return sum(ones << 8 * (self.entry * index + start) for index in indices)
+
+
+_ORDERS: dict[bytes, Order] = {
+    b"II*\0": Order("little", big=False), b"MM\0*": Order("big", big=False),
+    b"II+\0": Order("little", big=True), b"MM\0+": Order("big", big=True),
+}  # fmt: skip
 
 
 class _File:
     """Bytes of a file, read as they are asked for."""
 
     def __init__(self, head: bytes, size: int, read_at: Callable[[int, int], bytes]) -> None:
-        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        order = _ORDERS.get(head[:4])
         if order is None or len(head) < 16:
             raise NotPlain("no TIFF")
+        if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
+            raise NotPlain("an odd BigTIFF")
         self.order = order
         self.size = size
+        self.first = order.number(head[8:16] if order.big else head[4:8])
         self._head = head
         self._window = b""
         self._start = 0
         self._read_at = read_at
         self._reads = 0
-        version, first = struct.unpack_from(order + "HI", head, 2)
-        self.big = version == 43
-        if self.big:
-            offset_bytes, zero, first = struct.unpack_from(order + "HHQ", head, 4)
-            if (offset_bytes, zero) != (8, 0):
-                raise NotPlain("an odd BigTIFF")
-        elif version != 42:
-            raise NotPlain("no TIFF")
-        self.first: int = first
-        self.inline = 8 if self.big else 4
 
     def get(self, offset: int, size: int) -> bytes:
         """Return bytes of the file, all of them."""
@@ -239,12 +271,14 @@ class _File:
 class _Layout:
     """The tags and types of an IFD: where in it to find what. Many files share one."""
 
-    def __init__(self, order: str, inline: int, tags: tuple[int, ...], types: tuple[int, ...]):
+    def __init__(self, order: Order, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
         if any(one >= following for one, following in itertools.pairwise(tags)):
             raise NotPlain("tags out of order")
         for tag, kind in zip(tags, types, strict=True):
             if kind not in _KNOWN.get(tag, ()):
                 raise NotPlain(f"tag {tag} of type {kind}")
+        self.order = order
+        self.types = types
         self.at = {tag: index for index, tag in enumerate(tags)}
         self.tiled = _TILE_WIDTH in self.at
         wanted = (_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
@@ -255,162 +289,226 @@ class _Layout:
         if any(tag in self.at for tag in other):
             raise NotPlain("strips and tiles")
         self.blocks_at, self.bytes_at = self.at[wanted[-2]], self.at[wanted[-1]]
-        singles = [self.at[tag] for tag in _SINGLE if tag in self.at]
-        self.singles = itemgetter(*singles)
-        self.ones = (1,) * len(singles)
-        self.scalars = itemgetter(*(self.at[tag] for tag in _KIND_SCALARS if tag in self.at))
-        arrays = [tag for tag in _KIND_ARRAYS if tag in self.at]
-        self.arrays = [(self.at[tag], _SIZES[types[self.at[tag]]]) for tag in arrays]
-        ignored = [tag for tag in _OF_NO_EFFECT if tag in self.at]
-        self.ignored = [(self.at[tag], _SIZES[types[self.at[tag]]]) for tag in ignored]
+        self.singles = self._indices(_SINGLE)
+        self.arrays = self._indices(_KIND_ARRAYS)
+        self.ignored = self._indices(_OF_NO_EFFECT)
         self.texts = [(self.at[tag], name) for tag, name in _TEXTS.items() if tag in self.at]
         self.resolutions = [
             (self.at[tag], name) for tag, name in _RESOLUTIONS.items() if tag in self.at
         ]
-        bits = [8 * _SIZES[kind] for kind in types]
-        self.shifts = [0 if order == "<" else max(8 * inline - some, 0) for some in bits]
-        self.masks = [(1 << some) - 1 for some in bits]
+        measured = {
+            *self.singles, *self.arrays, *self.ignored, self.blocks_at, self.bytes_at
+        }  # fmt: skip
+        self.counts_mask = order.mask(order.count_field, measured)
+
+    def _indices(self, tags: Iterable[int]) -> list[int]:
+        return [self.at[tag] for tag in tags if tag in self.at]
+
+    def item_bytes(self, index: int) -> int:
+        """Return the bytes of one value of an entry."""
+        return _SIZES[self.types[index]]
 
 
-@lru_cache(1024)
-def _layout(order: str, inline: int, tags: tuple[int, ...], types: tuple[int, ...]) -> _Layout:
-    return _Layout(order, inline, tags, types)
+class _Shape:
+    """A layout, and how many values the entries have that do not differ from file to file."""
+
+    def __init__(self, layout: _Layout, entries: _Entries) -> None:
+        order = layout.order
+        self.layout = layout
+        if any(entries.count(index) != 1 for index in layout.singles):
+            raise NotPlain("several values where there should be one")
+        lengths = {
+            index: entries.count(index) * layout.item_bytes(index)
+            for index in (*layout.arrays, *layout.ignored)
+        }
+        if 0 in lengths.values():
+            raise NotPlain("a value of no length")
+        if any(lengths[index] > MAX_ARRAY_BYTES for index in layout.arrays):
+            raise NotPlain("a long value")
+        self.blocks = (entries.count(layout.blocks_at), entries.count(layout.bytes_at))
+        self.contents = [(i, lengths[i]) for i in layout.arrays if lengths[i] > order.inline]
+        """Entry and length of arrays outside the IFD that the kind consists of."""
+        self.elsewhere = [(i, lengths[i]) for i in layout.ignored if lengths[i] > order.inline]
+        """Entry and length of what is not looked at."""
+        self.taken = tuple(
+            (index, lengths[index])
+            for index in (*layout.arrays, *layout.ignored)
+            # Of palettes and RPCs the count decides whether GDAL takes them.
+            if index in layout.arrays or layout.item_bytes(index) > 1
+        )
+        outside = {*layout.ignored, *(index for index, _ in self.contents)}
+        inside = {*layout.singles, *layout.arrays} - outside
+        inside -= {index for index, _ in layout.resolutions}
+        self.values_mask = order.mask(order.value_field, inside)
+
+
+class _Image:
+    """What an IFD says of the pixels. Files that say the same share one."""
+
+    def __init__(self, shape: _Shape, entries: _Entries, contents: tuple[bytes, ...]) -> None:
+        layout = shape.layout
+
+        def number(tag: int, default: int) -> int:
+            return entries.number(layout.at[tag]) if tag in layout.at else default
+
+        self.width, self.height = number(_WIDTH, 0), number(_HEIGHT, 0)
+        self.samples = number(_SAMPLES, 1)
+        self.subfile = number(_SUBFILE, 0)
+        if not (0 < self.width < 2**31 and 0 < self.height < 2**31):
+            raise NotPlain("an odd size")
+        if not 0 < self.samples <= MAX_BANDS:
+            raise NotPlain("many bands")
+        compression = number(_COMPRESSION, 0)
+        if compression not in _COMPRESSIONS:
+            raise NotPlain("a compression of which a file must be looked into")
+        outside = dict(zip((index for index, _ in shape.contents), contents, strict=True))
+        bits_at = layout.at[_BITS]
+        bits = entries.order.number(outside.get(bits_at, entries.content(bits_at, 2))[:2])
+        contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
+        samples = self.samples if contiguous else 1
+        if layout.tiled:
+            self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
+        else:
+            self.block_width, self.block_height = self.width, min(number(_ROWS, 0), self.height)
+        if not (0 < self.block_width < 2**31 and 0 < self.block_height < 2**31):
+            raise NotPlain("odd blocks")
+        row_bytes = -(-self.block_width * bits * samples // 8)
+        blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
+        blocks *= self.samples // samples
+        if shape.blocks != (blocks, blocks) or blocks >= 2**31:
+            raise NotPlain("odd blocks")
+        if row_bytes * self.block_height >= 2**31:
+            raise NotPlain("odd blocks")
+        self.one_strip = 0
+        """Bytes of the only strip, where it is one that is not compressed."""
+        if not layout.tiled and blocks == 1:
+            if contiguous and compression == _NO_COMPRESSION:
+                # libtiff cuts it into strips of 8 KiB (TIFFOpen(3), "strip chopping").
+                self.one_strip = row_bytes * self.height
+                rows = max(1, _CHOPPED_STRIP_BYTES // row_bytes)
+                self.block_height = min(self.block_height, rows)
+            if self.block_height == self.height > _SPLIT_ROWS:  # GTiffSplitBand
+                raise NotPlain("one long strip")
+        scalars = tuple(number(tag, -1) for tag in _KIND_SCALARS)
+        taken = tuple(outside.get(i, entries.content(i, n)) for i, n in shape.taken)
+        self.kind = _image_kind(layout, scalars, shape.taken, taken)
+
+
+class _ImageKind:
+    """Stands for all that an `_Image` has but sizes; equal only to itself, and so quickly told."""
+
+
+@lru_cache(MAX_REMEMBERED)
+def _image_kind(*parts: Hashable) -> _ImageKind:  # noqa: ARG001  # they are the cache's key
+    return _ImageKind()
+
+
+class _Entries(NamedTuple):
+    """The entries of an IFD."""
+
+    order: Order
+    raw: bytes
+
+    def count(self, index: int) -> int:
+        """Return how many values an entry has."""
+        start, size = self.order.count_field
+        at = self.order.entry * index + start
+        return self.order.number(self.raw[at : at + size])
+
+    def offset(self, index: int) -> int:
+        """Return where an entry's values are."""
+        return self.order.number(self.content(index, self.order.inline))
+
+    def content(self, index: int, length: int) -> bytes:
+        """Return the first bytes of the value field."""
+        at = self.order.entry * index + self.order.value_field[0]
+        return self.raw[at : at + min(length, self.order.inline)]
+
+    def number(self, index: int) -> int:
+        """Return an entry's only value, a whole number."""
+        start = self.order.entry * index
+        kind = self.order.number(self.raw[start + 2 : start + 4])
+        return self.order.number(self.content(index, _SIZES[kind]))
+
+
+@lru_cache(MAX_REMEMBERED)
+def _layout(order: Order, count: int, tags_and_types: int) -> _Layout:
+    raw = tags_and_types.to_bytes(order.entry * count, "little")
+    fields = [raw[at : at + 4] for at in range(0, len(raw), order.entry)]
+    tags = tuple(order.number(field[:2]) for field in fields)
+    return _Layout(order, tags, tuple(order.number(field[2:]) for field in fields))
+
+
+@lru_cache(MAX_REMEMBERED)
+def _shape(layout: _Layout, length: int, counts: int) -> _Shape:
+    return _Shape(layout, _Entries(layout.order, counts.to_bytes(length, "little")))
+
+
+@lru_cache(MAX_REMEMBERED)
+def _image(
+    shape: _Shape, length: int, types_and_values: int, contents: tuple[bytes, ...]
+) -> _Image:
+    entries = _Entries(shape.layout.order, types_and_values.to_bytes(length, "little"))
+    return _Image(shape, entries, contents)
 
 
 class _Directory(NamedTuple):
-    """One IFD; `counts` and `values` are those of its entries, in order."""
+    """One IFD."""
 
     layout: _Layout
-    counts: tuple[int, ...]
-    values: tuple[int, ...]
-    """The value/offset fields as whole numbers."""
-
-    def number(self, tag: int, default: int) -> int:
-        """Return a single number."""
-        index = self.layout.at.get(tag)
-        return default if index is None else self.number_at(index)
-
-    def number_at(self, index: int) -> int:
-        """Return the single number of an entry."""
-        return self.values[index] >> self.layout.shifts[index] & self.layout.masks[index]
-
-
-@lru_cache(2 * MAX_ENTRIES)
-def _entries(order: str, big: bool, count: int) -> struct.Struct:
-    return struct.Struct(order + ("HHQQ" if big else "HHII") * count + ("Q" if big else "I"))
+    raw: bytes
+    """Its entries."""
+    image: _Image
 
 
 def _directories(file: _File) -> list[_Directory]:
     found: list[_Directory] = []
     seen = set()
-    offset = file.first
-    count_bytes = 8 if file.big else 2
+    order, offset = file.order, file.first
     while offset:
         if offset in seen or len(found) >= MAX_IFDS:
             raise NotPlain("IFDs without end")
         seen.add(offset)
-        (count,) = struct.unpack(
-            file.order + ("Q" if file.big else "H"), file.get(offset, count_bytes)
-        )
+        count = order.number(file.get(offset, order.count_bytes))
         if not 0 < count <= MAX_ENTRIES:
             raise NotPlain("an IFD of odd length")
-        entries = _entries(file.order, file.big, count)
-        *fields, offset = entries.unpack(file.get(offset + count_bytes, entries.size))
-        layout = _layout(file.order, file.inline, tuple(fields[::4]), tuple(fields[1::4]))
-        directory = _Directory(layout, tuple(fields[2::4]), tuple(fields[3::4]))
-        if layout.singles(directory.counts) != layout.ones:
-            raise NotPlain("several values where there should be one")
-        found.append(directory)
+        length = order.entry * count
+        content = file.get(offset + order.count_bytes, length + order.inline)
+        found.append(_directory(file, count, content[:length]))
+        offset = order.number(content[length:])
     if not found:
         raise NotPlain("no IFD")
     return found
 
 
-class _Image(NamedTuple):
-    """What an IFD says of the pixels."""
+def _directory(file: _File, count: int, raw: bytes) -> _Directory:
+    """Decode an IFD. As one large number, it tells by a mask whether its like was seen before."""
+    number = int.from_bytes(raw, "little")  # whatever the order: only the place matters
+    tags_mask = file.order.tags_masks[count]
+    layout = _layout(file.order, count, number & tags_mask)
+    shape = _shape(layout, len(raw), number & layout.counts_mask)
+    contents = _contents(file, raw, shape) if shape.contents else ()
+    image = _image(shape, len(raw), number & (tags_mask | shape.values_mask), contents)
+    if shape.elsewhere or image.one_strip:
+        _check_places(file, raw, shape, image)
+    return _Directory(layout, raw, image)
 
-    kind: Hashable
-    size: tuple[int, int]
-    """(width, height)."""
-    block: tuple[int, int]
-    """(height, width)."""
+
+def _contents(file: _File, raw: bytes, shape: _Shape) -> tuple[bytes, ...]:
+    entries = _Entries(file.order, raw)
+    return tuple([file.get(entries.offset(index), length) for index, length in shape.contents])
 
 
-def _image(file: _File, directory: _Directory) -> _Image:
-    layout, counts, values = directory
-    size = width, height = directory.number(_WIDTH, 0), directory.number(_HEIGHT, 0)
-    samples = directory.number(_SAMPLES, 1)
-    if not (0 < width < 2**31 and 0 < height < 2**31 and 0 < samples <= MAX_BANDS):
-        raise NotPlain("an odd size")
-    if directory.number(_COMPRESSION, 0) not in _COMPRESSIONS:
-        raise NotPlain("a compression of which a file must be looked into")
-    block = _block(file, directory, width, height, samples)
-    kind: list[Hashable] = [layout, samples, layout.scalars(values)]
-    for index, item in layout.arrays:
-        count = counts[index]
-        length = count * item
-        if not 0 < length <= MAX_ARRAY_BYTES:
-            raise NotPlain("a long value")
-        kind.append(count)
-        kind.append(values[index] if length <= file.inline else file.get(values[index], length))
-    for index, item in layout.ignored:
-        length = counts[index] * item
-        if length == 0 or (length > file.inline and values[index] + length > file.size):
+def _check_places(file: _File, raw: bytes, shape: _Shape, image: _Image) -> None:
+    """Raise NotPlain if values that are not looked at, or the only strip, are not in the file."""
+    entries = _Entries(file.order, raw)
+    for index, length in shape.elsewhere:
+        if entries.offset(index) + length > file.size:
             raise NotPlain("values outside the file or all over it")
-        # Of RPCs and palettes the count decides whether GDAL takes them.
-        kind.append(counts[index] if item > 1 else 0)
-    return _Image(tuple(kind), size, block)
-
-
-def _block(
-    file: _File, directory: _Directory, width: int, height: int, samples: int
-) -> tuple[int, int]:
-    """Return the block's (height, width) as GDAL has it.
-
-    A single strip that is not compressed is cut into strips of 8 KiB (libtiff's default).
-    """
-    layout = directory.layout
-    bits = _bits(file, directory)
-    contiguous = directory.number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
-    if layout.tiled:
-        block_width = directory.number(_TILE_WIDTH, 0)
-        block_height = directory.number(_TILE_HEIGHT, 0)
-        if not (0 < block_width <= 65536 and 0 < block_height <= 65536):
-            raise NotPlain("odd tiles")
-    else:
-        block_width, block_height = width, min(directory.number(_ROWS, 0), height)
-        if block_height == 0:
-            raise NotPlain("odd strips")
-    row_bytes = -(-block_width * bits * (samples if contiguous else 1) // 8)
-    blocks = -(-width // block_width) * -(-height // block_height)
-    if not contiguous:
-        blocks *= samples
-    expected = (blocks, blocks)
-    found = (directory.counts[layout.blocks_at], directory.counts[layout.bytes_at])
-    if found != expected or blocks > _MOST_BLOCKS or row_bytes * block_height >= 2**31:
-        raise NotPlain("odd blocks")
-    if not layout.tiled and blocks == 1:
-        uncompressed = directory.number(_COMPRESSION, 0) == _NO_COMPRESSION
-        if uncompressed and contiguous:
-            end = directory.number_at(layout.blocks_at) + row_bytes * height
-            if directory.number_at(layout.bytes_at) != row_bytes * height or end > file.size:
-                raise NotPlain("odd blocks")
-            block_height = min(block_height, max(1, _CHOPPED_STRIP_BYTES // row_bytes))
-        if block_height == height > _SPLIT_ROWS:  # GTiffSplitBand
-            raise NotPlain("one long strip")
-    return block_height, block_width
-
-
-def _bits(file: _File, directory: _Directory) -> int:
-    """Return the bits of the first sample."""
-    index = directory.layout.at[_BITS]
-    length = 2 * directory.counts[index]
-    if length <= file.inline:
-        return directory.number_at(index)
-    if length > MAX_ARRAY_BYTES:
-        raise NotPlain("a long value")
-    (bits,) = struct.unpack(file.order + "H", file.get(directory.values[index], 2))
-    return int(bits)
+    if image.one_strip:
+        end = entries.number(shape.layout.blocks_at) + image.one_strip
+        if entries.number(shape.layout.bytes_at) != image.one_strip or end > file.size:
+            raise NotPlain("odd blocks")
 
 
 def _factor(width: int, reduced: int) -> int:
@@ -423,88 +521,88 @@ class _Placement(NamedTuple):
     transform: tuple[float, ...] | None
 
 
-def _placement(file: _File, directory: _Directory) -> _Placement:
+def _placement(file: _File, layout: _Layout, entries: _Entries) -> _Placement:
     """Return where the raster lies (OGC GeoTIFF 1.1, section 7.2; GDAL's use of it)."""
-    at, counts = directory.layout.at, directory.counts
-    scale, points, matrix = at.get(_SCALE), at.get(_TIE_POINTS), at.get(_MATRIX)
-    if scale is not None:
-        if points is None or (counts[scale], counts[points]) != (3, 6):
+    at = layout.at
+    if _SCALE in at:
+        if _TIE_POINTS not in at:
             raise NotPlain("odd georeferencing")
-        scale_x, scale_y, scale_z = _doubles(file, directory, scale)
-        column, row, level, x, y, z = _doubles(file, directory, points)
+        scale_x, scale_y, scale_z = _doubles(file, entries, at[_SCALE], 3)
+        column, row, level, x, y, z = _doubles(file, entries, at[_TIE_POINTS], 6)
         if scale_x == 0 or scale_y <= 0:
             raise NotPlain("odd georeferencing")
         transform = (x - column * scale_x, scale_x, 0.0, y - row * -scale_y, 0.0, -scale_y)
         # A height scale becomes that of the band under a vertical CRS.
         return _Placement(("scale", scale_z, level, z), transform)
-    if matrix is not None:
-        if counts[matrix] != 16:
-            raise NotPlain("odd georeferencing")
-        m = _doubles(file, directory, matrix)
+    if _MATRIX in at:
+        m = _doubles(file, entries, at[_MATRIX], 16)
         if m[1] or m[4]:
             raise NotPlain("rotated")
         return _Placement("matrix", (m[3], m[0], m[1], m[7], m[4], m[5]))
-    if points is not None:
-        count, rest = divmod(counts[points], 6)
-        if rest or not 0 < count <= 10_000:
+    if _TIE_POINTS in at:
+        count, rest = divmod(entries.count(at[_TIE_POINTS]), 6)
+        if rest or not 0 < count <= MAX_POINTS:
             raise NotPlain("odd georeferencing")
-        _doubles(file, directory, points)
+        _doubles(file, entries, at[_TIE_POINTS], 6 * count)
         return _Placement(("points", count), None)
     return _Placement(None, None)
 
 
-def _doubles(file: _File, directory: _Directory, index: int) -> tuple[float, ...]:
-    count = directory.counts[index]
-    content = file.get(directory.values[index], 8 * count)
-    values: tuple[float, ...] = struct.unpack(f"{file.order}{count}d", content)
+@lru_cache
+def _reals(sign: str, count: int) -> struct.Struct:
+    return struct.Struct(f"{sign}{count}d")
+
+
+def _doubles(file: _File, entries: _Entries, index: int, count: int) -> tuple[float, ...]:
+    if entries.count(index) != count:
+        raise NotPlain("odd georeferencing")
+    content = file.get(entries.offset(index), 8 * count)
+    values: tuple[float, ...] = _reals(file.order.sign, count).unpack(content)
     if not all(map(math.isfinite, values)):
         raise NotPlain("odd georeferencing")
     return values
 
 
-def _tags(file: _File, directory: _Directory) -> dict[str, str]:
+def _tags(file: _File, layout: _Layout, entries: _Entries) -> Tags:
     """Return what GDAL shows of the TIFF's own tags, in its order."""
-    layout = directory.layout
-    tags = {name: _text(file, directory, index) for index, name in layout.texts}
+    tags = {name: _text(file, entries, index) for index, name in layout.texts}
     for index, name in layout.resolutions:
-        content = _content(file, directory, index, 8)
-        above, below = struct.unpack(file.order + "II", content)
-        if below == 0:
-            raise NotPlain("an odd resolution")
-        tags[name] = _resolution(above, below)
+        tags[name] = _resolution(file, _content(file, entries, index, 8))
     if _RESOLUTION_UNIT in layout.at:
-        unit = directory.number(_RESOLUTION_UNIT, 0)
+        unit = entries.number(layout.at[_RESOLUTION_UNIT])
         tags["TIFFTAG_RESOLUTIONUNIT"] = _UNITS.get(unit, str(unit))
     return tags
 
 
-def _resolution(above: int, below: int) -> str:
+def _resolution(file: _File, content: bytes) -> str:
     """Return a rational as C's ``%.8g`` of the nearest float shows it."""
-    single = struct.Struct("f")
-    (value,) = single.unpack(single.pack(above / below))
-    # Releases of libtiff differ in when they round.
-    (first,), (second,) = single.unpack(single.pack(above)), single.unpack(single.pack(below))
-    (other,) = single.unpack(single.pack(first / second))
-    if value != other:
+    above, below = struct.unpack(file.order.sign + "II", content)
+    if below == 0:
         raise NotPlain("an odd resolution")
+    value = _as_float(above / below)
+    if value != _as_float(_as_float(above) / _as_float(below)):
+        raise NotPlain("an odd resolution")  # releases of libtiff differ in when they round
     return f"{value:.8g}"
 
 
-def _content(file: _File, directory: _Directory, index: int, length: int) -> bytes:
-    """Return the bytes of a value."""
-    value = directory.values[index]
-    if length > file.inline:
-        return file.get(value, length)
-    order = "little" if file.order == "<" else "big"
-    return value.to_bytes(file.inline, order)[:length]  # type: ignore[arg-type]  # a Literal
+def _as_float(value: float) -> float:
+    (rounded,) = struct.unpack("f", struct.pack("f", value))
+    return float(rounded)
 
 
-def _text(file: _File, directory: _Directory, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
+def _content(file: _File, entries: _Entries, index: int, length: int) -> bytes:
+    """Return the bytes of a value, wherever it is."""
+    if length > file.order.inline:
+        return file.get(entries.offset(index), length)
+    return entries.content(index, length)
+
+
+def _text(file: _File, entries: _Entries, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
     """Return an ASCII value; GDAL takes it for UTF-8."""
-    length = directory.counts[index]
+    length = entries.count(index)
     if not 1 < length <= limit:
         raise NotPlain("an odd text")
-    content = _content(file, directory, index, length)
+    content = _content(file, entries, index, length)
     if content.find(0) != length - 1 or content[0] in b" \t\r\n":
         raise NotPlain("an odd text")
     try:
@@ -513,12 +611,12 @@ def _text(file: _File, directory: _Directory, index: int, limit: int = MAX_ARRAY
         raise NotPlain("a text that is not UTF-8") from None
 
 
-_ITEM = (
+_HEAD = re.compile(
     r'  <Item name="([^"&<>=:\s](?:[^"&<>=:\n]*[^"&<>=:\s])?)"(?: sample="(\d{1,4})")?'
-    r'(?: role="([a-z]+)")?(?: domain="([^"&<>\n]*)")?>([^\s<][^<]*)</Item>\n'
+    r'(?: role="([a-z]+)")?(?: domain="([^"&<>\n]*)")?'
 )
-_ITEMS = re.compile(_ITEM)
-_DOCUMENT = re.compile(rf"<GDALMetadata>\n(?:{_ITEM})*</GDALMetadata>\n?")
+"""An item of the metadata up to its value, as GDAL writes it."""
+_START, _END = "<GDALMetadata>\n", "</GDALMetadata>"
 _NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?")
 _ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -526,62 +624,107 @@ _DOMAINS_OF_EFFECT = frozenset(
     ["color_profile", "exif", "imd", "imagery", "overviews", "proxyoverviewrequest", "rpc",
      "subdatasets", "tiff"]
 )  # fmt: skip
-_NAMES_OF_EFFECT = re.compile(
-    r"area_or_point|tifftag_|internal_mask|nodata_values|overview_file|color_interp", re.IGNORECASE
+_NAME_OF_EFFECT = re.compile(
+    "area_or_point|tifftag_|internal_mask|nodata_values|overview_file|color_interp", re.IGNORECASE
 )
 
 
-def _metadata(file: _File, directory: _Directory) -> Metadata:
-    index = directory.layout.at.get(_METADATA)
+def _metadata(file: _File, layout: _Layout, entries: _Entries, bands: int) -> Metadata:
+    index = layout.at.get(_METADATA)
     if index is None:
         return NO_METADATA
-    return _metadata_of(
-        _text(file, directory, index, MAX_METADATA_BYTES), directory.number(_SAMPLES, 1)
-    )
+    return _metadata_of(_text(file, entries, index, MAX_METADATA_BYTES), bands)
 
 
 def _metadata_of(text: str, bands: int) -> Metadata:
     """Return the content of a ``GDAL_METADATA`` tag, if it is as GDAL writes it."""
-    if _DOCUMENT.fullmatch(text) is None:
+    text = text.rstrip("\n")
+    if not (text.startswith(_START) and text.endswith(_END)):
         raise NotPlain("metadata that GDAL would not write")
-    found = Metadata({}, {}, {}, {}, {}, ())
-    asked = []
-    items = 0
-    for name, sample, role, domain, value in _ITEMS.findall(text):
-        if "&" in value:
-            value = _unescaped(_unescaped(value))  # GDAL does so twice
+    *items, rest = text[len(_START) : -len(_END)].split("</Item>\n")
+    pairs = [item.partition(">") for item in items]
+    elements = 2 * len(items) + 2  # every < and > belongs to an item or to the whole
+    if rest or text.count("<") != elements or text.count(">") != elements:
+        raise NotPlain("metadata that GDAL would not write")
+    heads = tuple([head for head, _, _ in pairs])
+    remembered = len(text) <= MAX_ARRAY_BYTES
+    plan = _plan(heads) if remembered else _plan.__wrapped__(heads)
+    if plan.bands > bands:
+        raise NotPlain("metadata of no band")
+    values = [value for _, _, value in pairs]
+    if any(not value or value[0].isspace() for value in values):
+        raise NotPlain("a value that starts with a space")
+    if "&" in text:
+        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL does so twice
+    metadata = Metadata(
+        {name: values[at] for name, at in plan.dataset},
+        {band: {name: values[at] for name, at in tags} for band, tags in plan.of_bands},
+        {}, {}, {}, (),
+    )  # fmt: skip
+    return _with_roles(metadata, plan.roles, values) if plan.roles else metadata
+
+
+class _Plan(NamedTuple):
+    """Which value of a ``GDAL_METADATA`` tag is what. Files of one product share one."""
+
+    dataset: list[tuple[str, int]]
+    """(name, index of the value) of the dataset's tags."""
+    of_bands: list[tuple[int, list[tuple[str, int]]]]
+    """(band, the same of its tags)."""
+    roles: list[tuple[int, str, int]]
+    """(band, role, index of the value)."""
+    bands: int
+    """Highest band that is mentioned."""
+
+
+@lru_cache(MAX_REMEMBERED)
+def _plan(heads: tuple[str, ...]) -> _Plan:
+    tags: dict[int, dict[str, tuple[str, int]]] = {}
+    roles: dict[tuple[int, str], int] = {}
+    found = most = 0
+    for at, head in enumerate(heads):
+        item = _HEAD.fullmatch(head)
+        if item is None:
+            raise NotPlain("metadata that GDAL would not write")
+        name, sample, role, domain = item.groups()
         band = int(sample) + 1 if sample else 0
-        if band > bands or (role and not band):
-            raise NotPlain("metadata of no band")
-        if domain:
+        most = max(band, most)
+        if domain is not None:
             if domain.lower() in _DOMAINS_OF_EFFECT or domain.lower().startswith("xml:"):
                 raise NotPlain("metadata of effect")
-        elif role:
-            items += 1
-            if role == "description":
-                found.descriptions[band] = value
-            elif role in ("scale", "offset"):
-                target = found.scales if role == "scale" else found.offsets
-                if not _NUMBER.fullmatch(value):
-                    raise NotPlain("an odd number")
-                target[band] = float(value)
-            elif role in ("unittype", "colorinterp"):
-                asked.append((band, role, value))
-            else:
-                raise NotPlain("metadata of effect")
+            continue
+        if _NAME_OF_EFFECT.match(name) or (role and not band):
+            raise NotPlain("metadata of effect")
+        found += 1
+        if role:
+            roles[band, role] = at
         else:
-            if _NAMES_OF_EFFECT.match(name):
-                raise NotPlain("metadata of effect")
-            tags = found.bands.setdefault(band, {}) if band else found.dataset
-            tags[name] = value
-            items += 1
-    tables: list[dict[Any, Any]] = [found.dataset, *found.bands.values()]
-    unique = sum(len({name.lower() for name in tags}) for tags in tables)
-    unique += len({(band, role) for band, role, _ in asked})
-    unique += len(found.descriptions) + len(found.scales) + len(found.offsets)
-    if unique != items:
+            tags.setdefault(band, {})[name.lower()] = (name, at)
+    if sum(map(len, tags.values())) + len(roles) != found:
         raise NotPlain("a tag given twice")
-    return found._replace(asked=tuple(asked))
+    dataset = list(tags.pop(0, {}).values())
+    of_bands = [(band, list(items.values())) for band, items in tags.items()]
+    return _Plan(dataset, of_bands, [(*key, at) for key, at in roles.items()], most)
+
+
+def _with_roles(
+    metadata: Metadata, roles: list[tuple[int, str, int]], values: list[str]
+) -> Metadata:
+    """Return the metadata with what stands for other properties of the bands than tags."""
+    asked = []
+    for band, role, at in roles:
+        value = values[at]
+        if role == "description":
+            metadata.descriptions[band] = value
+        elif role in ("scale", "offset"):
+            if not _NUMBER.fullmatch(value):
+                raise NotPlain("an odd number")
+            (metadata.scales if role == "scale" else metadata.offsets)[band] = float(value)
+        elif role in ("unittype", "colorinterp"):
+            asked.append((band, role, value))
+        else:
+            raise NotPlain("metadata of effect")
+    return metadata._replace(asked=tuple(asked))
 
 
 def _unescaped(value: str) -> str:

@@ -28,6 +28,15 @@ MAX_BANDS_KEPT = 16_384
 NAME = "tiff_header"
 """What the column `reader` calls it."""
 
+(
+    _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS, _WIDTH,
+    _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _READER,
+) = map(
+    Record._fields.index,
+    ("filepath", "filepath_bytes", "bounds", "res", "transform", "dataset_tags", "band_tags",
+     "width", "height", "bands", "tiled", "file_size", "mtime", "reader"),
+)  # fmt: skip
+
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -145,29 +154,28 @@ class Kind:
 
     def record(self, header: Header, path: bytes, status: os.stat_result) -> Record:
         """Return the record of a file of this kind."""
-        like = self.like
-        shown, raw = path_columns(path)
-        tags = header.tags | header.metadata.dataset if header.tags else header.metadata.dataset
-        if like.area_or_point is not None:
-            tags = {**tags, "AREA_OR_POINT": like.area_or_point}
-        transform = self._transform(header)
-        x, a, _, y, _, e = transform
-        return like._replace(
-            filepath=shown,
-            filepath_bytes=raw,
-            bounds=Bounds(x, y + e * header.height, x + a * header.width, y),
-            res=(abs(a), abs(e)),
-            transform=transform,
-            dataset_tags=tags,
-            band_tags=self._band_tags(header),
-            width=header.width,
-            height=header.height,
-            bands=self._bands_of(header),
-            tiled=header.block_width != header.width,
-            file_size=status.st_size,
-            mtime=record_time(status),
-            reader=NAME,
-        )
+        fields = list(self.like)  # by place: that is three times as fast as by name
+        fields[_FILEPATH], fields[_FILEPATH_BYTES] = path_columns(path)
+        x, a, _, y, _, e = fields[_TRANSFORM] = self._transform(header)
+        fields[_BOUNDS] = Bounds(x, y + e * header.height, x + a * header.width, y)
+        fields[_RES] = (abs(a), abs(e))
+        fields[_DATASET_TAGS] = self._tags(header)
+        fields[_BAND_TAGS] = self._band_tags(header)
+        fields[_WIDTH] = header.width
+        fields[_HEIGHT] = header.height
+        fields[_BANDS] = self._bands_of(header)
+        fields[_TILED] = header.block_width != header.width
+        fields[_FILE_SIZE] = status.st_size
+        fields[_MTIME] = record_time(status)
+        fields[_READER] = NAME
+        return Record._make(fields)
+
+    def _tags(self, header: Header) -> Tags:
+        tags = header.tags
+        tags.update(header.metadata.dataset)
+        if self.like.area_or_point is not None:
+            tags["AREA_OR_POINT"] = self.like.area_or_point
+        return tags
 
     def _transform(self, header: Header) -> tuple[float, ...]:
         if header.transform is None:
