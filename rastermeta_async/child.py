@@ -60,6 +60,7 @@ class Child:
         self._numbers = itertools.count(STOP + 1)
         self._words = b""
         self._timed_out: set[bytes] = set()
+        self._open_at_end: set[bytes] = set()
         self._started = time.monotonic()
         self.ready = False
         """Whether it has started."""
@@ -140,6 +141,10 @@ class Child:
         """Tell whether it was killed while this file took too long."""
         return mark_of(path) in self._timed_out
 
+    def had_open(self, path: bytes) -> bool:
+        """Tell whether it was reading this file when it ended."""
+        return mark_of(path) in self._open_at_end
+
     async def ask(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """Yield the rows of paths, in order; fewer when it was told to stop.
 
@@ -214,6 +219,8 @@ class Child:
             self._lose()
 
     def _lose(self) -> None:
+        if not self.lost:
+            self._open_at_end = {at.mark for at in self._board.openings()}
         self.lost = True
         for answers in self._answers.values():
             while not answers.empty():  # rows that nobody took are read again

@@ -107,7 +107,7 @@ def extract(
     queue_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Paths that may wait.  [default: 256 times concurrency]"
+            min=1, metavar="N", help="Paths that may wait.  [default: 1024 times concurrency]"
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")] = 60.0,

@@ -170,7 +170,7 @@ class ParquetFormat:
 
 
 def parquet_batches(
-    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 256
+    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 1024
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an open Parquet file in batches that do not span row groups."""
     for index in range(file.num_row_groups):

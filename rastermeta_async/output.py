@@ -12,8 +12,10 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,7 +137,7 @@ class Output:
                 rows = _Counted(merge_many(self._runs(state), self._parts_folder))
                 try:
                     groups = grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
-                    self._format.write(content, groups)
+                    self._format.write(content, _ahead(groups))
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -275,6 +277,16 @@ class Output:
 def _read_part(path: str) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
         yield from parquet_batches(file)
+
+
+def _ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield groups, the next of which is made in another thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        following: Future[Any] = thread.submit(next, groups, end)
+        while (group := following.result()) is not end:
+            following = thread.submit(next, groups, end)
+            yield group
 
 
 def _damaged(path: str, what: str) -> str:

@@ -61,6 +61,8 @@ class PathSet:
 
     def missing(self, paths: Sequence[bytes]) -> list[bytes]:
         """Return the paths that are not in the set, in order; adds nothing."""
+        if not len(self):
+            return list(paths)
         prints = [fingerprint(path) for path in paths]
         known = self._in_segments(prints)
         return [

@@ -167,7 +167,8 @@ def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progres
 
 def _chunks(paths: list[bytes], readers: int) -> Iterator[list[bytes]]:
     """Cut a block into chunks: a short block is spread over all readers."""
-    most = max(1, min(CHUNK_PATHS, -(-len(paths) // readers)))
+    short = len(paths) < 2 * CHUNK_PATHS
+    most = max(1, -(-len(paths) // readers)) if short else CHUNK_PATHS
     chunk: list[bytes] = []
     size = 0
     for path in paths:

@@ -30,6 +30,9 @@ READS_A_PERMIT = 2
 SLOW_SECONDS = 1.0
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
 
+SLICE_SECONDS = 0.25
+"""A thread brings back what it has read after this time, however much that is."""
+
 _SPARE_THREADS = 8
 """For the source, the sink and the log, which use the same executor."""
 
@@ -225,8 +228,9 @@ class _Walk:
         self._opened_at = time.monotonic()
 
     def run(self) -> None:
-        """Read path by path until the chunk, or the bytes that a batch may have, are used up."""
+        """Read path by path until the chunk, the time or the bytes of a batch are used up."""
         room = CHUNK_BYTES
+        last = time.monotonic() + SLICE_SECONDS
         for path in self._paths:
             if self._pool.stopping or self._last:
                 return
@@ -237,7 +241,7 @@ class _Walk:
                     return
                 self.records.append(record)
             room -= _weight(record)
-            if room <= 0:
+            if room <= 0 or self._opened_at > last:
                 return
 
     def seconds_left(self, timeout: float) -> float:

@@ -214,7 +214,8 @@ class Order:
         self.count_field = (4, self.inline)
         """(start, bytes) in an entry."""
         self.value_field = (4 + self.inline, self.inline)
-        self.tags_masks = [self.mask((0, 4), range(count)) for count in range(MAX_ENTRIES + 1)]
+        each = (self.mask((0, 4), [index]) for index in range(MAX_ENTRIES))
+        self.tags_masks = list(itertools.accumulate(each, initial=0))
         """Masks that leave tags and types, by number of entries."""
 
     def number(self, content: bytes) -> int:

@@ -2,10 +2,10 @@
 
     read(paths) ──job──▶ worker process (a `ThreadPool` of its own) ──rows──▶ read(paths)
 
-A worker that dies takes no row with it: what it had in flight is given, path by path, to a
-process that does nothing else, and the path that ends that one too gets an error row. A
-worker that hangs is killed and, if even that does not end it, left behind. Processes are
-spawned, never forked.
+A worker that dies takes no row with it: what it had open is given, path by path, to a process
+that does nothing else, and the path that ends that one too gets an error row. A worker that
+hangs is killed and, if even that does not end it, left behind. Processes are spawned, never
+forked.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class WorkerPool:
         """
         rest = list(paths)
         self._asked += len(rest)
+        lost = 0
         while rest and not self._stopping:
             worker = await self._choose()
             try:
@@ -126,9 +127,12 @@ class WorkerPool:
                     if hung:
                         yield to_batch([timeout_row(path, self._settings.timeout) for path in hung])
                 elif worker.ready:
-                    async for batch in self._read_alone(rest):
+                    lost += 1
+                    # Twice, and it need not be a file that was open: each one on its own then.
+                    alone = [path for path in rest if lost > 1 or worker.had_open(path)]
+                    rest = [path for path in rest if path not in alone]
+                    async for batch in self._read_alone(alone):
                         yield batch
-                    return
                 else:
                     self._note_failed_start(worker)
             finally:

@@ -151,11 +151,11 @@ def test_what_is_written_is_read_back(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_rows_are_read_back_in_order_and_in_small_batches(kind: Kind, tmp_path: Path) -> None:
-    records = [record(b"/%04d.tif" % at) for at in range(700)]
+    records = [record(b"/%04d.tif" % at) for at in range(2500)]
     path = tmp_path / "catalog"
-    path.write_bytes(content_of(kind, grouped([to_batch(records)], 300, 10**9)))
+    path.write_bytes(content_of(kind, grouped([to_batch(records)], 1500, 10**9)))
     batches = list(kind().read(str(path)))
-    assert max(batch.num_rows for batch in batches) <= 256
+    assert max(batch.num_rows for batch in batches) <= 1024
     assert records_of(batches) == records
 
 

@@ -226,8 +226,8 @@ def test_a_batch_also_closes_at_a_size(run: Run) -> None:
 def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
     pool = FakePool(capacity=1)
     long = [b"%d" % at + b"x" * (CHUNK_BYTES // 3) for at in range(8)]
-    run(go(FakeSource([names(100), long]), pool, Storage()))
-    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS, 100 - CHUNK_PATHS, 3, 3, 2]
+    run(go(FakeSource([names(2 * CHUNK_PATHS + 9), long]), pool, Storage()))
+    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS, CHUNK_PATHS, 9, 3, 3, 2]
 
 
 def test_a_short_block_is_spread_over_all_readers(run: Run) -> None:
