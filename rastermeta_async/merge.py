@@ -73,7 +73,12 @@ def merge(runs: Sequence[Run]) -> Iterator[pa.RecordBatch]:
         while active := [cursor for cursor in cursors if cursor.batch is not None]:
             limit = min(cursor.last for cursor in active)
             taken = [rows for cursor in active if (rows := cursor.take_until(limit)) is not None]
-            yield newest_by_path(pa.Table.from_batches(taken, schema=SCHEMA))
+            # The rows of one run are in order as they are.
+            yield (
+                taken[0]
+                if len(taken) == 1
+                else newest_by_path(pa.Table.from_batches(taken, schema=SCHEMA))
+            )
     finally:
         for cursor in cursors:
             cursor.close()
@@ -89,8 +94,14 @@ def merge_many(runs: Sequence[Run], scratch: str) -> Iterator[pa.RecordBatch]:
     """
     names = (os.path.join(scratch, f"merge-{number:06d}.tmp") for number in itertools.count())
     while len(runs) > FAN_IN:
-        groups = [runs[at : at + FAN_IN] for at in range(0, len(runs), FAN_IN)]
-        runs = [_store(merge(group), next(names)) for group in groups]
+        rest, runs = list(runs), []
+        while excess := max(0, len(runs) + len(rest) - FAN_IN):  # no more than has to be
+            size = min(FAN_IN, excess + 1)
+            if len(rest) < 2:
+                break
+            runs.append(_store(merge(rest[:size]), next(names)))
+            del rest[:size]
+        runs += rest
     yield from merge(runs)
 
 

@@ -138,13 +138,13 @@ class ThreadPool:
         rest = list(paths)
         while rest and not self._stopping:
             async with _Permit(self._permits) as permit:
-                records = await self._read_some(rest, permit)
-            if records:
-                yield to_batch(records)
-            rest = rest[len(records) :]
+                batch = await self._read_some(rest, permit)
+            if batch.num_rows:
+                yield batch
+            rest = rest[batch.num_rows :]
 
-    async def _read_some(self, paths: Sequence[bytes], permit: _Permit) -> list[Record]:
-        """Return the records of the first paths, at least one unless the pool is stopping."""
+    async def _read_some(self, paths: Sequence[bytes], permit: _Permit) -> pa.RecordBatch:
+        """Return the rows of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
         call = asyncio.create_task(asyncio.to_thread(walk.run))
         while not call.done():
@@ -159,9 +159,8 @@ class ThreadPool:
                 self.stuck += 1
                 self._check_stuck(paths[len(walk.records)])
                 hung = timeout_row(paths[len(walk.records)], self._settings.timeout)
-                return [*walk.records, hung]
-        call.result()  # an error in the thread is an error of the run
-        return walk.records
+                return to_batch([*walk.records, hung])
+        return call.result()  # an error in the thread is an error of the run
 
     def _until(self, permit: _Permit) -> float:
         """Return how many seconds after a file was opened something is to be done about it."""
@@ -176,7 +175,7 @@ class ThreadPool:
                 "to go on."
             )
 
-    def _came_back(self, call: asyncio.Task[None]) -> None:
+    def _came_back(self, call: asyncio.Task[pa.RecordBatch]) -> None:
         self.stuck -= 1
         if not call.cancelled():
             call.exception()
@@ -227,8 +226,12 @@ class _Walk:
         self._last = False
         self._opened_at = time.monotonic()
 
-    def run(self) -> None:
-        """Read path by path until the chunk, the time or the bytes of a batch are used up."""
+    def run(self) -> pa.RecordBatch:
+        """Return the rows of the paths until the time or the bytes of a batch are used up."""
+        self._read()
+        return to_batch(self.records)
+
+    def _read(self) -> None:
         room = CHUNK_BYTES
         last = time.monotonic() + SLICE_SECONDS
         for path in self._paths:

@@ -57,7 +57,9 @@ class PartSink:
         """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
         batch = newest_by_path(rows)
         buffer = pa.BufferOutputStream()
-        ParquetFormat().write(buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES))
+        ParquetFormat(passing=True).write(
+            buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES)
+        )
         content = memoryview(buffer.getvalue())
         seq = self._seq + 1
         name = f"part-{seq:08d}.parquet"

@@ -19,7 +19,7 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -35,6 +35,7 @@ MAX_ENTRIES = 100
 MAX_ARRAY_BYTES = 8 * 1024
 """Largest value, but for points and metadata, that is looked at."""
 MAX_POINTS = 1024
+MAX_SIZES = 64
 MAX_REMEMBERED = 1024
 """IFDs of which is remembered how they are built."""
 MAX_METADATA_BYTES = 4 * 1024 * 1024
@@ -214,6 +215,8 @@ class Order:
         self.count_field = (4, self.inline)
         """(start, bytes) in an entry."""
         self.value_field = (4 + self.inline, self.inline)
+        self.place = struct.Struct(self.sign + ("QQ" if big else "II"))
+        """Both fields of an entry."""
         each = (self.mask((0, 4), [index]) for index in range(MAX_ENTRIES))
         self.tags_masks = list(itertools.accumulate(each, initial=0))
         """Masks that leave tags and types, by number of entries."""
@@ -297,10 +300,13 @@ class _Layout:
         self.resolutions = [
             (self.at[tag], name) for tag, name in _RESOLUTIONS.items() if tag in self.at
         ]
-        measured = {
-            *self.singles, *self.arrays, *self.ignored, self.blocks_at, self.bytes_at
-        }  # fmt: skip
+        self.shows_nothing = not (
+            self.texts or self.resolutions or _RESOLUTION_UNIT in self.at
+        )  # fmt: skip
+        measured = {*self.singles, *self.arrays, *self.ignored}
         self.counts_mask = order.mask(order.count_field, measured)
+        self.follower: _Shape | None = None
+        """Shape of the IFD that came after one of this layout last; most files are alike."""
 
     def _indices(self, tags: Iterable[int]) -> list[int]:
         return [self.at[tag] for tag in tags if tag in self.at]
@@ -326,7 +332,6 @@ class _Shape:
             raise NotPlain("a value of no length")
         if any(lengths[index] > MAX_ARRAY_BYTES for index in layout.arrays):
             raise NotPlain("a long value")
-        self.blocks = (entries.count(layout.blocks_at), entries.count(layout.bytes_at))
         self.contents = [(i, lengths[i]) for i in layout.arrays if lengths[i] > order.inline]
         """Entry and length of arrays outside the IFD that the kind consists of."""
         self.elsewhere = [(i, lengths[i]) for i in layout.ignored if lengths[i] > order.inline]
@@ -340,7 +345,26 @@ class _Shape:
         outside = {*layout.ignored, *(index for index, _ in self.contents)}
         inside = {*layout.singles, *layout.arrays} - outside
         inside -= {index for index, _ in layout.resolutions}
+        blocks = {layout.blocks_at, layout.bytes_at}
         self.values_mask = order.mask(order.value_field, inside)
+        self.values_mask |= order.mask(order.count_field, blocks)
+        self._length = len(entries.raw)
+        self._mask = (
+            order.tags_masks[len(layout.types)] | layout.counts_mask | self.values_mask
+        )  # fmt: skip
+        self._images: dict[int, _Image] = {}
+
+    def image_of(self, raw: bytes) -> _Image | None:
+        """Return what an IFD says that is of this shape and whose like was seen before."""
+        if len(raw) != self._length:
+            return None
+        return self._images.get(int.from_bytes(raw, "little") & self._mask)
+
+    def remember(self, number: int, image: _Image) -> None:
+        """Keep what an IFD says, where no value outside it plays a part."""
+        if len(self._images) >= MAX_SIZES:
+            self._images.clear()
+        self._images[number & self._mask] = image
 
 
 class _Image:
@@ -376,7 +400,8 @@ class _Image:
         row_bytes = -(-self.block_width * bits * samples // 8)
         blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
         blocks *= self.samples // samples
-        if shape.blocks != (blocks, blocks) or blocks >= 2**31:
+        found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
+        if found != (blocks, blocks) or blocks >= 2**31:
             raise NotPlain("odd blocks")
         if row_bytes * self.block_height >= 2**31:
             raise NotPlain("odd blocks")
@@ -410,15 +435,18 @@ class _Entries(NamedTuple):
     order: Order
     raw: bytes
 
+    def place(self, index: int) -> tuple[int, int]:
+        """Return how many values an entry has, and where they are if not in the entry."""
+        count, offset = self.order.place.unpack_from(self.raw, self.order.entry * index + 4)
+        return count, offset
+
     def count(self, index: int) -> int:
         """Return how many values an entry has."""
-        start, size = self.order.count_field
-        at = self.order.entry * index + start
-        return self.order.number(self.raw[at : at + size])
+        return self.place(index)[0]
 
     def offset(self, index: int) -> int:
         """Return where an entry's values are."""
-        return self.order.number(self.content(index, self.order.inline))
+        return self.place(index)[1]
 
     def content(self, index: int, length: int) -> bytes:
         """Return the first bytes of the value field."""
@@ -465,24 +493,34 @@ class _Directory(NamedTuple):
 def _directories(file: _File) -> list[_Directory]:
     found: list[_Directory] = []
     seen = set()
-    order, offset = file.order, file.first
+    order, offset, number = file.order, file.first, int.from_bytes
     while offset:
         if offset in seen or len(found) >= MAX_IFDS:
             raise NotPlain("IFDs without end")
         seen.add(offset)
-        count = order.number(file.get(offset, order.count_bytes))
+        count = number(file.get(offset, order.count_bytes), order.byteorder)
         if not 0 < count <= MAX_ENTRIES:
             raise NotPlain("an IFD of odd length")
         length = order.entry * count
         content = file.get(offset + order.count_bytes, length + order.inline)
-        found.append(_directory(file, count, content[:length]))
-        offset = order.number(content[length:])
+        raw = content[:length]
+        before = found[-1].layout if found else None
+        known = before.follower if before else None
+        image = known.image_of(raw) if known is not None else None
+        if known is not None and image is not None:
+            found.append(_Directory(known.layout, raw, image))
+        else:
+            shape, image = _look_at(file, count, raw)
+            found.append(_Directory(shape.layout, raw, image))
+            if before:
+                before.follower = shape
+        offset = number(content[length:], order.byteorder)
     if not found:
         raise NotPlain("no IFD")
     return found
 
 
-def _directory(file: _File, count: int, raw: bytes) -> _Directory:
+def _look_at(file: _File, count: int, raw: bytes) -> tuple[_Shape, _Image]:
     """Decode an IFD. As one large number, it tells by a mask whether its like was seen before."""
     number = int.from_bytes(raw, "little")  # whatever the order: only the place matters
     tags_mask = file.order.tags_masks[count]
@@ -492,7 +530,9 @@ def _directory(file: _File, count: int, raw: bytes) -> _Directory:
     image = _image(shape, len(raw), number & (tags_mask | shape.values_mask), contents)
     if shape.elsewhere or image.one_strip:
         _check_places(file, raw, shape, image)
-    return _Directory(layout, raw, image)
+    elif not shape.contents:
+        shape.remember(number, image)
+    return shape, image
 
 
 def _contents(file: _File, raw: bytes, shape: _Shape) -> tuple[bytes, ...]:
@@ -555,9 +595,10 @@ def _reals(sign: str, count: int) -> struct.Struct:
 
 
 def _doubles(file: _File, entries: _Entries, index: int, count: int) -> tuple[float, ...]:
-    if entries.count(index) != count:
+    found, offset = entries.place(index)
+    if found != count:
         raise NotPlain("odd georeferencing")
-    content = file.get(entries.offset(index), 8 * count)
+    content = file.get(offset, 8 * count)
     values: tuple[float, ...] = _reals(file.order.sign, count).unpack(content)
     if not all(map(math.isfinite, values)):
         raise NotPlain("odd georeferencing")
@@ -566,6 +607,8 @@ def _doubles(file: _File, entries: _Entries, index: int, count: int) -> tuple[fl
 
 def _tags(file: _File, layout: _Layout, entries: _Entries) -> Tags:
     """Return what GDAL shows of the TIFF's own tags, in its order."""
+    if layout.shows_nothing:
+        return {}
     tags = {name: _text(file, entries, index) for index, name in layout.texts}
     for index, name in layout.resolutions:
         tags[name] = _resolution(file, _content(file, entries, index, 8))
@@ -600,10 +643,11 @@ def _content(file: _File, entries: _Entries, index: int, length: int) -> bytes:
 
 def _text(file: _File, entries: _Entries, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
     """Return an ASCII value; GDAL takes it for UTF-8."""
-    length = entries.count(index)
+    length, offset = entries.place(index)
     if not 1 < length <= limit:
         raise NotPlain("an odd text")
-    content = _content(file, entries, index, length)
+    inside = length <= file.order.inline
+    content = entries.content(index, length) if inside else file.get(offset, length)
     if content.find(0) != length - 1 or content[0] in b" \t\r\n":
         raise NotPlain("an odd text")
     try:
@@ -618,6 +662,7 @@ _HEAD = re.compile(
 )
 """An item of the metadata up to its value, as GDAL writes it."""
 _START, _END = "<GDALMetadata>\n", "</GDALMetadata>"
+_BLANK = frozenset(["", *" \t\r\n\v\f"])
 _NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?")
 _ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -642,21 +687,20 @@ def _metadata_of(text: str, bands: int) -> Metadata:
     text = text.rstrip("\n")
     if not (text.startswith(_START) and text.endswith(_END)):
         raise NotPlain("metadata that GDAL would not write")
-    *items, rest = text[len(_START) : -len(_END)].split("</Item>\n")
-    pairs = [item.partition(">") for item in items]
-    elements = 2 * len(items) + 2  # every < and > belongs to an item or to the whole
-    if rest or text.count("<") != elements or text.count(">") != elements:
+    body = text[len(_START) : -len(_END)]
+    *items, rest = body.split("</Item>\n")
+    brackets = 2 * len(items)  # of the items; there are to be no others
+    if rest or not items or body.count("<") != brackets or body.count(">") != brackets:
         raise NotPlain("metadata that GDAL would not write")
-    heads = tuple([head for head, _, _ in pairs])
+    heads, _, values = zip(*[item.partition(">") for item in items], strict=True)
+    if not _BLANK.isdisjoint([value[:1] for value in values]):
+        raise NotPlain("a value that is empty or starts with a space")
     remembered = len(text) <= MAX_ARRAY_BYTES
     plan = _plan(heads) if remembered else _plan.__wrapped__(heads)
     if plan.bands > bands:
         raise NotPlain("metadata of no band")
-    values = [value for _, _, value in pairs]
-    if any(not value or value[0].isspace() for value in values):
-        raise NotPlain("a value that starts with a space")
-    if "&" in text:
-        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL does so twice
+    if "&" in body:
+        values = tuple(_unescaped(_unescaped(value)) for value in values)  # GDAL does so twice
     metadata = Metadata(
         {name: values[at] for name, at in plan.dataset},
         {band: {name: values[at] for name, at in tags} for band, tags in plan.of_bands},
@@ -709,7 +753,7 @@ def _plan(heads: tuple[str, ...]) -> _Plan:
 
 
 def _with_roles(
-    metadata: Metadata, roles: list[tuple[int, str, int]], values: list[str]
+    metadata: Metadata, roles: list[tuple[int, str, int]], values: Sequence[str]
 ) -> Metadata:
     """Return the metadata with what stands for other properties of the bands than tags."""
     asked = []

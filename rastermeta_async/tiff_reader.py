@@ -193,11 +193,10 @@ class Kind:
     def _bands_of(self, header: Header) -> list[Band]:
         """Return the bands; files that have the same share one list."""
         metadata = header.metadata
-        key = (
-            header.block_height, header.block_width, header.overviews,
-            *metadata.descriptions.items(), None,
-            *metadata.scales.items(), None, *metadata.offsets.items(),
-        )  # fmt: skip
+        key: Hashable = (header.block_height, header.block_width, header.overviews)
+        if metadata.descriptions or metadata.scales or metadata.offsets:
+            properties = metadata.descriptions, metadata.scales, metadata.offsets
+            key = (key, *(tuple(of_bands.items()) for of_bands in properties))
         bands = self._bands.get(key)
         if bands is None:
             if len(self._bands) * max(1, self.like.count or 0) >= MAX_BANDS_KEPT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import itertools
 import os
 import signal
@@ -41,6 +42,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
     reader = load_reader(orders.reader, orders.drivers)
+    gc.freeze()  # what was imported stays, and records have no cycles
+    gc.set_threshold(20_000)
     with contextlib.suppress(BrokenPipeError):  # the run has ended
         asyncio.run(_serve(reader, orders, requests, answers))
     os._exit(0)  # threads that hang cannot be joined
