@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from enum import Enum, auto
 from typing import IO, Self, cast
 
 import pyarrow as pa
 
-from rastermeta_async.errors import WorkerError
+from rastermeta_async.launch import launch
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.wire import STOP, Board, Kind, Orders, encode_job, mark_of, read_reply
 
@@ -76,25 +73,7 @@ class Child:
         Raises:
             WorkerError: the system starts no process.
         """
-        board = Board.create(orders.slots)
-        try:
-            process = subprocess.Popen(  # noqa: ASYNC220, S603  # nobody waits for it; our own command
-                [sys.executable, "-c", "from rastermeta_async.worker import main; main()",
-                 replace(orders, board=board.fd).as_json()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                pass_fds=[board.fd],
-                start_new_session=True,  # the terminal's Ctrl-C is the run's alone
-            )  # fmt: skip
-        except OSError as error:
-            board.close()
-            raise WorkerError(
-                f"a worker process cannot be started: {error.strerror}. Free processes and "
-                "memory, or give --workers 0, and run the same command again to go on."
-            ) from error
-        child = cls(process, board)
+        child = cls(*launch(orders))
         await child._connect()
         return child
 

@@ -151,7 +151,6 @@ def extract(
     from rastermeta_async.config import Settings, default_concurrency
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.machine import default_workers, usable_cores, usable_memory
-    from rastermeta_async.run import run_extract
 
     if workers is None:
         workers = default_workers(usable_cores(), usable_memory())
@@ -171,7 +170,13 @@ def extract(
             _usage("standard output is closed: give -o FILE")
         if not output and sys.stdout.isatty():
             _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
+        if workers:
+            from rastermeta_async.launch import launch_ahead
+
+            launch_ahead(settings)
         source = _source(inputs or [], null, from_file, suffix, console)
+        from rastermeta_async.run import run_extract
+
         status = run_extract(source, output or "-", settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)

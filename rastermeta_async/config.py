@@ -17,6 +17,15 @@ BATCH_BYTES = 8 * 1024 * 1024
 """A batch closes at this size even when it has fewer rows than asked for."""
 
 
+MAX_STUCK = 64
+"""Threads, or worker processes, that may hang at once before the run gives up."""
+
+READS_A_PERMIT = 2
+"""Chunks at hand for each header that is opened at once: one may wait for a slow file."""
+
+_SPARE_THREADS = 8
+"""For the source, the sink and the log, which use the same executor."""
+
 READERS = {
     "auto": "rastermeta_async.tiff_reader:make_reader",
     "rasterio": "rastermeta_async.reader:make_reader",
@@ -76,3 +85,8 @@ def default_concurrency(workers: int, cores: int) -> int:
     a local disk. Without worker processes a few threads hide the waits of a network disk.
     """
     return workers or max(2, min(8, cores))
+
+
+def threads_for(concurrency: int) -> int:
+    """Return how many threads a process has at most that opens so many headers at once."""
+    return READS_A_PERMIT * concurrency + MAX_STUCK + _SPARE_THREADS

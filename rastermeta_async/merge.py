@@ -95,10 +95,9 @@ def merge_many(runs: Sequence[Run], scratch: str) -> Iterator[pa.RecordBatch]:
     names = (os.path.join(scratch, f"merge-{number:06d}.tmp") for number in itertools.count())
     while len(runs) > FAN_IN:
         rest, runs = list(runs), []
-        while excess := max(0, len(runs) + len(rest) - FAN_IN):  # no more than has to be
-            size = min(FAN_IN, excess + 1)
-            if len(rest) < 2:
-                break
+        # No more are merged than has to be: each row is written once more.
+        while len(rest) > 1 and len(runs) + len(rest) > FAN_IN:
+            size = min(FAN_IN, len(runs) + len(rest) - FAN_IN + 1)
             runs.append(_store(merge(rest[:size]), next(names)))
             del rest[:size]
         runs += rest

@@ -17,24 +17,21 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 
-from rastermeta_async.config import CHUNK_BYTES, Settings
+from rastermeta_async.config import (
+    CHUNK_BYTES,
+    MAX_STUCK,
+    READS_A_PERMIT,
+    Settings,
+    threads_for,
+)
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, to_batch
-
-MAX_STUCK = 64
-"""Threads that may hang at once before the run gives up."""
-
-READS_A_PERMIT = 2
-"""Chunks at hand for each header that is opened at once: one may wait for a slow file."""
 
 SLOW_SECONDS = 1.0
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
 
 SLICE_SECONDS = 0.25
 """A thread brings back what it has read after this time, however much that is."""
-
-_SPARE_THREADS = 8
-"""For the source, the sink and the log, which use the same executor."""
 
 
 class Reader(Protocol):
@@ -100,15 +97,10 @@ class ThreadPool:
         self._permits = asyncio.Semaphore(settings.concurrency)
         self._stopping = False
 
-    @staticmethod
-    def threads(concurrency: int) -> int:
-        """Return how many threads a pool has at most."""
-        return READS_A_PERMIT * concurrency + MAX_STUCK + _SPARE_THREADS
-
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
         self._executor = ThreadPoolExecutor(
-            self.threads(self._settings.concurrency), "rastermeta", self._reader.enter
+            threads_for(self._settings.concurrency), "rastermeta", self._reader.enter
         )
         asyncio.get_running_loop().set_default_executor(self._executor)
         return self

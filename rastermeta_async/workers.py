@@ -11,7 +11,6 @@ forked.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,12 +18,11 @@ from typing import Self
 import pyarrow as pa
 
 from rastermeta_async.child import Child, ChildLost
-from rastermeta_async.config import READERS, Settings
+from rastermeta_async.config import MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError, WorkerError
-from rastermeta_async.machine import usable_memory, worker_allowance
-from rastermeta_async.pool import MAX_STUCK, ThreadPool, timeout_row
+from rastermeta_async.launch import orders_for, workers_for
+from rastermeta_async.pool import timeout_row
 from rastermeta_async.record import Record, failure, to_batch
-from rastermeta_async.wire import Orders
 
 PATHS_A_WORKER = 200
 """A further worker is started when there have been so many paths for each one running."""
@@ -40,9 +38,6 @@ WATCH_SECONDS = 0.1
 GRACE_SECONDS = 0.4
 """How long a worker may take beyond the timeout to give the row for it itself."""
 
-RESIDENT_BYTES = 256 * 1024 * 1024
-"""A worker that takes more memory than this is replaced between files."""
-
 
 class WorkerPool:
     """Header opens in worker processes; they are started as there is work for them.
@@ -53,21 +48,10 @@ class WorkerPool:
     """
 
     def __init__(self, settings: Settings, reader: str | None = None) -> None:
-        self._most = min(settings.workers, settings.concurrency)
-        opens = -(-settings.concurrency // self._most)
+        self._most, opens = workers_for(settings)
         self.capacity = self._most * opens * JOBS_A_OPENING
         self._settings = settings
-        self._orders = Orders(
-            parent=os.getpid(),
-            concurrency=opens,
-            timeout=settings.timeout,
-            reader=reader or READERS[settings.reader],
-            drivers=settings.drivers,
-            board=-1,
-            slots=ThreadPool.threads(opens),
-            resident=RESIDENT_BYTES,
-            allowance=worker_allowance(self._most, usable_memory()),
-        )
+        self._orders = orders_for(settings, reader)
         self._workers: list[Child] = []
         self._choosing = asyncio.Lock()
         self._alone = asyncio.Lock()

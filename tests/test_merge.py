@@ -127,7 +127,7 @@ def test_at_most_fan_in_runs_are_open_at_once(
     rows = outcome(list(merge_many([watched(source) for source in sources], str(tmp_path))))
     assert rows[-1] == (b"x", number - 1)
     assert len(rows) == number + 1
-    assert most == min(number, 3)
+    assert min(number, 2) <= most <= 3
 
 
 def test_a_merge_left_early_closes_every_run() -> None:

@@ -17,12 +17,11 @@ import psutil
 import pytest
 from conftest import Run
 
-from rastermeta_async import child, workers
+from rastermeta_async import child, launch
 from rastermeta_async.api import extract_to
 from rastermeta_async.child import Child
-from rastermeta_async.config import CHUNK_PATHS, Settings
+from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError, WorkerError
-from rastermeta_async.pool import MAX_STUCK
 from rastermeta_async.record import Record, from_batch, path_bytes
 from rastermeta_async.workers import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
 
@@ -144,7 +143,7 @@ def test_no_process_is_left(run: Run) -> None:
 
 
 def test_a_grown_worker_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "RESIDENT_BYTES", 1)
+    monkeypatch.setattr(launch, "RESIDENT_BYTES", 1)
     seen: set[int] = set()
 
     async def work() -> list[Record]:
@@ -226,7 +225,7 @@ def test_the_others_go_on_while_a_file_hangs(run: Run) -> None:
 
 
 def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "worker_allowance", lambda *_: ALLOWANCE)
+    monkeypatch.setattr(launch, "worker_allowance", lambda *_: ALLOWANCE)
 
     async def work() -> list[Record]:
         async with poisoned(settings()) as pool:
@@ -240,7 +239,7 @@ def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.timeout(300)
 def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten crash the worker, five hang, five eat memory: 980 real rows, 20 that say why."""
-    monkeypatch.setattr(workers, "worker_allowance", lambda *_: ALLOWANCE)
+    monkeypatch.setattr(launch, "worker_allowance", lambda *_: ALLOWANCE)
     deeds = [b"crash"] * 10 + [b"hang"] * 3 + [b"freeze"] * 2 + [b"eat"] * 5
     paths = names(1000)
     for number, deed in enumerate(deeds):
