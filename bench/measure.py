@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-SAMPLE_EVERY = 0.05
+SAMPLE_EVERY = 0.2
 """Seconds between two looks at the memory."""
 _ORPHAN_GRACE, _KILL_GRACE = 5.0, 2.0
 _PR_SET_CHILD_SUBREAPER = 36

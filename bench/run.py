@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -137,6 +138,11 @@ def run_bare_rasterio(job: Job, _work: Path) -> Rates:
     return _run_loop("bench.bare_rasterio", job.slow_listing, job.slow_files)
 
 
+def run_async_tiff(job: Job, _work: Path) -> Rates:
+    """Run async-tiff over the headers."""
+    return _run_loop("bench.async_tiff_headers", job.listing, job.files)
+
+
 def run_floor(job: Job, _work: Path) -> Rates:
     """Run the loop that only reads bytes."""
     return _run_loop("bench.floor", job.listing, job.files)
@@ -166,6 +172,9 @@ CASES = {
         run_gdaltindex, slow=True, scope=_WHOLE, absent=lambda: not shutil.which("gdaltindex")
     ),
     "bare_rasterio": Case(run_bare_rasterio, slow=True, scope=_LOOP),
+    "async_tiff": Case(
+        run_async_tiff, slow=False, scope=_LOOP, absent=lambda: find_spec("async_tiff") is None
+    ),
     "floor": Case(run_floor, slow=False, scope=_LOOP),
 }
 
