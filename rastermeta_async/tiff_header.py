@@ -735,7 +735,8 @@ def _plan(heads: tuple[str, ...]) -> _Plan:
         band = int(sample) + 1 if sample else 0
         most = max(band, most)
         if domain is not None:
-            if domain.lower() in _DOMAINS_OF_EFFECT or domain.lower().startswith("xml:"):
+            of_pixels = domain.lower() == "image_structure" and name.lower() == "interleave"
+            if of_pixels or domain.lower() in _DOMAINS_OF_EFFECT or domain.lower()[:4] == "xml:":
                 raise NotPlain("metadata of effect")
             continue
         if _NAME_OF_EFFECT.match(name) or (role and not band):

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import NamedTuple
@@ -21,9 +20,9 @@ from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import Band, Bounds, Record, Tags, path_columns
 from rastermeta_async.tiff_header import HEAD_BYTES, Header, NotPlain, read_header
 
-MAX_KINDS = 2048
-MAX_BANDS_KEPT = 16_384
-"""Band descriptions that are remembered, over all kinds."""
+MAX_KINDS = 512
+MAX_BANDS_KEPT = 512
+"""Bands that are remembered of each kind."""
 
 NAME = "tiff_header"
 """What the column `reader` calls it."""
@@ -145,12 +144,12 @@ def _read_at(file: int, offset: int, size: int) -> bytes:
     return os.pread(file, size, offset)
 
 
-@dataclass
 class Kind:
-    """What rasterio said of one file, and what goes for all others of its kind."""
+    """What rasterio said of one file, as far as it goes for all others of its kind."""
 
-    like: Record
-    _bands: dict[Hashable, list[Band]] = field(default_factory=dict)
+    def __init__(self, record: Record) -> None:
+        self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
+        self._bands: dict[Hashable, list[Band]] = {}
 
     def record(self, header: Header, path: bytes, status: os.stat_result) -> Record:
         """Return the record of a file of this kind."""
@@ -223,5 +222,5 @@ def make_reader(drivers: Sequence[str] | None) -> TiffReader | RasterioReader:
     """Return the reader that runs use; a process needs one, whatever its threads."""
     folders = Folders()
     reference = RasterioReader(drivers, folders)
-    may_read = not drivers or "GTiff" in drivers
+    may_read = hasattr(os, "pread") and (not drivers or "GTiff" in drivers)
     return TiffReader(reference, folders) if may_read else reference
