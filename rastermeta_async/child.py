@@ -56,8 +56,8 @@ class Child:
         self._answers: dict[int, asyncio.Queue[pa.RecordBatch | _Sign]] = {}
         self._numbers = itertools.count(STOP + 1)
         self._words = b""
-        self._timed_out: set[bytes] = set()
-        self._open_at_end: set[bytes] = set()
+        self._timed_out: set[int] = set()
+        self._open_at_end: set[int] = set()
         self._started = time.monotonic()
         self.ready = False
         """Whether it has started."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from functools import lru_cache
 
 MAX_FOLDERS = 128
@@ -58,14 +58,27 @@ class Listing(Enum):
     """Only in some spellings; what GDAL does by itself in a large folder."""
 
 
+class Neighbours(Enum):
+    """What a folder holds besides a TIFF."""
+
+    SIDECARS = auto()
+    """Files that may say something about it."""
+    OTHERS = auto()
+    """Nothing about it, but links, pipes or devices."""
+    FILES = auto()
+    """Nothing about it, and files and folders only."""
+
+
 @dataclass(frozen=True)
 class _Folder:
     listing: Listing
     stems: frozenset[bytes] | None
     """Names, up to the first dot and in lower case, of TIFFs that may have sidecars; None: all."""
+    only_files: bool
+    """Whether nothing else than files and folders was in it."""
 
 
-_UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None)
+_UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None, only_files=False)
 
 
 class Folders:
@@ -78,11 +91,13 @@ class Folders:
         """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
         return self._folder(os.path.dirname(path) or b".").listing
 
-    def may_add_to(self, path: bytes) -> bool:
-        """Tell whether other files may say something about a TIFF, as far as GDAL is concerned."""
+    def neighbours(self, path: bytes) -> Neighbours:
+        """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
         folder, slash, name = path.rpartition(b"/")
-        stems = self._folder((folder or slash) or b".").stems
-        return stems is None or (bool(stems) and _stem(name) in stems)
+        found = self._folder((folder or slash) or b".")
+        if found.stems is None or (found.stems and _stem(name) in found.stems):
+            return Neighbours.SIDECARS
+        return Neighbours.FILES if found.only_files else Neighbours.OTHERS
 
 
 def _stem(name: bytes) -> bytes:
@@ -92,6 +107,7 @@ def _stem(name: bytes) -> bytes:
 def _look_into(folder: bytes) -> _Folder:
     names = 0
     sidecars = False
+    only_files = True
     stems: set[bytes] | None = set()
     try:
         with os.scandir(folder) as entries:
@@ -99,6 +115,7 @@ def _look_into(folder: bytes) -> _Folder:
                 names += 1
                 if names > MAX_NAMES:
                     return _UNKNOWN
+                only_files = only_files and _is_plain(entry)
                 suffix = os.path.splitext(entry.name)[1].lower()
                 if suffix in STANDALONE_SUFFIXES or entry.is_dir():
                     continue
@@ -114,7 +131,11 @@ def _look_into(folder: bytes) -> _Folder:
     listing = (
         Listing.NOTHING_THERE if not sidecars else Listing.LIST if listed else Listing.TRY_EACH_NAME
     )
-    return _Folder(listing, None if stems is None else frozenset(stems))
+    return _Folder(listing, None if stems is None else frozenset(stems), only_files)
+
+
+def _is_plain(entry: os.DirEntry[bytes]) -> bool:
+    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
 
 
 def _is_unrelated(name: bytes, suffix: bytes) -> bool:

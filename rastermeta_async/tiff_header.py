@@ -174,11 +174,10 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
         NotPlain: it is no TIFF, or not one to be decoded here.
     """
     file = _File(head, size, read_at)
-    (layout, raw, image), *others = _directories(file)
-    entries = _Entries(file.order, raw)
+    layout, entries, (image, *others) = _directories(file)
     overviews = []
     parts: list[Hashable] = []
-    for _, _, part in others:
+    for part in others:
         if part.subfile == _REDUCED:
             overviews.append(_factor(image.width, part.width))
         elif part.subfile not in (_MASK, _MASK | _REDUCED):
@@ -481,43 +480,41 @@ def _image(
     return _Image(shape, entries, contents)
 
 
-class _Directory(NamedTuple):
-    """One IFD."""
-
-    layout: _Layout
-    raw: bytes
-    """Its entries."""
-    image: _Image
-
-
-def _directories(file: _File) -> list[_Directory]:
-    found: list[_Directory] = []
-    seen = set()
-    order, offset, number = file.order, file.first, int.from_bytes
+def _directories(file: _File) -> tuple[_Layout, _Entries, list[_Image]]:
+    """Return the first IFD's layout and entries, and what each IFD says of its image."""
+    order, number = file.order, int.from_bytes
+    byteorder, count_bytes, entry, inline = (
+        order.byteorder,
+        order.count_bytes,
+        order.entry,
+        order.inline,
+    )
+    images: list[_Image] = []
+    layout: _Layout | None = None
+    offset = file.first
     while offset:
-        if offset in seen or len(found) >= MAX_IFDS:
+        if len(images) >= MAX_IFDS:
             raise NotPlain("IFDs without end")
-        seen.add(offset)
-        count = number(file.get(offset, order.count_bytes), order.byteorder)
+        count = number(file.get(offset, count_bytes), byteorder)
         if not 0 < count <= MAX_ENTRIES:
             raise NotPlain("an IFD of odd length")
-        length = order.entry * count
-        content = file.get(offset + order.count_bytes, length + order.inline)
+        length = entry * count
+        content = file.get(offset + count_bytes, length + inline)
         raw = content[:length]
-        before = found[-1].layout if found else None
-        known = before.follower if before else None
+        known = layout.follower if layout is not None else None
         image = known.image_of(raw) if known is not None else None
-        if known is not None and image is not None:
-            found.append(_Directory(known.layout, raw, image))
-        else:
-            shape, image = _look_at(file, count, raw)
-            found.append(_Directory(shape.layout, raw, image))
-            if before:
-                before.follower = shape
-        offset = number(content[length:], order.byteorder)
-    if not found:
+        if known is None or image is None:
+            known, image = _look_at(file, count, raw)
+            if layout is not None:
+                layout.follower = known
+        layout = known.layout
+        if not images:
+            main = layout, _Entries(order, raw)
+        images.append(image)
+        offset = number(content[length:], byteorder)
+    if not images:
         raise NotPlain("no IFD")
-    return found
+    return *main, images
 
 
 def _look_at(file: _File, count: int, raw: bytes) -> tuple[_Shape, _Image]:

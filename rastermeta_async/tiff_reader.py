@@ -15,7 +15,7 @@ from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
-from rastermeta_async.folders import Folders
+from rastermeta_async.folders import Folders, Neighbours
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import Band, Bounds, Record, Tags, path_columns
 from rastermeta_async.tiff_header import HEAD_BYTES, Header, NotPlain, read_header
@@ -107,16 +107,20 @@ class TiffReader:
             yield
 
     def _header(self, path: bytes) -> tuple[Header, os.stat_result]:
-        if self._folders.may_add_to(path):
+        neighbours = self._folders.neighbours(path)
+        if neighbours is Neighbours.SIDECARS:
             raise NotPlain("sidecar files")
         try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
+            # A pipe or device is not to be opened; what takes the file's place now is not read.
+            if neighbours is not Neighbours.FILES and not stat.S_ISREG(os.stat(path).st_mode):
                 raise NotPlain("no file")
             file = os.open(path, _OPEN_FLAGS)
         except (OSError, ValueError):
             raise NotPlain("no file") from None
         try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotPlain("no file")
             head = os.pread(file, HEAD_BYTES, 0)
             return read_header(head, status.st_size, partial(_read_at, file)), status
         except OSError:
