@@ -9,6 +9,7 @@ is anything to find at all.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -24,13 +25,17 @@ GDAL_MAX_NAMES = 1000
 """Names up to which GDAL lists a folder itself (``GDAL_READDIR_LIMIT_ON_OPEN``)."""
 
 STANDALONE_SUFFIXES = frozenset(
-    b".tif .tiff .gtiff .btf .tf8 .jp2 .j2k .nc .nc4 .h5 .hdf5 .he5 .grb .grb2 .grib .grib2".split()
+    b".tif .tiff .gtiff .btf .tf8 .img .jp2 .j2k .nc .nc4 .h5 .hdf5 .he5 .grb .grb2 .grib"
+    b" .grib2".split()
 )
 """Names that are never part of another raster."""
 
 _OWN_SUFFIXES = frozenset(b".aux .ovr .msk .tab .tfw .tifw .tiffw .tfwx .wld .xml".split())
 """Sidecars of a TIFF that bear its name: GDAL's raster drivers page "GTiff", "Georeferencing"
 and "Overviews"; ``.xml`` also covers ``.aux.xml`` (PAM) and ``.tif.xml``."""
+
+_TRIED_AS_THEY_ARE = (b".aux.xml", b".tfw", b".wld", b".ovr", b".msk")
+"""Endings in the spelling that GDAL tries first where it lists no folder."""
 
 _PRODUCT_PREFIXES = (
     b"dim_", b"rpc_", b"rpc-", b"hdr-", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
@@ -72,8 +77,10 @@ class Neighbours(Enum):
 @dataclass(frozen=True)
 class _Folder:
     listing: Listing
-    stems: frozenset[bytes] | None
-    """Names, up to the first dot and in lower case, of TIFFs that may have sidecars; None: all."""
+    """Of a file of which no more is known."""
+    stems: Mapping[bytes, bytes | None] | None
+    """Names, up to the first dot and in lower case, of rasters that may have sidecars, and as
+    those spell them; None in place of a spelling: not as GDAL tries them. None: all may."""
     only_files: bool
     """Whether nothing else than files and folders was in it."""
 
@@ -89,26 +96,34 @@ class Folders:
 
     def listing_on_open(self, path: bytes) -> Listing:
         """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
-        return self._folder(os.path.dirname(path) or b".").listing
+        folder, slash, name = path.rpartition(b"/")
+        found = self._folder((folder or slash) or b".")
+        suffix = os.path.splitext(name)[1].lower()
+        if found.stems is None or suffix not in STANDALONE_SUFFIXES:
+            return found.listing
+        stem = _stem(name)
+        if stem.lower() not in found.stems:
+            return Listing.NOTHING_THERE
+        return Listing.TRY_EACH_NAME if found.stems[stem.lower()] == stem else found.listing
 
     def neighbours(self, path: bytes) -> Neighbours:
         """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
         folder, slash, name = path.rpartition(b"/")
         found = self._folder((folder or slash) or b".")
-        if found.stems is None or (found.stems and _stem(name) in found.stems):
+        if found.stems is None or (found.stems and _stem(name).lower() in found.stems):
             return Neighbours.SIDECARS
         return Neighbours.FILES if found.only_files else Neighbours.OTHERS
 
 
 def _stem(name: bytes) -> bytes:
-    return name.partition(b".")[0].lower()
+    return name.partition(b".")[0]
 
 
 def _look_into(folder: bytes) -> _Folder:
     names = 0
     sidecars = False
     only_files = True
-    stems: set[bytes] | None = set()
+    stems: dict[bytes, bytes | None] | None = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -121,9 +136,8 @@ def _look_into(folder: bytes) -> _Folder:
                     continue
                 sidecars = True
                 if stems is not None and not _is_unrelated(entry.name, suffix):
-                    stems |= _stems_of(entry.name)
-                    if suffix not in _OWN_SUFFIXES or b"" in stems or len(stems) > MAX_STEMS:
-                        stems = None
+                    of_all = suffix not in _OWN_SUFFIXES or not _add_stems(stems, entry.name)
+                    stems = None if of_all or len(stems) > MAX_STEMS else stems
     except OSError:  # may be searched but not listed
         return _UNKNOWN
     # "." and ".." may count; where it is close GDAL is left to count for itself.
@@ -131,7 +145,7 @@ def _look_into(folder: bytes) -> _Folder:
     listing = (
         Listing.NOTHING_THERE if not sidecars else Listing.LIST if listed else Listing.TRY_EACH_NAME
     )
-    return _Folder(listing, None if stems is None else frozenset(stems), only_files)
+    return _Folder(listing, stems, only_files)
 
 
 def _is_plain(entry: os.DirEntry[bytes]) -> bool:
@@ -144,9 +158,15 @@ def _is_unrelated(name: bytes, suffix: bytes) -> bool:
     )
 
 
-def _stems_of(name: bytes) -> set[bytes]:
-    """Return the stems of the TIFFs that a sidecar may belong to; an empty one means all."""
+def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:
+    """Note which rasters a sidecar may belong to; False: all of the folder."""
     stem = _stem(name)
-    if stem.startswith(_PRODUCT_PREFIXES):
-        return {b""}
-    return {stem, *(stem.removesuffix(ending) for ending in (b"_metadata", b"_rpc"))}
+    if stem.lower().startswith(_PRODUCT_PREFIXES):
+        return False
+    usual = name.endswith(_TRIED_AS_THEY_ARE)
+    known = stems.get(stem.lower(), stem)
+    stems[stem.lower()] = stem if usual and known == stem else None
+    for ending in (b"_metadata", b"_rpc"):
+        if stem.lower().endswith(ending):
+            stems[stem.lower().removesuffix(ending)] = None
+    return True

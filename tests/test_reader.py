@@ -455,10 +455,24 @@ def test_folders_without_sidecars_are_known(tmp_path: Path) -> None:
     assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
 
 
-@pytest.mark.parametrize("name", ["a.tfw", "a.tif.aux.xml", "a.tif.ovr", "a_RPC.TXT", "a", ".tif"])
-def test_any_other_name_may_be_a_sidecar(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a.TFW", "A.tfw", "a.tab", "a_RPC.TXT", "a.hdr", "dim_a.xml"])
+def test_other_names_may_be_sidecars(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert listing_for(tmp_path / "a.tif") is Listing.LIST
+
+
+@pytest.mark.parametrize("name", ["a.tfw", "a.tif.aux.xml", "a.tif.ovr", "a.wld", "a.tif.msk"])
+def test_names_are_tried_where_that_finds_all(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert listing_for(tmp_path / "a.tif") is Listing.TRY_EACH_NAME
+    assert listing_for(tmp_path / "b.tif") is Listing.NOTHING_THERE
+    assert listing_for(tmp_path / "b.png") is Listing.LIST
+
+
+@pytest.mark.parametrize("name", ["a", ".tif", "README.txt", "a.json", "b.prj"])
+def test_some_names_are_no_sidecars(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
 
 
 def test_names_are_tried_in_folders_that_cannot_be_listed(tmp_path: Path) -> None:
@@ -467,7 +481,8 @@ def test_names_are_tried_in_folders_that_cannot_be_listed(tmp_path: Path) -> Non
 
 def test_names_are_tried_where_gdal_lists_no_more(tmp_path: Path) -> None:
     world = world_file(tmp_path)
-    for number in range(GDAL_MAX_NAMES - 2):
+    (tmp_path / "unknown").with_suffix(".imd").touch()
+    for number in range(GDAL_MAX_NAMES - 3):
         (tmp_path / f"{number}.tif").touch()
     assert listing_for(world) is Listing.LIST
     assert differences(read_with_folders(os.fsencode(world)), oracle(str(world))) == {}
