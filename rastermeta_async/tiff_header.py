@@ -111,7 +111,8 @@ _SINGLE = (
 _COMPRESSIONS = frozenset({1, 5, 7, 8, 32773, 32946, 34887, 34925, 50000})
 """None, LZW, JPEG, Deflate, PackBits, old Deflate, LERC, LZMA, ZSTD: opening files of these
 looks at no pixel."""
-_NO_COMPRESSION = 1
+_NO_COMPRESSION, _JPEG = 1, 7
+_JPEG_BITS = 8
 _CONTIGUOUS = 1
 _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType (TIFF 6.0, section 8)."""
@@ -388,6 +389,8 @@ class _Image:
         outside = dict(zip((index for index, _ in shape.contents), contents, strict=True))
         bits_at = layout.at[_BITS]
         bits = entries.order.number(outside.get(bits_at, entries.content(bits_at, 2))[:2])
+        if not bits or (compression == _JPEG and bits != _JPEG_BITS):
+            raise NotPlain("odd bits")
         contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
         samples = self.samples if contiguous else 1
         if layout.tiled:
@@ -398,9 +401,9 @@ class _Image:
             raise NotPlain("odd blocks")
         row_bytes = -(-self.block_width * bits * samples // 8)
         blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
-        blocks *= self.samples // samples
+        planes = self.samples // samples
         found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
-        if found != (blocks, blocks) or blocks >= 2**31:
+        if found != (blocks * planes, blocks * planes) or blocks * planes >= 2**31:
             raise NotPlain("odd blocks")
         if row_bytes * self.block_height >= 2**31:
             raise NotPlain("odd blocks")
@@ -510,6 +513,8 @@ def _directories(file: _File) -> tuple[_Layout, _Entries, list[_Image]]:
         layout = known.layout
         if not images:
             main = layout, _Entries(order, raw)
+        elif _METADATA in layout.at:
+            _check_metadata_of_overview(file, layout, _Entries(order, raw))
         images.append(image)
         offset = number(content[length:], byteorder)
     if not images:
@@ -550,8 +555,8 @@ def _check_places(file: _File, raw: bytes, shape: _Shape, image: _Image) -> None
 
 
 def _factor(width: int, reduced: int) -> int:
-    """Return the decimation factor of an overview, as rasterio rounds it."""
-    return math.floor(0.5 + width / reduced)
+    """Return the decimation factor of an overview; rasterio rounds halves to even."""
+    return round(width / reduced)
 
 
 class _Placement(NamedTuple):
@@ -567,15 +572,18 @@ def _placement(file: _File, layout: _Layout, entries: _Entries) -> _Placement:
             raise NotPlain("odd georeferencing")
         scale_x, scale_y, scale_z = _doubles(file, entries, at[_SCALE], 3)
         column, row, level, x, y, z = _doubles(file, entries, at[_TIE_POINTS], 6)
-        if scale_x == 0 or scale_y <= 0:
+        if not (_is_usual(scale_x) and _is_usual(scale_y) and scale_y > 0):
             raise NotPlain("odd georeferencing")
         transform = (x - column * scale_x, scale_x, 0.0, y - row * -scale_y, 0.0, -scale_y)
         # A height scale becomes that of the band under a vertical CRS.
-        return _Placement(("scale", scale_z, level, z), transform)
+        heights = _reals(file.order.sign, 3).pack(scale_z, level, z)  # 0.0 is not -0.0
+        return _Placement(("scale", heights), transform)
     if _MATRIX in at:
         m = _doubles(file, entries, at[_MATRIX], 16)
         if m[1] or m[4]:
             raise NotPlain("rotated")
+        if not (_is_usual(m[0]) and _is_usual(m[5])):
+            raise NotPlain("odd georeferencing")
         return _Placement("matrix", (m[3], m[0], m[1], m[7], m[4], m[5]))
     if _TIE_POINTS in at:
         count, rest = divmod(entries.count(at[_TIE_POINTS]), 6)
@@ -584,6 +592,11 @@ def _placement(file: _File, layout: _Layout, entries: _Entries) -> _Placement:
         _doubles(file, entries, at[_TIE_POINTS], 6 * count)
         return _Placement(("points", count), None)
     return _Placement(None, None)
+
+
+def _is_usual(scale: float) -> bool:
+    """Whether squaring it neither over- nor underflows: rasterio's `res` is the square's root."""
+    return 1e-150 < abs(scale) < 1e150
 
 
 @lru_cache
@@ -611,7 +624,9 @@ def _tags(file: _File, layout: _Layout, entries: _Entries) -> Tags:
         tags[name] = _resolution(file, _content(file, entries, index, 8))
     if _RESOLUTION_UNIT in layout.at:
         unit = entries.number(layout.at[_RESOLUTION_UNIT])
-        tags["TIFFTAG_RESOLUTIONUNIT"] = _UNITS.get(unit, str(unit))
+        if unit not in _UNITS:  # libtiff drops them
+            raise NotPlain("an odd resolution")
+        tags["TIFFTAG_RESOLUTIONUNIT"] = _UNITS[unit]
     return tags
 
 
@@ -654,13 +669,13 @@ def _text(file: _File, entries: _Entries, index: int, limit: int = MAX_ARRAY_BYT
 
 
 _HEAD = re.compile(
-    r'  <Item name="([^"&<>=:\s](?:[^"&<>=:\n]*[^"&<>=:\s])?)"(?: sample="(\d{1,4})")?'
+    r'  <Item name="([^"&<>=:\s](?:[^"&<>=:\n]*[^"&<>=:\s])?)"(?: sample="([0-9]{1,4})")?'
     r'(?: role="([a-z]+)")?(?: domain="([^"&<>\n]*)")?'
 )
 """An item of the metadata up to its value, as GDAL writes it."""
 _START, _END = "<GDALMetadata>\n", "</GDALMetadata>"
 _BLANK = frozenset(["", *" \t\r\n\v\f"])
-_NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?")
+_NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _DOMAINS_OF_EFFECT = frozenset(
@@ -677,6 +692,23 @@ def _metadata(file: _File, layout: _Layout, entries: _Entries, bands: int) -> Me
     if index is None:
         return NO_METADATA
     return _metadata_of(_text(file, entries, index, MAX_METADATA_BYTES), bands)
+
+
+_HARMLESS = re.compile(
+    r'<GDALMetadata>\s*(?:<Item(?: [a-z]+="[\w ]*")+>[\w .,:-]*</Item>\s*)*</GDALMetadata>\s*',
+    re.ASCII,
+)
+
+
+def _check_metadata_of_overview(file: _File, layout: _Layout, entries: _Entries) -> None:
+    """Raise NotPlain if GDAL, which parses also that of overviews and masks, might complain."""
+    if not _is_harmless(_text(file, entries, layout.at[_METADATA])):
+        raise NotPlain("odd metadata of an overview")
+
+
+@lru_cache(MAX_REMEMBERED)
+def _is_harmless(metadata: str) -> bool:
+    return _HARMLESS.fullmatch(metadata) is not None
 
 
 def _metadata_of(text: str, bands: int) -> Metadata:
@@ -732,8 +764,7 @@ def _plan(heads: tuple[str, ...]) -> _Plan:
         band = int(sample) + 1 if sample else 0
         most = max(band, most)
         if domain is not None:
-            of_pixels = domain.lower() == "image_structure" and name.lower() == "interleave"
-            if of_pixels or domain.lower() in _DOMAINS_OF_EFFECT or domain.lower()[:4] == "xml:":
+            if role or _has_effect(domain.lower(), name.lower()):
                 raise NotPlain("metadata of effect")
             continue
         if _NAME_OF_EFFECT.match(name) or (role and not band):
@@ -750,6 +781,12 @@ def _plan(heads: tuple[str, ...]) -> _Plan:
     return _Plan(dataset, of_bands, [(*key, at) for key, at in roles.items()], most)
 
 
+def _has_effect(domain: str, name: str) -> bool:
+    """Whether GDAL uses metadata of this domain and name, both in lower case, for the record."""
+    of_pixels = domain == "image_structure" and name == "interleave"
+    return of_pixels or not domain or domain in _DOMAINS_OF_EFFECT or domain[:4] == "xml:"
+
+
 def _with_roles(
     metadata: Metadata, roles: list[tuple[int, str, int]], values: Sequence[str]
 ) -> Metadata:
@@ -760,9 +797,10 @@ def _with_roles(
         if role == "description":
             metadata.descriptions[band] = value
         elif role in ("scale", "offset"):
-            if not _NUMBER.fullmatch(value):
+            number = float(value) if _NUMBER.fullmatch(value) else math.nan
+            if not math.isfinite(number) or (number == 0 and value[0] == "-"):
                 raise NotPlain("an odd number")
-            (metadata.scales if role == "scale" else metadata.offsets)[band] = float(value)
+            (metadata.scales if role == "scale" else metadata.offsets)[band] = number
         elif role in ("unittype", "colorinterp"):
             asked.append((band, role, value))
         else:

@@ -139,7 +139,7 @@ class TiffReader:
             kind, ours = None, record
         with self._learning:
             if len(self._kinds) >= MAX_KINDS:
-                self._kinds.clear()
+                del self._kinds[next(iter(self._kinds))]
             self._kinds[header.kind] = kind
         return ours
 

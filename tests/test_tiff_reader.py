@@ -1,0 +1,873 @@
+"""The fast reader against `RasterioReader`: the same record, or the file handed over.
+
+A kind is learnt from one file and used for others, so files are read through one reader, in
+several orders: what is wrong shows where the second file of a kind differs from the first.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import from_origin
+from tiff_variants import (
+    ASCII,
+    DOUBLE,
+    LONG,
+    METADATA_TAG,
+    NODATA_TAG,
+    RATIONAL,
+    RPCS,
+    SHORT,
+    Counted,
+    Outcome,
+    Value,
+    Written,
+    base_files,
+    check_mutants,
+    differing,
+    edited,
+    form_of,
+    number_value,
+    silence,
+    text_value,
+    told,
+    write_variants,
+)
+
+from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
+from rastermeta_async.reader import RasterioReader
+from rastermeta_async.record import Record
+from rastermeta_async.tiff_header import NotPlain
+from rastermeta_async.tiff_reader import NAME, Comparison, TiffReader, make_reader
+
+VARIANTS = 3600
+LEAST_WRITTEN, LEAST_FAST, LEAST_UNASKED = 3000, 0.5, 800
+MUTANTS = 100_000
+PROCESSES = 2
+SEED = 20_240_229
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+class Both:
+    """A fast reader, and the one whose answers it is to give."""
+
+    def __init__(self, drivers: list[str] | None = None) -> None:
+        self.folders = Folders()
+        self.counted = Counted(drivers, self.folders)
+        self.reader = TiffReader(self.counted, self.folders)
+        self.reference = RasterioReader(drivers)
+        self.right: dict[Path, Record] = {}
+
+    @property
+    def asked(self) -> int:
+        """How often rasterio was asked."""
+        return self.counted.asked
+
+    def read(self, path: Path) -> Record:
+        return self.reader.read(os.fsencode(path))
+
+    def compare(self, path: Path) -> Comparison:
+        return self.reader.compare(os.fsencode(path))
+
+    def check(self, path: Path) -> Record:
+        """Read a file with both; they must agree."""
+        record, expected = self.read(path), self.reference.read(os.fsencode(path))
+        assert differing(record, expected) == {}, path.name
+        return record
+
+    def readers_of(self, paths: Iterable[Path]) -> list[str | None]:
+        return [self.check(path).reader for path in paths]
+
+
+@pytest.fixture
+def both() -> Iterator[Both]:
+    found = Both()
+    with found.reader.environment():
+        yield found
+
+
+# Files to be compared.
+
+
+def write(path: Path, then: Callable[[Any], None] | None = None, **kind: Any) -> Path:
+    """Write a small deflated GeoTIFF in a UTM zone unless `kind` says otherwise."""
+    profile = {
+        "driver": "GTiff", "width": 64, "height": 48, "count": 1, "dtype": "uint8",
+        "crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10),
+        "compress": "deflate",
+    } | kind  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        if then:
+            then(dataset)
+        shape = profile["count"], profile["height"], profile["width"]
+        dataset.write(np.ones(shape, profile["dtype"]))
+    return path
+
+
+def changed(path: Path, name: str, changes: dict[int, Value | None], ifd: int = 0) -> Path:
+    """Return a copy of a file with other values in one of its IFDs."""
+    copy = path.with_name(name)
+    copy.write_bytes(edited(path.read_bytes(), changes, ifd))
+    return copy
+
+
+def item(value: str, **attributes: object) -> str:
+    """Return an item of GDAL's metadata, attributes in GDAL's order."""
+    head = "".join(f' {key}="{text}"' for key, text in attributes.items())
+    return f"  <Item{head}>{value}</Item>\n"
+
+
+def with_metadata(path: Path, name: str, items: str) -> Path:
+    text = f"<GDALMetadata>\n{items}</GDALMetadata>\n"
+    return changed(path, name, {METADATA_TAG: text_value(text)})
+
+
+def doubles(*numbers: float) -> Value:
+    return number_value(form_of(b"II*\0"), DOUBLE, *numbers)
+
+
+def whole(kind: int, *numbers: int) -> Value:
+    return number_value(form_of(b"II*\0"), kind, *numbers)
+
+
+def overviews(*factors: int) -> Callable[[Any], None]:
+    return lambda dataset: dataset.build_overviews(list(factors), Resampling.nearest)
+
+
+def tagged(**tags: str) -> Callable[[Any], None]:
+    return lambda dataset: dataset.update_tags(**tags)
+
+
+# All sorts of files.
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
+    folder = tmp_path_factory.mktemp("variants")
+    yield write_variants(folder, SEED, VARIANTS)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def right(variants: Written) -> dict[Path, Record]:
+    """What rasterio says of each variant."""
+    reference = RasterioReader()
+    with reference.environment():
+        return {path: reference.read(os.fsencode(path)) for path in variants.paths}
+
+
+@pytest.mark.timeout(300)
+def test_gdal_writes_most_variants(variants: Written) -> None:
+    assert len(variants.paths) >= LEAST_WRITTEN
+    assert len(variants.refused) < len(variants.paths) / 8
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(4))
+def test_variants(
+    variants: Written,
+    right: dict[Path, Record],
+    both: Both,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_KINDS", 10_000)  # they are that mixed
+    order = list(variants.paths)
+    random.Random(seed).shuffle(order)
+    wrong = {}
+    fast = 0
+    for path in order:
+        record = both.read(path)
+        fast += record.reader == NAME
+        if found := differing(record, right[path]):
+            wrong[path.name] = found
+    assert wrong == {}
+    assert fast > LEAST_FAST * len(order)
+    assert len(order) - both.asked > LEAST_UNASKED
+
+
+@pytest.mark.timeout(300)
+def test_each_variant_by_itself(variants: Written, both: Both) -> None:
+    """What this reader makes of a file alone is right, so that its kind can be learnt."""
+    reasons: Counter[str | None] = Counter()
+    wrong = {}
+    for path in variants.paths:
+        compared = both.compare(path)
+        reasons[compared.reason] += 1
+        if compared.differences:
+            wrong[path.name] = compared.differences
+    assert wrong == {}
+    assert reasons[None] > LEAST_FAST * len(variants.paths)
+    assert reasons["rotated"]
+    assert reasons["one long strip"]
+
+
+def test_corpus(corpus: Path) -> None:
+    paths = [path for path in sorted(corpus.rglob("*")) if path.suffix.lower() in (".tif", ".tiff")]
+    assert paths
+    for order in (paths, paths[::-1]):
+        both = Both()
+        with both.reader.environment():
+            for path in [*order, *order]:
+                both.check(path)
+
+
+# Typical files.
+
+
+TYPICAL: dict[str, dict[str, Any]] = {
+    "uint8 RGB COG": {
+        "driver": "COG", "count": 3, "width": 1100, "height": 900, "overview_compress": "deflate"
+    },
+    "float32 DEM": {"dtype": "float32", "nodata": -9999, "predictor": 3},
+    "uint16 tiled": {"dtype": "uint16", "tiled": True, "blockxsize": 32, "blockysize": 16},
+    "pixel is point": {"then": tagged(AREA_OR_POINT="Point")},
+    "BigTIFF": {"bigtiff": "yes"},
+    "big-endian": {"endianness": "big"},
+    "not compressed": {"compress": None, "height": 1000},
+    "overviews": {"then": overviews(2, 4), "tiled": True, "blockxsize": 16, "blockysize": 16},
+    "jpeg": {"count": 3, "compress": "jpeg", "photometric": "ycbcr"},
+    "lzw in planes": {"count": 3, "compress": "lzw", "interleave": "band"},
+    "zstd bands": {"count": 13, "dtype": "uint16", "compress": "zstd", "predictor": 2},
+    "lerc": {"dtype": "float32", "compress": "lerc_zstd", "max_z_error": 0.01},
+    "degrees": {"crs": "EPSG:4326", "transform": from_origin(10, 50, 0.1, 0.1)},
+    "no georeferencing": {"crs": None, "transform": None},
+    "rpcs": {"crs": None, "transform": None, "rpcs": RPCS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPICAL.values(), ids=TYPICAL)
+def test_a_typical_file_is_read_fast(tmp_path: Path, both: Both, kind: dict[str, Any]) -> None:
+    paths = [write(tmp_path / f"{number}.tif", **kind) for number in range(3)]
+    assert both.readers_of(paths) == [NAME] * 3
+    assert both.asked == 1
+
+
+HANDED_OVER: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "rotated": ("rotated", lambda path: write(
+        path, transform=rasterio.Affine(1, 0.5, 0, 0.5, -1, 0)
+    )),
+    "webp": ("a compression of which a file must be looked into", lambda path: write(
+        path, count=3, compress="webp"
+    )),
+    "empty value": ("a value that is empty or starts with a space", lambda path: write(
+        path, tagged(A="")
+    )),
+    "value of spaces": ("a value that is empty or starts with a space", lambda path: with_metadata(
+        write(path), "b.tif", item(" x", name="A")
+    )),
+    "own tag": ("tag 65000 of type 3", lambda path: changed(
+        write(path), "a.tif", {65000: whole(SHORT, 1)}
+    )),
+    "one long strip": ("one long strip", lambda path: write(path, height=2001, blockysize=2001)),
+    "sparse": ("odd blocks", lambda path: changed(
+        write(path, compress=None), "a.tif", {279: whole(SHORT, 0)}
+    )),
+    "negative height": ("odd georeferencing", lambda path: changed(
+        write(path), "a.tif", {33550: doubles(1, -1, 0)}
+    )),
+    "no resolution": ("an odd resolution", lambda path: changed(
+        write(path), "a.tif", {282: whole(RATIONAL, 1, 0)}
+    )),
+    "latin 1": ("a text that is not UTF-8", lambda path: changed(
+        write(path), "a.tif", {305: Value(ASCII, 3, b"\xe9x\0")}
+    )),
+    "nodata values": ("metadata of effect", lambda path: write(path, tagged(NODATA_VALUES="1"))),
+    "no xml": ("metadata that GDAL would not write", lambda path: changed(
+        write(path), "a.tif", {METADATA_TAG: text_value("<GDALMetadata/>")}
+    )),
+    "png": ("no TIFF", lambda path: write(path, driver="PNG", crs=None, transform=None)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("reason", "make"), HANDED_OVER.values(), ids=HANDED_OVER)
+def test_a_file_handed_over(
+    tmp_path: Path, both: Both, reason: str, make: Callable[[Path], Path]
+) -> None:
+    with rasterio.Env(GDAL_PAM_ENABLED=False):
+        path = make(tmp_path / "a.tif")
+    compared = both.compare(path)
+    assert (compared.reason, compared.decoded, compared.differences) == (reason, None, [])
+    assert both.readers_of([path]) == ["rasterio"]
+
+
+# What was wrong, or might have been: the second file is of the first one's kind, or was.
+
+
+def in_order(both: Both, paths: list[Path]) -> None:
+    for path in [*paths, *reversed(paths)]:
+        both.check(path)
+    again = Both()
+    for path in reversed(paths):
+        again.check(path)
+
+
+def test_planes_of_one_long_strip_each(tmp_path: Path, both: Both) -> None:
+    """GDAL shows strips of more than 2000 rows as rows, in planes too."""
+    planes: dict[str, Any] = {"count": 3, "interleave": "band", "width": 8}
+    in_order(both, [
+        write(tmp_path / f"{rows}.tif", height=rows, blockysize=rows, **planes)
+        for rows in (1000, 2000, 2001, 3000)
+    ])  # fmt: skip
+
+
+def test_tiles_of_many_rows(tmp_path: Path, both: Both) -> None:
+    tiles: dict[str, Any] = {"tiled": True, "blockxsize": 16, "width": 16}
+    in_order(both, [
+        write(tmp_path / f"{rows}.tif", height=rows, blockysize=rows, **tiles)
+        for rows in (16, 2000, 2512)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [3, 5, 7, 9, 13, 17, 21, 29, 300])
+def test_factors_of_overviews_half_way(tmp_path: Path, both: Both, width: int) -> None:
+    """5 columns reduced to 2 are a factor of 2, 7 to 2 are one of 4: halves go to even."""
+    in_order(both, [write(tmp_path / "a.tif", overviews(2, 4, 8), width=width, height=300)])
+    assert both.compare(tmp_path / "a.tif").differences == []
+
+
+def test_a_file_smaller_than_its_overviews(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", overviews(2, 4), blockysize=16)
+    in_order(both, [path, *(
+        changed(path, f"{width}.tif", {256: whole(SHORT, width)}) for width in (1, 8, 16, 24, 32)
+    )])  # fmt: skip
+
+
+def test_no_bits_a_sample(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", compress=None)
+    in_order(both, [path, changed(path, "b.tif", {258: whole(SHORT, 0)})])
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2, 3, 4, 7, 65535])
+def test_resolution_units(tmp_path: Path, both: Both, unit: int) -> None:
+    """libtiff drops those that there are not."""
+    path = write(tmp_path / "a.tif", tagged(
+        TIFFTAG_XRESOLUTION="72", TIFFTAG_YRESOLUTION="72", TIFFTAG_RESOLUTIONUNIT="2"
+    ))  # fmt: skip
+    in_order(both, [path, changed(path, "b.tif", {296: whole(SHORT, unit)})])
+
+
+@pytest.mark.parametrize("ratio", [
+    (0, 1), (1, 3), (2**32 - 1, 1), (1, 2**32 - 1), (2**31, 3), (0, 0), (5, 0),
+    (300_000_001, 1_000_000), (123_456_789, 1000), (72, 1), (1, 10),
+])  # fmt: skip
+def test_resolutions(tmp_path: Path, both: Both, ratio: tuple[int, int]) -> None:
+    path = write(tmp_path / "a.tif", tagged(TIFFTAG_XRESOLUTION="72"))
+    in_order(both, [path, changed(path, "b.tif", {282: whole(RATIONAL, *ratio)})])
+
+
+ITEMS = {
+    "empty domain": item("c", name="A", domain=""),
+    "empty domain of a band": item("c", name="A", sample=0, domain=""),
+    "scale in a domain": item("5", name="A", sample=0, role="scale", domain="X"),
+    "offset in a domain": item("5", name="A", sample=0, role="offset", domain="X"),
+    "description in a domain": item("5", name="A", sample=0, role="description", domain="X"),
+    "unit in a domain": item("5", name="A", sample=0, role="unittype", domain="X"),
+    "colour in a domain": item("red", name="A", sample=0, role="colorinterp", domain="X"),
+    "compression": item("FOO", name="COMPRESSION", domain="IMAGE_STRUCTURE"),
+    "interleave": item("FOO", name="INTERLEAVE", domain="IMAGE_STRUCTURE"),
+    "colour space": item("FOO", name="SOURCE_COLOR_SPACE", domain="IMAGE_STRUCTURE"),
+    "pixel type": item("SIGNEDBYTE", name="PIXELTYPE", sample=0, domain="IMAGE_STRUCTURE"),
+    "bits": item("1", name="NBITS", sample=0, domain="IMAGE_STRUCTURE"),
+    "other role": item("5", name="A", sample=0, role="statistics"),
+    "leading zeros": item("5", name="A", sample="0000"),
+    "two scales": item("5", name="A", sample=0, role="scale") * 2,
+    "same name in other case": item("5", name="A") + item("6", name="a"),
+    "nearly the same name": item("5", name="K") + item("6", name="\u212a"),
+    "name with space": item("5", name="A B"),
+    "name of a space": item("5", name=" "),
+    "named entity": item("&amp;lt;&amp;amp;lt;", name="A"),
+    "entity": item("&lt;", name="A"),
+    "numbered entity": item("&#65;", name="A"),
+    "capital entity": item("&AMP;", name="A"),
+    "bare ampersand": item("a & b", name="A"),
+    "trailing newline": item("a\n", name="A"),
+    "carriage return": item("a\r\nb", name="A"),
+    "no-break space": item("\u00a0a", name="A"),
+    "control": item("\x01\x1f", name="A"),
+    "vertical tab": item("\va", name="A"),
+    "colon": item("5", name="a:b"),
+    "resolution": item("5", name="TIFFTAG_XRESOLUTION"),
+    "area": item("Point", name="AREA_OR_POINT"),
+    "long": item("x" * 9000, name="A"),
+    "comment": "<!-- x -->\n" + item("5", name="A"),
+    "no value": '  <Item name="A"/>\n',
+}
+
+
+@pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
+def test_items_of_metadata(tmp_path: Path, both: Both, items: str) -> None:
+    path = write(tmp_path / "a.tif", tagged(A="b"))
+    scaled = with_metadata(path, "s.tif", item("5", name="A", sample=0, role="scale"))
+    in_order(both, [path, scaled, with_metadata(path, "b.tif", items)])
+
+
+NUMBERS = ("5", "0", "-0", "1e400", "-1e400", "1e-400", "12345678901234567890123", "0.1",
+           "4.9e-324", "2.4703282292062327e-324", "1.7976931348623159e308", "+5",
+           "9007199254740993", "1e23", "8.5e-5", "1.", ".5", "nan", "inf", "0x10", "5 ", "1,5",
+           "1d5", "1_0", "\u0665")  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["scale", "offset"])
+def test_numbers_in_metadata(tmp_path: Path, both: Both, role: str) -> None:
+    path = write(tmp_path / "a.tif", tagged(A="b"))
+    in_order(both, [
+        with_metadata(path, f"{at}.tif", item(number, name="A", sample=0, role=role))
+        for at, number in enumerate(NUMBERS)
+    ])  # fmt: skip
+
+
+def test_zeros_of_either_sign_under_a_vertical_crs(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", crs="EPSG:32633+5773")
+    in_order(both, [
+        changed(
+            path, f"{at}.tif", {33550: doubles(10, 10, z), 33922: doubles(0, 0, k, 5, 5, height)}
+        )
+        for at, (z, k, height) in enumerate([
+            (2, 0, 0.0), (2, 0, -0.0), (2, -0.0, 0.0), (0.0, 0, 7), (-0.0, 0, 7), (1, 3, 7),
+            (-1, 3, 7), (1e308, 1e308, 0),
+        ])
+    ])  # fmt: skip
+
+
+PLACES = [
+    ((10, 10, 0), (0, 0, 0, 5, 5, 0)), ((-10, 10, 0), (0, 0, 0, 5, 5, 0)),
+    ((10, 10, 0), (-0.0, -0.0, 0, -0.0, -0.0, 0)), ((10, 10, 0), (3.3, 4.7, 0, 0.1, 0.2, 0)),
+    ((1, 1, 0), (0, 0, 0, 0, 0, 0)), ((2, 2, 0), (0, 0, 0, 1, 1, 0)),
+    ((1e-320, 1e-320, 0), (0, 0, 0, 0, 0, 0)), ((1e-160, 1e160, 0), (0, 0, 0, 0, 0, 0)),
+    ((1e300, 1e300, 0), (1e300, 1e300, 0, 1e300, 0, 0)),
+    ((1e308, 1e308, 0), (0, 0, 0, 1e308, 0, 0)),
+    ((0.1 + 0.2, 1 / 3, 0), (0.5, 0.5, 0, 1e7 / 3, 1e6 / 7, 0)), ((10, 0, 0), (0, 0, 0, 5, 5, 0)),
+    ((0, 10, 0), (0, 0, 0, 5, 5, 0)), ((float("nan"), 1, 0), (0, 0, 0, 5, 5, 0)),
+    ((1, 1, 0), (0, 0, 0, float("inf"), 5, 0)),
+]  # fmt: skip
+MATRICES = [
+    (10, 0, 5, 0, -10, 5), (10, 0, 5, 0, 10, 5), (10, -0.0, 5, -0.0, 10, 5), (0, 0, 0, 0, 0, 0),
+    (1, 0, 0, 0, 1, 0), (0, 0, 5, 0, 0, 5), (-1, 0, 5, 0, 1, 5), (1, 0, 0, 0, -1, 0),
+    (2, 0, 1, 0, 2, 1), (1e200, 0, 0, 0, 1e-200, 0), (1, 1e-9, 0, 1e-9, 1, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", ["Area", "Point"])
+def test_places(tmp_path: Path, both: Both, point: str) -> None:
+    path = write(tmp_path / "a.tif", tagged(AREA_OR_POINT=point))
+    paths = [
+        changed(path, f"place-{at}.tif", {33550: doubles(*scale), 33922: doubles(*tie)})
+        for at, (scale, tie) in enumerate(PLACES)
+    ]
+    for at, (a, b, x, d, e, y) in enumerate(MATRICES):
+        matrix = doubles(a, b, 0, x, d, e, 0, y, 0, 0, 0, 0, 0, 0, 0, 1)
+        changes = {33550: None, 33922: None, 34264: matrix}
+        paths.append(changed(path, f"matrix-{at}.tif", changes))
+    in_order(both, [path, *paths])
+
+
+@pytest.mark.parametrize("subsampling", [(1, 1), (2, 2), (4, 2)])
+def test_ycbcr_that_is_not_compressed(
+    tmp_path: Path, both: Both, subsampling: tuple[int, int]
+) -> None:
+    paths = [
+        changed(
+            write(tmp_path / f"{at}.tif", count=3, compress=None, width=width, height=height),
+            f"y{at}.tif",
+            {262: whole(SHORT, 6), 530: whole(SHORT, *subsampling)},
+        )
+        for at, (width, height) in enumerate([(8, 8), (64, 64), (100, 500), (63, 3), (8, 2001)])
+    ]
+    in_order(both, paths)
+
+
+def test_blocks_that_are_not_in_the_file(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", blockysize=8)
+    nowhere = Value(LONG, 6, b"\xff" * 24)
+    in_order(both, [path, changed(path, "b.tif", {273: nowhere}), changed(path, "c.tif", {
+        273: nowhere, 279: nowhere
+    })])  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "nan", "-nan", "1e400", "256", "0x1", " 1", "none"])
+def test_nodata(tmp_path: Path, both: Both, text: str) -> None:
+    path = write(tmp_path / "a.tif", nodata=1)
+    in_order(both, [path, changed(path, "b.tif", {NODATA_TAG: text_value(text)})])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_metadata_of_overviews_that_is_broken(tmp_path: Path, both: Both) -> None:
+    """GDAL parses that of each IFD; its complaints may not be UTF-8, and rasterio fails then."""
+    path = write(tmp_path / "a.tif", overviews(2))
+    in_order(both, [path, *(
+        changed(path, f"{at}.tif", {METADATA_TAG: Value(ASCII, len(text), text)}, 1)
+        for at, text in enumerate([b"<G\xc4></GDALMetadata>\0", b"<GDALMetadata>\0", b"\xff\0"])
+    )])  # fmt: skip
+
+
+# Broken files.
+
+
+def _mutants(job: tuple[str, dict[str, bytes], int, int]) -> Outcome:
+    folder, bases, seed, files = job
+    inside = Path(folder) / str(seed)
+    inside.mkdir()
+    return check_mutants(inside, bases, seed, files)
+
+
+@pytest.mark.timeout(600)
+def test_mutants(tmp_path: Path) -> None:
+    bases = base_files(tmp_path)
+    assert len(bases) >= 20
+    folder = tmp_path / "mutants"
+    memory = Path("/dev/shm")
+    with ExitStack() as ending:
+        if memory.is_dir():
+            folder = memory / f"rastermeta-mutants-{os.getpid()}"
+            ending.callback(shutil.rmtree, folder)
+        folder.mkdir()
+        jobs = [(str(folder), bases, SEED + at, MUTANTS // 4) for at in range(4)]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(PROCESSES, context, initializer=silence) as pool:
+            outcomes = list(pool.map(_mutants, jobs))
+        if any(outcome.wrong for outcome in outcomes):
+            shutil.copytree(folder, tmp_path / "wrong")
+    wrong = [one for outcome in outcomes for one in outcome.wrong]
+    assert wrong[:10] == [], f"{len(wrong)} files, see {tmp_path / 'wrong'}"
+    assert sum(outcome.files for outcome in outcomes) >= MUTANTS
+    assert sum(outcome.unasked for outcome in outcomes) > MUTANTS / 10
+
+
+# Sidecars.
+
+
+WORLD_FILE = "2.0\n0.0\n0.0\n-2.0\n600001.0\n5000001.0\n"
+PAM = (
+    "<PAMDataset><SRS>EPSG:3035</SRS><GeoTransform>4e6, 0.1, 0, 3e6, 0, -0.1</GeoTransform>"
+    "<Metadata><MDI key='ORIGIN'>beside</MDI></Metadata></PAMDataset>"
+)
+TAB = (
+    '!table\n!version 300\nDefinition Table\n  File "a.tif"\n  Type "RASTER"\n'
+    '  (600000,5000000) (0,0) Label "1",\n  (600064,5000000) (64,0) Label "2",\n'
+    '  (600064,4999936) (64,64) Label "3"\n  Units "m"\n'
+)
+RPC_TEXT = "".join(
+    f"{key}: {value}\n" for key, value in RPCS.to_gdal().items() if "COEFF" not in key
+) + "".join(
+    f"{key}_COEFF_{at}: {float(at == 1)}\n"
+    for key in ("LINE_NUM", "LINE_DEN", "SAMP_NUM", "SAMP_DEN")
+    for at in range(1, 21)
+)
+SIDECARS = {
+    "a.tif.aux.xml": PAM, "a.aux.xml": PAM, "a.tfw": WORLD_FILE, "a.wld": WORLD_FILE,
+    "a.tifw": WORLD_FILE, "a.TFW": WORLD_FILE, "a.tab": TAB, "a_RPC.TXT": RPC_TEXT,
+    "a_rpc.txt": RPC_TEXT, "a_metadata.xml": "<re:EarthObservation/>", "a.tif.xml": "<metadata/>",
+    "a.xml": "<isd/>", "a_MTL.txt": "GROUP = L1_METADATA_FILE\nEND_GROUP\nEND\n",
+    "DIM_a.XML": "<Dimap_Document/>", "a.IMD": "version = \"R\";\nEND;\n", "a.RPB": "x",
+    "a.pvl": "x", "a.aux": "x", "METADATA.DIM": "<Dimap_Document/>", "a": "x",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SIDECARS)
+def test_a_file_with_a_sidecar_is_rasterio_s(tmp_path: Path, both: Both, name: str) -> None:
+    bare = {"crs": None, "transform": None}
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert both.readers_of([write(alone / "a.tif", **bare)] * 2) == [NAME] * 2
+    path = write(tmp_path / "a.tif", **bare)
+    (tmp_path / name).write_text(SIDECARS[name])
+    concerned = both.folders.neighbours(os.fsencode(path)) is Neighbours.SIDECARS
+    assert concerned == (name != "a")
+    both.check(path)
+    if name != "a":
+        assert both.read(path).reader == "rasterio"
+        assert both.compare(path).reason == "sidecar files"
+
+
+def test_overviews_and_masks_beside(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif")
+    shutil.copy(path, tmp_path / "a.tif.ovr")
+    masked = write(tmp_path / "b.tif")
+    mask = write(tmp_path / "m.tif", tagged(INTERNAL_MASK_FLAGS_1="2"), crs=None, transform=None)
+    mask.rename(tmp_path / "b.tif.msk")
+    assert both.readers_of([path, masked]) == ["rasterio"] * 2
+    bands = both.read(path).bands
+    assert bands is not None
+    assert bands[0].overviews == [1]
+
+
+def test_sidecars_of_others_cost_a_file_nothing(tmp_path: Path, both: Both) -> None:
+    (tmp_path / "b.tfw").write_text(WORLD_FILE)
+    (tmp_path / "b.tif.aux.xml").write_text(PAM)
+    path, other = write(tmp_path / "a.tif"), write(tmp_path / "b.tif")
+    assert both.readers_of([path, other, path]) == [NAME, "rasterio", NAME]
+
+
+@pytest.mark.parametrize("name", [
+    "README", "readme.txt", "README.md", "LICENSE", "a.json", "a.png", "a.csv", "b.tif", "a.jp2",
+    "a.geojson", "a.zip", "license.txt", "a.JSON", "a.tif.md5",
+])  # fmt: skip
+def test_unrelated_files_cost_nothing(tmp_path: Path, both: Both, name: str) -> None:
+    path = write(tmp_path / "a.tif")
+    (tmp_path / name).touch()
+    (tmp_path / "a.tif.d").mkdir()
+    assert both.readers_of([path, path]) == [NAME] * 2
+
+
+def may_add_to(folder: Path, name: str) -> bool:
+    return Folders().neighbours(os.fsencode(folder / name)) is Neighbours.SIDECARS
+
+
+@pytest.mark.parametrize(("beside", "concerned", "others"), [
+    ("a.tfw", ["a.tif", "A.TIF", "a.b.tif"], ["b.tif", "aa.tif", "a_.tif"]),
+    ("a.tif.aux.xml", ["a.tif"], ["b.tif"]),
+    ("a_metadata.xml", ["a.tif", "a_metadata.tif"], ["b.tif"]),
+    ("x.y.ovr", ["x.tif", "x.z.tif"], ["y.tif"]),
+    ("DIM_X.XML", ["IMG_X.TIF", "b.tif"], []),
+    ("metadata.xml", ["b.tif"], []),
+    ("a_MTL.txt", ["a.tif", "b.tif"], []),
+    ("a.imd", ["a.tif", "b.tif"], []),
+    ("a.json", [], ["a.tif"]),
+    ("a", [], ["a.tif"]),
+])  # fmt: skip
+def test_whom_a_sidecar_may_concern(
+    tmp_path: Path, beside: str, concerned: list[str], others: list[str]
+) -> None:
+    (tmp_path / beside).touch()
+    assert [name for name in concerned if not may_add_to(tmp_path, name)] == []
+    assert [name for name in others if may_add_to(tmp_path, name)] == []
+
+
+def test_nothing_concerns_a_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "b.tif").touch()
+    (tmp_path / "a.tfw").mkdir()
+    path = os.fsencode(tmp_path / "a.tif")
+    assert Folders().neighbours(path) is Neighbours.FILES
+    (tmp_path / "link.tif").symlink_to("b.tif")
+    assert Folders().neighbours(path) is Neighbours.OTHERS
+
+
+def test_links_are_followed(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif")
+    links = [tmp_path / "link.tif", tmp_path / "folder.tif", tmp_path / "nowhere.tif"]
+    for link, target in zip(links, ("a.tif", ".", "missing"), strict=True):
+        link.symlink_to(target)
+    assert both.readers_of([path, links[0], links[0]]) == [NAME] * 3
+    assert [both.check(link).status for link in links[1:]] == ["error"] * 2
+
+
+def test_a_folder_that_cannot_be_listed_may_hold_anything(tmp_path: Path) -> None:
+    assert may_add_to(tmp_path / "missing", "a.tif")
+
+
+def test_a_folder_of_many_sidecars_concerns_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_STEMS > 1000
+    monkeypatch.setattr("rastermeta_async.folders.MAX_STEMS", 2)
+    for name in ("a.tfw", "b.tfw"):
+        (tmp_path / name).touch()
+    assert not may_add_to(tmp_path, "c.tif")
+    (tmp_path / "d.tfw").touch()
+    assert may_add_to(tmp_path, "c.tif")
+
+
+def test_a_bare_name_is_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    write(tmp_path / "a.tif")
+    (tmp_path / "b.tfw").touch()
+    monkeypatch.chdir(tmp_path)
+    assert both.readers_of([Path("a.tif")] * 2) == [NAME] * 2
+    assert Folders().neighbours(b"b.tif") is Neighbours.SIDECARS
+    assert Folders().neighbours(b"/nowhere/at/all.tif") is Neighbours.SIDECARS
+
+
+# Learning.
+
+
+def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
+    first = [write(tmp_path / f"a{at}.tif", width=10 + at, height=20 * at + 1) for at in range(5)]
+    second = [write(tmp_path / f"b{at}.tif", dtype="int16", nodata=at) for at in (1, 1, 2)]
+    records = [both.read(path) for path in [*first, *second, *first]]
+    assert {record.reader for record in records} == {NAME}
+    assert both.asked == 3
+    assert [record.width for record in records[:5]] == [10, 11, 12, 13, 14]
+
+
+def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
+    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_KINDS", 3)
+    paths = [write(tmp_path / f"{at}.tif", nodata=at) for at in range(8)]
+    for path in paths:
+        both.check(path)
+        assert len(both.reader._kinds) <= 3
+    assert both.asked == 8
+
+
+def test_bands_kept_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_BANDS_KEPT", 4)
+    paths = [write(tmp_path / f"{at}.tif", width=10 + at, count=2) for at in range(8)]
+    assert both.readers_of([*paths, *paths]) == [NAME] * 16
+    (kind,) = both.reader._kinds.values()
+    assert kind is not None
+    assert len(kind._bands) <= 2
+
+
+def test_a_kind_that_is_not_understood_is_never_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    paths = [write(tmp_path / f"{at}.tif", width=10 + at) for at in range(3)]
+    read = RasterioReader.read
+
+    def odd(self: RasterioReader, path: bytes) -> Record:
+        return read(self, path)._replace(height=7)
+
+    monkeypatch.setattr(RasterioReader, "read", odd)
+    assert [both.read(path).height for path in paths] == [7, 7, 7]
+    assert list(both.reader._kinds.values()) == [None]
+    assert both.compare(paths[0]).differences != []
+    monkeypatch.undo()
+    assert [both.read(path).reader for path in paths] == ["rasterio"] * 3
+
+
+def test_what_rasterio_has_a_problem_with_is_not_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    path = write(tmp_path / "a.tif")
+    read = RasterioReader.read
+
+    def odd(self: RasterioReader, path: bytes) -> Record:
+        return read(self, path)._replace(error_type="PartlyRead")
+
+    monkeypatch.setattr(RasterioReader, "read", odd)
+    assert both.read(path).reader == "rasterio"
+    assert both.reader._kinds == {}
+    compared = both.compare(path)
+    assert (compared.decoded, compared.reason) == (None, "rasterio has a problem with the file")
+
+
+def test_a_file_that_changes_meanwhile_is_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    path = write(tmp_path / "a.tif")
+    read = RasterioReader.read
+
+    def meanwhile(self: RasterioReader, path: bytes) -> Record:
+        os.utime(path, ns=(1, 1))
+        return read(self, path)
+
+    monkeypatch.setattr(RasterioReader, "read", meanwhile)
+    assert both.read(path).reader == "rasterio"
+    assert both.reader._kinds == {}
+
+
+def test_comparison(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", nodata=float("nan"), dtype="float32")
+    compared = both.compare(path)
+    assert compared.decoded is not None
+    assert (compared.reason, compared.differences) == (None, [])
+    assert (compared.rasterio.reader, compared.decoded.reader) == ("rasterio", NAME)
+    assert told(compared.rasterio) == told(compared.decoded)
+    other = compared._replace(decoded=compared.decoded._replace(width=1, crs=None))
+    assert other.differences == ["crs", "width"]
+    assert compared._replace(decoded=None).differences == []
+    assert both.reader._kinds == {}
+
+
+@pytest.mark.parametrize(("drivers", "kind"), [
+    (None, TiffReader), ([], TiffReader), (["GTiff"], TiffReader), (["PNG", "GTiff"], TiffReader),
+    (["PNG"], RasterioReader), (["COG"], RasterioReader),
+])  # fmt: skip
+def test_only_where_gtiff_may_open_files(drivers: list[str] | None, kind: type) -> None:
+    assert type(make_reader(drivers)) is kind
+
+
+def test_colours_and_units_are_part_of_the_kind(tmp_path: Path, both: Both) -> None:
+    def about(colour: ColorInterp, unit: str) -> Callable[[Any], None]:
+        def then(dataset: Any) -> None:
+            dataset.colorinterp = [colour, ColorInterp.undefined]
+            dataset.units = (unit, "")
+
+        return then
+
+    kinds = [(ColorInterp.red, "K"), (ColorInterp.gray, "K"), (ColorInterp.red, "m")]
+    paths = [write(tmp_path / f"{at}.tif", about(*kind), count=2) for at, kind in enumerate(kinds)]
+    in_order(both, paths)
+
+
+# What cannot be read.
+
+
+def test_errors_are_rasterio_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "short.tif").write_bytes(b"II*\0\x08\0\0\0")
+    (tmp_path / "text.tif").write_text("not a raster at all\n")
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "cut.tif").write_bytes(path.read_bytes()[:60])
+    names = ("missing", "pipe", "folder", "empty", "short", "text", "cut")
+    assert both.readers_of([path]) == [NAME]
+    for name in names:
+        record = both.check(tmp_path / f"{name}.tif")
+        assert record.status == "error"
+    assert both.read(Path("a\0b.tif")).error_type == "ValueError"
+
+
+def test_a_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
+    """As root, any file can be opened: so the system's answer is made up."""
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "b.tif").touch()
+    both.check(path)
+    opened = os.open
+
+    def refusing(given: Any, *args: Any, **options: Any) -> int:
+        if os.fsencode(given).endswith(b"b.tif"):
+            raise PermissionError(13, "Permission denied", given)
+        return opened(given, *args, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    record = both.check(tmp_path / "b.tif")
+    assert (record.status, record.error_type) == ("fatal", "PermissionError")
+    assert stat.S_ISREG((tmp_path / "b.tif").stat().st_mode)
+
+
+def test_a_disk_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
+) -> None:
+    path = write(tmp_path / "a.tif")
+    both.check(path)
+
+    def failing(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(NotPlain, match="no answer from the disk"):
+        both.reader._header(os.fsencode(path))
+    assert both.check(path).reader == "rasterio"
+
+
+@pytest.mark.parametrize("name", [b"r\xff\xfe.tif", "räster.tif".encode(), b"new\nline.tif"])
+def test_names(tmp_path: Path, both: Both, name: bytes) -> None:
+    path = os.fsencode(write(tmp_path / "a.tif")).replace(b"a.tif", name)
+    shutil.copy2(os.fsencode(tmp_path / "a.tif"), path)
+    for _ in range(2):
+        record = both.reader.read(path)
+        assert differing(record, both.reference.read(path)) == {}
+        assert record.reader == NAME
