@@ -15,7 +15,16 @@ import pyarrow as pa
 
 from rastermeta_async.launch import launch
 from rastermeta_async.record import SCHEMA
-from rastermeta_async.wire import STOP, Board, Kind, Orders, encode_job, mark_of, read_reply
+from rastermeta_async.wire import (
+    STOP,
+    STUCK_STATUS,
+    Board,
+    Kind,
+    Orders,
+    encode_job,
+    mark_of,
+    read_reply,
+)
 
 START_SECONDS = 60.0
 """How long a worker may take to start."""
@@ -84,10 +93,8 @@ class Child:
         )
         answers, self._output = await _stream(cast("IO[bytes]", self._process.stdout))
         errors, self._errors = await _stream(cast("IO[bytes]", self._process.stderr))
-        self._tasks = [
-            asyncio.create_task(self._listen(answers)),
-            asyncio.create_task(self._keep_words(errors)),
-        ]
+        hearing = asyncio.create_task(self._keep_words(errors))
+        self._tasks = [hearing, asyncio.create_task(self._listen(answers, hearing))]
 
     @property
     def jobs(self) -> int:
@@ -107,9 +114,18 @@ class Child:
             return "no answer"
         if code < 0:
             return f"signal {signal.Signals(-code).name}"
+        return f"exit status {code} ({self.last_words})"
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to standard error."""
         lines = self._words.decode("utf-8", "replace").splitlines()
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"exit status {code} ({said})"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it ended because too many files hung in it."""
+        return self._process.poll() == STUCK_STATUS
 
     @property
     def hung(self) -> bool:
@@ -181,7 +197,7 @@ class Child:
             await asyncio.sleep(_POLL_SECONDS)
         return self.ended
 
-    async def _listen(self, answers: asyncio.StreamReader) -> None:
+    async def _listen(self, answers: asyncio.StreamReader, hearing: asyncio.Task[None]) -> None:
         """Pass its answers on until there are no more."""
         try:
             while not self.lost:
@@ -193,7 +209,8 @@ class Child:
                 elif queue := self._answers.get(job):
                     await queue.put(_batch_of(content) if kind is Kind.ROWS else _Sign.DONE)
         except (asyncio.IncompleteReadError, ConnectionError):
-            await self._gone_within(END_SECONDS)  # for the cause
+            if await self._gone_within(END_SECONDS):  # for the cause
+                await asyncio.wait({hearing}, timeout=END_SECONDS)
         finally:
             self._lose()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from types import TracebackType
@@ -86,14 +86,22 @@ class ThreadPool:
     Entering it gives the running loop a new default executor of the right size (`to_thread`
     would otherwise run at most cores + 4 threads); it stays after leaving. Threads that hang
     cannot be ended: a program that is to exit all the same must use `os._exit`, see `stuck`.
+
+    Args:
+        reader: reads the headers.
+        settings: `concurrency` opens at once, `timeout` for each.
+        on_hang: called with each path that is waited for no longer.
     """
 
-    def __init__(self, reader: Reader, settings: Settings) -> None:
+    def __init__(
+        self, reader: Reader, settings: Settings, on_hang: Callable[[bytes], None] | None = None
+    ) -> None:
         self.capacity = READS_A_PERMIT * settings.concurrency
         self.stuck = 0
         """Threads that hang now."""
         self._reader = reader
         self._settings = settings
+        self._on_hang = on_hang
         self._permits = asyncio.Semaphore(settings.concurrency)
         self._stopping = False
 
@@ -148,10 +156,7 @@ class ThreadPool:
                 walk.go_no_further()
             elif walk.abandon():
                 call.add_done_callback(self._came_back)
-                self.stuck += 1
-                self._check_stuck(paths[len(walk.records)])
-                hung = timeout_row(paths[len(walk.records)], self._settings.timeout)
-                return to_batch([*walk.records, hung])
+                return to_batch([*walk.records, self._give_up(paths[len(walk.records)])])
         return call.result()  # an error in the thread is an error of the run
 
     def _until(self, permit: _Permit) -> float:
@@ -159,13 +164,17 @@ class ThreadPool:
         timeout = self._settings.timeout
         return timeout if permit.lent else min(SLOW_SECONDS, timeout)
 
-    def _check_stuck(self, path: bytes) -> None:
+    def _give_up(self, path: bytes) -> Record:
+        self.stuck += 1
+        if self._on_hang is not None:
+            self._on_hang(path)
         if self.stuck > MAX_STUCK:
             raise StuckError(
                 f"{self.stuck} header reads hang, the last one in {path!r}: a disk or mount does "
                 "not answer. What was committed is safe; mend it, then run the same command again "
                 "to go on."
             )
+        return timeout_row(path, self._settings.timeout)
 
     def _came_back(self, call: asyncio.Task[pa.RecordBatch]) -> None:
         self.stuck -= 1

@@ -26,6 +26,9 @@ _REPLY = struct.Struct("<BII")  # kind, number, bytes that follow
 STOP = 0
 """Number of the job that asks a worker to open no further file."""
 
+STUCK_STATUS = 75
+"""Exit status of a worker in which too many files hang; its last words say so."""
+
 
 @dataclass(frozen=True)
 class Orders:
@@ -162,6 +165,13 @@ class Board:
     def closed(self, slot: int) -> None:
         """Note that the slot's file was read."""
         self._SLOT.pack_into(self._memory, slot * self._SLOT.size, 0.0, 0)
+
+    def forget(self, path: bytes) -> None:
+        """Note that a file is waited for no longer, though a thread still hangs in it."""
+        mark = mark_of(path)
+        for slot in range(self._slots):
+            if self._SLOT.unpack_from(self._memory, slot * self._SLOT.size)[1] == mark:
+                self.closed(slot)
 
     def openings(self) -> Sequence[Opening]:
         """Return what is being read now."""

@@ -23,10 +23,19 @@ spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.config import Settings  # noqa: E402
 from rastermeta_async.durable import write_all  # noqa: E402
+from rastermeta_async.errors import StuckError  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
 from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
-from rastermeta_async.wire import STOP, Board, Kind, Orders, encode_reply, read_job  # noqa: E402
+from rastermeta_async.wire import (  # noqa: E402
+    STOP,
+    STUCK_STATUS,
+    Board,
+    Kind,
+    Orders,
+    encode_reply,
+    read_job,
+)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -44,9 +53,15 @@ def main() -> None:
     reader = load_reader(orders.reader, orders.drivers)
     gc.freeze()  # what was imported stays, and records have no cycles
     gc.set_threshold(20_000)
-    with contextlib.suppress(BrokenPipeError):  # the run has ended
+    status = 0
+    try:
         asyncio.run(_serve(reader, orders, requests, answers))
-    os._exit(0)  # threads that hang cannot be joined
+    except* BrokenPipeError:  # the run has ended
+        pass
+    except* StuckError as stuck:
+        write_all(2, str(stuck.exceptions[0]).encode())
+        status = STUCK_STATUS
+    os._exit(status)  # threads that hang cannot be joined
 
 
 async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
@@ -55,7 +70,8 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
-    async with ThreadPool(_NotingReader(reader, board), settings) as pool, asyncio.TaskGroup() as t:
+    noting = _NotingReader(reader, board)
+    async with ThreadPool(noting, settings, board.forget) as pool, asyncio.TaskGroup() as t:
 
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):

@@ -92,7 +92,7 @@ class WorkerPool:
 
         Raises:
             WorkerError: workers end as soon as they start.
-            StuckError: `MAX_STUCK` of them cannot be ended.
+            StuckError: `MAX_STUCK` of them cannot be ended, or so many files hang in one.
         """
         rest = list(paths)
         self._asked += len(rest)
@@ -105,6 +105,8 @@ class WorkerPool:
                     yield batch
                 self._failed_starts = 0
             except ChildLost:
+                if worker.stuck:
+                    raise StuckError(worker.last_words) from None
                 if worker.hung:
                     hung = [path for path in rest if worker.hung_in(path)]
                     rest = [path for path in rest if not worker.hung_in(path)]

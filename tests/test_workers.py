@@ -297,6 +297,15 @@ def test_too_many_left_behind_end_the_run(run: Run) -> None:
         run(work())
 
 
+def test_too_many_files_that_hang_end_the_run() -> None:
+    async def work() -> None:
+        async with poisoned(settings(timeout=0.05)) as pool:
+            await rows_of(pool, [f"hang-{number}".encode() for number in range(MAX_STUCK + 2)])
+
+    with pytest.raises(StuckError, match="65 header reads hang, the last one in b'hang-64'"):
+        asyncio.run(work())
+
+
 def test_workers_that_cannot_start_end_the_run(run: Run) -> None:
     async def work() -> None:
         async with WorkerPool(settings(), "no_such_module:make") as pool:
