@@ -78,8 +78,13 @@ def extract(
         bool, typer.Option("-0", "--null", help="Paths are NUL-separated (find -print0).")
     ] = False,
     from_file: Annotated[
-        str | None,
-        typer.Option("--from-file", metavar="LIST", help="Read paths from a file."),
+        list[str] | None,
+        typer.Option(
+            "--from-file",
+            metavar="LIST",
+            help="Read paths from a file; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     suffix: Annotated[
         str,
@@ -125,7 +130,7 @@ def extract(
         ),
     ] = "",
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also redo paths whose row is no success.")
+        bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again from nothing.")
@@ -174,7 +179,7 @@ def extract(
             from rastermeta_async.launch import launch_ahead
 
             launch_ahead(settings)
-        source = _source(inputs or [], null, from_file, suffix, console)
+        source = _source(inputs or [], null, from_file or [], suffix, console)
         from rastermeta_async.run import run_extract
 
         status = run_extract(source, output or "-", settings, overwrite, console)
@@ -278,7 +283,7 @@ def _drivers(value: str) -> tuple[str, ...] | None:
 
 
 def _source(
-    inputs: list[str], null: bool, from_file: str | None, suffix: str, console: Console
+    inputs: list[str], null: bool, lists: list[str], suffix: str, console: Console
 ) -> Source:
     from rastermeta_async.run import protected_stdin
     from rastermeta_async.sources import (
@@ -290,13 +295,16 @@ def _source(
     )
 
     separator = b"\0" if null else b"\n"
-    suffixes = tuple(os.fsencode(s.strip().lower()) for s in suffix.split(",") if s.strip())
-    sources: list[Source] = []
-    if from_file:
-        if not os.path.exists(from_file):
-            _usage(f"--from-file: {from_file} does not exist")
-        sources.append(ListSource(from_file, separator))
+    endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]
+    suffixes = tuple(os.fsencode(ending) for ending in endings if ending)
+    for path in lists:
+        if not os.path.exists(path):
+            _usage(f"--from-file: {path} does not exist")
+    sources: list[Source] = [ListSource(path, separator) for path in lists]
     named = [os.fsencode(path) for path in inputs if path != "-"]
+    for path in inputs:
+        if path != "-" and not os.path.lexists(path):
+            console.hint(f"{path} does not exist: it gets an error row")
     if named:
         only_files = not any(map(os.path.isdir, named))
         sources.append(IterableSource(named if only_files else walk(named, suffixes)))

@@ -16,6 +16,9 @@ CHUNK_BYTES = 256 * 1024
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch closes at this size even when it has fewer rows than asked for."""
 
+BATCH_SECONDS = 60.0
+"""And with the first row that comes so long after the last batch: what a crash may cost."""
+
 
 MAX_STUCK = 64
 """Threads, or worker processes, that may hang at once before the run gives up."""

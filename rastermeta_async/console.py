@@ -127,10 +127,10 @@ def _counts(progress: Progress) -> str:
 
 def _time_left(progress: Progress) -> str:
     """Return how long the rest takes, ``h:mm:ss``; empty where nothing tells."""
-    if not progress.done or not progress.fraction or progress.fraction >= 1:
+    if not progress.done or not progress.share or progress.share >= 1:
         return ""
     passed = time.monotonic() - progress.started
-    seconds = round(passed * (1 - progress.fraction) / progress.fraction)
+    seconds = round(passed * (1 - progress.share) / progress.share)
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
@@ -154,8 +154,8 @@ def _show(bar: Bar, task: object, progress: Progress) -> None:
     bar.update(
         task,  # type: ignore[arg-type]  # rich's TaskID is an int by another name
         description="writing the catalog" if progress.sealing else text,
-        completed=(progress.fraction or 0) * 100,
-        total=100 if progress.fraction is not None else None,
+        completed=(progress.share or 0) * 100,
+        total=100 if progress.share is not None else None,
         left=f"{left} left" if left else "",
     )
 

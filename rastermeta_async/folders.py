@@ -30,7 +30,7 @@ STANDALONE_SUFFIXES = frozenset(
 )
 """Names that are never part of another raster."""
 
-_OWN_SUFFIXES = frozenset(b".aux .ovr .msk .tab .tfw .tifw .tiffw .tfwx .wld .xml".split())
+_OWN_SUFFIXES = frozenset(b".aux .ovr .msk .tab .tfw .tifw .tiffw .tfwx .txt .wld .xml".split())
 """Sidecars of a TIFF that bear its name: GDAL's raster drivers page "GTiff", "Georeferencing"
 and "Overviews"; ``.xml`` also covers ``.aux.xml`` (PAM) and ``.tif.xml``."""
 
@@ -41,6 +41,9 @@ _PRODUCT_PREFIXES = (
     b"dim_", b"rpc_", b"rpc-", b"hdr-", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
 )  # fmt: skip
 """How metadata of whole products is named (GDAL's metadata readers, ``gcore/mdreader``)."""
+
+_PRODUCT_ENDING = b"_mtl"
+"""The metadata of a Landsat scene, whose rasters have other names."""
 
 _UNRELATED_SUFFIXES = frozenset(
     b".json .geojson .csv .md .html .htm .pdf .png .jpg .jpeg .gif .svg .log .md5 .sha1 .sha256"
@@ -138,7 +141,7 @@ def _look_into(folder: bytes) -> _Folder:
                 if stems is not None and not _is_unrelated(entry.name, suffix):
                     of_all = suffix not in _OWN_SUFFIXES or not _add_stems(stems, entry.name)
                     stems = None if of_all or len(stems) > MAX_STEMS else stems
-    except OSError:  # may be searched but not listed
+    except (OSError, ValueError):  # may be searched but not listed; a name with a NUL byte
         return _UNKNOWN
     # "." and ".." may count; where it is close GDAL is left to count for itself.
     listed = names <= GDAL_MAX_NAMES + 2
@@ -155,13 +158,13 @@ def _is_plain(entry: os.DirEntry[bytes]) -> bool:
 def _is_unrelated(name: bytes, suffix: bytes) -> bool:
     return suffix in _UNRELATED_SUFFIXES or (
         suffix == b".txt" and name.lower().startswith(_ABOUT_FOLDER)
-    )
+    )  # these have stems of their own, but "readme" is also a prefix of product metadata
 
 
 def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:
     """Note which rasters a sidecar may belong to; False: all of the folder."""
     stem = _stem(name)
-    if stem.lower().startswith(_PRODUCT_PREFIXES):
+    if stem.lower().startswith(_PRODUCT_PREFIXES) or stem.lower().endswith(_PRODUCT_ENDING):
         return False
     usual = name.endswith(_TRIED_AS_THEY_ARE)
     known = stems.get(stem.lower(), stem)

@@ -174,7 +174,9 @@ class ParquetFormat:
             found = pa.schema([])
         version = (found.metadata or {}).get(VERSION_KEY)
         if version is None:
-            raise ForeignOutputError(_not_ours(path))
+            raise ForeignOutputError(
+                f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
+            )
         if version != str(SCHEMA_VERSION).encode() or not found.equals(SCHEMA):
             raise ForeignOutputError(
                 f"{path} was made by another version of rastermeta (schema {version.decode()}; "
@@ -208,7 +210,10 @@ class NdjsonFormat:
 
     def check(self, path: str) -> None:
         """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
-        raise ForeignOutputError(_not_ours(path))
+        raise ForeignOutputError(
+            f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; give "
+            "--overwrite or another -o"
+        )
 
 
 class JsonFormat(NdjsonFormat):
@@ -250,7 +255,3 @@ def format_of(path: str) -> Format:
             return kind()
     known = ", ".join(FORMATS)
     raise SettingsError(f"{path}: the output's name must end in one of {known}, or be - for stdout")
-
-
-def _not_ours(path: str) -> str:
-    return f"{path} exists and was not made by rastermeta; give --overwrite or another -o"

@@ -87,6 +87,11 @@ class Output:
         self._parts_folder = parts_folder(path)
         if os.path.isdir(path):
             raise ForeignOutputError(f"{path} is a folder: give another -o")
+        if not os.path.isdir(folder_of(path)):
+            raise ForeignOutputError(
+                f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, or give "
+                "another -o."
+            )
         with explained(path, "looking at the output"):
             fresh = not os.path.exists(log_path(path))
             if fresh and not overwrite:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from rastermeta_async.channel import Receiver, Sender, channel
-from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
 from rastermeta_async.formats import Grouper
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pool import Pool
@@ -44,6 +44,8 @@ class Progress:
     """Rows finished in this run."""
     failures: int = 0
     """Those of them that are no success."""
+    taken: int = 0
+    """Input paths taken so far that are to be read, done or not."""
     skipped: int = 0
     """Input paths that needed no reading: finished before, or given twice."""
     committed: int = 0
@@ -58,6 +60,13 @@ class Progress:
     def snapshot(self) -> Progress:
         """Return a copy that does not change any more."""
         return replace(self)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the reading is done, 0 to 1; None where nothing tells."""
+        if self.fraction is None or not self.taken:
+            return self.fraction
+        return self.fraction * self.done / self.taken
 
     @property
     def rate(self) -> float:
@@ -110,6 +119,7 @@ async def _produce(
 ) -> None:  # fmt: skip
     async for block in _until(stop, inputs.source.blocks()):
         new = inputs.finished.missing(inputs.seen.add_new(block))
+        progress.taken += len(new)
         progress.skipped += len(block) - len(new)
         progress.fraction = inputs.source.fraction()
         for chunk in _chunks(new, pool.capacity):
@@ -156,9 +166,14 @@ def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progres
 
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)
+        last = time.monotonic()
         async for some in rows:
             for complete in batch.push(some):
                 await commit(complete)
+                last = time.monotonic()
+            if batch.rows and time.monotonic() > last + BATCH_SECONDS:
+                await commit(batch.flush())
+                last = time.monotonic()
         if batch.rows:
             await commit(batch.flush())
 

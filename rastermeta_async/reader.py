@@ -121,6 +121,8 @@ class RasterioReader:
                            "paths NUL-separated? then give -0")  # fmt: skip
         except OSError as error:
             return _unreachable(path, error)
+        if stat.S_ISDIR(status.st_mode):
+            return _folder_row(path)
         if not stat.S_ISREG(status.st_mode):
             what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
             return failure(path, "error", "NotAFile", f"this is {what}, not a file")
@@ -149,7 +151,6 @@ def make_reader(drivers: Sequence[str] | None) -> RasterioReader:
 
 
 _KINDS = {
-    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -170,6 +171,16 @@ def _name_for_gdal(path: bytes) -> str:
     if not name.startswith(("/", ".")) and (":" in name or not name[0].isalnum()):
         name = os.path.join(".", name)
     return name if name.isascii() else _Path(name)
+
+
+def _folder_row(path: bytes) -> Record:
+    """Return the row of a folder: one that a walk could not list, or that was given as a file."""
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        row = _unreachable(path, error)
+        return row._replace(error_message=f"{row.error_message}; what is in this folder is missing")
+    return failure(path, "error", "NotAFile", "this is a folder, not a file")
 
 
 def _unreachable(path: bytes, error: OSError) -> Record:

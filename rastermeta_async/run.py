@@ -87,6 +87,8 @@ def _conclude(outcome: Outcome, output: str, progress: Progress, console: Consol
             console.hint("what was read is safe; run the same command again to go on")
         return
     console.report("finished", progress)
+    if not progress.done and not progress.skipped:
+        console.hint("there was no path in the input")
     if output != "-":
         failed = f", {outcome.failures:,} of them error rows" if outcome.failures else ""
         console.hint(f"{output}: {outcome.rows:,} rows{failed}")

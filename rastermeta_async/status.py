@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 
-from rastermeta_async.checkpoint import Part, history, read_entries
+from rastermeta_async.checkpoint import History, Part, history, read_entries
 from rastermeta_async.durable import is_locked
 from rastermeta_async.errors import OutputError
 from rastermeta_async.output import log_path
@@ -20,7 +20,7 @@ class Status:
 
     output: str
     state: str
-    """running, stopped, or complete."""
+    """running, stopped, complete; or missing or changed, of a catalog that was complete."""
     rows: int
     """Rows that are safe: those of the catalog and of the parts since."""
     failures: int
@@ -60,22 +60,31 @@ def status_of(output: str) -> Status:
             content = file.read()
     except FileNotFoundError:
         raise OutputError(
-            f"{path} does not exist: no run has written {output}, or it was started elsewhere"
+            f"{path} does not exist: no run has written {output}, or it was started elsewhere, or "
+            "the log was removed"
         ) from None
     state = history(read_entries(content, path))
     sealed, parts = state.sealed, state.parts
     latest = parts[-1] if parts else sealed
-    finished = sealed is not None and not parts
-    running = is_locked(path)
     return Status(
         output=os.path.basename(output),
-        state="running" if running else "complete" if finished else "stopped",
+        state=_state(output, path, state),
         rows=(sealed.rows if sealed else 0) + sum(part.rows for part in parts),
         failures=(sealed.failures if sealed else 0) + sum(part.failures for part in parts),
         parts=len(parts),
         rate=_rate(parts),
         last=latest.time if latest else None,
     )
+
+
+def _state(output: str, log: str, state: History) -> str:
+    if is_locked(log):
+        return "running"
+    if state.sealed is None or state.parts:
+        return "stopped"
+    if not os.path.exists(output):
+        return "missing"
+    return "complete" if os.path.getsize(output) == state.sealed.size else "changed"
 
 
 def _rate(parts: tuple[Part, ...]) -> float | None:

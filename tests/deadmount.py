@@ -90,7 +90,9 @@ class DeadMount:
 
     def _init(self, _node: int, body: bytes) -> bytes:
         major, _minor, ahead = struct.unpack_from("<III", body)
-        return struct.pack("<IIIIHHIIHHI28x", major, 31, ahead, _ASYNC_READ, 8, 8, 1 << 16, 1, 0, 0, 0)
+        return struct.pack(
+            "<IIIIHHIIHHI28x", major, 31, ahead, _ASYNC_READ, 8, 8, 1 << 16, 1, 0, 0, 0
+        )
 
     def _lookup(self, _node: int, body: bytes) -> bytes:
         name = body.rstrip(b"\0")

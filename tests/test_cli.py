@@ -89,7 +89,7 @@ def test_a_failed_run(folder: Path, raster: Path) -> None:
     done = run(["extract", raster, "-o", "nowhere/catalog.parquet"])
     assert done.returncode == FAILED
     assert b"nowhere/catalog.parquet" in done.stderr
-    assert b"No such file or directory" in done.stderr
+    assert b"there is no folder nowhere" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -298,6 +298,35 @@ def test_stdin_and_named_inputs_and_a_list(raster: Path, catalog: Path) -> None:
     assert paths_of(catalog) == [b"listed.tif", b"named.tif", b"piped.tif"]
 
 
+def test_several_lists(raster: Path, catalog: Path) -> None:
+    lists = [Path("one.txt"), Path("two.txt")]
+    for number, path in enumerate(lists):
+        path.write_text(f"{number}.tif\n")
+    run(["extract", "--from-file", lists[0], "--from-file", lists[1], "-o", catalog])
+    assert paths_of(catalog) == [b"0.tif", b"1.tif"]
+
+
+def test_what_is_named_but_not_there_is_said(raster: Path, catalog: Path) -> None:
+    done = run(["extract", raster, "archve", "-o", catalog])
+    assert b"rastermeta: archve does not exist: it gets an error row\n" in done.stderr
+    assert paths_of(catalog) == [os.fsencode(raster), b"archve"]
+
+
+def test_no_path_at_all_is_said(catalog: Path) -> None:
+    done = run(["extract", "-o", catalog])
+    assert done.returncode == OK
+    assert b"there was no path in the input" in done.stderr
+    assert paths_of(catalog) == []
+
+
+def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path) -> None:
+    done = run(["extract", "-o", catalog], b"./a.tif\0./b.tif\0")
+    assert done.returncode == SOME_FAILED
+    (row,) = rows_of(catalog)
+    assert row["error_type"] == "ValueError"
+    assert "then give -0" in row["error_message"]
+
+
 def test_a_list_that_cannot_be_read(folder: Path, catalog: Path) -> None:
     done = run(["extract", "--from-file", ".", "-o", catalog])
     assert done.returncode == FAILED
@@ -308,8 +337,9 @@ def test_a_folder_is_walked(folder: Path, catalog: Path) -> None:
     many_rasters(folder / "deep", 2)
     Path("deep/notes.txt").touch()
     Path("deep/UPPER.TIF").touch()
-    run(["extract", "deep", "--suffix", ".tif", "-o", catalog])
-    assert paths_of(catalog) == [b"deep/000000.tif", b"deep/000001.tif", b"deep/UPPER.TIF"]
+    for suffix in (".tif", "*.tif", " .TIF,.jp2"):
+        run(["extract", "deep", "--suffix", suffix, "--overwrite", "-o", catalog])
+        assert paths_of(catalog) == [b"deep/000000.tif", b"deep/000001.tif", b"deep/UPPER.TIF"]
 
 
 # What goes where
@@ -561,9 +591,7 @@ def test_foreign_output(raster: Path, name: str) -> None:
     before = output.read_bytes()
     refused = run(["extract", raster, "-o", name])
     assert refused.returncode == FAILED
-    assert f"{name} exists and was not made by rastermeta; give --overwrite".encode() in (
-        refused.stderr
-    )
+    assert f"{name} exists and was not made by rastermeta".encode() in (refused.stderr)
     assert output.read_bytes() == before
     assert not Path(f"{name}.checkpoint").exists()
     assert run(["extract", "--overwrite", raster, "-o", name]).returncode == OK
@@ -753,6 +781,15 @@ def test_status(catalog: Path, raster: Path, slow: SlowFile) -> None:
     slow.release()
     run(arguments)
     assert status_of(catalog) == ("complete", 2, 1)
+
+
+def test_status_looks_at_the_catalog(catalog: Path, raster: Path) -> None:
+    run(["extract", raster, "-o", catalog])
+    assert status_of(catalog)[0] == "complete"
+    catalog.write_bytes(b"other")
+    assert status_of(catalog)[0] == "changed"
+    catalog.unlink()
+    assert status_of(catalog)[0] == "missing"
 
 
 def test_status_changes_nothing(catalog: Path, raster: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_the_others_are_unharmed(
     }
     assert leftovers(catalog) == set()
     with capsys.disabled():
-        print(f"\n{FILES} files: {without[1]:.2f} s; with {len(bad)} that hang {with_them[1]:.2f} s")
+        sys.stdout.write(f"\n{FILES} files: {without[1]:.2f} s; ")
+        sys.stdout.write(f"with {len(bad)} more that hang: {with_them[1]:.2f} s\n")
 
 
 # A program of its own cannot end while one of its threads is in uninterruptible sleep.

@@ -303,5 +303,6 @@ def test_json_without_its_log_is_foreign(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "catalog.json"
     path.write_bytes(content_of(kind, grouped([to_batch([record()])], 1, 10**9)))
     assert refusal(kind, str(path)) == (
-        f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
+        f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; "
+        "give --overwrite or another -o"
     )

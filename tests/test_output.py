@@ -264,9 +264,9 @@ def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
 
 def test_a_foreign_file_is_refused(any_path: str) -> None:
     Path(any_path).write_bytes(b'{"mine": 1}\n')
-    assert refused(ForeignOutputError, any_path) == (
-        f"{any_path} exists and was not made by rastermeta; give --overwrite or another -o"
-    )
+    said = refused(ForeignOutputError, any_path)
+    assert said.startswith(f"{any_path} exists and was not made by rastermeta")
+    assert said.endswith("give --overwrite or another -o")
 
 
 def test_a_catalog_of_another_version_is_refused(path: str) -> None:
@@ -278,7 +278,7 @@ def test_a_catalog_of_another_version_is_refused(path: str) -> None:
 
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match="opening the checkpoint log failed: No such file"):
+    with pytest.raises(ForeignOutputError, match="there is no folder"):
         Output(str(tmp_path / "none" / "catalog.parquet"))
 
 

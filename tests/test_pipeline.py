@@ -382,6 +382,22 @@ def test_progress_is_counted(run: Run) -> None:
     assert progress.rate > 0
 
 
+def test_what_waits_is_not_done() -> None:
+    assert Progress().share is None
+    assert Progress(done=0, fraction=0.0).share == 0
+    assert Progress(done=10, taken=40, fraction=0.5).share == 0.125
+    assert Progress(done=40, taken=40, fraction=1.0).share == 1
+    assert Progress(done=40, taken=50, fraction=None).share is None
+
+
+def test_a_batch_closes_after_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rastermeta_async.pipeline.BATCH_SECONDS", 0.0)
+    storage = Storage()
+    run(go(FakeSource([names(5), names(9)]), FakePool(), storage))
+    assert len(storage.events) > 2
+    assert sorted(storage.paths) == names(9)
+
+
 def test_a_snapshot_does_not_change() -> None:
     progress = Progress(done=1)
     snapshot = progress.snapshot()

@@ -597,6 +597,15 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     assert error_of(tmp_path) == ("error", "NotAFile", "this is a folder, not a file")
 
 
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(path: bytes) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    expected = "Permission denied; what is in this folder is missing"
+    assert error_of(tmp_path) == ("fatal", "PermissionError", expected)
+
+
 def test_a_device_is_no_file() -> None:
     expected = ("error", "NotAFile", "this is a device, not a file")
     assert error_of(os.devnull.encode()) == expected
