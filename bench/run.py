@@ -138,6 +138,11 @@ def run_bare_rasterio(job: Job, _work: Path) -> Rates:
     return _run_loop("bench.bare_rasterio", job.slow_listing, job.slow_files)
 
 
+def run_bare_no_sidecars(job: Job, _work: Path) -> Rates:
+    """Run the bare loop over rasterio, which then looks for no sidecar files."""
+    return _run_loop("bench.bare_rasterio", job.slow_listing, job.slow_files, "--no-sidecars")
+
+
 def run_async_tiff(job: Job, _work: Path) -> Rates:
     """Run async-tiff over the headers."""
     return _run_loop("bench.async_tiff_headers", job.listing, job.files)
@@ -148,8 +153,8 @@ def run_floor(job: Job, _work: Path) -> Rates:
     return _run_loop("bench.floor", job.listing, job.files)
 
 
-def _run_loop(module: str, listing: Path, files: int) -> Rates:
-    result = measure([[sys.executable, "-m", module]], stdin=listing, cwd=ROOT)
+def _run_loop(module: str, listing: Path, files: int, *options: str) -> Rates:
+    result = measure([[sys.executable, "-m", module, *options]], stdin=listing, cwd=ROOT)
     said = json.loads(result.stdout)
     if said["files"] != files:
         raise ValueError(f"{module}: {said['files']} files read, {files} expected")
@@ -172,6 +177,7 @@ CASES = {
         run_gdaltindex, slow=True, scope=_WHOLE, absent=lambda: not shutil.which("gdaltindex")
     ),
     "bare_rasterio": Case(run_bare_rasterio, slow=True, scope=_LOOP),
+    "bare_no_sidecars": Case(run_bare_no_sidecars, slow=True, scope=_LOOP),
     "async_tiff": Case(
         run_async_tiff, slow=False, scope=_LOOP, absent=lambda: find_spec("async_tiff") is None
     ),
@@ -220,14 +226,14 @@ def middle(rounds: Sequence[Rates]) -> Rates:
 
 def table(medians: dict[str, Rates], ratios: dict[str, float], absent: Sequence[str]) -> str:
     """Format what is printed at the end."""
-    lines = [f"{'case':<14}{'files/s':>10}{'CPU µs/file':>13}{'peak MiB':>10}{'rastermeta is':>16}"]
+    lines = [f"{'case':<18}{'files/s':>10}{'CPU µs/file':>13}{'peak MiB':>10}{'rastermeta is':>16}"]
     for name, rates in medians.items():
         ratio = f"{ratios[name]:.2f} x" if name in ratios else ""
         lines.append(
-            f"{name:<14}{rates.files_per_s:>10.0f}{rates.cpu_us_per_file:>13.1f}"
+            f"{name:<18}{rates.files_per_s:>10.0f}{rates.cpu_us_per_file:>13.1f}"
             f"{rates.peak_mib:>10.0f}{ratio:>16}"
         )
-    lines += [f"{name:<14}{'absent':>10}" for name in absent]
+    lines += [f"{name:<18}{'absent':>10}" for name in absent]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, to_batch
 
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
 
 SLICE_SECONDS = 0.25

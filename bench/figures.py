@@ -1,0 +1,54 @@
+"""The README's figures, out of bench/results: ``python -m bench.figures`` prints them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.common import RESULTS
+
+PEERS = {
+    "baseline": "the usual script",
+    "gdaltindex": "`gdaltindex`",
+    "async_tiff": "async-tiff",
+    "bare_rasterio": "a bare rasterio loop",
+    "bare_no_sidecars": "one that looks for no sidecar files",
+}
+
+
+def table() -> str:
+    """Return the README's table of figures, in Markdown."""
+    rows = [
+        _speed("local-100000", "{:,} plain GeoTIFFs and COGs"),
+        _speed("some-need-gdal", "{:,} files, one in twenty of which needs GDAL"),
+        _speed("needs-gdal", "{:,} files that all need GDAL"),
+        *(_memory(workers) for workers in (0, 2)),
+    ]
+    return "\n".join(["| what | figure | against |", "| --- | --- | --- |", *rows])
+
+
+def _speed(name: str, what: str) -> str:
+    report = _report(name)
+    case = report["cases"]["rastermeta"]
+    ratios = report["rastermeta_files_per_s_over"]
+    against = ", ".join(f"{PEERS[peer]} {ratios[peer]:.1f} x" for peer in PEERS if peer in ratios)
+    rate = case["median"]["files_per_s"]
+    return f"| {what.format(case['files'])} | {rate:,.0f} files/s | {against} |"
+
+
+def _memory(workers: int) -> str:
+    runs = _report(f"memory-workers-{workers}")["runs"]
+    few, many = (run for run in runs if run["case"] == "paths")
+    what = f"peak memory of {many['rows']:,} paths, `--workers {workers}`"
+    return (
+        f"| {what} | {many['peak_mib']:.0f} MiB | {few['rows']:,} paths {few['peak_mib']:.0f} MiB |"
+    )
+
+
+def _report(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+if __name__ == "__main__":
+    print(table())
