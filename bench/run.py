@@ -204,13 +204,14 @@ def make_job(
 
 
 def run_rounds(job: Job, names: Sequence[str], rounds: int, work: Path) -> dict[str, list[Rates]]:
-    """Every case once a round, after the page cache was warmed."""
+    """Every case once a round, with a warm page cache: some systems drop pages meanwhile."""
     os.sync()
     for _ in range(WARM_UPS):
         run_floor(job, work)
     results: dict[str, list[Rates]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
+            run_floor(job, work)
             with tempfile.TemporaryDirectory(dir=work) as fresh:
                 rates = CASES[name].run(job, Path(fresh))
             print(f"round {number + 1}: {name}: {rates.files_per_s:.0f} files/s", file=sys.stderr)

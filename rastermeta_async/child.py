@@ -58,6 +58,9 @@ class Child:
     alone = False
     """Whether it is kept for paths that may have ended another one."""
 
+    cpu: int | None = None
+    """CPU that it keeps to."""
+
     def __init__(self, process: subprocess.Popen[bytes], board: Board) -> None:
         """Take charge of a process; `start` makes one."""
         self._process = process

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rastermeta_async.config import READERS, Settings, threads_for
 from rastermeta_async.errors import WorkerError
-from rastermeta_async.machine import usable_memory, worker_allowance
+from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
 from rastermeta_async.wire import Board, Orders
 
 RESIDENT_BYTES = 256 * 1024 * 1024
@@ -56,7 +56,8 @@ def launch_ahead(settings: Settings) -> None:
 
     Never asked for, it ends with this process.
     """
-    orders = orders_for(settings)
+    cpus = own_cpus(workers_for(settings)[0])
+    orders = replace(orders_for(settings), cpu=cpus[0] if cpus else None)
     with contextlib.suppress(WorkerError):  # the run itself will say so
         _ahead[orders] = _start(orders)
 

@@ -32,6 +32,19 @@ def usable_cores(proc: str = _PROC) -> int:
     return max(1, min([affinity or 1, *quotas]))
 
 
+def own_cpus(workers: int) -> tuple[int, ...]:
+    """Return a CPU for each worker to keep to, where there is exactly one for each; else none.
+
+    Left to itself, Linux now and then has two workers share a CPU while another one idles.
+    Where each CPU has a worker, keeping to it takes no choice from the scheduler that is worth
+    having: work goes to whichever worker is done first.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    return cpus if len(cpus) == workers == usable_cores() else ()
+
+
 def usable_memory(proc: str = _PROC) -> int | None:
     """Return how many bytes of memory this process may take; None where nothing tells.
 

@@ -50,6 +50,8 @@ class Orders:
     """Bytes in memory above which the worker retires."""
     allowance: int
     """Bytes that it may take on top of what it starts with; beyond them allocations fail."""
+    cpu: int | None = None
+    """CPU that it keeps to; None: any."""
 
     def as_json(self) -> str:
         """Return the orders as an argument."""

@@ -46,6 +46,7 @@ def main() -> None:
     orders = Orders.from_json(sys.argv[-1])
     _end_with(orders.parent)
     _be_the_first_to_go()
+    _keep_to(orders.cpu)
     _limit_memory(orders.allowance)
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
@@ -141,6 +142,13 @@ def _be_the_first_to_go() -> None:
     """Have the kernel kill this process, not the run, when memory is short (proc(5))."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+
+
+def _keep_to(cpu: int | None) -> None:
+    """Have all threads of this process run on one CPU, where it may."""
+    if cpu is not None and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # no longer one of ours
+            os.sched_setaffinity(0, {cpu})
 
 
 def _limit_memory(allowance: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from rastermeta_async.child import Child, ChildLost
 from rastermeta_async.config import MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.launch import orders_for, workers_for
+from rastermeta_async.machine import own_cpus
 from rastermeta_async.pool import timeout_row
 from rastermeta_async.record import Record, failure, to_batch
 
@@ -52,6 +54,7 @@ class WorkerPool:
         self.capacity = self._most * opens * JOBS_A_OPENING
         self._settings = settings
         self._orders = orders_for(settings, reader)
+        self._cpus = own_cpus(self._most)
         self._workers: list[Child] = []
         self._choosing = asyncio.Lock()
         self._alone = asyncio.Lock()
@@ -177,8 +180,11 @@ class WorkerPool:
         return await asyncio.shield(starting)  # cancelled half-way, it would be nobody's
 
     async def _open(self, alone: bool) -> Child:
-        worker = await Child.start(self._orders)
+        taken = [worker.cpu for worker in self._workers]
+        cpu = min(self._cpus, key=taken.count, default=None)
+        worker = await Child.start(replace(self._orders, cpu=cpu))
         worker.alone = alone
+        worker.cpu = cpu
         self._workers.append(worker)
         return worker
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from rastermeta_async import machine
 from rastermeta_async.machine import (
     default_workers,
+    own_cpus,
     usable_cores,
     usable_memory,
     worker_allowance,
@@ -124,3 +126,14 @@ def test_as_many_workers_as_memory_allows(cores: int, memory: int | None, worker
 )
 def test_one_file_cannot_starve_the_rest(workers: int, memory: int | None, allowance: int) -> None:
     assert worker_allowance(workers, memory) // MIB == allowance
+
+
+@pytest.mark.parametrize(("workers", "cores", "kept"), [
+    (3, 3, (0, 2, 5)), (2, 3, ()), (4, 3, ()), (3, 2, ()),
+])  # fmt: skip
+def test_each_worker_keeps_to_a_cpu_where_there_is_one_for_each(
+    monkeypatch: pytest.MonkeyPatch, workers: int, cores: int, kept: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 0, 2})
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    assert own_cpus(workers) == kept

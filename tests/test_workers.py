@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import Run
 
-from rastermeta_async import child, launch
+from rastermeta_async import child, launch, workers
 from rastermeta_async.api import extract_to
 from rastermeta_async.child import Child
 from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, Settings
@@ -122,6 +122,20 @@ def test_large_inputs_get_all_processes(run: Run) -> None:
             return len(children())
 
     assert run(work()) == 3
+
+
+def test_each_process_keeps_to_a_cpu_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(workers, "own_cpus", lambda _: tuple(cpus))
+
+    async def work() -> list[int]:
+        async with poisoned(settings(len(cpus))) as pool:
+            await in_chunks(pool, names(10 * PATHS_A_WORKER * len(cpus)))
+            await rows_of(pool, [b"exit-1"])  # another one takes its place
+            await in_chunks(pool, names(10 * PATHS_A_WORKER * len(cpus)))
+            return [cpu for child in children() for cpu in child.cpu_affinity()]
+
+    assert sorted(run(work())) == cpus
 
 
 def test_capacity_follows_concurrency() -> None:
