@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.figures import table
 from rastermeta_async.record import describe_columns
 from rastermeta_async.sample import write_sample
 
@@ -42,6 +43,10 @@ def commands() -> list[str]:
     return [
         line for mark, text in blocks("sh") if mark is None for line in text.splitlines() if line
     ]
+
+
+def test_figures_are_those_of_the_benchmarks() -> None:
+    assert table() in README
 
 
 def test_there_are_commands() -> None:
