@@ -22,6 +22,7 @@ def table() -> str:
         _speed("local-100000", "{:,} plain GeoTIFFs and COGs"),
         _speed("some-need-gdal", "{:,} files, one in twenty of which needs GDAL"),
         _speed("needs-gdal", "{:,} files that all need GDAL"),
+        _remote(),
         *(_memory(workers) for workers in (0, 2)),
     ]
     return "\n".join(["| what | figure | against |", "| --- | --- | --- |", *rows])
@@ -34,6 +35,14 @@ def _speed(name: str, what: str) -> str:
     against = ", ".join(f"{PEERS[peer]} {ratios[peer]:.1f} x" for peer in PEERS if peer in ratios)
     rate = case["median"]["files_per_s"]
     return f"| {what.format(case['files'])} | {rate:,.0f} files/s | {against} |"
+
+
+def _remote() -> str:
+    report = _report("remote")
+    rates, files = report["files_per_s"], report["settings"]["files"]
+    what = f"{files:,} GeoTIFFs and COGs in an object store, 30 ms a request"
+    ratio = report["rastermeta_over_gdal"]
+    return f"| {what} | {rates['rastermeta']:,.0f} files/s | tuned `/vsis3/` {ratio:.1f} x |"
 
 
 def _memory(workers: int) -> str:

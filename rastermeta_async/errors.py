@@ -4,11 +4,13 @@
     ├── SettingsError      a setting or argument makes no sense (also a ValueError)
     ├── SourceError        the list of paths cannot be read
     ├── StuckError         too many header reads never came back
+    ├── StoreError         an object store cannot be used at all
     ├── WorkerError        worker processes cannot be started
     └── OutputError        the output cannot be used
         ├── ForeignOutputError   it was not made by this program, or was changed since
         ├── OutputLockedError    another run is writing it
         ├── CheckpointError      its checkpoint log is damaged
+        ├── PruneError           rows were to be dropped, but too much is gone
         └── WriteError           the disk refused a write (full, I/O error)
 
 Every message names the file, what happened and what to do.
@@ -33,6 +35,10 @@ class StuckError(RastermetaError):
     """Too many header reads hang and cannot be ended."""
 
 
+class StoreError(RastermetaError):
+    """An object store cannot be used at all: nothing of it is read."""
+
+
 class WorkerError(RastermetaError):
     """Worker processes end before they have done anything."""
 
@@ -51,6 +57,10 @@ class OutputLockedError(OutputError):
 
 class CheckpointError(OutputError):
     """The checkpoint log is damaged before its last line."""
+
+
+class PruneError(OutputError):
+    """Whole folders are gone: no row was dropped."""
 
 
 class WriteError(OutputError):

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import aiofiles
 
+from rastermeta_async.config import Access
 from rastermeta_async.errors import SourceError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -169,6 +170,35 @@ class AsyncIterableSource:
         """See `Source.blocks`."""
         async for path in self._paths:
             yield [os.fsencode(path)]
+
+    def fraction(self) -> None:
+        """See `Source.fraction`: never known."""
+
+
+class StoreSource:
+    """URLs of the objects below a prefix, listed a page at a time.
+
+    Args:
+        url: of a bucket or prefix, e.g. ``s3://bucket/scenes/``.
+        suffixes: lower-case endings of the names that are taken; empty: all.
+        access: how the store is reached.
+    """
+
+    def __init__(self, url: str, suffixes: tuple[str, ...], access: Access) -> None:
+        self._url = url
+        self._suffixes = suffixes
+        self._access = access
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`.
+
+        Raises:
+            StoreError: the store does not let itself be listed.
+        """
+        from rastermeta_async.stores import Stores
+
+        async for page in Stores(self._access).walk(self._url, self._suffixes):
+            yield [url.encode() for url in page]
 
     def fraction(self) -> None:
         """See `Source.fraction`: never known."""

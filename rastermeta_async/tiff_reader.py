@@ -7,18 +7,23 @@ the last bit. So each kind of file is compared with rasterio once in every proce
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import stat
-from collections.abc import Hashable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
+from rastermeta_async.config import Access
 from rastermeta_async.folders import Folders, Neighbours
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import Band, Bounds, Record, Tags, path_columns
-from rastermeta_async.tiff_header import HEAD_BYTES, Header, NotPlain, read_header
+from rastermeta_async.tiff_bytes import NotPlain
+from rastermeta_async.tiff_header import HEAD_BYTES, Header, read_header
+from rastermeta_async.urls import is_url
 
 MAX_KINDS = 512
 MAX_BANDS_KEPT = 512
@@ -29,11 +34,11 @@ NAME = "tiff_header"
 
 (
     _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS, _WIDTH,
-    _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _READER,
+    _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _ETAG, _READER,
 ) = map(
     Record._fields.index,
     ("filepath", "filepath_bytes", "bounds", "res", "transform", "dataset_tags", "band_tags",
-     "width", "height", "bands", "tiled", "file_size", "mtime", "reader"),
+     "width", "height", "bands", "tiled", "file_size", "mtime", "etag", "reader"),
 )  # fmt: skip
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -58,6 +63,24 @@ class Comparison(NamedTuple):
         return [name for name, a, b in pairs if (a,) != (b,) and name != "reader"]
 
 
+class Facts(NamedTuple):
+    """What is known of a file besides its content."""
+
+    size: int
+    """Bytes."""
+    mtime: dt.datetime | None
+    """Last change."""
+    etag: str | None = None
+
+
+class Unknown(Exception):  # noqa: N818  # an event
+    """A header of a kind that rasterio was not asked about yet."""
+
+    def __init__(self, header: Header) -> None:
+        super().__init__(header.kind)
+        self.header = header
+
+
 class TiffReader:
     """Decodes the headers of plain GeoTIFFs; for all others it asks rasterio.
 
@@ -77,28 +100,90 @@ class TiffReader:
         self._reference.enter()
 
     def read(self, path: bytes) -> Record:
-        """Return the record of a local file; see `pool.Reader.read`."""
+        """Return the record of a file or object; see `pool.Reader.read`."""
+        if is_url(path):
+            return self._reference.read(path)
         try:
-            header, status = self._header(path)
-            kind = self._kinds[header.kind]
-            if kind is not None:
-                return kind.record(header, path, status)
+            header, facts = self._header(path)
+            return self._known(header, path, facts)
         except NotPlain:
-            pass
+            return self._reference.read(path)
+        except Unknown:
+            return self._learn(header, path, facts, self._reference.read(path))
+
+    def decoded(
+        self, path: bytes, head: bytes, facts: Facts, read_at: Callable[[int, int], bytes]
+    ) -> Record:
+        """Return the record of a plain GeoTIFF, wherever it is, from its bytes.
+
+        Args:
+            path: as given.
+            head: its first bytes, or all of them.
+            facts: what is known of it besides.
+            read_at: returns bytes from an offset on; what it raises is passed on.
+
+        Raises:
+            NotPlain: rasterio is to read it.
+            Unknown: it is the first of its kind, see `learn_from_bytes`.
+        """
+        return self._known(read_header(head, facts.size, read_at), path, facts)
+
+    def learn_from_bytes(
+        self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
+    ) -> Record:
+        """Ask rasterio about a file of which only parts are at hand: all that the header is in.
+
+        Args:
+            header: as decoded.
+            path: as given.
+            facts: what is known of it besides.
+            parts: bytes by offset; what lies between them is taken for zeros.
+
+        Raises:
+            NotPlain: rasterio does not say the same, or cannot open that.
+        """
+        with tempfile.TemporaryDirectory(prefix="rastermeta-") as folder:
+            copy = os.path.join(os.fsencode(folder), b"header.tif")
+            with open(copy, "wb") as file:
+                for offset, content in parts.items():
+                    file.seek(offset)
+                    file.write(content)
+                file.truncate(facts.size)  # sparse
+            record = self._reference.read(copy)
+        if not record.ok or record.error_type:
+            raise NotPlain("rasterio has a problem with the header")
+        shown, raw = path_columns(path)
+        record = record._replace(
+            filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag
+        )
+        learned = self._learn(header, path, facts, record)
+        if learned.reader != NAME:
+            raise NotPlain("rasterio says otherwise")
+        return learned
+
+    def knows(self, header: Header) -> bool:
+        """Whether rasterio was asked about this kind."""
+        return header.kind in self._kinds
+
+    def _known(self, header: Header, path: bytes, facts: Facts) -> Record:
+        try:
+            kind = self._kinds[header.kind]
         except KeyError:
-            return self._learn(header, path, status)
-        return self._reference.read(path)
+            raise Unknown(header) from None
+        if kind is None:
+            raise NotPlain("rasterio says otherwise")
+        return kind.record(header, path, facts)
 
     def compare(self, path: bytes) -> Comparison:
         """Return what rasterio says of a file and what this reader makes of it by itself."""
         reference = self._reference.read(path)
         try:
-            header, status = self._header(path)
+            header, facts = self._header(path)
         except NotPlain as reason:
             return Comparison(reference, None, str(reason))
         if not reference.ok or reference.error_type:
             return Comparison(reference, None, "rasterio has a problem with the file")
-        return Comparison(reference, Kind(reference).record(header, path, status), None)
+        return Comparison(reference, Kind(reference).record(header, path, facts), None)
 
     @contextmanager
     def environment(self) -> Iterator[None]:
@@ -106,7 +191,7 @@ class TiffReader:
         with self._reference.environment():
             yield
 
-    def _header(self, path: bytes) -> tuple[Header, os.stat_result]:
+    def _header(self, path: bytes) -> tuple[Header, Facts]:
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise NotPlain("sidecar files")
@@ -122,20 +207,21 @@ class TiffReader:
             if not stat.S_ISREG(status.st_mode):
                 raise NotPlain("no file")
             head = os.pread(file, HEAD_BYTES, 0)
-            return read_header(head, status.st_size, partial(_read_at, file)), status
+            facts = Facts(status.st_size, record_time(status))
+            return read_header(head, facts.size, partial(_read_at, file)), facts
         except OSError:
             raise NotPlain("no answer from the disk") from None
         finally:
             os.close(file)
 
-    def _learn(self, header: Header, path: bytes, status: os.stat_result) -> Record:
-        """Return what rasterio says of the file, and remember it for the others of its kind."""
-        record = self._reference.read(path)
-        if not record.ok or record.error_type or record.mtime != record_time(status):
+    def _learn(self, header: Header, path: bytes, facts: Facts, record: Record) -> Record:
+        """Remember what rasterio says of a file for the others of its kind; return its record."""
+        if not record.ok or record.error_type or record.mtime != facts.mtime:
             return record
         kind: Kind | None = Kind(record)
-        ours = Kind(record).record(header, path, status)
-        if Comparison(record, ours, None).differences:
+        ours = Kind(record).record(header, path, facts)
+        of_points = record.footprint is not None  # which differ from file to file
+        if of_points or Comparison(record, ours, None).differences:
             kind, ours = None, record
         with self._learning:
             if len(self._kinds) >= MAX_KINDS:
@@ -155,7 +241,7 @@ class Kind:
         self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
         self._bands: dict[Hashable, list[Band]] = {}
 
-    def record(self, header: Header, path: bytes, status: os.stat_result) -> Record:
+    def record(self, header: Header, path: bytes, facts: Facts) -> Record:
         """Return the record of a file of this kind."""
         fields = list(self.like)  # by place: that is three times as fast as by name
         fields[_FILEPATH], fields[_FILEPATH_BYTES] = path_columns(path)
@@ -168,8 +254,7 @@ class Kind:
         fields[_HEIGHT] = header.height
         fields[_BANDS] = self._bands_of(header)
         fields[_TILED] = header.block_width != header.width
-        fields[_FILE_SIZE] = status.st_size
-        fields[_MTIME] = record_time(status)
+        fields[_FILE_SIZE], fields[_MTIME], fields[_ETAG] = facts
         fields[_READER] = NAME
         return Record._make(fields)
 
@@ -222,9 +307,11 @@ class Kind:
         ]
 
 
-def make_reader(drivers: Sequence[str] | None) -> TiffReader | RasterioReader:
+def make_reader(
+    drivers: Sequence[str] | None, access: Access | None = None
+) -> TiffReader | RasterioReader:
     """Return the reader that runs use; a process needs one, whatever its threads."""
     folders = Folders()
-    reference = RasterioReader(drivers, folders)
+    reference = RasterioReader(drivers, folders, access)
     may_read = hasattr(os, "pread") and (not drivers or "GTiff" in drivers)
     return TiffReader(reference, folders) if may_read else reference

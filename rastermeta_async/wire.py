@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+from rastermeta_async.config import Access
+
 _JOB = struct.Struct("<II")  # number, bytes that follow
 _LENGTH = struct.Struct("<I")
 _REPLY = struct.Struct("<BII")  # kind, number, bytes that follow
@@ -42,6 +44,10 @@ class Orders:
     """``module:function`` that makes the reader from `drivers`."""
     drivers: tuple[str, ...] | None
     """See `Settings.drivers`."""
+    requests: int
+    """To object stores, under way at once."""
+    access: Access
+    """How these are reached."""
     board: int
     """File descriptor of the board."""
     slots: int
@@ -62,7 +68,8 @@ class Orders:
         """Return the orders of an argument."""
         fields = json.loads(text)
         drivers = fields.pop("drivers")
-        return cls(**fields, drivers=None if drivers is None else tuple(drivers))
+        access = Access(**fields.pop("access"))
+        return cls(**fields, access=access, drivers=None if drivers is None else tuple(drivers))
 
 
 class Kind(IntEnum):

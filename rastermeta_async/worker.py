@@ -24,9 +24,11 @@ spare_memory()  # before anything imports pyarrow
 from rastermeta_async.config import Settings  # noqa: E402
 from rastermeta_async.durable import write_all  # noqa: E402
 from rastermeta_async.errors import StuckError  # noqa: E402
+from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
 from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
+from rastermeta_async.remote import StorePool  # noqa: E402
 from rastermeta_async.wire import (  # noqa: E402
     STOP,
     STUCK_STATUS,
@@ -51,12 +53,13 @@ def main() -> None:
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-    reader = load_reader(orders.reader, orders.drivers)
+    reader = load_reader(orders.reader, orders.drivers, orders.access)
     gc.freeze()  # what was imported stays, and records have no cycles
     gc.set_threshold(20_000)
     status = 0
     try:
-        asyncio.run(_serve(reader, orders, requests, answers))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_serve(reader, orders, requests, answers))
     except* BrokenPipeError:  # the run has ended
         pass
     except* StuckError as stuck:
@@ -67,12 +70,15 @@ def main() -> None:
 
 async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
     board = Board(orders.board, orders.slots)
-    settings = Settings(concurrency=orders.concurrency, timeout=orders.timeout)
+    settings = Settings(
+        concurrency=orders.concurrency, timeout=orders.timeout, requests=orders.requests,
+        access=orders.access,
+    )  # fmt: skip
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
-    noting = _NotingReader(reader, board)
-    async with ThreadPool(noting, settings, board.forget) as pool, asyncio.TaskGroup() as t:
+    threads = ThreadPool(_NotingReader(reader, board), settings, board.forget)
+    async with StorePool(threads, reader, settings) as pool, asyncio.TaskGroup() as t:
 
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from factory import record
 
+from rastermeta_async.config import Access
 from rastermeta_async.record import Record
 
 MAKE = "poison:make"
@@ -52,5 +53,5 @@ class PoisonReader:
         return record(path)
 
 
-def make(drivers: Sequence[str] | None) -> PoisonReader:
+def make(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
     return PoisonReader()

@@ -11,7 +11,7 @@ import pytest
 from conftest import Run
 from test_pipeline import BrokenError, FakeSource, Storage, go, names, settled
 
-from rastermeta_async.config import Settings
+from rastermeta_async.config import Access, Settings
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.pool import Pool, ThreadPool
 from rastermeta_async.workers import WorkerPool
@@ -20,7 +20,7 @@ MakePool = Callable[[], Pool]
 
 
 def threads() -> Pool:
-    return ThreadPool(poison.make(None), Settings(concurrency=2))
+    return ThreadPool(poison.make(None, Access()), Settings(concurrency=2))
 
 
 def one_worker() -> Pool:

@@ -49,7 +49,7 @@ from tiff_variants import (
 from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import Record
-from rastermeta_async.tiff_header import NotPlain
+from rastermeta_async.tiff_bytes import NotPlain
 from rastermeta_async.tiff_reader import NAME, Comparison, TiffReader, make_reader
 
 VARIANTS = 3600

@@ -1,0 +1,116 @@
+"""Ranged reads of objects: tried again while that may help, never more at once than bearable."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from rastermeta_async.stores import Located, Problem, Stores, problem_of
+from rastermeta_async.throttle import Throttle
+from rastermeta_async.tiff_header import HEAD_BYTES
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+TRIES = 6
+"""Requests for one range at the most."""
+
+_FIRST_WAIT = 0.2
+_LONGEST_WAIT = 5.0
+
+MAX_HEAD_BYTES = 32 * 1024
+_LONGER_AFTER = 8
+"""Files in a row, or nearly so, whose header was longer than what was read at first."""
+
+
+class FetchError(Exception):
+    """An object cannot be read."""
+
+    def __init__(self, problem: Problem, tries: int = 1) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+        self.tries = tries
+
+
+class Head(NamedTuple):
+    """The first bytes of an object, and what the store says of it."""
+
+    located: Located
+    content: bytes
+    size: int
+    mtime: dt.datetime | None
+    etag: str | None
+
+
+class Fetcher:
+    """Reads objects for a run; belongs to one event loop.
+
+    Args:
+        stores: where they are.
+        requests: under way at once, at the most.
+        timeout: seconds for one object, with all tries.
+    """
+
+    def __init__(self, stores: Stores, requests: int, timeout: float) -> None:
+        self.throttle = Throttle(requests)
+        self._stores = stores
+        self._timeout = timeout
+        self._head_bytes = HEAD_BYTES
+        self._too_short = 0
+
+    async def head(self, url: str) -> Head:
+        """Return the first bytes of an object; one request if all goes well.
+
+        Raises:
+            FetchError: there is none, or the store does not give it.
+            StoreError: the store cannot be set up.
+        """
+        located = self._stores.locate(url)
+        content, meta = await self._get(located, 0, self._head_bytes)
+        return Head(located, content, meta["size"], meta["last_modified"], meta["e_tag"])
+
+    async def more(self, head: Head, offset: int, size: int) -> bytes:
+        """Return further bytes of an object, fewer at its end.
+
+        Raises:
+            FetchError: as for `head`; also when the object was replaced meanwhile.
+        """
+        if offset < MAX_HEAD_BYTES:
+            self._note_short_head()
+        content, meta = await self._get(head.located, offset, min(offset + size, head.size))
+        if (meta["size"], meta["e_tag"]) != (head.size, head.etag):
+            raise FetchError(Problem("Changed", "it was replaced while it was being read", None))
+        return content
+
+    def _note_short_head(self) -> None:
+        self._too_short += 1
+        if self._too_short >= _LONGER_AFTER:
+            self._head_bytes = MAX_HEAD_BYTES
+
+    async def _get(self, located: Located, start: int, end: int) -> tuple[bytes, ObjectMeta]:
+        import obstore
+
+        last = time.monotonic() + self._timeout
+        for number in range(1, TRIES + 1):
+            try:
+                async with self.throttle:
+                    began = time.monotonic()  # the store's own timeout bounds it from here
+                    found = await obstore.get_async(
+                        located.store, located.key, options={"range": (start, end)}
+                    )
+                    content = bytes(await found.bytes_async())
+                self.throttle.answered(time.monotonic() - began)
+                return content, found.meta
+            except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+                problem = problem_of(error)
+            if problem.kind in ("Throttled", "Timeout", "ServerError"):
+                self.throttle.refused()
+            # A jittered wait, so that those refused together do not come back together.
+            wait = random.uniform(0.5, 1) * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))  # noqa: S311
+            if not problem.passes or number == TRIES or time.monotonic() + wait > last:
+                raise FetchError(problem, number)
+            await asyncio.sleep(wait)
+        raise AssertionError("a try either returns or raises")

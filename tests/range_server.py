@@ -1,0 +1,197 @@
+"""An object store on the loopback: ranged reads of a folder, counted, delayed and disturbed.
+
+It speaks as much of S3's path-style API (``/bucket/key``, anonymous) as header reads need. As a
+program it prints its port, serves until its input ends, and then prints its counts as JSON:
+
+    python tests/range_server.py FOLDER [DELAY_SECONDS]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+from urllib.parse import unquote
+
+Fault = Callable[[str, int], str | None]
+"""From a path and how often it was asked for before: the name of a fault, or None."""
+
+NO_SUCH_KEY = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
+_REASONS = {200: "OK", 206: "Partial Content", 301: "Moved", 302: "Found", 403: "Forbidden",
+            404: "Not Found", 416: "Range Not Satisfiable", 429: "Too Many Requests",
+            500: "Internal Server Error", 503: "Slow Down"}  # fmt: skip
+
+
+class Server:
+    """Serves a folder; `url` ends without a slash.
+
+    Args:
+        folder: what is served; a bucket is a folder in it.
+        delay: seconds before each answer.
+        fault: what goes wrong: a status such as "503", "reset", "short", "slow", "redirect".
+    """
+
+    def __init__(self, folder: str, delay: float = 0.0, fault: Fault | None = None) -> None:
+        self.folder = folder
+        self.delay = delay
+        self.fault = fault
+        self.counts: Counter[str] = Counter()
+        """Requests by method, "bytes" of bodies, faults by name."""
+        self.headers: list[str] = []
+        """Heads of the first thousand requests."""
+        self.most_at_once = 0
+        self._asked: Counter[str] = Counter()
+        self.transports: set[asyncio.Transport] = set()
+        self.open = 0
+        """Requests under way."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> asyncio.Server:
+        """Listen on a free port."""
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self), "127.0.0.1", 0, backlog=1024
+        )
+        self.port: int = server.sockets[0].getsockname()[1]
+        return server
+
+    def answer(self, method: str, target: str, fields: dict[str, str]) -> tuple[bytes, str | None]:
+        """Return an answer, and the fault that it is to be disturbed by."""
+        path = unquote(target.partition("?")[0])
+        fault = self.fault(path, self._asked[path]) if self.fault else None
+        if self.fault:
+            self._asked[path] += 1
+        self.counts[method] += 1
+        if fault:
+            self.counts[fault] += 1
+        if fault and fault.isdigit():
+            return _message(int(fault), b"<Error><Code>SlowDown</Code></Error>"), None
+        if fault == "redirect":
+            return _message(302, b"", f"Location: {self.url}{target}#again\r\n"), None
+        try:
+            file = os.open(os.path.join(self.folder, path.lstrip("/")), os.O_RDONLY)
+        except OSError:
+            return _message(404, NO_SUCH_KEY), None
+        try:
+            return self._part(method, file, fields.get("range", "bytes=0-")), fault
+        finally:
+            os.close(file)
+
+    def _part(self, method: str, file: int, wanted: str) -> bytes:
+        status = os.fstat(file)
+        size = status.st_size
+        facts = (
+            f'ETag: "{size:x}-{int(status.st_mtime):x}"\r\nAccept-Ranges: bytes\r\n'
+            f"Last-Modified: {email.utils.formatdate(status.st_mtime, usegmt=True)}\r\n"
+        )
+        if method == "HEAD":
+            return _message(200, b"", facts, length=size)
+        start, _, end = wanted.removeprefix("bytes=").partition("-")
+        first = int(start) if start else max(0, size - int(end))
+        last = min(int(end) if start and end else size - 1, size - 1)
+        if first >= size:
+            return _message(416, b"")
+        body = os.pread(file, last + 1 - first, first)
+        self.counts["bytes"] += len(body)
+        return _message(206, body, f"{facts}Content-Range: bytes {first}-{last}/{size}\r\n")
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.transports.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.transports.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        while b"\r\n\r\n" in self._rest:
+            head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            method, target, _ = lines[0].split(" ")
+            if len(self._server.headers) < 1000:
+                self._server.headers.append(head.decode("latin-1"))
+            fields = {
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in lines[1:])
+            }
+            answer, fault = self._server.answer(method, target, fields)
+            self._server.open += 1
+            self._server.most_at_once = max(self._server.most_at_once, self._server.open)
+            delay = 20.0 if fault == "slow" else self._server.delay
+            if delay:
+                asyncio.get_running_loop().call_later(delay, self._send, answer, fault)
+            else:
+                self._send(answer, fault)
+
+    def _send(self, answer: bytes, fault: str | None) -> None:
+        self._server.open -= 1
+        if fault == "reset":
+            self._transport.abort()
+        elif fault == "short":
+            self._transport.write(answer[: max(len(answer) // 2, answer.find(b"\r\n\r\n") + 4)])
+            self._transport.close()
+        else:
+            self._transport.write(answer)
+
+
+def _message(status: int, body: bytes, fields: str = "", length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    retry = "Retry-After: 1\r\n" if status == 429 else ""
+    head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Odd')}\r\n{retry}{fields}"
+    return f"{head}Content-Length: {size}\r\n\r\n".encode("latin-1") + body
+
+
+def some(share: float, fault: str, seed: int = 0) -> Fault:
+    """Return a fault that strikes a share of all requests."""
+    chance = random.Random(seed)
+    return lambda _path, _before: fault if chance.random() < share else None
+
+
+@contextmanager
+def serving(folder: str, delay: float = 0.0, fault: Fault | None = None) -> Iterator[Server]:
+    """Serve a folder from a thread."""
+    server = Server(folder, delay, fault)
+    loop = asyncio.new_event_loop()
+    listening = loop.run_until_complete(server.start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(listening.close)
+        for transport in list(server.transports):
+            loop.call_soon_threadsafe(transport.abort)
+        loop.call_soon_threadsafe(loop.call_later, 0.05, loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+async def _main() -> None:
+    server = Server(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    await server.start()
+    print(server.port, flush=True)  # noqa: T201
+    await asyncio.to_thread(sys.stdin.read)
+    print(json.dumps(server.counts), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_main())

@@ -1,0 +1,500 @@
+"""Object stores, against servers on the loopback: the same records, few requests, faults borne."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import command
+import obstore
+import pyarrow.parquet as pq
+import pytest
+from factory import exact
+from obstore.store import AzureStore
+from range_server import Fault, Server, serving, some
+
+import rastermeta_async
+from rastermeta_async import Access, Record, Settings
+from rastermeta_async.errors import StoreError
+from rastermeta_async.stores import gdal_name, gdal_options
+
+NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
+                "subdatasets"}  # fmt: skip
+AZURITE = shutil.which("azurite-blob")
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Of every emulator of Azure's storage; no secret (Microsoft, "Use the Azurite emulator")."""
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+               "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bucket(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a bucket of the sample's files; each file is alone in its folder."""
+    folder = tmp_path_factory.mktemp("stores")
+    for number, file in enumerate(sorted(sample_archive.rglob("*"))):
+        if file.is_file() and file.stat().st_size and file.suffix in (".tif", ".txt", ".vrt"):
+            place = folder / "bucket" / f"{number:03d} ä%20"
+            place.mkdir(parents=True)
+            shutil.copyfile(file, place / file.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(bucket: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with plain GeoTIFFs only, some hundred."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "bucket").mkdir()
+    local = read([os.fsencode(path) for path in keys(bucket).values()])
+    chosen = [path for path, record in local.items() if record.reader == "tiff_header"]
+    assert chosen
+    for number in range(200):
+        shutil.copyfile(chosen[number % len(chosen)], folder / "bucket" / f"{number}.tif")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's owner is used, and nothing beyond it asked."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "GS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def keys(folder: Path) -> dict[str, Path]:
+    """Return the files of a bucket by key."""
+    top = folder / "bucket"
+    return {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
+
+
+def anonymous(server: Server, **more: Any) -> Settings:
+    access = Access(no_sign_request=True, endpoint_url=server.url, region="us-east-1")
+    return Settings(access=access, **more)
+
+
+def read(paths: list[bytes], settings: Settings | None = None) -> dict[str, Record]:
+    async def collect() -> dict[str, Record]:
+        return {
+            record.filepath: record async for record in rastermeta_async.extract(paths, settings)
+        }
+
+    return asyncio.run(collect())
+
+
+def read_bucket(folder: Path, settings: Settings, base: str = "s3://bucket/") -> dict[str, Record]:
+    found = read([(base + key).encode() for key in keys(folder)], settings)
+    return {name.removeprefix(base): record for name, record in found.items()}
+
+
+def assert_as_from_disk(found: dict[str, Record], folder: Path) -> None:
+    local = read([os.fsencode(path) for path in keys(folder).values()])
+    assert found.keys() == keys(folder).keys()
+    for key, path in keys(folder).items():
+        ours, theirs = found[key], local[str(path)]
+        differing = [
+            name
+            for name in Record._fields
+            if name not in NOT_COMPARED
+            and exact(getattr(ours, name)) != exact(getattr(theirs, name))
+        ]
+        assert (key, differing, ours.error_message if differing else None) == (key, [], None)
+
+
+def extract_with_credentials(server: str, *arguments: str | Path) -> Any:
+    environment: Any = {**CREDENTIALS, "AWS_ENDPOINT_URL": server}
+    return command.run(["extract", *arguments], **environment)
+
+
+def json_rows(lines: bytes) -> list[dict[str, Any]]:
+    return [command.from_json(line) for line in lines.splitlines()]
+
+
+@contextmanager
+def program(arguments: list[str], port: int, **environment: str) -> Iterator[None]:
+    """Run a server until it is no longer needed."""
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | environment,
+    )  # fmt: skip
+    try:
+        last = time.monotonic() + command.PATIENCE
+        while True:
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            assert process.poll() is None
+            assert time.monotonic() < last
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    port = free_port()
+    with program([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of an S3 server that holds one new bucket."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    client = boto3.client("s3", endpoint_url=moto)
+    for found in client.list_buckets()["Buckets"]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=found["Name"])
+        for page in pages:
+            for item in page.get("Contents", []):
+                client.delete_object(Bucket=found["Name"], Key=item["Key"])
+        client.delete_bucket(Bucket=found["Name"])
+    client.create_bucket(Bucket="bucket")
+    return client
+
+
+def test_records_are_as_from_disk_over_s3_without_credentials(bucket: Path) -> None:
+    with serving(str(bucket)) as server:
+        found = read_bucket(bucket, anonymous(server))
+    assert_as_from_disk(found, bucket)
+    assert {record.etag is None for record in found.values()} == {False}
+    assert not any("authorization" in head.lower() for head in server.headers)
+
+
+def test_records_are_as_from_disk_over_s3_with_credentials(bucket: Path, s3: Any) -> None:
+    for key, path in keys(bucket).items():
+        s3.upload_file(str(path), "bucket", key)
+    assert_as_from_disk(read_bucket(bucket, Settings()), bucket)
+
+
+def test_records_are_as_from_disk_over_http(bucket: Path) -> None:
+    from urllib.parse import quote
+
+    with serving(str(bucket)) as server:
+        base = f"{server.url}/bucket/"
+        found = read([(base + quote(key)).encode() for key in keys(bucket)])
+    by_key = {key: found[base + quote(key)] for key in keys(bucket)}
+    assert_as_from_disk(by_key, bucket)
+
+
+@pytest.mark.skipif(not AZURITE, reason="azurite-blob is not on the PATH (npm install azurite)")
+def test_records_are_as_from_disk_over_azure(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert AZURITE
+    port = free_port()
+    where = [
+        "--location",
+        str(tmp_path),
+        "--blobPort",
+        str(port),
+        "--silent",
+        "--skipApiVersionCheck",
+    ]
+    with program([AZURITE, *where], port):
+        endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
+        told = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
+        make_container(endpoint)
+        store = AzureStore(
+            "bucket", account_name=ACCOUNT, account_key=KEY, endpoint=endpoint,
+            client_options={"allow_http": True},
+        )  # fmt: skip
+        for key, path in keys(bucket).items():
+            obstore.put(store, key, path.read_bytes())
+        found = read_bucket(bucket, Settings(), "az://bucket/")
+        everything = ["extract", "az://bucket/", "-o", "-"]
+        walked = command.run(everything, AZURE_STORAGE_CONNECTION_STRING=told)
+    assert_as_from_disk(found, bucket)
+    assert len(json_rows(walked.stdout)) == len(found)
+
+
+def make_container(endpoint: str) -> None:
+    """Create a container: obstore does not, so it is asked for with a signature of our own."""
+    import base64
+    import email.utils
+    import hashlib
+    import hmac
+    import urllib.request
+
+    now = email.utils.formatdate(usegmt=True)
+    headers = {"x-ms-date": now, "x-ms-version": "2021-08-06", "Content-Length": "0"}
+    signed = "\n".join(
+        ["PUT", *[""] * 11, f"x-ms-date:{now}", "x-ms-version:2021-08-06",
+         f"/{ACCOUNT}/{ACCOUNT}/bucket", "restype:container"]
+    )  # fmt: skip
+    digest = hmac.new(base64.b64decode(KEY), signed.encode(), hashlib.sha256).digest()
+    headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+    request = urllib.request.Request(
+        f"{endpoint}/bucket?restype=container", method="PUT", headers=headers, data=b""
+    )
+    request.add_header("Content-Type", "")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
+
+
+def test_a_plain_geotiff_costs_one_request(plain: Path) -> None:
+    with serving(str(plain)) as server:
+        found = read_bucket(plain, anonymous(server))
+    assert {record.reader for record in found.values()} == {"tiff_header"}
+    assert server.counts["GET"] == len(found)
+    assert server.counts["HEAD"] == 0
+    assert server.counts["bytes"] <= 32 * 1024 * len(found)
+
+
+def test_gdal_is_kept_from_needless_requests(bucket: Path) -> None:
+    key = next(key for key in keys(bucket) if key.endswith(".tif"))
+    script = (
+        "import rasterio, sys\nfrom rasterio.session import DummySession\n"
+        "with rasterio.Env(session=DummySession()): rasterio.open(sys.argv[1]).close()"
+    )
+    counts = []
+    for ours in (False, True):
+        with serving(str(bucket)) as server:
+            access = anonymous(server).access
+            options = gdal_options(f"s3://bucket/{key}", access, 20)
+            if not ours:
+                options = {name: value for name, value in options.items() if name.startswith("AWS")}
+            environment = {name: str(value) for name, value in options.items()}
+            subprocess.run(
+                [sys.executable, "-c", script, gdal_name(f"s3://bucket/{key}")],
+                env=os.environ | environment, check=True,
+            )  # fmt: skip
+            counts.append(server.counts["GET"] + server.counts["HEAD"])
+    bare, ours_sends = counts
+    assert ours_sends <= 2 < bare
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "500", "reset", "short", "slow"])
+def test_one_fault_in_ten_costs_no_row(plain: Path, fault: str) -> None:
+    with serving(str(plain), fault=some(0.1, fault)) as server:
+        settings = anonymous(server, timeout=15)
+        found = read_bucket(plain, settings)
+        assert server.counts[fault] > 5
+    assert Counter(record.status for record in found.values() if not record.ok) == {}
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "short"])
+def test_faults_while_rasterio_reads_cost_no_row(bucket: Path, fault: str) -> None:
+    with serving(str(bucket), fault=some(0.1, fault, seed=3)) as server:
+        found = read_bucket(bucket, anonymous(server, reader="rasterio"))
+    assert_as_from_disk(found, bucket)
+
+
+def test_a_store_that_always_refuses_ends_in_rows_that_say_so(plain: Path) -> None:
+    with serving(str(plain), fault=some(1, "503")) as server:
+        began = time.monotonic()
+        found = read_bucket(plain, anonymous(server, timeout=5))
+        assert time.monotonic() - began < command.PATIENCE
+    assert {record.error_type for record in found.values()} == {"Throttled"}
+    assert all("HTTP 503" in (record.error_message or "") for record in found.values())
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("403", "AccessDenied"), ("404", "NotFound")])
+def test_what_will_not_change_is_asked_for_once(plain: Path, fault: str, kind: str) -> None:
+    with serving(str(plain), fault=some(1, fault)) as server:
+        found = read([b"s3://bucket/1.tif"], anonymous(server))
+        assert server.counts["GET"] == 1
+    (record,) = found.values()
+    assert (record.error_type, f"HTTP {fault}" in (record.error_message or "")) == (kind, True)
+
+
+def test_a_run_that_can_read_nothing_stops(plain: Path) -> None:
+    with serving(str(plain), fault=some(1, "403")) as server:
+        with pytest.raises(StoreError, match="none of the first 100 objects can be read"):
+            read_bucket(plain, anonymous(server))
+        found = read_bucket(plain, anonymous(server, keep_going=True))
+    assert len(found) == len(keys(plain))
+
+
+def test_a_redirect_is_followed(plain: Path) -> None:
+    first_only: Fault = lambda _path, before: "redirect" if not before else None  # noqa: E731
+    with serving(str(plain), fault=first_only) as server:
+        (record,) = read([f"{server.url}/bucket/1.tif".encode()]).values()
+    assert record.ok
+
+
+def test_what_cannot_be_reached_says_why() -> None:
+    settings = Settings(timeout=3, access=Access(no_sign_request=True))
+    found = read([b"http://127.0.0.1:9/a.tif", b"https://nowhere.invalid/a.tif"], settings)
+    assert [(record.status, record.error_type) for record in found.values()] in (
+        [("fatal", "Connection"), ("fatal", "NameResolution")],
+        [("fatal", "NameResolution"), ("fatal", "Connection")],
+    )
+
+
+def test_signatures_reach_no_row_log_or_message(plain: Path, tmp_path: Path) -> None:
+    secret = "hidden-signature"
+    with serving(str(plain)) as server:
+        paths = [
+            f"{server.url}/bucket/{name}?v=1&X-Amz-Signature={secret}{number}"
+            for number, name in enumerate(["1.tif", "1.tif", "none.tif"])
+        ]
+        output = tmp_path / "catalog.parquet"
+        listing = "\n".join(paths).encode()
+        result = command.run(["extract", "-v", "-o", output], stdin=listing)
+    assert result.returncode == 3
+    rows = {row["filepath"]: row["status"] for row in pq.read_table(output).to_pylist()}
+    assert rows == {f"{server.url}/bucket/1.tif?v=1": "success",
+                    f"{server.url}/bucket/none.tif?v=1": "error"} or rows == {
+        f"{server.url}/bucket/1.tif?v=1": "no_georef",
+        f"{server.url}/bucket/none.tif?v=1": "error"}  # fmt: skip
+    everything = result.stdout + result.stderr + output.read_bytes()
+    everything += (tmp_path / "catalog.parquet.checkpoint").read_bytes()
+    assert secret.encode() not in everything
+
+
+def test_a_prefix_is_walked_page_by_page(plain: Path, s3: Any, moto: str) -> None:
+    content = keys(plain)["1.tif"].read_bytes()
+    for number in range(1005):
+        s3.put_object(Bucket="bucket", Key=f"scenes/{number}.TIF", Body=content)
+    s3.put_object(Bucket="bucket", Key="scenes/readme.txt", Body=b"text")
+    s3.put_object(Bucket="bucket", Key="other/1.tif", Body=content)
+    result = extract_with_credentials(
+        moto, "s3://bucket/scenes/", "--suffix", ".tif", "-o", "-", "--requester-pays"
+    )
+    assert result.returncode == 0, result.stderr
+    rows = json_rows(result.stdout)
+    assert {row["filepath"] for row in rows} == {f"s3://bucket/scenes/{n}.TIF" for n in range(1005)}
+    facts = {(row["file_size"], row["etag"] is None, row["mtime"] is None) for row in rows}
+    assert facts == {(len(content), False, False)}
+
+
+def test_who_asks_pays_where_told_so(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with serving(str(plain)) as server:
+        access = Access(endpoint_url=server.url, requester_pays=True)
+        assert read([b"s3://bucket/1.tif"], Settings(access=access))["s3://bucket/1.tif"].ok
+    assert "x-amz-request-payer: requester" in server.headers[0].lower()
+
+
+def test_a_bucket_that_is_not_there_is_an_error_of_the_run(moto: str) -> None:
+    result = extract_with_credentials(moto, "s3://no-such-bucket/", "-o", "-")
+    assert result.returncode == 1
+    assert b"s3://no-such-bucket/: cannot be listed: HTTP 404 NoSuchBucket" in result.stderr
+
+
+def test_a_catalog_is_uploaded_when_it_is_finished(
+    plain: Path, s3: Any, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = keys(plain)["1.tif"]
+    result = extract_with_credentials(moto, path, "-o", "s3://bucket/catalogs/c.parquet")
+    assert result.returncode == 0, result.stderr
+    there = s3.get_object(Bucket="bucket", Key="catalogs/c.parquet")["Body"].read()
+    assert there == (tmp_path / "c.parquet").read_bytes()
+
+
+def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Path) -> None:
+    with serving(str(plain), delay=0.02) as server:
+        listing = "\n".join(f"s3://bucket/{key}" for key in keys(plain)).encode()
+        output = tmp_path / "catalog.parquet"
+        options = ["--batch-size", "20", "--workers", "1", "--concurrency", "4"]
+        store = ["--no-sign-request", "--endpoint-url", server.url]
+        arguments = ["extract", "-o", str(output), *options, *store]
+        for wait in (0.7, 1.0, 1.3):
+            process = subprocess.Popen(
+                [*command.COMMAND, *arguments], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            assert process.stdin
+            process.stdin.write(listing)
+            process.stdin.close()
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert command.run(arguments, stdin=listing).returncode == 0
+    paths = pq.read_table(output, columns=["filepath"])["filepath"].to_pylist()
+    assert sorted(paths) == sorted(f"s3://bucket/{key}" for key in keys(plain))
+
+
+def test_workers_read_stores_too(plain: Path, tmp_path: Path) -> None:
+    with serving(str(plain), delay=0.01) as server:
+        listing = "\n".join(f"s3://bucket/{key}" for key in keys(plain)).encode()
+        output = tmp_path / "catalog.ndjson"
+        result = command.run(
+            ["extract", "-o", output, "--workers", "2", "--no-sign-request", "--endpoint-url",
+             server.url], stdin=listing,
+        )  # fmt: skip
+        assert server.most_at_once > 4
+    assert result.returncode == 0, result.stderr
+    assert len(json_rows(output.read_bytes())) == len(keys(plain))
+
+
+def test_a_header_at_the_end_of_an_object_costs_one_more_request(tmp_path: Path) -> None:
+    import struct
+
+    width = 64
+    (tmp_path / "bucket").mkdir()
+    entries = [(256, 3, 1, width), (257, 3, 1, width), (258, 3, 1, 8), (259, 3, 1, 1),
+               (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, width),
+               (279, 4, 1, width * width)]  # fmt: skip
+    ifd = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", *entry) for entry in entries
+    ) + struct.pack("<I", 0)  # fmt: skip
+    content = b"II*\0" + struct.pack("<I", 100_000) + bytes(100_000 - 8) + ifd
+    for number in range(3):
+        (tmp_path / "bucket" / f"{number}.tif").write_bytes(content)
+    with serving(str(tmp_path)) as server:
+        found = read_bucket(tmp_path, anonymous(server))
+        assert server.counts["GET"] == 2 * len(found)
+    assert {record.reader for record in found.values()} == {"tiff_header"}
+    assert_as_from_disk(found, tmp_path)
+
+
+def test_commands_of_the_readme_run(
+    plain: Path, s3: Any, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_readme import blocks
+
+    monkeypatch.chdir(tmp_path)
+    for key, path in list(keys(plain).items())[:5]:
+        s3.upload_file(str(path), "bucket", f"scenes/a {key}")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "aws").write_text(  # as the real one prints it
+        '#!/bin/sh\nfor n in 0 1 10; do echo "2026-01-02 03:04:05  1234 scenes/a $n.tif"; done\n'
+    )
+    (programs / "aws").chmod(0o755)
+    environment: Any = {**CREDENTIALS, "AWS_ENDPOINT_URL": moto}
+    environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    (commands,) = [text for mark, text in blocks("sh") if mark == "store"]
+    for line in commands.splitlines():
+        done = command.run([line], command=["bash", "-c"], **environment)
+        assert done.returncode == 0, done.stderr
+    listed = pq.read_table("listed.parquet").to_pylist()
+    assert [(row["filepath"], row["error_type"]) for row in listed] == [
+        (f"s3://bucket/scenes/a {name}.tif", None) for name in ("0", "1", "10")
+    ]
+    there = s3.get_object(Bucket="bucket", Key="catalogs/scenes.parquet")["Body"].read()
+    assert there == Path("scenes.parquet").read_bytes()
+
+
+def test_without_the_extra_a_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.delitem(sys.modules, "obstore.store")
+    with pytest.raises(StoreError, match=r"pip install 'rastermeta-async\[cloud\]'"):
+        read([b"s3://bucket/a.tif"])
