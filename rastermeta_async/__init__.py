@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rastermeta_async.api import Outcome, extract, extract_to, read_record
-    from rastermeta_async.config import Settings
+    from rastermeta_async.config import Access, Settings
     from rastermeta_async.errors import RastermetaError
     from rastermeta_async.pipeline import Progress
     from rastermeta_async.record import SCHEMA, Band, Bounds, Record
@@ -24,6 +24,7 @@ _HOMES = {
     "extract_to": "api",
     "Outcome": "api",
     "Settings": "config",
+    "Access": "config",
     "RastermetaError": "errors",
     "Progress": "pipeline",
     "SCHEMA": "record",
@@ -38,6 +39,7 @@ __all__ = [
     "extract_to",
     "Outcome",
     "Settings",
+    "Access",
     "RastermetaError",
     "Progress",
     "SCHEMA",

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import READERS, Settings
+from rastermeta_async.errors import PruneError
 from rastermeta_async.folders import Folders
 from rastermeta_async.output import Output
 from rastermeta_async.pathset import PathSet
@@ -21,6 +22,7 @@ from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
+from rastermeta_async.urls import is_url
 
 if TYPE_CHECKING:
     from rastermeta_async.reader import RasterioReader
@@ -64,9 +66,10 @@ def read_record(
     """
     settings = Settings(drivers=drivers, reader=reader)
     # Not `Reader.enter`: the caller's thread is to be as it was.
-    chosen = cast("TiffReader | RasterioReader", load_reader(READERS[reader], settings.drivers))
+    made = load_reader(READERS[reader], settings.drivers, settings.access)
+    chosen = cast("TiffReader | RasterioReader", made)
     with chosen.environment():
-        return chosen.read(os.fsencode(path))
+        return _placed(chosen.read(os.fsencode(path)))
 
 
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
@@ -76,7 +79,16 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
 
     reader = TiffReader(RasterioReader(drivers), Folders())
     with reader.environment():
-        return reader.compare(os.fsencode(path))
+        found = reader.compare(os.fsencode(path))
+        decoded = found.decoded and _placed(found.decoded)
+        return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
+
+
+def _placed(record: Record) -> Record:
+    """Return the record with its footprint."""
+    from rastermeta_async.footprint import rows_of  # it needs rasterio, as the reader does
+
+    return next(from_batch(rows_of([record])))
 
 
 async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenerator[Record, None]:
@@ -136,7 +148,8 @@ async def extract_to(
 
     Args:
         output: a name that ends in .parquet, .ndjson, .jsonl or .json. Parts and log stand
-            next to it until it is finished.
+            next to it until it is finished. Of a URL the last part names a file in the
+            current folder, which is copied to the URL when it is finished.
         paths: paths in any iterable or asynchronous iterable, or a `Source`.
         settings: how to run; None: the defaults.
         overwrite: start again from nothing; an older catalog stays until the new one is done.
@@ -144,26 +157,49 @@ async def extract_to(
         stop: when set, the run finishes what is in flight, commits it and returns.
 
     Raises:
-        SettingsError, SourceError, StuckError, OutputError: see `rastermeta_async.errors`.
-            What was committed is safe, and the same call resumes.
+        SettingsError, SourceError, StoreError, StuckError, OutputError: see
+            `rastermeta_async.errors`. What was committed is safe, and the same call resumes.
     """
     settings = settings or Settings()
     progress = progress or Progress()
     stop = stop or asyncio.Event()
-    target = await asyncio.to_thread(Output, os.fsdecode(output), overwrite=overwrite)
+    name = os.fsdecode(output)
+    local = name.rpartition("/")[2] if is_url(os.fsencode(output)) else name
+    target = await asyncio.to_thread(Output, local, overwrite=overwrite)
     try:
-        finished = await asyncio.to_thread(target.finished, retry_failed=settings.retry_failed)
+        finished = await asyncio.to_thread(
+            target.finished, retry_failed=settings.retry_failed, update=settings.update
+        )
         log.debug("%s: %d paths are finished already", target.path, len(finished))
         inputs = Inputs(source_of(paths), finished, PathSet(window=DUPLICATE_WINDOW))
         consume = committer(target.sink, target.log, settings, progress)
         await _run(inputs, consume, settings, progress, stop)
         if stop.is_set():
             return Outcome(progress.committed, progress.failures, complete=False)
+        refused = None
+        if settings.prune:
+            refused = await asyncio.to_thread(_prune, target, settings, progress)
         progress.sealing = True
         totals = await asyncio.to_thread(target.seal)
+        if local != name:
+            from rastermeta_async.stores import Stores
+
+            await Stores(settings.access, settings.timeout).upload(local, name)
+        if refused:
+            raise refused
         return Outcome(totals.rows, totals.failures, complete=True)
     finally:
         target.close()
+
+
+def _prune(target: Output, settings: Settings, progress: Progress) -> PruneError | None:
+    """Drop rows whose file is gone; return why not, so that what was read is sealed first."""
+    try:
+        for _ in target.prune(even_folders=settings.prune_folders):
+            progress.dropped += 1
+    except PruneError as error:
+        return error
+    return None
 
 
 async def extract_to_stream(
@@ -207,7 +243,10 @@ def _pool(settings: Settings) -> Pool:
         from rastermeta_async.workers import WorkerPool
 
         return WorkerPool(settings)
-    return ThreadPool(load_reader(READERS[settings.reader], settings.drivers), settings)
+    from rastermeta_async.remote import StorePool
+
+    reader = load_reader(READERS[settings.reader], settings.drivers, settings.access)
+    return StorePool(ThreadPool(reader, settings), reader, settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:

@@ -13,6 +13,7 @@ import typer
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 
 if TYPE_CHECKING:
+    from rastermeta_async.config import Access
     from rastermeta_async.console import Console
     from rastermeta_async.sources import Source
 
@@ -59,7 +60,8 @@ def extract(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="Files, or folders to walk; - or none: paths come on standard input.",
+            help="Files, or folders to walk; URLs of objects (s3://, gs://, az://, https://) or, "
+            "with a / at the end, of prefixes; - or none: paths come on standard input.",
             show_default=False,
         ),
     ] = None,
@@ -69,8 +71,9 @@ def extract(
             "-o",
             "--output",
             metavar="FILE",
-            help="Catalog to write: .parquet, .ndjson, .jsonl or .json; - is NDJSON on standard "
-            "output, which is also what happens without -o when that is no terminal.",
+            help="Catalog to write: .parquet, .ndjson, .jsonl or .json, also in an object store; - "
+            "is NDJSON on standard output, which is also what happens without -o when that is no "
+            "terminal.",
             show_default=False,
         ),
     ] = "",
@@ -89,7 +92,8 @@ def extract(
     suffix: Annotated[
         str,
         typer.Option(
-            metavar="LIST", help="Take only these endings from folders, e.g. .tif,.tiff,.jp2."
+            metavar="LIST",
+            help="Take only these endings from folders and prefixes, e.g. .tif,.tiff,.jp2.",
         ),
     ] = "",
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")] = 5000,
@@ -98,7 +102,8 @@ def extract(
         typer.Option(
             min=1,
             metavar="N",
-            help="Header opens in flight, over all workers.  [default: by cores]",
+            help="Header opens, or requests to object stores, in flight over all workers.  "
+            "[default: by cores; for stores up to 512, as they bear it]",
         ),
     ] = None,
     workers: Annotated[
@@ -129,6 +134,51 @@ def extract(
             show_default=False,
         ),
     ] = "",
+    no_sign_request: Annotated[
+        bool, typer.Option("--no-sign-request", help="Ask object stores without credentials.")
+    ] = False,
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Another server for s3:// or az:// than the cloud's own."),
+    ] = None,
+    region: Annotated[str | None, typer.Option(metavar="NAME", help="Region of s3:// buckets.")] = (
+        None
+    ),
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Profile of AWS's configuration files.")
+    ] = None,
+    requester_pays: Annotated[
+        bool, typer.Option("--requester-pays", help="Let S3 charge the requests to you.")
+    ] = False,
+    sidecars: Annotated[
+        bool,
+        typer.Option("--sidecars", help="Look for sidecar files next to objects, too; far slower."),
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Go on even if none of the first hundred objects can be read."
+        ),
+    ] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="Also redo files whose size or time of change is another one."
+        ),
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop the rows whose file is gone.")
+    ] = False,
+    prune_folders: Annotated[
+        bool,
+        typer.Option("--prune-folders", help="With --prune: also where a whole folder is gone."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only list the paths that --prune would drop, on standard output."
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
     ] = False,
@@ -153,7 +203,7 @@ def extract(
     from rastermeta_async.memory import spare_memory
 
     spare_memory()  # before anything imports pyarrow
-    from rastermeta_async.config import Settings, default_concurrency
+    from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings, default_concurrency
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.machine import default_workers, usable_cores, usable_memory
 
@@ -169,8 +219,18 @@ def extract(
             timeout=timeout,
             reader=reader.value,
             drivers=_drivers(drivers),
+            requests=concurrency or DEFAULT_REQUESTS,
+            access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
+            keep_going=keep_going,
+            update=update,
+            prune=prune,
+            prune_folders=prune_folders,
             retry_failed=retry_failed,
         )
+        if dry_run:
+            _list_gone(output, prune_folders)
+        if (update or prune) and output in ("", "-"):
+            _usage("--update and --prune need a catalog: give -o FILE")
         if sys.stdout is None and output in ("", "-"):
             _usage("standard output is closed: give -o FILE")
         if not output and sys.stdout.isatty():
@@ -179,12 +239,25 @@ def extract(
             from rastermeta_async.launch import launch_ahead
 
             launch_ahead(settings)
-        source = _source(inputs or [], null, from_file or [], suffix, console)
+        source = _source(inputs or [], null, from_file or [], suffix, settings.access, console)
         from rastermeta_async.run import run_extract
 
         status = run_extract(source, output or "-", settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
+
+
+def _list_gone(output: str, even_folders: bool) -> NoReturn:
+    """Say which rows --prune would drop."""
+    from rastermeta_async.output import Output
+
+    target = Output(output)
+    try:
+        for path in target.prune(even_folders=even_folders, dry_run=True):
+            _say(os.fsdecode(path).encode("utf-8", "backslashreplace").decode())
+    finally:
+        target.close()
+    raise typer.Exit(OK)
 
 
 @app.command()
@@ -223,6 +296,71 @@ def status(
     with explained_exit(Console()):
         found = status_of(output)
     _say(found.as_json() if as_json else found.as_text())
+
+
+@app.command()
+def summary(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what is in a catalog: counts, bytes, extent in space and time, errors."""
+    from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.summary import summary_of
+
+    with explained_exit(Console()):
+        found = summary_of(catalog)
+    _say(found.as_json() if as_json else found.as_text())
+
+
+export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.callback()
+def export() -> None:
+    """Write a catalog in other forms."""
+
+
+@export_app.command()
+def stac(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet or .ndjson.")
+    ],
+    collection: Annotated[
+        str | None, typer.Option(metavar="ID", help="Collection that the items belong to.")
+    ] = None,
+    datetime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TAG|REGEX|PATTERN",
+            help="What tells when a raster was taken: the name of a tag; a regular expression for "
+            "the path, whose groups are a date; or a pattern in the file's name, e.g. %Y%m%d.  "
+            "[default: common tags]",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the files' paths are found.")
+    ] = None,
+) -> None:
+    """Write STAC items; rows without date or footprint are left out, and listed."""
+    import re
+
+    from rastermeta_async.console import Console, explained_exit
+    from rastermeta_async.dates import rule_of
+    from rastermeta_async.stac import export as export_items
+
+    console = Console()
+    try:
+        when = rule_of(datetime)
+    except (ValueError, re.error) as error:
+        _usage(f"--datetime: {error}")
+    with explained_exit(console):
+        done = export_items(catalog, output, when, collection, base_url)
+    for reason, count in done.left_out.items():
+        console.hint(f"{count:,} rows left out, as {reason}: see {output}.left-out.txt")
+    _say(f"{output}: {done.items:,} items")
 
 
 @app.command()
@@ -283,7 +421,7 @@ def _drivers(value: str) -> tuple[str, ...] | None:
 
 
 def _source(
-    inputs: list[str], null: bool, lists: list[str], suffix: str, console: Console
+    inputs: list[str], null: bool, lists: list[str], suffix: str, access: Access, console: Console
 ) -> Source:
     from rastermeta_async.run import protected_stdin
     from rastermeta_async.sources import (
@@ -291,8 +429,10 @@ def _source(
         IterableSource,
         ListSource,
         StdinSource,
+        StoreSource,
         walk,
     )
+    from rastermeta_async.urls import is_prefix, is_url
 
     separator = b"\0" if null else b"\n"
     endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]
@@ -301,10 +441,12 @@ def _source(
         if not os.path.exists(path):
             _usage(f"--from-file: {path} does not exist")
     sources: list[Source] = [ListSource(path, separator) for path in lists]
-    named = [os.fsencode(path) for path in inputs if path != "-"]
-    for path in inputs:
-        if path != "-" and not os.path.lexists(path):
-            console.hint(f"{path} does not exist: it gets an error row")
+    prefixes = [path for path in inputs if is_prefix(path)]
+    sources += [StoreSource(path, tuple(map(os.fsdecode, suffixes)), access) for path in prefixes]
+    named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
+    for file in named:
+        if not is_url(file) and not os.path.lexists(file):
+            console.hint(f"{os.fsdecode(file)} does not exist: it gets an error row")
     if named:
         only_files = not any(map(os.path.isdir, named))
         sources.append(IterableSource(named if only_files else walk(named, suffixes)))

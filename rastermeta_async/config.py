@@ -29,11 +29,35 @@ READS_A_PERMIT = 2
 _SPARE_THREADS = 8
 """For the source, the sink and the log, which use the same executor."""
 
+REMOTE_OPENS = 16
+"""Objects in stores that a process opens with rasterio at once: it mostly waits."""
+
 READERS = {
     "auto": "rastermeta_async.tiff_reader:make_reader",
     "rasterio": "rastermeta_async.reader:make_reader",
 }
-"""What may read headers: ``module:function`` that makes a reader from `Settings.drivers`."""
+"""What may read headers: ``module:function`` that makes a reader from drivers and access."""
+
+
+DEFAULT_REQUESTS = 512
+"""Requests to object stores under way at once; most stores answer in some 30 ms."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How object stores are reached, besides what the environment and the clouds' files say."""
+
+    no_sign_request: bool = False
+    """Ask without credentials."""
+    endpoint_url: str | None = None
+    """Another server than the cloud's own, for s3:// and az://."""
+    region: str | None = None
+    profile: str | None = None
+    """Of AWS's configuration files."""
+    requester_pays: bool = False
+    """Let S3 charge the requests to these credentials."""
+    sidecars: bool = False
+    """Have GDAL look for sidecar files next to objects, too."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +83,23 @@ class Settings:
     reads every file."""
     drivers: tuple[str, ...] | None = None
     """GDAL drivers that may open a file; None: the safe list; empty: every driver there is."""
+    requests: int = DEFAULT_REQUESTS
+    """Requests to object stores under way at once, over all workers."""
+    access: Access = Access()
+    """How object stores are reached."""
+    keep_going: bool = False
+    """Go on also when all of the first files in stores fail alike."""
+    update: bool = False
+    """Also redo the files whose size or time of change is another one."""
+    prune: bool = False
+    """Drop rows whose file is gone."""
+    prune_folders: bool = False
+    """Also where a whole folder is gone, or empty."""
     retry_failed: bool = False
     """Also redo the paths whose row is not a success."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "concurrency"):
+        for name in ("batch_size", "concurrency", "requests"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.reader not in READERS:
@@ -92,4 +128,4 @@ def default_concurrency(workers: int, cores: int) -> int:
 
 def threads_for(concurrency: int) -> int:
     """Return how many threads a process has at most that opens so many headers at once."""
-    return READS_A_PERMIT * concurrency + MAX_STUCK + _SPARE_THREADS
+    return READS_A_PERMIT * concurrency + REMOTE_OPENS + MAX_STUCK + _SPARE_THREADS

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.errors import ForeignOutputError, SettingsError
+from rastermeta_async.geoparquet import Extent
 from rastermeta_async.jsonform import from_lines, to_lines
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.rows import row_bytes
@@ -156,9 +157,14 @@ class ParquetFormat:
             use_dictionary=not self._passing,
             write_statistics=not self._passing,
         )
+        extent = Extent()
         for group in groups:
+            if not self._passing:
+                extent.add(group)
             # One chunk a column, or the pages would depend on how the rows came in.
             writer.write_table(group.combine_chunks(), row_group_size=group.num_rows)
+        if not self._passing:
+            writer.add_key_value_metadata({"geo": extent.metadata()})
         writer.close()
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:

@@ -11,13 +11,14 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rastermeta_async.checkpoint import (
@@ -39,15 +40,20 @@ from rastermeta_async.durable import (
     write_all,
 )
 from rastermeta_async.errors import CheckpointError, ForeignOutputError
-from rastermeta_async.formats import format_of, grouped, parquet_batches
+from rastermeta_async.formats import ParquetFormat, format_of, grouped, parquet_batches
 from rastermeta_async.merge import Run, merge_many
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import count_failures, is_success, path_keys
+from rastermeta_async.prune import check_folders, gone, tombstones
+from rastermeta_async.record import GONE
+from rastermeta_async.rows import count_failures, is_kept, is_success, path_keys
 from rastermeta_async.sink import PartSink
+from rastermeta_async.stamps import COLUMNS, Unchanged
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 8 * 1024 * 1024
 """Row groups of the sealed catalog."""
+
+_TOMBSTONES_A_PART = 5000
 
 _IDENTITY = ["filepath", "filepath_bytes", "status"]
 
@@ -109,19 +115,53 @@ class Output:
         """Free the lock."""
         self.log.close()
 
-    def finished(self, *, retry_failed: bool = False) -> PathSet:
+    def finished(self, *, retry_failed: bool = False, update: bool = False) -> PathSet | Unchanged:
         """Return the paths that need no reading; without failures if those are to be redone.
+
+        With `update` these are only the files that are as they were.
 
         Raises:
             CheckpointError: a part is not what the log says.
         """
-        finished = PathSet()
+        unchanged, finished = Unchanged(), PathSet()
+        for batch in self._committed_rows(COLUMNS if update else ()):
+            if not pc.all(is_kept(batch)).as_py():  # a run was killed before it dropped them
+                self.seal()
+                return self.finished(retry_failed=retry_failed, update=update)
+            kept = batch.filter(is_success(batch)) if retry_failed else batch
+            if update:
+                unchanged.update(kept)
+            else:
+                finished.update(path_keys(kept).to_pylist())
+        return unchanged if update else finished
+
+    def prune(self, *, even_folders: bool = False, dry_run: bool = False) -> Iterator[bytes]:
+        """Yield the paths whose file is gone, and drop their rows with the next sealing.
+
+        Args:
+            even_folders: also where a whole folder is gone.
+            dry_run: only yield them.
+
+        Raises:
+            PruneError: whole folders are gone; nothing was dropped.
+            WriteError: the disk refused; what was committed is safe.
+        """
+        if not even_folders:
+            check_folders(gone(self._committed_paths()))
+        lost: list[bytes] = []
+        for path in gone(self._committed_paths()):
+            lost.append(path)
+            yield path
+            if len(lost) == _TOMBSTONES_A_PART and not dry_run:
+                self.log.append(self.sink.commit(tombstones(lost)))
+                lost.clear()
+        if lost and not dry_run:
+            self.log.append(self.sink.commit(tombstones(lost)))
+
+    def _committed_paths(self) -> Iterator[bytes]:
         for batch in self._committed_rows():
-            keys = path_keys(batch)
-            if retry_failed:
-                keys = keys.filter(is_success(batch))
-            finished.update(keys.to_pylist())
-        return finished
+            dropped = pc.equal(batch.column("status"), GONE)
+            yield from path_keys(batch).filter(pc.invert(dropped)).to_pylist()
 
     def seal(self) -> Totals:
         """Make the catalog out of the last one and the parts since; does nothing without new ones.
@@ -139,7 +179,8 @@ class Output:
             temporary = os.path.join(self._parts_folder, "sealed.tmp")
             with created(temporary) as file:
                 content = _Content(file.fileno())
-                rows = _Counted(merge_many(self._runs(state), self._parts_folder))
+                merged = merge_many(self._runs(state), self._parts_folder)
+                rows = _Counted(batch.filter(is_kept(batch)) for batch in merged)
                 try:
                     groups = grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
                     self._format.write(content, _ahead(groups))
@@ -219,6 +260,8 @@ class Output:
                 "was changed by another program. Put it back, give --overwrite to start again "
                 "from nothing, or give another -o."
             )
+        if isinstance(self._format, ParquetFormat):
+            self._format.check(self.path)
 
     def _adopt(self) -> Sealed:
         """Return the entry of a catalog that this program made but whose log is gone."""
@@ -249,22 +292,23 @@ class Output:
             if not named:
                 os.rmdir(self._parts_folder)
 
-    def _committed_rows(self) -> Iterator[pa.RecordBatch]:
-        state = self._state
+    def _committed_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Yield what identifies the rows so far, and some columns more; parts come last."""
+        state, names = self._state, [*_IDENTITY, *columns]
         if state.sealed:
             for batch in self._format.read(self.path):
-                yield batch.select(_IDENTITY)
+                yield batch.select(names)
         for part in state.parts:
-            yield from self._part_rows(part)
+            yield from self._part_rows(part, names)
 
-    def _part_rows(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def _part_rows(self, part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
         path = os.path.join(self._parts_folder, part.name)
         with open(path, "rb") as file:
             content = file.read()
         if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
             raise CheckpointError(_damaged(path, "its content is not what the log says"))
         with pq.ParquetFile(pa.BufferReader(content)) as table:
-            yield from parquet_batches(table, _IDENTITY, rows=8192)
+            yield from parquet_batches(table, names, rows=8192)
 
     def _runs(self, state: History) -> list[Run]:
         runs: list[Run] = [partial(self._format.read, self.path)] if state.sealed else []

@@ -1,7 +1,8 @@
 """Which paths are finished: a set of paths in 16 bytes a path.
 
 A path is kept as a 128-bit fingerprint: two outputs of Python's keyed SipHash (PEP 456), good
-for this process only. At 10^8 paths the chance that any two share one is below 10^-22.
+for this process only; a signed URL without its signature. At 10^8 paths the chance that any
+two share one is below 10^-22.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from rastermeta_async.urls import without_secrets
 
 _SALT = b"\0rastermeta"
 _BUFFERED = 1 << 14
@@ -46,7 +49,7 @@ class PathSet:
 
     def add_new(self, paths: Sequence[bytes]) -> list[bytes]:
         """Add `paths` and return those that were not there, in order, each once."""
-        prints = [fingerprint(path) for path in paths]
+        prints = [fingerprint(without_secrets(path)) for path in paths]
         known = self._in_segments(prints)
         new = []
         for path, key, old in zip(paths, prints, known, strict=True):
@@ -63,7 +66,7 @@ class PathSet:
         """Return the paths that are not in the set, in order; adds nothing."""
         if not len(self):
             return list(paths)
-        prints = [fingerprint(path) for path in paths]
+        prints = [fingerprint(without_secrets(path)) for path in paths]
         known = self._in_segments(prints)
         return [
             path

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.doubt import Doubt
 from rastermeta_async.formats import Grouper
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pool import Pool
@@ -28,6 +29,7 @@ from rastermeta_async.record import SUCCESSES
 from rastermeta_async.rows import count_failures
 from rastermeta_async.sink import Log, Sink
 from rastermeta_async.sources import Source
+from rastermeta_async.stamps import Unchanged
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Progress:
     """Input paths taken so far that are to be read, done or not."""
     skipped: int = 0
     """Input paths that needed no reading: finished before, or given twice."""
+    dropped: int = 0
+    """Rows dropped because their file is gone."""
     committed: int = 0
     """Rows of this run that are safe."""
     fraction: float | None = None
@@ -79,10 +83,17 @@ class Inputs:
     """What a run reads: the source, less the paths that need no reading."""
 
     source: Source
-    finished: PathSet
+    finished: PathSet | Unchanged
     """Paths that are done already."""
     seen: PathSet
     """Paths given so far in this run; grows."""
+
+    async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Return those of some new paths that are to be read."""
+        new = self.seen.add_new(paths)
+        if isinstance(self.finished, Unchanged):  # it asks the disk
+            return await asyncio.to_thread(self.finished.missing, new)
+        return self.finished.missing(new)
 
 
 async def run(
@@ -109,7 +120,8 @@ async def run(
     with _first_error_only():
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_produce(inputs, to_readers, pool, progress, stop))
-            tasks.create_task(_read_all(paths, pool, to_consumer, progress, stop))
+            doubt = None if settings.keep_going else Doubt()
+            tasks.create_task(_read_all(paths, pool, to_consumer, progress, stop, doubt))
             tasks.create_task(consume(rows))
 
 
@@ -118,7 +130,7 @@ async def _produce(
     stop: asyncio.Event,
 ) -> None:  # fmt: skip
     async for block in _until(stop, inputs.source.blocks()):
-        new = inputs.finished.missing(inputs.seen.add_new(block))
+        new = await inputs.to_read(block)
         progress.taken += len(new)
         progress.skipped += len(block) - len(new)
         progress.fraction = inputs.source.fraction()
@@ -131,13 +143,15 @@ async def _produce(
 
 async def _read_all(
     paths: Receiver[list[bytes]], pool: Pool, to_consumer: Sender[pa.RecordBatch],
-    progress: Progress, stop: asyncio.Event,
+    progress: Progress, stop: asyncio.Event, doubt: Doubt | None,
 ) -> None:  # fmt: skip
     async def read() -> None:
         async for chunk in paths:
             if stop.is_set():  # left for the next run, but taken, so that the producer can end
                 continue
             async for batch in pool.read(chunk):
+                if doubt:
+                    doubt.hear(batch)
                 progress.done += batch.num_rows
                 progress.failures += count_failures(batch)
                 _log_failures(batch)

@@ -21,11 +21,13 @@ from rastermeta_async.config import (
     CHUNK_BYTES,
     MAX_STUCK,
     READS_A_PERMIT,
+    REMOTE_OPENS,
+    Access,
     Settings,
     threads_for,
 )
 from rastermeta_async.errors import StuckError
-from rastermeta_async.record import Record, failure, to_batch
+from rastermeta_async.record import Record, failure, from_batch
 
 SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
@@ -46,10 +48,10 @@ class Reader(Protocol):
         ...
 
 
-def load_reader(where: str, drivers: Sequence[str] | None) -> Reader:
+def load_reader(where: str, drivers: Sequence[str] | None, access: Access) -> Reader:
     """Return the reader that the function at `where`, ``module:function``, makes."""
     module, _, function = where.partition(":")
-    reader: Reader = getattr(importlib.import_module(module), function)(drivers)
+    reader: Reader = getattr(importlib.import_module(module), function)(drivers, access)
     return reader
 
 
@@ -103,6 +105,7 @@ class ThreadPool:
         self._settings = settings
         self._on_hang = on_hang
         self._permits = asyncio.Semaphore(settings.concurrency)
+        self._remote_permits = asyncio.Semaphore(REMOTE_OPENS)
         self._stopping = False
 
     async def __aenter__(self) -> Self:
@@ -143,6 +146,18 @@ class ThreadPool:
                 yield batch
             rest = rest[batch.num_rows :]
 
+    async def read_one(self, path: bytes) -> Record | None:
+        """Return the record of an object in a store, read with rasterio; None: it is stopping.
+
+        It has permits of its own: such an open waits more than it works.
+        """
+        while not self._stopping:
+            async with _Permit(self._remote_permits) as permit:
+                batch = await self._read_some([path], permit)
+            if batch.num_rows:
+                return next(from_batch(batch))
+        return None
+
     async def _read_some(self, paths: Sequence[bytes], permit: _Permit) -> pa.RecordBatch:
         """Return the rows of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
@@ -156,7 +171,7 @@ class ThreadPool:
                 walk.go_no_further()
             elif walk.abandon():
                 call.add_done_callback(self._came_back)
-                return to_batch([*walk.records, self._give_up(paths[len(walk.records)])])
+                return _rows_of([*walk.records, self._give_up(paths[len(walk.records)])])
         return call.result()  # an error in the thread is an error of the run
 
     def _until(self, permit: _Permit) -> float:
@@ -185,6 +200,13 @@ class ThreadPool:
     def stopping(self) -> bool:
         """Whether no further file is to be opened."""
         return self._stopping
+
+
+def _rows_of(records: Sequence[Record]) -> pa.RecordBatch:
+    # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
+    from rastermeta_async.footprint import rows_of
+
+    return rows_of(records)
 
 
 def timeout_row(path: bytes, timeout: float) -> Record:
@@ -230,7 +252,7 @@ class _Walk:
     def run(self) -> pa.RecordBatch:
         """Return the rows of the paths until the time or the bytes of a batch are used up."""
         self._read()
-        return to_batch(self.records)
+        return _rows_of(self.records)
 
     def _read(self) -> None:
         room = CHUNK_BYTES

@@ -12,17 +12,24 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import rasterio
+from rasterio._env import del_gdal_config
 from rasterio.env import setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
+from rasterio.transform import GCPTransformer, RPCTransformer
+from rasterio.warp import transform as warp
 
+from rastermeta_async.config import Access
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
 from rastermeta_async.folders import Folders
+from rastermeta_async.footprint import WGS84, outline_of_points
 from rastermeta_async.record import (
     MAX_MESSAGE,
     Band,
+    BBox,
     Bounds,
     Record,
     Tags,
@@ -30,6 +37,8 @@ from rastermeta_async.record import (
     path_columns,
     readable,
 )
+from rastermeta_async.stores import gdal_name, gdal_options
+from rastermeta_async.urls import is_url, redacted, without_secrets
 
 T = TypeVar("T")
 
@@ -51,6 +60,12 @@ GDAL_OPTIONS: dict[str, object] = {
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Tags of one file above this size are left out, and its row says so."""
+
+_REQUEST_SECONDS = 20.0
+"""For one request to a store; GDAL sends several, and the pool's timeout is for them all."""
+
+_OUTLINE_SEGMENTS = 8
+"""Of an edge of an approximate footprint."""
 
 _IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -87,13 +102,18 @@ class RasterioReader:
     Args:
         drivers: GDAL drivers that may open a file; None: `SAFE_DRIVERS`; empty: all.
         folders: what is known of folders; None: GDAL looks for each file's sidecars itself.
+        access: how object stores are reached.
     """
 
     def __init__(
-        self, drivers: Sequence[str] | None = None, folders: Folders | None = None
+        self,
+        drivers: Sequence[str] | None = None,
+        folders: Folders | None = None,
+        access: Access | None = None,
     ) -> None:
         self._drivers = list(SAFE_DRIVERS if drivers is None else drivers) or None
         self._folders = folders
+        self._access = access or Access()
 
     def enter(self) -> None:
         """Enter the GDAL environment in this thread, never to leave it."""
@@ -113,7 +133,9 @@ class RasterioReader:
         )
 
     def read(self, path: bytes) -> Record:
-        """Return the record of a local file; see `pool.Reader.read`."""
+        """Return the record of a file or object; see `pool.Reader.read`."""
+        if is_url(path):
+            return self._open_url(path)
         try:
             status = os.stat(path)
         except ValueError:
@@ -144,10 +166,29 @@ class RasterioReader:
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
             return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
 
+    def _open_url(self, path: bytes) -> Record:
+        """Return the record of an object; size, time and etag are the store's to say."""
+        shown = without_secrets(path)
+        try:
+            url = path.decode()
+            name, options = gdal_name(url), gdal_options(url, self._access, _REQUEST_SECONDS)
+            with rasterio.Env(session=DummySession(), **options):
+                if self._access.sidecars:
+                    del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
+                with _Dataset(name, driver=self._drivers) as dataset:
+                    record = _describe(shown, dataset)
+        except RasterioError as error:
+            message = redacted(str(error).replace(name, shown.decode()))
+            return failure(shown, "error", type(error).__name__, message)
+        except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
+            message = redacted(str(error) or repr(error))
+            return failure(shown, "fatal", type(error).__name__, message)
+        return record._replace(reader="rasterio")
 
-def make_reader(drivers: Sequence[str] | None) -> RasterioReader:
+
+def make_reader(drivers: Sequence[str] | None, access: Access | None = None) -> RasterioReader:
     """Return a reader for a run; a process needs one, whatever its threads."""
-    return RasterioReader(drivers, Folders())
+    return RasterioReader(drivers, Folders(), access)
 
 
 _KINDS = {
@@ -222,6 +263,9 @@ def _describe(path: bytes, dataset: Any) -> Record:
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
+    placed = None
+    with suppress(Exception):  # where points give no outline there is none
+        placed = _outline(dataset)
     shown, raw = path_columns(path)
     return Record(
         filepath=shown,
@@ -252,7 +296,38 @@ def _describe(path: bytes, dataset: Any) -> Record:
         subdatasets=subdatasets,
         proj_code=crs.code,
         crs_wkt=crs.wkt,
+        geometry=placed.geometry if placed else None,
+        bbox=placed.bbox if placed else None,
+        footprint=placed.source if placed else None,
     )
+
+
+class _Placed(NamedTuple):
+    geometry: bytes
+    bbox: BBox
+    source: str
+
+
+def _outline(dataset: Any) -> _Placed | None:
+    """Return where a raster without geotransform lies, from its control points or coefficients."""
+    if dataset.transform.to_gdal() != _IDENTITY or not dataset.count:
+        return None
+    gcps, crs = dataset.gcps
+    if len(gcps) > 2 and crs:
+        transformer, source = GCPTransformer(gcps), "gcps"
+    elif dataset.rpcs:
+        transformer, source, crs = RPCTransformer(dataset.rpcs), "rpcs", WGS84
+    else:
+        return None
+    along = np.arange(_OUTLINE_SEGMENTS) / _OUTLINE_SEGMENTS
+    zero, one = np.zeros(_OUTLINE_SEGMENTS), np.ones(_OUTLINE_SEGMENTS)
+    column = np.concatenate([zero, along, one, 1 - along]) * dataset.width
+    row = np.concatenate([along, one, 1 - along, zero]) * dataset.height
+    with transformer:
+        x, y = transformer.xy(row, column, offset="ul")
+    lon, lat = warp(crs, WGS84, list(x), list(y))
+    outline = outline_of_points(lon, lat)
+    return outline and _Placed(*outline, source)
 
 
 class _Problems(list[str]):

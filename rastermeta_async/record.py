@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Changes whenever a column is added, removed or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
@@ -50,6 +50,15 @@ class Bounds(NamedTuple):
     bottom: Annotated[float, Column(_REAL, "y of the lower edge, CRS units")]
     right: Annotated[float, Column(_REAL, "largest x of the corners, CRS units")]
     top: Annotated[float, Column(_REAL, "y of the upper edge, CRS units")]
+
+
+class BBox(NamedTuple):
+    """The rectangle in longitude and latitude that a footprint fits in."""
+
+    xmin: Annotated[float, Column(_REAL, "western limit, degrees")]
+    ymin: Annotated[float, Column(_REAL, "southern limit, degrees")]
+    xmax: Annotated[float, Column(_REAL, "eastern limit, degrees")]
+    ymax: Annotated[float, Column(_REAL, "northern limit, degrees")]
 
 
 class Band(NamedTuple):
@@ -142,10 +151,23 @@ class Record(NamedTuple):
         dt.datetime | None,
         Column(pa.timestamp("us", tz="UTC"), "last change of the file, UTC, microseconds"),
     ] = None
+    etag: Annotated[
+        str | None, Column(_TEXT, "entity tag that an object store gives this content")
+    ] = None
     proj_code: Annotated[
         str | None, Column(_TEXT, "authority:code of the CRS, e.g. EPSG:32633")
     ] = None
     crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
+    geometry: Annotated[
+        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (OGC:CRS84)")
+    ] = None
+    bbox: Annotated[
+        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (OGC:CRS84)")
+    ] = None
+    footprint: Annotated[
+        str | None,
+        Column(_TEXT, "what it is made from: transform; gcps, rpcs: approximate; null: unknown"),
+    ] = None
     reader: Annotated[
         str | None, Column(_TEXT, "what read the header: tiff_header or rasterio; null: nothing")
     ] = None
@@ -160,12 +182,18 @@ COLUMNS: dict[str, Column] = _columns_of(Record)
 """Every column by name, in the order of the file."""
 
 SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, column.type) for name, column in COLUMNS.items()],
+    [
+        pa.field(name, column.type, metadata={"description": column.meaning})
+        for name, column in COLUMNS.items()
+    ],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 """The Arrow schema of a catalog."""
 
 SUCCESSES = frozenset({"success", "no_georef"})
+GONE = "gone"
+"""Status of a row that is to be dropped at the next sealing; no catalog has it."""
+
 MAX_MESSAGE = 1000
 """Characters of an error message that are kept."""
 
@@ -251,6 +279,7 @@ def from_fields(fields: dict[str, Any]) -> Record:
 
     revive: dict[str, Any] = {
         "bounds": lambda fields: Bounds(**fields),
+        "bbox": lambda fields: BBox(**fields),
         "res": tuple,
         "transform": tuple,
         "dataset_tags": dict,

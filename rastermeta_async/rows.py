@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.record import SUCCESSES
+from rastermeta_async.record import GONE, SUCCESSES
 
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -59,6 +59,11 @@ def _offsets(array: pa.Array) -> Sizes:
 def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array:
     """Return for each row whether its file was read."""
     return pa.array([status in SUCCESSES for status in _statuses(rows)])
+
+
+def is_kept(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row whether it belongs into a catalog."""
+    return pa.array([status != GONE for status in _statuses(rows)])
 
 
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:

@@ -15,6 +15,7 @@ from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
 from rastermeta_async.errors import SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
+from rastermeta_async.loops import new_loop
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.sources import Source
 
@@ -29,7 +30,7 @@ def run_extract(
     if not settings.workers:
         _quiet_rasterio()
     progress = Progress()
-    loop = _new_loop()
+    loop = new_loop()
     try:
         work = _extract(source, output, settings, overwrite, console, progress)
         outcome, signalled = loop.run_until_complete(work)
@@ -45,15 +46,6 @@ def _quiet_rasterio() -> None:
 
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's loop where there is one."""
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 async def _extract(
@@ -90,6 +82,8 @@ def _conclude(outcome: Outcome, output: str, progress: Progress, console: Consol
     if not progress.done and not progress.skipped:
         console.hint("there was no path in the input")
     if output != "-":
+        if progress.dropped:
+            console.hint(f"{progress.dropped:,} rows dropped, as their files are gone")
         failed = f", {outcome.failures:,} of them error rows" if outcome.failures else ""
         console.hint(f"{output}: {outcome.rows:,} rows{failed}")
 

@@ -25,7 +25,7 @@ from rastermeta_async.errors import (
 )
 from rastermeta_async.formats import FORMATS, format_of
 from rastermeta_async.output import Output, Totals, log_path, parts_folder
-from rastermeta_async.record import SCHEMA, VERSION_KEY, Record, path_bytes
+from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))
 BAD = failed(b"/bad.tif")
@@ -272,8 +272,8 @@ def test_a_foreign_file_is_refused(any_path: str) -> None:
 def test_a_catalog_of_another_version_is_refused(path: str) -> None:
     pq.write_table(SCHEMA.with_metadata({VERSION_KEY: "0"}).empty_table(), path)
     assert refused(ForeignOutputError, path) == (
-        f"{path} was made by another version of rastermeta (schema 0; this one writes 1). Give "
-        "--overwrite to make it anew, or another -o."
+        f"{path} was made by another version of rastermeta (schema 0; this one writes "
+        f"{SCHEMA_VERSION}). Give --overwrite to make it anew, or another -o."
     )
 
 

@@ -53,8 +53,12 @@ LATER = [
     "subdatasets",
     "file_size",
     "mtime",
+    "etag",
     "proj_code",
     "crs_wkt",
+    "geometry",
+    "bbox",
+    "footprint",
     "reader",
 ]
 

@@ -1,0 +1,60 @@
+"""What makes a Parquet file of footprints a GeoParquet file: the metadata under its key ``geo``.
+
+Reference: GeoParquet 1.1.0, "Metadata" and "Bounding box covering".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+VERSION = "1.1.0"
+_TYPES = {3: "Polygon", 6: "MultiPolygon"}
+_TYPE_AT = slice(1, 5)
+"""Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
+
+
+class Extent:
+    """What the metadata say of all footprints together; takes groups of rows as they pass."""
+
+    def __init__(self) -> None:
+        self._types: set[str] = set()
+        self._limits: list[float] | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Take notice of rows that have the columns geometry and bbox."""
+        kinds = pc.unique(pc.binary_slice(rows["geometry"], _TYPE_AT.start, _TYPE_AT.stop))
+        self._types |= {
+            _TYPES[int.from_bytes(kind, "little")] for kind in kinds.to_pylist() if kind is not None
+        }
+        box = rows["bbox"]
+        low = [pc.min(pc.struct_field(box, name)).as_py() for name in ("xmin", "ymin")]
+        high = [pc.max(pc.struct_field(box, name)).as_py() for name in ("xmax", "ymax")]
+        if None in (*low, *high):
+            return
+        if self._limits:
+            low = [min(pair) for pair in zip(low, self._limits[:2], strict=True)]
+            high = [max(pair) for pair in zip(high, self._limits[2:], strict=True)]
+        self._limits = [*low, *high]
+
+    def metadata(self) -> str:
+        """Return the value of the key ``geo``."""
+        covering = {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self._types),
+            "orientation": "counterclockwise",
+            "edges": "planar",
+            "covering": {"bbox": covering},
+        }  # without "crs" it is OGC:CRS84
+        if self._limits:
+            column["bbox"] = self._limits
+        content = {
+            "version": VERSION,
+            "primary_column": "geometry",
+            "columns": {"geometry": column},
+        }
+        return json.dumps(content)

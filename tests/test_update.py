@@ -1,0 +1,132 @@
+"""A catalog that is kept up to date: what changed is read again, what is gone is dropped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import command
+import pytest
+
+from rastermeta_async.output import Output
+from rastermeta_async.prune import tombstones
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    for folder in ("a", "b"):
+        (tmp_path / "archive" / folder).mkdir(parents=True)
+        for number in range(3):
+            command.write_raster(tmp_path / "archive" / folder / f"{number}.tif", width=4)
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def catalog(archive: Path) -> Path:
+    output = archive.parent / "catalog.parquet"
+    assert update(archive, output).returncode == 0
+    return output
+
+
+def update(archive: Path, catalog: Path, *more: str) -> subprocess.CompletedProcess[bytes]:
+    return command.run(["extract", archive, "-o", catalog, "--update", *more])
+
+
+def widths(catalog: Path) -> dict[str, int | None]:
+    rows = command.rows_of(catalog)
+    return {"/".join(row["filepath"].split("/")[-2:]): row["width"] for row in rows}
+
+
+def test_nothing_changed_nothing_written(archive: Path, catalog: Path) -> None:
+    before = catalog.stat()
+    done = update(archive, catalog, "--prune")
+    assert done.returncode == 0
+    assert b"0 files read, 6 skipped" in done.stderr
+    after = catalog.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_changed_and_new_files_are_read(archive: Path, catalog: Path) -> None:
+    command.write_raster(archive / "a" / "1.tif", width=9)
+    command.write_raster(archive / "b" / "3.tif", width=5)
+    done = update(archive, catalog)
+    assert b"2 files read, 5 skipped" in done.stderr
+    assert widths(catalog) == {
+        "a/0.tif": 4, "a/1.tif": 9, "a/2.tif": 4, "b/0.tif": 4, "b/1.tif": 4, "b/2.tif": 4,
+        "b/3.tif": 5,
+    }  # fmt: skip
+
+
+def test_a_new_time_is_a_change(archive: Path, catalog: Path) -> None:
+    os.utime(archive / "a" / "1.tif", (1, 1))
+    assert b"1 files read, 5 skipped" in update(archive, catalog).stderr
+
+
+def test_without_the_option_a_changed_file_keeps_its_row(archive: Path, catalog: Path) -> None:
+    command.write_raster(archive / "a" / "1.tif", width=9)
+    command.run(["extract", archive, "-o", catalog])
+    assert widths(catalog)["a/1.tif"] == 4
+
+
+def test_a_missing_file_is_read_when_it_comes_and_not_before(archive: Path) -> None:
+    output, late = archive.parent / "catalog.parquet", archive / "late.tif"
+    for _ in range(2):
+        done = command.run(["extract", late, "-o", output, "--update"])
+        assert done.returncode == 3
+    assert b"0 files read, 1 skipped" in done.stderr
+    command.write_raster(late, width=4)
+    assert command.run(["extract", late, "-o", output, "--update"]).returncode == 0
+
+
+def test_rows_of_lost_files_are_dropped(archive: Path, catalog: Path) -> None:
+    (archive / "a" / "1.tif").unlink()
+    listed = command.run(["extract", "-o", catalog, "--prune", "--dry-run"])
+    assert listed.stdout.decode().split() == [str(archive / "a" / "1.tif")]
+    assert len(widths(catalog)) == 6
+    done = update(archive, catalog, "--prune")
+    assert b"1 rows dropped" in done.stderr
+    assert "a/1.tif" not in widths(catalog)
+    assert len(widths(catalog)) == 5
+    command.write_raster(archive / "a" / "1.tif", width=7)
+    update(archive, catalog, "--prune")
+    assert widths(catalog)["a/1.tif"] == 7
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_lost_folder_is_not_believed(archive: Path, catalog: Path, how: str) -> None:
+    for file in (archive / "a").iterdir():
+        file.unlink()
+    if how == "gone":
+        (archive / "a").rmdir()
+    command.write_raster(archive / "b" / "3.tif", width=5)
+    done = update(archive, catalog, "--prune")
+    assert done.returncode == 1
+    assert f"whole folders are gone or empty, e.g. {archive}/a".encode() in done.stderr
+    assert len(widths(catalog)) == 7
+    assert update(archive, catalog, "--prune", "--prune-folders").returncode == 0
+    assert len(widths(catalog)) == 4
+
+
+def test_killed_before_the_rows_are_dropped(archive: Path, catalog: Path) -> None:
+    path = archive / "a" / "1.tif"
+    output = Output(str(catalog))
+    output.log.append(output.sink.commit(tombstones([os.fsencode(path)])))
+    output.close()
+    update(archive, catalog)
+    assert widths(catalog)["a/1.tif"] == 4  # it is there after all: read again
+    assert len(widths(catalog)) == 6
+
+
+def test_killed_while_it_prunes(archive: Path, catalog: Path) -> None:
+    (archive / "a" / "1.tif").unlink()
+    for number in range(1, 12):
+        killed = command.killed_at(
+            "fsync,fdatasync,rename,unlink", number,
+            ["extract", archive, "-o", catalog, "--update", "--prune"],
+        )  # fmt: skip
+        if not killed:
+            break
+        assert len(widths(catalog)) in (5, 6)
+    assert update(archive, catalog, "--prune").returncode == 0
+    assert len(widths(catalog)) == 5
