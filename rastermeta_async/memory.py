@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from importlib.abc import MetaPathFinder
 
 # malloc.h
 _M_MMAP_THRESHOLD = -3
@@ -12,6 +13,25 @@ _M_ARENA_MAX = -8
 
 _OWN_MAPPING_BYTES = 1024 * 1024
 """Blocks from this size on go back to the system when they are freed (mallopt(3))."""
+
+
+class _LeftOut(MetaPathFinder):
+    """Says that modules are not installed which libraries import only to see whether they are.
+
+    rasterio does so with boto3 (60 MiB, 0.3 s), pyarrow with pandas (50 MiB, 0.4 s): for
+    credentials, and to be given data frames. A process of a run has no use for either.
+    """
+
+    def __init__(self) -> None:
+        self.names = {"boto3", "pandas"}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Raise for a module that is left out (importlib, "The meta path")."""
+        if name in self.names:
+            raise ModuleNotFoundError(f"{name} is left out to spare memory", name=name)
+
+
+_left_out = _LeftOut()
 
 
 def spare_memory() -> None:
@@ -22,7 +42,8 @@ def spare_memory() -> None:
     it changes the whole process.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    leave_out_boto3()
+    if _left_out not in sys.meta_path:
+        sys.meta_path.insert(0, _left_out)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # Arrow's CPU threads, each with buffers
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -32,15 +53,6 @@ def spare_memory() -> None:
             mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
 
 
-def leave_out_boto3() -> None:
-    """Have rasterio not import boto3, which it does wherever that is installed.
-
-    It would cost 60 MiB and 0.3 s a process, for sessions that are not used here.
-    """
-    sys.modules.setdefault("boto3", None)  # type: ignore[arg-type]  # "no such module" (import system, 5.3.1)
-
-
 def allow_boto3() -> None:
     """Let boto3 be imported after all."""
-    if sys.modules.get("boto3", sys) is None:
-        del sys.modules["boto3"]
+    _left_out.names.discard("boto3")

@@ -79,20 +79,13 @@ def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:
 
 def newest_by_path(rows: pa.Table) -> pa.RecordBatch:
     """Return rows in path order, one a path: of several, the last one given wins."""
-    keys = path_keys(rows)
-    order = pc.sort_indices(
-        pa.table({"key": keys, "at": np.arange(rows.num_rows)}),
-        sort_keys=[("key", "ascending"), ("at", "descending")],
-    )
-    ordered = keys.take(order)
-    if isinstance(ordered, pa.ChunkedArray):
-        ordered = ordered.combine_chunks()
-    if len(ordered) > 1:
-        first = np.ones(len(ordered), dtype=bool)
-        first[1:] = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
-        order = order.filter(pa.array(first))
-    return rows.take(order).combine_chunks().to_batches()[0] if len(order) else _no_rows(rows)
-
-
-def _no_rows(rows: pa.Table) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=rows.schema)
+    rows = rows.combine_chunks()
+    keys = path_keys(rows).combine_chunks()
+    # No numpy array goes into pyarrow, which would import pandas, where that is installed.
+    order = pc.array_sort_indices(keys)  # stable
+    if len(order) > 1:
+        ordered = keys.take(order)
+        last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
+        order = order.filter(pa.concat_arrays(last))
+    batches = rows.take(order).combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)

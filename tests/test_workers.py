@@ -420,3 +420,23 @@ def test_no_process_imports_what_it_does_not_need(work: str, unwanted: list[str]
     code = IMPORTED.format(work=work, unwanted=unwanted)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.stdout.split(), result.stderr) == ([], "")
+
+
+RUN = """
+import asyncio, sys
+from rastermeta_async.memory import spare_memory
+spare_memory()
+from rastermeta_async import Settings, extract_to
+asyncio.run(extract_to("catalog.parquet", {paths}, Settings(batch_size=1)))
+print(*[name for name in ("boto3", "pandas") if name in sys.modules])
+"""
+
+
+def test_a_run_imports_nothing_only_because_it_is_installed(
+    tmp_path: Path, sample_archive: Path
+) -> None:
+    paths = [str(path) for path in sample_archive.rglob("*.tif")][:20]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(paths=paths)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.stdout.split(), done.stderr) == ([], "")
