@@ -167,6 +167,7 @@ async def extract_to(
     local = name.rpartition("/")[2] if is_url(os.fsencode(output)) else name
     target = await asyncio.to_thread(Output, local, overwrite=overwrite)
     try:
+        target.check_order(settings.sort)  # before the work of hours
         finished = await asyncio.to_thread(
             target.finished, retry_failed=settings.retry_failed, update=settings.update
         )
@@ -180,7 +181,7 @@ async def extract_to(
         if settings.prune:
             refused = await asyncio.to_thread(_prune, target, settings, progress)
         progress.sealing = True
-        totals = await asyncio.to_thread(target.seal)
+        totals = await asyncio.to_thread(target.seal, settings.sort)
         if local != name:
             from rastermeta_async.stores import Stores
 

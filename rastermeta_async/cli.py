@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rastermeta_async.config import Order
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -179,6 +180,14 @@ def extract(
             "--dry-run", help="Only list the paths that --prune would drop, on standard output."
         ),
     ] = False,
+    sort: Annotated[
+        Order | None,
+        typer.Option(
+            help="Order of the catalog's rows: by path, or so that rows that are near each other "
+            "on the ground are in the file, too (.parquet only).  [default: as it is; path]",
+            show_default=False,
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
     ] = False,
@@ -226,6 +235,7 @@ def extract(
             prune=prune,
             prune_folders=prune_folders,
             retry_failed=retry_failed,
+            sort=sort,
         )
         if dry_run:
             _list_gone(output, prune_folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rastermeta_async.errors import SettingsError
 
@@ -41,6 +42,15 @@ READERS = {
 
 DEFAULT_REQUESTS = 512
 """Requests to object stores under way at once; most stores answer in some 30 ms."""
+
+
+class Order(StrEnum):
+    """How the rows of a finished catalog are sorted."""
+
+    PATH = "path"
+    """By the bytes of the path."""
+    SPATIAL = "spatial"
+    """Along a Hilbert curve through the middles of the footprints."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ class Settings:
     """Also where a whole folder is gone, or empty."""
     retry_failed: bool = False
     """Also redo the paths whose row is not a success."""
+    sort: Order | None = None
+    """Order of a finished Parquet catalog; None: the one it has, by path if it is new."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "concurrency", "requests"):

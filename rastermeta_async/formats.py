@@ -1,24 +1,28 @@
 """The formats that a catalog can have: how a finished one is written and read back.
 
-Each is written from groups of rows in path order, streamed, and is a function of the rows
-alone: the same rows always give the same bytes.
+Each is written from groups of rows in order, streamed, and is a function of the rows alone: the
+same rows always give the same bytes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.geoparquet import Extent
 from rastermeta_async.jsonform import from_lines, to_lines
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.rows import row_bytes
+
+_ORDER_KEY = "rastermeta:order"
+"""In a Parquet catalog's metadata: one of `Order`."""
 
 _LINES_A_BATCH = 256
 _LOOSE_BATCHES = 32
@@ -35,17 +39,27 @@ class ByteSink(Protocol):
 class Format(Protocol):
     """One way to store a catalog."""
 
-    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+    @property
+    def orders(self) -> Collection[Order]:
+        """Orders that its rows may have."""
+        ...
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
         """Write groups of rows, one row group each where the format has such a thing.
 
         Args:
             file: an open file-like object that takes bytes.
-            groups: tables of `SCHEMA`, in path order.
+            groups: tables of `SCHEMA`.
+            order: the order that their rows are in; one of `orders`.
         """
         ...
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
-        """Yield a finished catalog's rows in path order, a few hundred at a time."""
+        """Yield a finished catalog's rows in its order, a few hundred at a time."""
+        ...
+
+    def order(self, path: str) -> Order:
+        """Return the order of a finished catalog's rows."""
         ...
 
     def check(self, path: str) -> None:
@@ -143,10 +157,12 @@ class ParquetFormat:
         passing: it is read once and then thrown away: quick to write and to read.
     """
 
+    orders = frozenset(Order)
+
     def __init__(self, *, passing: bool = False) -> None:
         self._passing = passing
 
-    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
         """See `Format.write`."""
         # No `with`: it would turn an exception into a valid-looking file.
         writer = pq.ParquetWriter(
@@ -164,13 +180,17 @@ class ParquetFormat:
             # One chunk a column, or the pages would depend on how the rows came in.
             writer.write_table(group.combine_chunks(), row_group_size=group.num_rows)
         if not self._passing:
-            writer.add_key_value_metadata({"geo": extent.metadata()})
+            writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
         writer.close()
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
         with pq.ParquetFile(path) as file:
             yield from parquet_batches(file)
+
+    def order(self, path: str) -> Order:
+        """See `Format.order`."""
+        return Order(pq.read_metadata(path).metadata[_ORDER_KEY.encode()].decode())
 
     def check(self, path: str) -> None:
         """See `Format.check`."""
@@ -202,7 +222,9 @@ def parquet_batches(
 class NdjsonFormat:
     """One JSON object a line."""
 
-    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+    orders = frozenset([Order.PATH])
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
         """See `Format.write`."""
         for group in groups:
             for line in to_lines(group):
@@ -213,6 +235,10 @@ class NdjsonFormat:
         with open(path, encoding="utf-8", newline="\n") as lines:
             while some := list(itertools.islice(lines, _LINES_A_BATCH)):
                 yield from_lines(some)
+
+    def order(self, path: str) -> Order:  # noqa: ARG002  # the only one
+        """See `Format.order`."""
+        return Order.PATH
 
     def check(self, path: str) -> None:
         """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
@@ -225,7 +251,7 @@ class NdjsonFormat:
 class JsonFormat(NdjsonFormat):
     """One JSON array, one object a line."""
 
-    def write(self, file: Any, groups: Iterable[pa.Table]) -> None:
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
         """See `Format.write`."""
         before = b"[\n"
         for group in groups:

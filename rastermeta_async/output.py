@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from rastermeta_async.checkpoint import (
     Sealing,
     history,
 )
+from rastermeta_async.config import Order
 from rastermeta_async.durable import (
     created,
     ensure_folder,
@@ -39,9 +40,10 @@ from rastermeta_async.durable import (
     sync_folder,
     write_all,
 )
-from rastermeta_async.errors import CheckpointError, ForeignOutputError
+from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
 from rastermeta_async.formats import ParquetFormat, format_of, grouped, parquet_batches
-from rastermeta_async.merge import Run, merge_many
+from rastermeta_async.merge import Run, merge_many, resorted
+from rastermeta_async.order import keys_of
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.prune import check_folders, gone, tombstones
 from rastermeta_async.record import GONE
@@ -163,27 +165,36 @@ class Output:
             dropped = pc.equal(batch.column("status"), GONE)
             yield from path_keys(batch).filter(pc.invert(dropped)).to_pylist()
 
-    def seal(self) -> Totals:
-        """Make the catalog out of the last one and the parts since; does nothing without new ones.
+    def seal(self, order: Order | None = None) -> Totals:
+        """Make the catalog out of the last one and the parts since.
 
-        Killed at any point, the next run finishes the job.
+        Does nothing where there are no new parts and the order is the one that it has. Killed at
+        any point, the next run finishes the job.
+
+        Args:
+            order: of the rows; None: as they are, by path if it is new.
 
         Raises:
+            SettingsError: the format has no such order.
             WriteError: the disk refused; all that was committed is safe.
         """
+        self.check_order(order)
         state = self._state
-        if state.sealed and not state.parts:
+        had = self._format.order(self.path) if state.sealed else Order.PATH
+        order = order or had
+        if state.sealed and not state.parts and order is had:
             return Totals(state.sealed.rows, state.sealed.failures)
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder)
             temporary = os.path.join(self._parts_folder, "sealed.tmp")
             with created(temporary) as file:
                 content = _Content(file.fileno())
-                merged = merge_many(self._runs(state), self._parts_folder)
+                merged = merge_many(self._runs(state, had), self._parts_folder)
                 rows = _Counted(batch.filter(is_kept(batch)) for batch in merged)
+                ordered = self._ordered(rows, Order.PATH, order)
                 try:
-                    groups = grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
-                    self._format.write(content, _ahead(groups))
+                    groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
+                    self._format.write(content, _ahead(groups), order)
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -193,6 +204,17 @@ class Output:
             publish(temporary, self.path)
             self._finish_sealing(sealing)
         return Totals(rows.rows, rows.failures)
+
+    def check_order(self, order: Order | None) -> None:
+        """Raise SettingsError if the output's format has no such order."""
+        if order and order not in self._format.orders:
+            raise SettingsError(f"{self.path}: only a .parquet catalog can be sorted by {order}")
+
+    def _ordered(
+        self, rows: Iterable[pa.RecordBatch], had: Order, order: Order
+    ) -> Iterable[pa.RecordBatch]:
+        """Return rows that are in one order in another."""
+        return rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
 
     @property
     def _state(self) -> History:
@@ -310,12 +332,16 @@ class Output:
         with pq.ParquetFile(pa.BufferReader(content)) as table:
             yield from parquet_batches(table, names, rows=8192)
 
-    def _runs(self, state: History) -> list[Run]:
-        runs: list[Run] = [partial(self._format.read, self.path)] if state.sealed else []
+    def _runs(self, state: History, order: Order) -> list[Run]:
+        """Return the last catalog, which is in the order given, and the parts, all by path."""
+        runs: list[Run] = [partial(self._sealed_by_path, order)] if state.sealed else []
         for part in state.parts:
             path = os.path.join(self._parts_folder, part.name)
             runs.append(partial(_read_part, path))
         return runs
+
+    def _sealed_by_path(self, order: Order) -> Iterator[pa.RecordBatch]:
+        yield from self._ordered(self._format.read(self.path), order, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))

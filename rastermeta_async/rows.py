@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,12 @@ def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:
     return statuses
 
 
-def newest_by_path(rows: pa.Table) -> pa.RecordBatch:
-    """Return rows in path order, one a path: of several, the last one given wins."""
+def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa.RecordBatch:
+    """Return rows in the order of their keys, one a key: of several, the last one given wins."""
     rows = rows.combine_chunks()
-    keys = path_keys(rows).combine_chunks()
-    # No numpy array goes into pyarrow, which would import pandas, where that is installed.
+    keys = keys_of(rows)
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
     order = pc.array_sort_indices(keys)  # stable
     if len(order) > 1:
         ordered = keys.take(order)

@@ -18,7 +18,7 @@ from rastermeta_async.durable import created, ensure_folder, explained, publish,
 from rastermeta_async.errors import WriteError
 from rastermeta_async.formats import ParquetFormat, grouped
 from rastermeta_async.jsonform import to_lines
-from rastermeta_async.rows import count_failures, newest_by_path
+from rastermeta_async.rows import count_failures, newest
 
 PART_GROUP_ROWS = 1024
 PART_GROUP_BYTES = 512 * 1024
@@ -55,7 +55,7 @@ class PartSink:
 
     def commit(self, rows: pa.Table) -> Part:
         """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
-        batch = newest_by_path(rows)
+        batch = newest(rows)
         buffer = pa.BufferOutputStream()
         ParquetFormat(passing=True).write(
             buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rastermeta_async.record import SCHEMA, Record, to_batch
-from rastermeta_async.rows import count_failures, newest_by_path, path_keys, row_bytes
+from rastermeta_async.rows import count_failures, newest, path_keys, row_bytes
 
 
 @settings(deadline=None)
@@ -70,26 +70,26 @@ def test_row_bytes_is_about_what_arrow_holds() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(some_paths, max_size=6), max_size=4))
-def test_newest_by_path_is_a_sorted_dictionary(chunks: list[list[bytes]]) -> None:
+def test_newest_is_a_sorted_dictionary(chunks: list[list[bytes]]) -> None:
     numbered = list(enumerate(path for paths in chunks for path in paths))
     rows = [record(path, width=number) for number, path in numbered]
     batches, start = [], 0
     for paths in chunks:
         batches.append(to_batch(rows[start : start + len(paths)]))
         start += len(paths)
-    newest = newest_by_path(pa.Table.from_batches(batches, schema=SCHEMA))
-    newest.validate(full=True)
+    ordered = newest(pa.Table.from_batches(batches, schema=SCHEMA))
+    ordered.validate(full=True)
     found = [
         (path, row.width)
-        for path, row in zip(paths_of([newest]), records_of([newest]), strict=True)
+        for path, row in zip(paths_of([ordered]), records_of([ordered]), strict=True)
     ]
     assert found == sorted({path: number for number, path in numbered}.items())
-    assert newest.schema.equals(SCHEMA)
+    assert ordered.schema.equals(SCHEMA)
 
 
-def test_newest_by_path_keeps_whole_rows() -> None:
+def test_newest_keeps_whole_rows() -> None:
     old, new, other = failed(b"/b"), record(b"/b"), record(b"/a\xff")
-    assert records_of([newest_by_path(table([old, new, other]))]) == [other, new]
+    assert records_of([newest(table([old, new, other]))]) == [other, new]
 
 
 def test_failures_are_counted_by_status() -> None:

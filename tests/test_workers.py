@@ -437,6 +437,9 @@ def test_a_run_imports_nothing_only_because_it_is_installed(
 ) -> None:
     paths = [str(path) for path in sample_archive.rglob("*.tif")][:20]
     done = subprocess.run(
-        [sys.executable, "-c", RUN.format(paths=paths)], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", RUN.format(paths=paths)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert (done.stdout.split(), done.stderr) == ([], "")

@@ -1,0 +1,192 @@
+"""Catalogs in spatial order: the curve, sorting anew in bounded memory, queries by place."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from pathlib import Path
+
+import command
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from factory import paths_of, record, table
+
+from rastermeta_async import merge as merging
+from rastermeta_async import output as sealing
+from rastermeta_async.config import Order
+from rastermeta_async.errors import SettingsError
+from rastermeta_async.merge import resorted
+from rastermeta_async.order import hilbert, keys_of, spatial_keys
+from rastermeta_async.output import Output
+from rastermeta_async.record import BBox, Record
+
+
+def at(path: bytes, west: float, south: float) -> Record:
+    """Return the record of a raster of a tenth of a degree."""
+    box = BBox(west, south, west + 0.1, south + 0.1)
+    return record(path, bbox=box, geometry=shapely.to_wkb(shapely.box(*box), byte_order=1))
+
+
+def some_rows(count: int) -> list[Record]:
+    dice = random.Random(1)
+    places = [(dice.uniform(-180, 179), dice.uniform(-90, 89)) for _ in range(count)]
+    return [at(b"/%06d.tif" % number, *place) for number, place in enumerate(places)]
+
+
+def test_the_curve_visits_every_cell_and_takes_single_steps() -> None:
+    # Its first quarter of a quarter ... is a curve of its own: 64 x 64 cells are 4096 positions.
+    x, y = (axis.ravel().astype(np.uint32) for axis in np.meshgrid(range(64), range(64)))
+    along = hilbert(x, y)
+    assert sorted(along.tolist()) == list(range(64 * 64))
+    path = sorted(zip(along.tolist(), x.tolist(), y.tolist(), strict=True))
+    steps = [
+        abs(int(x1) - int(x0)) + abs(int(y1) - int(y0))
+        for (_, x0, y0), (_, x1, y1) in itertools.pairwise(path)
+    ]
+    assert set(steps) == {1}
+
+
+def test_the_ends_of_the_curve() -> None:
+    last = np.array([2**16 - 1], dtype=np.uint32)
+    zero = np.array([0], dtype=np.uint32)
+    assert hilbert(zero, zero).tolist() == [0]
+    assert hilbert(last, zero).tolist() == [2**32 - 1]
+
+
+def test_rows_of_one_place_are_by_path_and_those_of_none_come_last() -> None:
+    rows = [at(b"/b", 10, 50), record(b"/0"), at(b"/a\xff", 10, 50), at(b"/a", 10, 50)]
+    keys = spatial_keys(table(rows)).to_pylist()
+    assert [rows[index].filepath[:2] for index in sorted(range(4), key=keys.__getitem__)] == [
+        "/a", "/a", "/b", "/0"
+    ]  # fmt: skip
+    assert len(set(keys)) == 4
+
+
+@pytest.mark.parametrize("order", Order)
+def test_sorting_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    """In runs of a few rows, and in several passes over them."""
+    monkeypatch.setattr(merging, "RUN_ROWS", 7)
+    monkeypatch.setattr(merging, "FAN_IN", 3)
+    rows = some_rows(100)
+    random.Random(2).shuffle(rows)
+    batches = table(rows).to_batches(max_chunksize=9)
+    found = pa.Table.from_batches(resorted(batches, str(tmp_path), keys_of(order)))
+    keys = keys_of(order)(found).to_pylist()
+    assert keys == sorted(keys)
+    assert sorted(paths_of([found])) == sorted(paths_of(batches))
+    assert list(tmp_path.iterdir()) == []
+
+
+def commit(output: Output, rows: list[Record]) -> None:
+    output.log.append(output.sink.commit(table(rows)))
+
+
+def paths(catalog: Path) -> list[str]:
+    found: list[str] = pq.read_table(catalog)["filepath"].to_pylist()
+    return found
+
+
+@pytest.fixture
+def sorted_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A catalog of 3,000 rows in spatial order, a hundred a row group."""
+    monkeypatch.setattr(sealing, "SEALED_GROUP_ROWS", 100)
+    monkeypatch.setattr(merging, "RUN_ROWS", 500)
+    catalog = tmp_path / "catalog.parquet"
+    output = Output(str(catalog))
+    commit(output, some_rows(3000))
+    output.seal(Order.SPATIAL)
+    output.close()
+    return catalog
+
+
+def test_a_query_by_place_reads_few_row_groups(sorted_catalog: Path) -> None:
+    def groups_read(catalog: Path) -> int:
+        """Return how many row groups may hold a row of a tenth of the Earth's width and height."""
+        meta = pq.read_metadata(catalog)
+        names = [meta.schema.column(index).path for index in range(meta.num_columns)]
+        found = 0
+        for number in range(meta.num_row_groups):
+            group = meta.row_group(number)
+            limits = {
+                name: group.column(names.index(f"bbox.{name}")).statistics
+                for name in ("xmin", "ymin", "xmax", "ymax")
+            }
+            found += (
+                limits["xmin"].min <= 36 and limits["xmax"].max >= 0
+                and limits["ymin"].min <= 58 and limits["ymax"].max >= 40
+            )  # fmt: skip
+        return found
+
+    by_place = groups_read(sorted_catalog)
+    output = Output(str(sorted_catalog))
+    output.seal(Order.PATH)
+    output.close()
+    assert groups_read(sorted_catalog) == 30
+    assert by_place <= 4
+
+
+def test_a_sorted_catalog_takes_new_rows_and_keeps_its_order(sorted_catalog: Path) -> None:
+    before = paths(sorted_catalog)
+    assert before != sorted(before)
+    output = Output(str(sorted_catalog))
+    commit(output, [at(b"/000007.tif", 10, 50), at(b"/new.tif", 10, 50)])
+    totals = output.seal()
+    output.close()
+    assert totals.rows == 3001
+    found = pq.read_table(sorted_catalog)
+    keys = spatial_keys(found).to_pylist()
+    assert keys == sorted(keys)
+    assert sorted(paths(sorted_catalog)) == sorted([*before, "/new.tif"])
+    moved = found.filter(pa.compute.equal(found["filepath"], "/000007.tif"))["bbox"].to_pylist()
+    assert moved == [{"xmin": 10.0, "ymin": 50.0, "xmax": 10.1, "ymax": 50.1}]
+
+
+def test_another_order_is_the_same_catalog_again(sorted_catalog: Path) -> None:
+    spatial = sorted_catalog.read_bytes()
+    output = Output(str(sorted_catalog))
+    output.seal(Order.PATH)
+    assert paths(sorted_catalog) == sorted(paths(sorted_catalog))
+    output.seal(Order.SPATIAL)
+    output.close()
+    assert sorted_catalog.read_bytes() == spatial
+
+
+def test_the_order_asked_for_again_changes_nothing(sorted_catalog: Path) -> None:
+    before = sorted_catalog.stat()
+    output = Output(str(sorted_catalog))
+    output.seal(Order.SPATIAL)
+    output.seal()
+    output.close()
+    after = sorted_catalog.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_command_sorts_and_says_so_in_the_metadata(
+    tmp_path: Path, sample_archive: Path
+) -> None:
+    by_place, by_path = tmp_path / "place.parquet", tmp_path / "path.parquet"
+    command.run(["extract", sample_archive, "-o", by_place, "--sort", "spatial"])
+    command.run(["extract", sample_archive, "-o", by_path])
+    assert paths(by_place) != paths(by_path) == sorted(paths(by_place))
+    assert pq.read_metadata(by_place).metadata[b"rastermeta:order"] == b"spatial"
+    assert json.loads(pq.read_metadata(by_place).metadata[b"geo"])["version"] == "1.1.0"
+
+
+def test_only_parquet_is_sorted_by_place(tmp_path: Path, sample_archive: Path) -> None:
+    output = tmp_path / "catalog.ndjson"
+    done = command.run(["extract", sample_archive, "-o", output, "--sort", "spatial"])
+    assert done.returncode == 2
+    assert b"only a .parquet catalog can be sorted by spatial" in done.stderr
+    assert not output.exists()
+
+
+def test_a_format_without_the_order_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    from rastermeta_async import Settings, extract_to
+
+    with pytest.raises(SettingsError, match=r"only a \.parquet catalog"):
+        asyncio.run(extract_to(tmp_path / "x.json", [], Settings(sort=Order.SPATIAL)))
