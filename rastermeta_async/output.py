@@ -46,8 +46,7 @@ from rastermeta_async.merge import Run, merge_many, resorted
 from rastermeta_async.order import keys_of
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.prune import check_folders, gone, tombstones
-from rastermeta_async.record import GONE
-from rastermeta_async.rows import count_failures, is_kept, is_success, path_keys
+from rastermeta_async.rows import count_failures, is_kept, is_success, path_keys, was_there
 from rastermeta_async.sink import PartSink
 from rastermeta_async.stamps import COLUMNS, Unchanged
 
@@ -149,9 +148,9 @@ class Output:
             WriteError: the disk refused; what was committed is safe.
         """
         if not even_folders:
-            check_folders(gone(self._committed_paths()))
+            check_folders(self._prunable())
         lost: list[bytes] = []
-        for path in gone(self._committed_paths()):
+        for path in gone(self._prunable()):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:
@@ -160,10 +159,14 @@ class Output:
         if lost and not dry_run:
             self.log.append(self.sink.commit(tombstones(lost)))
 
-    def _committed_paths(self) -> Iterator[bytes]:
-        for batch in self._committed_rows():
-            dropped = pc.equal(batch.column("status"), GONE)
-            yield from path_keys(batch).filter(pc.invert(dropped)).to_pylist()
+    def _prunable(self) -> Iterator[bytes]:
+        """Yield the catalog's paths of files that were there, but not those read since."""
+        state = self._state
+        since = PathSet()
+        for batch in self._part_rows(state.parts, _IDENTITY):
+            since.update(path_keys(batch).to_pylist())
+        for batch in self._sealed_rows(state, [*_IDENTITY, "error_type"]):
+            yield from since.missing(path_keys(batch.filter(was_there(batch))).to_pylist())
 
     def seal(self, order: Order | None = None) -> Totals:
         """Make the catalog out of the last one and the parts since.
@@ -317,20 +320,23 @@ class Output:
     def _committed_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yield what identifies the rows so far, and some columns more; parts come last."""
         state, names = self._state, [*_IDENTITY, *columns]
+        yield from self._sealed_rows(state, names)
+        yield from self._part_rows(state.parts, names)
+
+    def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:
             for batch in self._format.read(self.path):
                 yield batch.select(names)
-        for part in state.parts:
-            yield from self._part_rows(part, names)
 
-    def _part_rows(self, part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
-        path = os.path.join(self._parts_folder, part.name)
-        with open(path, "rb") as file:
-            content = file.read()
-        if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
-            raise CheckpointError(_damaged(path, "its content is not what the log says"))
-        with pq.ParquetFile(pa.BufferReader(content)) as table:
-            yield from parquet_batches(table, names, rows=8192)
+    def _part_rows(self, parts: Iterable[Part], names: list[str]) -> Iterator[pa.RecordBatch]:
+        for part in parts:
+            path = os.path.join(self._parts_folder, part.name)
+            with open(path, "rb") as file:
+                content = file.read()
+            if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
+                raise CheckpointError(_damaged(path, "its content is not what the log says"))
+            with pq.ParquetFile(pa.BufferReader(content)) as table:
+                yield from parquet_batches(table, names, rows=8192)
 
     def _runs(self, state: History, order: Order) -> list[Run]:
         """Return the last catalog, which is in the order given, and the parts, all by path."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from rastermeta_async.errors import PruneError
-from rastermeta_async.record import GONE, failure, to_batch
+from rastermeta_async.record import GONE, failure, readable, to_batch
 from rastermeta_async.urls import is_url
 
 _SHOWN = 3
@@ -27,24 +27,24 @@ def gone(paths: Iterable[bytes]) -> Iterator[bytes]:
             yield path
 
 
-def check_folders(lost: Iterable[bytes]) -> None:
+def check_folders(paths: Iterable[bytes]) -> None:
     """Raise PruneError if whole folders are gone, or empty, as when a disk is not mounted.
 
     Args:
-        lost: paths of files that are gone.
+        paths: of all files; one listing a folder is asked for.
     """
-    vanished: list[str] = []
-    for path in lost:
+    vanished: set[bytes] = set()
+    for path in paths:
         folder = os.path.dirname(path) or b"."
-        name = os.fsdecode(folder)
-        if name not in vanished and _is_empty(folder):
-            vanished.append(name)
+        if not is_url(path) and _is_empty(folder):
+            vanished.add(folder)
             if len(vanished) == _SHOWN:
                 break
     if vanished:
+        names = ", ".join(readable(os.fsdecode(folder)) for folder in sorted(vanished))
         raise PruneError(
-            f"no row was dropped: whole folders are gone or empty, e.g. {', '.join(vanished)}. Is "
-            "a disk not mounted? If they are to go, give --prune-folders, too."
+            f"no row was dropped: whole folders are gone or empty, e.g. {names}. Is a disk not "
+            "mounted? If they are to go, give --prune-folders, too."
         )
 
 

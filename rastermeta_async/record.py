@@ -191,6 +191,9 @@ SCHEMA: pa.Schema = pa.schema(
 """The Arrow schema of a catalog."""
 
 SUCCESSES = frozenset({"success", "no_georef"})
+MISSING = frozenset({"FileNotFoundError", "NotADirectoryError"})
+"""Kinds of error of a path that leads to nothing."""
+
 GONE = "gone"
 """Status of a row that is to be dropped at the next sealing; no catalog has it."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.record import GONE, SUCCESSES
+from rastermeta_async.record import GONE, MISSING, SUCCESSES
 
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -65,6 +65,11 @@ def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array:
 def is_kept(rows: pa.RecordBatch) -> pa.Array:
     """Return for each row whether it belongs into a catalog."""
     return pa.array([status != GONE for status in _statuses(rows)])
+
+
+def was_there(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row whether there was something under its path when it was read."""
+    return pa.array([error not in MISSING for error in rows.column("error_type").to_pylist()])
 
 
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.pathset import PathSet
+from rastermeta_async.record import MISSING
 from rastermeta_async.rows import path_keys
 
 COLUMNS = ("file_size", "mtime", "error_type")
 """What a stamp is made of, besides the path."""
 
-_MISSING = ("FileNotFoundError", "NotADirectoryError")
 _GONE = b"\0gone"
 _ANY = b"\0"
 
@@ -50,7 +50,7 @@ class Unchanged:
 def _stamp(path: bytes, size: int | None, mtime: int | None, error: str | None) -> bytes:
     if size is not None:
         return path + b"\0%d %d" % (size, mtime or 0)
-    return path + (_GONE if error in _MISSING else _ANY)
+    return path + (_GONE if error in MISSING else _ANY)
 
 
 def _now(path: bytes) -> bytes:

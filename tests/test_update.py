@@ -93,6 +93,22 @@ def test_rows_of_lost_files_are_dropped(archive: Path, catalog: Path) -> None:
     assert widths(catalog)["a/1.tif"] == 7
 
 
+def test_what_is_given_and_never_was_keeps_its_row(archive: Path, catalog: Path) -> None:
+    """Else it would be read and dropped again with every run, and the catalog written."""
+    never = archive / "never.tif"
+    for _ in range(2):
+        done = command.run(["extract", archive, never, "-o", catalog, "--update", "--prune"])
+        assert b"dropped" not in done.stderr
+    assert b"0 files read, 7 skipped" in done.stderr
+    (archive / "a" / "1.tif").unlink()
+    done = command.run(
+        ["extract", archive, never, archive / "a" / "1.tif", "-o", catalog, "--update", "--prune"]
+    )
+    assert b"1 files read" in done.stderr
+    assert widths(catalog)["a/1.tif"] is None
+    assert len(widths(catalog)) == 7
+
+
 @pytest.mark.parametrize("how", ["gone", "empty"])
 def test_a_lost_folder_is_not_believed(archive: Path, catalog: Path, how: str) -> None:
     for file in (archive / "a").iterdir():
