@@ -237,10 +237,12 @@ def extract(
             retry_failed=retry_failed,
             sort=sort,
         )
-        if dry_run:
-            _list_gone(output, prune_folders)
         if (update or prune) and output in ("", "-"):
             _usage("--update and --prune need a catalog: give -o FILE")
+        if (prune_folders or dry_run) and not prune:
+            _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
+        if dry_run:
+            _list_gone(output, prune_folders)
         if sys.stdout is None and output in ("", "-"):
             _usage("standard output is closed: give -o FILE")
         if not output and sys.stdout.isatty():

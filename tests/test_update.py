@@ -146,3 +146,16 @@ def test_killed_while_it_prunes(archive: Path, catalog: Path) -> None:
         assert len(widths(catalog)) in (5, 6)
     assert update(archive, catalog, "--prune").returncode == 0
     assert len(widths(catalog)) == 5
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--prune-folders"]])
+def test_what_says_how_to_prune_does_nothing_alone(catalog: Path, options: list[str]) -> None:
+    done = command.run(["extract", "-o", catalog, *options])
+    assert done.returncode == 2
+    assert b"give --prune, too" in done.stderr
+
+
+def test_a_catalog_is_needed_to_keep_it_up_to_date(archive: Path) -> None:
+    done = command.run(["extract", archive, "-o", "-", "--update"])
+    assert done.returncode == 2
+    assert b"need a catalog: give -o FILE" in done.stderr
