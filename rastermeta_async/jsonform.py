@@ -12,7 +12,8 @@ import base64
 import datetime as dt
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -41,24 +42,38 @@ def encode(value: Any, kind: pa.DataType) -> Any:
 
 def decode(value: Any, kind: pa.DataType) -> Any:
     """Return the value that `encode` turned into this JSON form."""
-    if value is None:
-        return None
+    return None if value is None else decoder(kind)(value)
+
+
+@lru_cache
+def decoder(kind: pa.DataType) -> Callable[[Any], Any]:
+    """Return what turns a JSON form that is not null into a value of type `kind`."""
     if pa.types.is_floating(kind):
-        return float(value)
+        return float
     if pa.types.is_timestamp(kind):
-        return dt.datetime.fromisoformat(value)
+        return dt.datetime.fromisoformat
     if pa.types.is_binary(kind):
-        return base64.b64decode(value)
+        return base64.b64decode
     if pa.types.is_map(kind):
-        number = pa.types.is_integer(kind.key_type)
-        return [
-            (int(key) if number else key, decode(item, kind.item_type))
-            for key, item in value.items()
-        ]
+        key, item = int if pa.types.is_integer(kind.key_type) else str, _nullable(kind.item_type)
+        return lambda value: [(key(name), item(one)) for name, one in value.items()]
     if pa.types.is_list(kind):
-        return [decode(item, kind.value_type) for item in value]
+        element = _nullable(kind.value_type)
+        return lambda value: [element(one) for one in value]
     if pa.types.is_struct(kind):
-        return {field.name: decode(value[field.name], field.type) for field in kind}
+        fields = [(field.name, _nullable(field.type)) for field in kind]
+        return lambda value: {name: field(value[name]) for name, field in fields}
+    return _as_it_is
+
+
+def _nullable(kind: pa.DataType) -> Callable[[Any], Any]:
+    plain = decoder(kind)
+    if plain is _as_it_is:
+        return plain
+    return lambda value: None if value is None else plain(value)
+
+
+def _as_it_is(value: Any) -> Any:
     return value
 
 
@@ -76,8 +91,7 @@ def to_lines(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
 
 def from_lines(lines: Iterable[str]) -> pa.RecordBatch:
     """Return the rows of JSON lines as one batch, the inverse of `to_lines`."""
-    rows = []
-    for line in lines:
-        row = json.loads(line)
-        rows.append({field.name: decode(row[field.name], field.type) for field in SCHEMA})
-    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    return pa.RecordBatch.from_pylist([decode(json.loads(line), _ROW) for line in lines], SCHEMA)
+
+
+_ROW = pa.struct(list(SCHEMA))
