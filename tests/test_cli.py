@@ -730,7 +730,8 @@ def test_show(sample_archive: Path) -> None:
     done = run(["show", sample_archive / "odd" / "map.jp2"])
     assert (done.returncode, done.stderr) == (OK, b"")
     assert re.search(r"^  driver +JP2OpenJPEG$", done.stdout.decode(), re.MULTILINE)
-    assert re.search(r"^  crs +EPSG:3035$", done.stdout.decode(), re.MULTILINE)
+    assert re.search(r"^  CRS +EPSG:3035 \(.*LAEA.*\)$", done.stdout.decode(), re.MULTILINE)
+    assert re.search(r"^  longitude +9\.9.* E to ", done.stdout.decode(), re.MULTILINE)
 
 
 def test_show_as_json_is_the_row_of_the_catalog(sample_archive: Path) -> None:

@@ -1,0 +1,49 @@
+"""Numbers, sizes, times and foreign texts in words, for a person at a terminal."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that would move the cursor, or worse."""
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def on_a_line(text: str) -> str:
+    """Return a text as it can be shown on one line: control characters become escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return how many there are of something."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def bytes_in_words(count: float) -> str:
+    """Return a number of bytes in a unit of a fitting size, powers of 1024."""
+    if count < 1024:
+        return plural(int(count), "byte")
+    power = 1
+    while power < len(_UNITS) and count / 1024**power >= 1023.95:
+        power += 1
+    return f"{count / 1024**power:,.1f} {_UNITS[power - 1]}"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return a span of time by its two largest units, e.g. ``2 hours 5 minutes``."""
+    left = max(round(seconds), 0)
+    parts: list[str] = []
+    for size, name in _SPANS:
+        count, left = divmod(left, size)
+        if count or (parts and len(parts) < 2):
+            parts.append(plural(count, name) if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(filter(None, parts)) or "0 seconds"
+
+
+def degrees(value: float, names: str) -> str:
+    """Return a longitude or latitude with its side, e.g. ``9.5000° W``; `names`: plus and minus."""
+    return f"{abs(value):.4f}° {names[value < 0]}"
