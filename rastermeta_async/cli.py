@@ -318,10 +318,11 @@ def summary(
     """Say what is in a catalog: counts, bytes, extent in space and time, errors."""
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.summary import summary_of
+    from rastermeta_async.summary_form import as_text, to_json
 
     with explained_exit(Console()):
         found = summary_of(catalog)
-    _say(found.as_json() if as_json else found.as_text())
+    _say(to_json(found) if as_json else as_text(found))
 
 
 export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
@@ -337,7 +338,8 @@ def export() -> None:
 def stac(
     catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet or .ndjson.")
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet, .ndjson or .jsonl."),
     ],
     collection: Annotated[
         str | None, typer.Option(metavar="ID", help="Collection that the items belong to.")
@@ -346,22 +348,26 @@ def stac(
         str | None,
         typer.Option(
             metavar="TAG|REGEX|PATTERN",
-            help="What tells when a raster was taken: the name of a tag; a regular expression for "
-            "the path, whose groups are a date; or a pattern in the file's name, e.g. %Y%m%d.  "
-            "[default: common tags]",
+            help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
+            "regular expression for the path, whose groups are a date; or a pattern in the file's "
+            "name, e.g. %Y%m%d.  [default: common tags]",
             show_default=False,
         ),
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the files' paths are found.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where local paths are found: links are this URL, a slash and the path.",
+        ),
     ] = None,
 ) -> None:
     """Write STAC items; rows without date or footprint are left out, and listed."""
     import re
 
     from rastermeta_async.console import Console, explained_exit
-    from rastermeta_async.dates import rule_of
-    from rastermeta_async.stac import export as export_items
+    from rastermeta_async.evidence import rule_of
+    from rastermeta_async.stac_export import export as export_items
 
     console = Console()
     try:
@@ -371,8 +377,11 @@ def stac(
     with explained_exit(console):
         done = export_items(catalog, output, when, collection, base_url)
     for reason, count in done.left_out.items():
-        console.hint(f"{count:,} rows left out, as {reason}: see {output}.left-out.txt")
-    _say(f"{output}: {done.items:,} items")
+        rows = "row was" if count == 1 else "rows were"
+        console.hint(f"{count:,} {rows} left out: {reason}")
+    if done.left_out:
+        console.hint(f"which ones is in {output}.left-out.txt")
+    _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
 
 
 @app.command()

@@ -1,33 +1,24 @@
-"""When a raster was taken, from evidence alone: its tags, or its name, by a pattern.
+"""Dates in the texts of metadata: what is sure of its day becomes an interval, all else nothing.
 
-What is not sure of its day gives nothing. A time without a zone is taken for UTC, as satellite
-products mean it; a date without a time is the whole day.
+A time without a zone is taken for UTC, as satellite products mean it; a date without a time is
+the whole day, a month the whole month. Never guessed at: the order of day and month in
+``01/02/2020``, years of two digits, and bare numbers that may be seconds since some epoch.
+
+References: ISO 8601-1:2019 (calendar, ordinal and week dates, intervals); RFC 3339, section 5.6;
+RFC 5322, section 3.3; TIFF 6.0, section 8 (DateTime); MIL-STD-2500C (NITF's IDATIM).
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-TAGS = (
-    "ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "DATE_ACQUIRED",
-    "SENSING_TIME", "PRODUCT_START_TIME", "START_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
-    "RANGEBEGINNINGDATE", "TIME_COVERAGE_START", "NC_GLOBAL#TIME_COVERAGE_START", "DATETIME",
-    "IMAGE_DATE", "FLIGHT_DATE", "TIFFTAG_DATETIME",
-)  # fmt: skip
-"""Tags that tell it, the surest first; the last one is often when the file was written."""
-
-_DATE = r"(?P<year>(?:19|20)\d\d)(?P<gap>[-/:.]?)(?P<month>\d\d)(?P=gap)(?P<day>\d\d)"
-_TIME = (
-    r"(?:[T ](?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?"
-    r"\s*(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)?"
-)
-_TEXT = re.compile(_DATE + _TIME, re.ASCII)
-
-When = Callable[[str, Mapping[str, str]], "Interval | None"]
-"""From a path and the tags of a dataset to when it was taken."""
+_MOMENT = dt.timedelta(microseconds=1)
+_DAY = dt.timedelta(days=1)
+_LONGEST = 80
+"""Characters of the longest text that is looked at."""
 
 
 class Interval(NamedTuple):
@@ -37,108 +28,153 @@ class Interval(NamedTuple):
     end: dt.datetime
 
 
-def interval_of(text: str) -> Interval | None:
-    """Return what a text says that is a date, or a date and a time, in a common form.
+_YEAR = r"(?P<year>(?:1[89]|20|21)\d\d)"
+_CLOCK = r"(?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<part>\d{1,12}))?)?"
+_ZONE = r"\s*(?P<zone>Z|UTC?|GMT|[+-]\d\d(?::?\d\d)?)?"
+_TIME = rf"(?:(?:T|_|\s+){_CLOCK}{_ZONE})?"
+_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = (
+    r"(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_WEEKDAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}"
 
-    ISO 8601 with or without separators, TIFF's ``2020:01:31 12:00:00``, and ``2020/01/31``.
-    """
-    found = _TEXT.fullmatch(text.strip())
-    if not found:
+_FORMS = tuple(
+    re.compile(form, re.ASCII | re.IGNORECASE)
+    for form in (
+        # 2020-01-31, 2020:01:31 (TIFF), 2020/1/31, 2020.01.31
+        rf"{_YEAR}(?P<gap>[-/:.])(?P<month>\d\d?)(?P=gap)(?P<day>\d\d?){_TIME}",
+        rf"{_YEAR}(?P<month>\d\d)(?P<day>\d\d){_TIME}",
+        # 20200131123456 (NITF)
+        rf"{_YEAR}(?P<month>\d\d)(?P<day>\d\d)(?=\d{{6}}){_CLOCK}{_ZONE}",
+        rf"{_YEAR}-(?P<month>\d\d)",
+        # 2020-031, 2020:031:12:34:56: a day of the year
+        rf"{_YEAR}-(?P<ordinal>\d\d\d){_TIME}",
+        rf"{_YEAR}:(?P<ordinal>\d\d\d):{_CLOCK}{_ZONE}",
+        rf"{_YEAR}-?W(?P<week>\d\d)(?:-?(?P<weekday>[1-7]){_TIME})?",
+        # Fri, 31 Jan 2020 12:34:56 GMT; 31-JAN-2020
+        rf"(?:{_WEEKDAY},?\s+)?(?P<day>\d\d?)(?P<gap>[-\s/.])\s*{_MONTH}(?P=gap)\s*{_YEAR},?{_TIME}",
+        # January 31, 2020
+        rf"{_MONTH}\s+(?P<day>\d\d?),?\s+{_YEAR},?{_TIME}",
+        # 2020-JAN-31
+        rf"{_YEAR}(?P<gap>[-\s/.]){_MONTH}(?P=gap)(?P<day>\d\d?){_TIME}",
+        # Fri Jan 31 12:34:56 2020 (C's asctime)
+        rf"{_WEEKDAY}\s+{_MONTH}\s+(?P<day>\d\d?)\s+{_CLOCK}{_ZONE}\s+{_YEAR}",
+    )
+)
+
+
+def interval_of(text: str) -> Interval | None:
+    """Return what a text says that is a date, a date and a time, or two of them with a slash."""
+    text = text.strip(" \t\r\n\0\"'")
+    return _of_stripped(text) if 7 <= len(text) <= _LONGEST else None
+
+
+@lru_cache(8192)
+def _of_stripped(text: str) -> Interval | None:
+    if moment := _usual(text):
+        return Interval(moment, moment)
+    if found := _one(text):
+        return found
+    ends = text.split("/")
+    if len(ends) != 2:
         return None
-    fields = found.groupdict()
+    return between(*(_one(end.strip()) for end in ends))
+
+
+def _usual(text: str) -> dt.datetime | None:
+    """Return the moment that a text tells in the most frequent form; a short cut, no more."""
+    if len(text) != 19 or text[10] not in "T " or text[4] != text[7] or text[4] not in ":-":
+        return None
     try:
-        day = dt.datetime(
-            int(fields["year"]), int(fields["month"]), int(fields["day"]), tzinfo=dt.UTC
-        )
-        if fields["hour"] is None:
-            return Interval(day, day + dt.timedelta(days=1) - dt.timedelta(microseconds=1))
-        moment = day.replace(
-            hour=int(fields["hour"]),
-            minute=int(fields["minute"]),
-            second=int(fields["second"] or 0),
-        )
+        moment = dt.datetime.fromisoformat(f"{text[:10].replace(':', '-')}T{text[11:]}")
     except ValueError:
         return None
-    moment += dt.timedelta(microseconds=int(f"{fields['part'] or 0:0<6}"[:6]))
-    moment -= _offset(fields["zone"])
+    return moment.replace(tzinfo=dt.UTC) if 1800 <= moment.year < 2200 else None
+
+
+def between(start: Interval | None, end: Interval | None) -> Interval | None:
+    """Return all from one date to another; nothing where one lacks, or they are out of order."""
+    if start is None or end is None or end.end < start.start:
+        return None
+    return Interval(start.start, end.end)
+
+
+def _one(text: str) -> Interval | None:
+    for form in _FORMS:
+        if found := form.fullmatch(text):
+            try:
+                return _interval(found.groupdict())
+            except (ValueError, OverflowError):  # no such day, no such time
+                return None
+    return None
+
+
+def _interval(fields: dict[str, str | None]) -> Interval:
+    """Return the interval of a form's groups.
+
+    Raises:
+        ValueError: there is no such day or time.
+    """
+    year = int(fields["year"] or 0)
+    if week := fields.get("week"):
+        weekday = fields["weekday"]
+        first = dt.date.fromisocalendar(year, int(week), int(weekday or 1))
+        length = _DAY if weekday else 7 * _DAY
+    elif ordinal := fields.get("ordinal"):
+        first, length = dt.date(year, 1, 1) + _DAY * (int(ordinal) - 1), _DAY
+        if first.year != year:
+            raise ValueError(ordinal)
+    else:
+        name = fields.get("name")
+        month = _NAMES.index(name[:3].lower()) + 1 if name else int(fields["month"] or 0)
+        day = fields.get("day")
+        first = dt.date(year, month, int(day or 1))
+        length = _DAY if day else month_after(first) - first
+    midnight = dt.datetime.combine(first, dt.time(), dt.UTC)
+    if fields.get("hour") is None:
+        return whole(midnight, length)
+    moment = midnight + _since_midnight(fields) - _offset(fields.get("zone"))
+    if fields["second"] == "60":
+        _check_leap(moment)
     return Interval(moment, moment)
 
 
+def whole(start: dt.datetime, length: dt.timedelta) -> Interval:
+    """Return all of a day, a month or a year: its last microsecond is the last one in it."""
+    return Interval(start, start + length - _MOMENT)
+
+
+def month_after(first: dt.date) -> dt.date:
+    """Return the first day of the month after that of the first day of one."""
+    return (first + 31 * _DAY).replace(day=1)
+
+
+def _since_midnight(fields: dict[str, str | None]) -> dt.timedelta:
+    hour, minute = int(fields["hour"] or 0), int(fields["minute"] or 0)
+    second = int(fields["second"] or 0)
+    part = int(f"{fields['part'] or 0:0<6}"[:6])
+    # 24:00 is the end of the day, and nothing comes after it (ISO 8601-1:2019, section 4.3.8).
+    if hour > 24 or (hour == 24 and (minute or second or part)) or minute > 59 or second > 60:
+        raise ValueError("no time of day")
+    return dt.timedelta(hours=hour, minutes=minute, seconds=second, microseconds=part)
+
+
+def _check_leap(moment: dt.datetime) -> None:
+    """Raise ValueError unless a second numbered 60 can be: it ends a day (RFC 3339, 5.7).
+
+    It has no number of its own here, so it is the second after it.
+    """
+    if moment.time().replace(microsecond=0) != dt.time():
+        raise ValueError("no leap second")
+
+
 def _offset(zone: str | None) -> dt.timedelta:
-    if zone is None or zone in ("Z", "UTC"):
+    if zone is None or zone[0] not in "+-":
         return dt.timedelta()
     digits = zone[1:].replace(":", "")
-    offset = dt.timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
+    if hours > 14 or minutes > 59:
+        raise ValueError("no zone")
+    offset = dt.timedelta(hours=hours, minutes=minutes)
     return -offset if zone[0] == "-" else offset
-
-
-def rule_of(text: str | None) -> When:
-    """Return how dates are found.
-
-    Args:
-        text: None: in `TAGS`. With ``%``: a `datetime.strptime` pattern that the file's name
-            holds, e.g. ``%Y%m%d``. With ``(``: a regular expression for the path, whose groups,
-            joined, are a date. Else the name of a tag.
-
-    Raises:
-        ValueError: it is no regular expression, or one without a group.
-    """
-    if text is None:
-        return _from_tags
-    if "%" in text:
-        return _by_pattern(text)
-    if "(" in text:
-        return _by_expression(re.compile(text))
-    return lambda _path, tags: interval_of(_folded(tags).get(text.upper(), ""))
-
-
-def _folded(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name.upper(): value for name, value in tags.items()}
-
-
-def _from_tags(_path: str, tags: Mapping[str, str]) -> Interval | None:
-    folded = _folded(tags)
-    found = (interval_of(folded[name]) for name in TAGS if name in folded)
-    return next((interval for interval in found if interval), None)
-
-
-def _by_expression(expression: re.Pattern[str]) -> When:
-    if not expression.groups:
-        raise ValueError("the expression has no group that could be a date")
-
-    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
-        found = expression.search(path)
-        return interval_of("".join(filter(None, found.groups()))) if found else None
-
-    return when
-
-
-_DIRECTIVES = {
-    "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d",
-    "j": r"\d{3}", "y": r"\d\d", "b": r"[A-Za-z]{3}", "f": r"\d{1,6}", "%": "%",
-}  # fmt: skip
-
-
-def _by_pattern(pattern: str) -> When:
-    parts = re.split(r"%(.)", pattern)
-    unknown = [letter for letter in parts[1::2] if letter not in _DIRECTIVES]
-    if unknown:
-        raise ValueError(f"%{unknown[0]} is not known; there are %{', %'.join(_DIRECTIVES)}")
-    expression = "".join(
-        _DIRECTIVES[part] if at % 2 else re.escape(part) for at, part in enumerate(parts)
-    )
-    # Not in the midst of a longer number.
-    holds = re.compile(rf"(?<!\d){expression}(?!\d)", re.ASCII)
-    whole_day = "H" not in parts[1::2]
-
-    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
-        for found in holds.finditer(path.rpartition("/")[2]):
-            try:
-                start = dt.datetime.strptime(found[0], pattern).replace(tzinfo=dt.UTC)
-            except ValueError:
-                continue
-            day = dt.timedelta(days=1) - dt.timedelta(microseconds=1)
-            return Interval(start, start + day if whole_day else start)
-        return None
-
-    return when

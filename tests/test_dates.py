@@ -1,0 +1,225 @@
+"""Dates from texts, tags and names: the sure ones, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rastermeta_async.dates import interval_of
+from rastermeta_async.evidence import SOURCES, TAGS, rule_of
+
+
+def utc(*fields: int) -> dt.datetime:
+    return dt.datetime(*fields, tzinfo=dt.UTC)  # type: ignore[arg-type, misc]
+
+
+NOON = utc(2020, 1, 31, 12, 34, 56)
+MOMENT = dt.timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2020-01-31T12:34:56Z", "2020-01-31t12:34:56z", "2020-01-31 12:34:56",
+        "2020-01-31T12:34:56+00:00", "2020-01-31T12:34:56 UTC", "2020-01-31T14:34:56+02:00",
+        "2020-01-31T14:34:56+0200", "2020-01-31T14:34:56+02", "2020-01-31T07:04:56-05:30",
+        "20200131T123456Z", "20200131T123456", "20200131_123456", "20200131123456",
+        "2020:01:31 12:34:56", "2020/01/31 12:34:56", "2020/1/31 12:34:56", "2020.01.31 12:34:56",
+        "2020-031T12:34:56", "2020:031:12:34:56", "2020-W05-5T12:34:56", "2020W055T123456",
+        "Fri, 31 Jan 2020 12:34:56 GMT", "Fri, 31 Jan 2020 14:34:56 +0200",
+        "31 Jan 2020 12:34:56", "31-JAN-2020 12:34:56", "31-Jan-2020T12:34:56",
+        "January 31, 2020 12:34:56", "Jan 31 2020, 12:34:56", "Fri Jan 31 12:34:56 2020",
+        "Fri Jan 31 12:34:56 UTC 2020", "Friday, 31 January 2020 12:34:56",
+        "2020-JAN-31 12:34:56", ' "2020-01-31T12:34:56Z" ', "2020-01-31T12:34:56Z\0",
+        "2020-01-31T12:34:56Z/2020-01-31T12:34:56Z",
+    ],
+)  # fmt: skip
+def test_a_moment(text: str) -> None:
+    assert interval_of(text) == (NOON, NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("2020-01-31T12:34", utc(2020, 1, 31, 12, 34)),
+        ("2020-01-31T12:34:56.7Z", utc(2020, 1, 31, 12, 34, 56, 700000)),
+        ("2020-01-31T12:34:56,000007", utc(2020, 1, 31, 12, 34, 56, 7)),
+        ("2020-01-31T12:34:56.123456789Z", utc(2020, 1, 31, 12, 34, 56, 123456)),
+        ("2020-01-31T24:00:00Z", utc(2020, 2, 1)),
+        ("2020-12-31 24:00", utc(2021, 1, 1)),
+        ("2016-12-31T23:59:60Z", utc(2017, 1, 1)),
+        ("2016-12-31T23:59:60.5Z", utc(2017, 1, 1, 0, 0, 0, 500000)),
+        ("2017-01-01T00:59:60+01:00", utc(2017, 1, 1)),
+        ("2020-01-01T00:30:00+14:00", utc(2019, 12, 31, 10, 30)),
+        ("1899-07-01T00:00:00", utc(1899, 7, 1)),
+    ],
+)
+def test_a_moment_at_an_edge(text: str, start: dt.datetime) -> None:
+    assert interval_of(text) == (start, start)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "after"),
+    [
+        ("2020-01-31", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("20200131", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("2020/01/31", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("2020:01:31", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("2020-060", utc(2020, 2, 29), utc(2020, 3, 1)),
+        ("31 January 2020", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("2020-W53-5", utc(2021, 1, 1), utc(2021, 1, 2)),
+        ("2020-W05", utc(2020, 1, 27), utc(2020, 2, 3)),
+        ("2020-02", utc(2020, 2, 1), utc(2020, 3, 1)),
+        ("2020-12", utc(2020, 12, 1), utc(2021, 1, 1)),
+        ("2020-01-01/2020-01-31", utc(2020, 1, 1), utc(2020, 2, 1)),
+        ("2020-01-01 / 2020-02", utc(2020, 1, 1), utc(2020, 3, 1)),
+    ],
+)
+def test_a_day_or_more_is_all_of_it(text: str, start: dt.datetime, after: dt.datetime) -> None:
+    assert interval_of(text) == (start, after - MOMENT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "yesterday", "now", "2020", "202001", "2020031", "2020-0131", "2020-01/31",
+        "01/02/2020", "31/01/2020", "01.02.2020", "02-01-20", "31 Jan 20", "Jan 2020",
+        "0000:00:00 00:00:00", "0000-00-00", "    :  :     :  :  ", "2020:00:00 00:00:00",
+        "2020-13-01", "2020-02-30", "2021-02-29", "2021-366", "2020-367", "2020-000",
+        "2021-W53", "2020-W00-1", "2020-W05-8",
+        "2020-01-31T25:00:00", "2020-01-31T24:00:01", "2020-01-31T12:60:00",
+        "2020-01-31T12:34:60Z", "2020-01-31T12:34:61Z", "2016-12-31T23:59:60+01:00",
+        "2020-01-31T12:34:56+15:00", "2020-01-31T12:34:56+01:60", "2020-01-31T12:34:56 EST",
+        "1580428800", "1580428800.0", "1580428800000", "43861.5", "2458879.5",
+        "2020-01-31/2020-01-01", "2020-01-31/..", "2020-01-31T12:34:56Z trailing",
+        "\u0662\u0660\u0662\u0660-01-31", "2020-01-31" * 1000, "9999-12-31", "0001-01-01",
+    ],
+)  # fmt: skip
+def test_what_is_not_sure_is_nothing(text: str) -> None:
+    assert interval_of(text) is None
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_an_answer(text: str) -> None:
+    found = interval_of(text)
+    assert found is None or found.start <= found.end
+
+
+@given(st.datetimes(dt.datetime(1800, 1, 3), dt.datetime(2199, 12, 29), timezones=st.just(dt.UTC)))
+def test_what_is_written_in_iso_comes_back(moment: dt.datetime) -> None:
+    assert interval_of(moment.isoformat()) == (moment, moment)
+    zone = dt.timezone(dt.timedelta(hours=-9, minutes=-30))
+    assert interval_of(moment.astimezone(zone).isoformat()) == (moment, moment)
+
+
+# Tags
+
+
+@pytest.mark.parametrize(
+    ("tags", "start", "end"),
+    [
+        ({"AcquisitionDateTime": "2020-01-31T12:34:56Z", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"},
+         NOON, NOON),
+        ({"TIFFTAG_DATETIME": "2020:01:31 12:34:56"}, NOON, NOON),
+        ({"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}, None, None),
+        ({"DATE_ACQUIRED": "0000-00-00", "TIFFTAG_DATETIME": "2020:01:31 12:34:56"}, NOON, NOON),
+        ({"DATE_ACQUIRED": "2020-01-31", "SCENE_CENTER_TIME": "12:34:56Z"}, NOON, NOON),
+        ({"time_coverage_start": "2020-01-01", "time_coverage_end": "2020-01-31"},
+         utc(2020, 1, 1), utc(2020, 2, 1) - MOMENT),
+        ({"NC_GLOBAL#time_coverage_start": "2020-01-31T12:34:56Z",
+          "NC_GLOBAL#time_coverage_end": "2020-02-01T00:00:00Z"}, NOON, utc(2020, 2, 1)),
+        ({"RANGEBEGINNINGDATE": "2020-01-31", "RANGEBEGINNINGTIME": "12:34:56",
+          "RANGEENDINGDATE": "2020-02-01", "RANGEENDINGTIME": "00:00:00.0"},
+         NOON, utc(2020, 2, 1)),
+        ({"RANGEBEGINNINGDATE": "2020-01-31", "RANGEENDINGDATE": "2020-02-01"},
+         utc(2020, 1, 31), utc(2020, 2, 2) - MOMENT),
+        ({"START_DATE": "2020-01-31", "START_TIME": "12:34:56", "END_DATE": "2020-02-01",
+          "END_TIME": "00:00:00"}, NOON, utc(2020, 2, 1)),
+        # A start alone is a moment; what tells both is better; what is out of order is nothing.
+        ({"TIME_COVERAGE_START": "2020-01-31T12:34:56"}, NOON, NOON),
+        ({"START_TIME": "2020-01-31T12:34:56Z", "END_TIME": "2020-02-01T00:00:00Z"},
+         NOON, utc(2020, 2, 1)),
+        ({"TIME_COVERAGE_START": "2020-02-01", "TIME_COVERAGE_END": "2020-01-01"}, None, None),
+        ({"AREA_OR_POINT": "Area", "SOFTWARE": "2020-01-31"}, None, None),
+        ({}, None, None),
+    ],
+)  # fmt: skip
+def test_tags(tags: dict[str, str], start: dt.datetime | None, end: dt.datetime | None) -> None:
+    found = rule_of(None)("/a_20200101.tif", tags)
+    assert found == (None if start is None else (start, end))
+
+
+def test_every_tag_that_is_looked_at_is_known() -> None:
+    assert {name for source in SOURCES for name in source} - {""} == TAGS
+    assert all(name == name.upper() for name in TAGS)
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "start", "after"),
+    [
+        ("%Y%m%d", "/9/scene_20200131_b4.tif", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("%Y%m%d", "/20190101/x.tif", None, None),
+        ("%Y%m%d", "/120200131.tif", None, None),
+        ("%Y%m%d", "/20209999_20200131.tif", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("%Y%j", "/MOD.A2020032.tif", utc(2020, 2, 1), utc(2020, 2, 2)),
+        ("IMG%Y%m", "/9IMG202002_1.tif", utc(2020, 2, 1), utc(2020, 3, 1)),
+        ("%Y-v", "/dem2020-v2.tif", utc(2020, 1, 1), utc(2021, 1, 1)),
+        ("_%Y%m%dT%H_", "/a_20200131T12_.tif", utc(2020, 1, 31, 12), utc(2020, 1, 31, 13)),
+        ("%d%b%y", "/a-31JAN20.tif", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("/%Y/%m/%d/", "/x/2020/01/31/a.tif", utc(2020, 1, 31), utc(2020, 2, 1)),
+        ("100%%_%Y", "/100%_2020.tif", utc(2020, 1, 1), utc(2021, 1, 1)),
+        (r"/(\d{4})/(\d\d)/(\d\d)/", "/x/2020/01/31/a.tif", utc(2020, 1, 31), utc(2020, 2, 1)),
+        (r"_(\d{8})_(\d{8})_", "/S_20200101_20200131_x", utc(2020, 1, 1), utc(2020, 2, 1)),
+        (r"_(\d{8})", "/ä\n_20200131", utc(2020, 1, 31), utc(2020, 2, 1)),
+        (r"_(\d{8})", "/no date", None, None),
+    ],
+)
+def test_rules_for_paths(
+    rule: str, path: str, start: dt.datetime | None, after: dt.datetime | None
+) -> None:
+    found = rule_of(rule)(path, {})
+    assert found == (None if start is None or after is None else (start, after - MOMENT))
+
+
+def test_rules_that_name_a_moment_of_a_path() -> None:
+    assert rule_of("%Y%m%d_%H%M%S")("/a_20200131_123456.tif", {}) == (NOON, NOON)
+    assert rule_of(r"(\d{8}T\d{6})")("/S2_20200131T123456_N.tif", {}) == (NOON, NOON)
+    assert rule_of(r"_(\d{8})_(\d{6})")("/S2_20200131_123456", {}) == (NOON, NOON)
+
+
+def test_rules_that_name_tags() -> None:
+    assert rule_of("my_date")("", {"MY_DATE": "2020-01-31T12:34:56"}) == (NOON, NOON)
+    both = {"from": "2020-01-31T12:34:56", "To": "2020-02-01T00:00:00"}
+    assert rule_of("FROM/TO")("", both) == (NOON, utc(2020, 2, 1))
+    assert rule_of("FROM/UNTIL")("", both) is None
+    assert rule_of("TO/FROM")("", both) is None
+    assert rule_of("OTHER")("", {"TIFFTAG_DATETIME": "2020:01:31 12:34:56"}) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("no%Qsuch", "%Q is not known"),
+        ("%m%d", "needs a year"),
+        ("%Y%y", "needs a year"),
+        ("%Y%d", "a day without a %b or %m"),
+        ("%Y%m%H", "a hour without a %d or %j"),
+        ("%Y%m%d%S", "a second without a %M"),
+        ("%Y%Y", "twice"),
+        ("%Y%", "stray"),
+        (r"\d{8}(?:x)", "no group"),
+        ("(unclosed", "unterminated"),
+        ("A/B/C", "no tag"),
+        ("", "no tag"),
+    ],
+)
+def test_rules_that_make_no_sense(rule: str, reason: str) -> None:
+    with pytest.raises((ValueError, re.error), match=re.escape(reason)):
+        rule_of(rule)

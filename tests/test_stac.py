@@ -1,0 +1,529 @@
+"""Catalogs as STAC items: valid by the schemas and libraries of others, true to the rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import command
+import duckdb
+import geopandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pystac
+import pystac.validation
+import pytest
+import rustac
+import shapely
+import stac_geoparquet.arrow
+import stac_pydantic
+from factory import band, failed, record
+from specs import check_by_schema
+
+from rastermeta_async.errors import OutputError, OutputLockedError, SettingsError, WriteError
+from rastermeta_async.evidence import rule_of
+from rastermeta_async.footprint import rows_of
+from rastermeta_async.formats import format_of
+from rastermeta_async.hrefs import Hrefs
+from rastermeta_async.record import BBox, Record
+from rastermeta_async.stac import PROJECTION, RASTER
+from rastermeta_async.stac_export import Export, _Temporary, export
+
+DATED = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
+WKT1 = (
+    'PROJCS["mine",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
+    'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+    'PARAMETER["central_meridian",14.5],PARAMETER["scale_factor",1],PARAMETER["false_easting",0],'
+    'UNIT["foot",0.3048]]'
+)
+
+
+def dated(path: bytes = b"/archive/a.tif", **fields: Any) -> Record:
+    return record(path, **({"dataset_tags": DATED} | fields))
+
+
+def write_catalog(path: Path, records: Sequence[Record]) -> Path:
+    with open(path, "wb") as file:
+        groups = [pa.Table.from_batches([rows_of(records)])] if records else []
+        format_of(str(path)).write(file, groups)
+    return path
+
+
+def made(
+    folder: Path, records: Sequence[Record], name: str = "items.ndjson", **how: Any
+) -> tuple[list[dict[str, Any]], Export]:
+    """Return the items of records, each held against every schema, and what was said of all."""
+    catalog = write_catalog(folder / "catalog.parquet", records)
+    output = folder / name
+    done = export(str(catalog), str(output), how.pop("when", rule_of(None)), **how)
+    items = read_items(output)
+    assert len(items) == done.items
+    assert sum(done.left_out.values()) + done.items == len(records)
+    for item in items:
+        check_item(item)
+    assert leftovers(folder) == []
+    return items, done
+
+
+def read_items(output: Path) -> list[dict[str, Any]]:
+    if output.suffix == ".parquet":
+        found = stac_geoparquet.arrow.stac_table_to_items(pq.read_table(output))
+        return [_without_nulls(item) for item in found]
+    # Not splitlines: it takes other characters for line ends, too.
+    return [
+        json.loads(line, parse_constant=pytest.fail) for line in output.read_text().split("\n")[:-1]
+    ]
+
+
+def _without_nulls(value: Any, name: str = "") -> Any:
+    """Return what Parquet, which has each field in all rows, can tell of an item."""
+    if isinstance(value, dict):
+        kept = {"datetime", "proj:code"} if name == "properties" else set()
+        return {
+            key: _without_nulls(one, key)
+            for key, one in value.items()
+            if one is not None or key in kept
+        }
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value
+
+
+def check_item(item: dict[str, Any]) -> None:
+    pystac.validation.validate_dict(item, extensions=[])  # the core schemas, which it brings along
+    parsed = pystac.Item.from_dict(item)
+    assert parsed.id == item["id"]
+    stac_pydantic.Item.model_validate(item)
+    check_by_schema(item, "stac-projection-2.0.0.schema.json")
+    used = any(name.startswith("raster:") for one in bands_of(item) for name in one)
+    assert item["stac_extensions"] == [PROJECTION, RASTER] if used else [PROJECTION]
+    if used:
+        check_by_schema(item, "stac-raster-2.0.0.schema.json")
+    assert shapely.geometry.shape(item["geometry"]).is_valid
+
+
+def bands_of(item: dict[str, Any]) -> list[dict[str, Any]]:
+    bands: list[dict[str, Any]] = item["assets"]["data"]["bands"]
+    return bands
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.endswith(".tmp")]
+
+
+@pytest.fixture(scope="module")
+def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("catalog") / "catalog.parquet"
+    command.run(["extract", sample_archive, "-o", output])
+    return output
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.jsonl", "items.parquet"])
+def test_the_command_says_what_the_rows_say(catalog: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    done = command.run(["export", "stac", catalog, "-o", output, "--collection", "sample",
+                        "--base-url", "https://example.com/data/"])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == f"{output}: 12 items\n"
+    assert b"27 rows were left out: nothing tells its date" in done.stderr
+    rows = {row["filepath"]: row for row in command.rows_of(catalog)}
+    items = read_items(output)
+    assert len({item["id"] for item in items}) == len(items) == 12
+    for item in items:
+        check_item(item)
+        assert item["collection"] == "sample"
+        (path,) = [path for path in rows if item["assets"]["data"]["href"].endswith(path)]
+        row = rows[path]
+        assert item["assets"]["data"]["href"] == "https://example.com/data" + path
+        assert item["assets"]["data"]["type"].endswith("profile=cloud-optimized")
+        assert item["properties"]["proj:code"] == row["crs"]
+        assert item["properties"]["proj:shape"] == [row["height"], row["width"]]
+        x, a, b, y, d, e = row["transform"]
+        assert item["properties"]["proj:transform"] == [a, b, x, d, e, y]
+        assert item["properties"]["proj:bbox"] == list(row["bounds"].values())
+        assert [one["data_type"] for one in bands_of(item)] == [row["dtype"]] * row["count"]
+        assert bands_of(item)[0]["raster:spatial_resolution"] == 0.2
+        assert shapely.geometry.shape(item["geometry"]).bounds == tuple(item["bbox"])
+        when = dict(row["dataset_tags"])["TIFFTAG_DATETIME"].replace(":", "-", 2)
+        assert item["properties"]["datetime"][:19] == when.replace(" ", "T")
+    lines = Path(f"{output}.left-out.txt").read_text().splitlines()
+    assert {line.partition("\t")[2] for line in lines} == {
+        "nothing tells its date", "it could not be read", "nothing tells its place",
+        "its place on Earth is not known",
+    }  # fmt: skip
+    assert sorted(line.partition("\t")[0] for line in lines) == sorted(
+        set(rows) - {item["assets"]["data"]["href"][len("https://example.com/data") :]
+                     for item in items}
+    )  # fmt: skip
+
+
+def test_the_collection_is_valid_and_holds_its_items(catalog: Path, tmp_path: Path) -> None:
+    output = tmp_path / "items.parquet"
+    export(str(catalog), str(output), rule_of(None), "sample")
+    items = read_items(output)
+    (link,) = items[0]["links"]
+    content = json.loads((tmp_path / link["href"]).read_text())
+    pystac.validation.validate_dict(content)
+    stac_pydantic.Collection.model_validate(content)
+    found = pystac.Collection.from_dict(content)
+    assert found.id == items[0]["collection"] == "sample"
+    west, south, east, north = found.extent.spatial.bboxes[0]
+    for item in items:
+        assert west <= item["bbox"][0] <= item["bbox"][2] <= east
+        assert south <= item["bbox"][1] <= item["bbox"][3] <= north
+    about = json.loads(pq.read_metadata(output).metadata[b"stac-geoparquet"])
+    check_by_schema(about, "stac-geoparquet-metadata.schema.json")
+    assert about == {"version": "1.0.0", "collections": {"sample": content}}
+
+
+def test_others_read_the_parquet_file(catalog: Path, tmp_path: Path) -> None:
+    output = tmp_path / "items.parquet"
+    export(str(catalog), str(output), rule_of(None))
+    geo = json.loads(pq.read_metadata(output).metadata[b"geo"])
+    check_by_schema(geo, "geoparquet-1.1.0.schema.json")
+    assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
+    assert len(geopandas.read_parquet(output)) == 12
+    assert len(geopandas.read_parquet(output, bbox=(1, 49, 3, 52))) < 12
+    row = duckdb.execute(
+        "select count(*), min(datetime) from read_parquet(?) where \"proj:code\" = 'EPSG:32631'",
+        [str(output)],
+    ).fetchone()
+    assert row is not None
+    assert row[0] == 3
+    by_rust = rustac.read_sync(str(output))["features"]
+    assert [_plain(item) for item in by_rust] == [_plain(item) for item in read_items(output)]
+
+
+def _plain(item: dict[str, Any]) -> Any:
+    """Return an item without what readers write each in their way: zeros after the comma."""
+    text = json.dumps(item, sort_keys=True).replace(".000000Z", "Z")
+    return _numbers(json.loads(text))
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    return float(value) if isinstance(value, int | float) else value
+
+
+def test_all_kinds_of_rows_are_one_parquet_file(tmp_path: Path) -> None:
+    records = [
+        dated(b"/1.tif", bands=[band(nodata=float("nan"), dtype="float32")], dtype="float32"),
+        dated(b"/2.tif", bands=[band(nodata=1.5, unit="m", scale=2.0)]),
+        dated(b"/3.tif", bands=[band(nodata=float("-inf"), description="x"), band(nodata=None)],
+              count=2),
+        dated(b"/4.tif", dataset_tags={"DATE_ACQUIRED": "2020-01-31"}),
+        dated(b"/5.tif", crs=WKT1, proj_code=None, crs_wkt=WKT1),
+    ]  # fmt: skip
+    lines, _ = made(tmp_path, records)
+    rows, _ = made(tmp_path, records, "items.parquet")
+    assert [_plain(item) for item in rows] == [_plain(item) for item in lines]
+    assert [one.get("nodata") for item in lines for one in bands_of(item)][:4] == [
+        "nan", 1.5, "-inf", None
+    ]  # fmt: skip
+    assert lines[3]["properties"]["datetime"] is None
+    assert lines[3]["properties"]["start_datetime"] == "2020-01-31T00:00:00Z"
+    assert lines[3]["properties"]["end_datetime"] == "2020-01-31T23:59:59.999999Z"
+
+
+def test_a_crs_without_code_is_told_in_wkt2(tmp_path: Path) -> None:
+    (item,), _ = made(tmp_path, [dated(crs=WKT1, proj_code=None, crs_wkt=WKT1)])
+    assert item["properties"]["proj:code"] is None
+    assert item["properties"]["proj:wkt2"].startswith('PROJCRS["mine"')
+    assert bands_of(item)[0]["raster:spatial_resolution"] == pytest.approx(
+        0.3048 * math.sqrt(10.5 * 21)
+    )
+
+
+def test_degrees_are_no_metres(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "crs": "EPSG:4326",
+        "proj_code": "EPSG:4326",
+        "width": 10,
+        "height": 10,
+    }
+    (item,), _ = made(tmp_path, [dated(transform=(10, 0.1, 0, 50, 0, -0.1), area_or_point=None,
+                                       **fields)])  # fmt: skip
+    assert "raster:spatial_resolution" not in bands_of(item)[0]
+    assert item["stac_extensions"] == [PROJECTION]
+    assert item["bbox"] == [10, 49, 11, 50]
+
+
+def test_a_rotated_raster(tmp_path: Path) -> None:
+    transform = (300000.0, 3.0, 4.0, 5000000.0, 4.0, -3.0)
+    (item,), _ = made(tmp_path, [dated(transform=transform, width=100, height=200)])
+    properties = item["properties"]
+    assert properties["proj:transform"] == [3.0, 4.0, 300000.0, 4.0, -3.0, 5000000.0]
+    assert properties["proj:bbox"] == [300000.0, 4999400.0, 301100.0, 5000400.0]
+    assert bands_of(item)[0]["raster:spatial_resolution"] == 5.0
+
+
+def test_approximate_footprints_have_no_transform(tmp_path: Path) -> None:
+    outline = shapely.box(10, 50, 11, 51)
+    fields = {
+        "crs": None, "proj_code": None, "transform": (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        "geometry": shapely.to_wkb(outline, byte_order=1), "footprint": "rpcs",
+    }  # fmt: skip
+    (item,), _ = made(tmp_path, [dated(bbox=BBox(10, 50, 11, 51), has_rpcs=True, **fields)])
+    assert item["properties"] == {
+        "datetime": "2020-01-31T12:34:56Z", "proj:code": None, "proj:shape": [1, 1]
+    }  # fmt: skip
+
+
+def test_across_the_antimeridian(tmp_path: Path) -> None:
+    """The bounding box goes from west to east there (RFC 7946, section 5.2)."""
+    there = dated(crs="EPSG:4326", transform=(179.0, 0.1, 0.0, -10.0, 0.0, -0.1), width=30,
+                  height=10)  # fmt: skip
+    (item,), _ = made(tmp_path, [there], collection="x")
+    assert item["geometry"]["type"] == "MultiPolygon"
+    assert item["bbox"] == pytest.approx([179, -11, -178, -10])
+    around = there._replace(transform=(-180.0, 1.0, 0.0, 90.0, 0.0, -1.0), width=360, height=180)
+    (item,), _ = made(tmp_path, [around])
+    assert item["bbox"] == [-180, -90, 180, 90]
+    (item,), _ = made(tmp_path, [there], "items.parquet")
+    assert item["bbox"] == pytest.approx([-180, -11, 180, -10]), "a covering is planar"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (failed(), "it could not be read"),
+        (dated(status="no_georef", crs=None, proj_code=None), "nothing tells its place"),
+        (dated(count=0, bands=[], subdatasets=["a"]), "it is a container without bands of its own"),
+        (dated(crs=None, proj_code=None), "its place on Earth is not known"),
+        (dated(transform=(math.nan,) * 6), "its place on Earth is not known"),
+        (record(), "nothing tells its date"),
+        (dated(dataset_tags=None), "nothing tells its date"),
+        (dated(dataset_tags={"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}), "nothing tells its date"),
+    ],
+)
+def test_what_makes_no_item(tmp_path: Path, row: Record, reason: str) -> None:
+    items, done = made(tmp_path, [row])
+    assert (items, done.left_out) == ([], {reason: 1})
+    assert (tmp_path / "items.ndjson.left-out.txt").read_text() == f"{row.filepath}\t{reason}\n"
+    made(tmp_path, [dated()])
+    assert not (tmp_path / "items.ndjson.left-out.txt").exists(), "it is of the earlier export"
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    odd = band(scale=math.nan, offset=math.inf, nodata=math.inf)
+    (item,), _ = made(tmp_path, [dated(bands=[odd])])
+    assert bands_of(item)[0].keys() & {"raster:scale", "raster:offset"} == set()
+    assert bands_of(item)[0]["nodata"] == "inf"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("complex_int16", "cint16"), ("complex64", "cfloat32"), ("complex128", "cfloat64"),
+     ("int8", "int8"), ("uint64", "uint64"), ("strange", "other")],
+)  # fmt: skip
+def test_data_types(tmp_path: Path, kind: str, told: str) -> None:
+    (item,), _ = made(tmp_path, [dated(dtype=kind, bands=[band(dtype=kind)])])
+    assert bands_of(item)[0]["data_type"] == told
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
+def test_thousands_of_bands(tmp_path: Path, name: str) -> None:
+    (item, _), _ = made(
+        tmp_path, [dated(count=5000, bands=[band()] * 5000), dated(b"/b.tif")], name
+    )
+    assert len({one["name"] for one in bands_of(item)}) == 5000
+
+
+PATHS = [
+    b"/data/a.tif", b"/data/a b#1?.tif", b"/data/new\nline\t.tif", b"/data/\xff\xfe.tif",
+    "/data/żółć 地図.tif".encode(), b"/data/\\xff\\xfe.tif", b"relative/c:d.tif", b"c:d.tif",
+    b"/other/a.tif", b"/data/100%25.tif", b"/data/.tif", b"//twice/a.tif", b"/data/a\x1b[31m.tif",
+    "/data/\u2028.tif".encode(), "/data/地図.tif".encode(),
+]  # fmt: skip
+
+
+def test_paths_of_any_kind(tmp_path: Path) -> None:
+    items, _ = made(tmp_path, [dated(path) for path in PATHS])
+    assert len({item["id"] for item in items}) == len(PATHS)
+    for item, path in zip(items, PATHS, strict=True):
+        href = item["assets"]["data"]["href"]
+        assert href.isascii()
+        assert not set(href) & set(" \n\t?#\x1b")
+        assert urlsplit(href).path == href, "no scheme, no host, no query"
+        assert unquote_to_bytes(href) == path.replace(b"//", b"/")
+        assert item["id"].isascii()
+        assert item["id"] == pystac.Item.from_dict(item).id
+    again, _ = made(tmp_path, [dated(path) for path in PATHS[::-1]])
+    assert [item["id"] for item in again] == [item["id"] for item in items][::-1]
+    assert items[0]["id"].startswith("a-")
+
+
+def test_paths_of_any_kind_are_listed_on_a_line_each(tmp_path: Path) -> None:
+    made(tmp_path, [record(path) for path in PATHS])
+    lines = (tmp_path / "items.ndjson.left-out.txt").read_text().split("\n")
+    assert len(lines) == len(PATHS) + 1
+    assert all(line.count("\t") == 1 for line in lines[:-1])
+    assert lines[2] == "/data/new\\nline\\t.tif\tnothing tells its date"
+    assert lines[4].startswith("/data/żółć 地図.tif\t")
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "href"),
+    [
+        ("https://h/data/", b"/a b/c.tif", "https://h/data/a%20b/c.tif"),
+        ("https://h", b"./a/../c.tif", "https://h/c.tif"),
+        ("https://h", b"../../c.tif", "https://h/c.tif"),
+        ("https://h", b"\xff:%.tif", "https://h/%FF%3A%25.tif"),
+        ("s3://bucket/x", b"/a:b.tif", "s3://bucket/x/a:b.tif"),
+        ("https://h", b"s3://bucket/a b.tif", "s3://bucket/a%20b.tif"),
+        ("https://h", b"https://o/a%20b.tif?x=1", "https://o/a%20b.tif?x=1"),
+        ("file:///mnt", b"/a.tif", "file:///mnt/a.tif"),
+        (None, b"gs://bucket/k=1/a.tif", "gs://bucket/k=1/a.tif"),
+    ],
+)
+def test_links(base: str | None, path: bytes, href: str) -> None:
+    assert Hrefs(base).of(path) == href
+
+
+@pytest.mark.parametrize("base", ["", "example.com", "/data", "https://h?x=1", "https://h/a b"])
+def test_a_base_that_is_no_url(base: str) -> None:
+    with pytest.raises(SettingsError, match="--base-url"):
+        Hrefs(base)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".ndjson", ".jsonl", ".json"])
+def test_every_form_of_a_catalog_gives_the_same_items(tmp_path: Path, ending: str) -> None:
+    records = [dated(bands=[band(nodata=math.nan)]), dated(b"/\xff.tif"), failed()]
+    expected, _ = made(tmp_path, records)
+    catalog = write_catalog(tmp_path / f"other{ending}", records)
+    export(str(catalog), str(tmp_path / "o.ndjson"), rule_of(None))
+    assert read_items(tmp_path / "o.ndjson") == expected
+    assert len(expected) == 2
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
+@pytest.mark.parametrize("ending", [".parquet", ".ndjson", ".json"])
+def test_an_empty_catalog(tmp_path: Path, ending: str, name: str) -> None:
+    catalog = write_catalog(tmp_path / f"empty{ending}", [])
+    done = export(str(catalog), str(tmp_path / name), rule_of(None), "none")
+    assert done.items == 0
+    assert read_items(tmp_path / name) == []
+    assert sorted(os.listdir(tmp_path)) == sorted([f"empty{ending}", name])
+    if name.endswith("parquet"):
+        assert len(geopandas.read_parquet(tmp_path / name)) == 0
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """Of twice as many rows, the peak is the same."""
+    script = (
+        "import sys; from rastermeta_async.stac_export import export; "
+        "from rastermeta_async.evidence import rule_of; export(*sys.argv[1:3], rule_of(None)); "
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    peaks = []
+    for count in (8_000, 16_000):
+        rows = [dated(b"/%06d.tif" % at) for at in range(count)]
+        catalog = write_catalog(tmp_path / f"{count}.parquet", rows)
+        done = command.run([script, catalog, tmp_path / f"{count}.items.parquet"],
+                           command=[*command.COMMAND[:1], "-c"])  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 30, peaks
+
+
+# What goes wrong
+
+
+def test_an_older_file_stays_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated(), failed()])
+    output = tmp_path / "items.parquet"
+    output.write_bytes(b"older")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match=r"items\.parquet: writing failed: No space left"):
+        export(str(catalog), str(output), rule_of(None), "x")
+    assert output.read_bytes() == b"older"
+    assert sorted(os.listdir(tmp_path)) == ["catalog.parquet", "items.parquet"]
+
+
+def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
+    output = str(tmp_path / "items.ndjson")
+    with _Temporary(output), pytest.raises(OutputLockedError):
+        export(str(catalog), output, rule_of(None))
+
+
+def test_leftovers_of_a_killed_export_are_taken_over(tmp_path: Path) -> None:
+    for name in ("items.ndjson.tmp", "items.ndjson.left-out.txt.tmp"):
+        (tmp_path / name).write_text("half a li")
+    items, _ = made(tmp_path, [dated()])
+    assert len(items) == 1
+
+
+def test_outputs_that_are_refused(tmp_path: Path) -> None:
+    catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated()]))
+    before = Path(catalog).read_bytes()
+    for output, error, reason in (
+        (catalog, OutputError, "is a catalog"),
+        (str(tmp_path / "items.csv"), SettingsError, "must end in one of .parquet"),
+        ("s3://bucket/items.parquet", SettingsError, "a local file"),
+        (str(tmp_path / "none" / "items.parquet"), WriteError, "No such file or directory"),
+    ):
+        with pytest.raises(error, match=reason):
+            export(catalog, output, rule_of(None))
+    with pytest.raises(SettingsError, match="is no id"):
+        export(catalog, str(tmp_path / "x.ndjson"), rule_of(None), "a b")
+    assert Path(catalog).read_bytes() == before
+    assert os.listdir(tmp_path) == ["catalog.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "reason"),
+    [
+        ("none.parquet", None, 1, "there is no finished catalog of this name"),
+        ("odd.csv", b"x", 2, "the name of a catalog ends in one of"),
+        ("odd.parquet", b"PAR1 no", 1, "cannot be read"),
+        ("odd.ndjson", b'{"filepath": 1}\n', 1, "line 1 is no row of a catalog"),
+        ("odd.json", b"[\nnone\n]\n", 1, "line 2 is no row of a catalog"),
+        ("odd.jsonl", b"\xff\n", 1, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("asked", [["summary"], ["export", "stac", "-o", "x.ndjson"]])
+def test_catalogs_that_are_none(
+    tmp_path: Path, asked: list[str], name: str, content: bytes | None, status: int, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = command.run([*asked, tmp_path / name])
+    assert done.returncode == status
+    assert reason in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1, "a sentence, no traceback"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_catalog_of_others_and_one_in_the_making(tmp_path: Path) -> None:
+    geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=4326).to_parquet(
+        tmp_path / "foreign.parquet"
+    )
+    done = command.run(["summary", tmp_path / "foreign.parquet"])
+    assert (done.returncode, b"no catalog made by rastermeta" in done.stderr) == (1, True)
+    (tmp_path / "new.parquet.checkpoint").touch()
+    done = command.run(["summary", tmp_path / "new.parquet"])
+    assert b"rastermeta status" in done.stderr
+
+
+@pytest.mark.parametrize("rule", ["(unclosed", "no%Qsuch", "A/B/C"])
+def test_a_bad_rule_is_wrong_usage(catalog: Path, rule: str) -> None:
+    done = command.run(["export", "stac", catalog, "-o", "x.ndjson", "--datetime", rule])
+    assert done.returncode == 2
+    assert b"--datetime" in done.stderr

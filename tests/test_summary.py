@@ -1,0 +1,289 @@
+"""What `summary`, `show` and `status` tell a person."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import command
+import pyarrow as pa
+import pytest
+from factory import band, failed, record, some_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rastermeta_async import summary as summaries
+from rastermeta_async.checkpoint import Header, Part, Sealing, encode
+from rastermeta_async.evidence import from_tags
+from rastermeta_async.footprint import rows_of
+from rastermeta_async.formats import FORMATS, format_of
+from rastermeta_async.layout import layout_of
+from rastermeta_async.record import Record, to_batch
+from rastermeta_async.show import as_text as shown
+from rastermeta_async.status import status_of
+from rastermeta_async.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
+from rastermeta_async.summary_form import as_text, to_json
+from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
+
+
+def summed(*records: Record) -> Summary:
+    found = Summary()
+    found.add(to_batch(records).select(COLUMNS))
+    return found
+
+
+@pytest.fixture(scope="module")
+def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("catalog") / "catalog.parquet"
+    command.run(["extract", sample_archive, "-o", output])
+    return output
+
+
+def test_everything_is_counted(catalog: Path) -> None:
+    found = command.from_json(command.run(["summary", catalog, "--json"]).stdout)
+    rows = command.rows_of(catalog)
+    assert found["rows"] == len(rows) == 45
+    assert found["bytes"] == sum(row["file_size"] or 0 for row in rows)
+    columns = ("status", "driver", "crs", "compression", "bands", "reader")
+    counted = {name: {str(one["value"]): one["count"] for one in found[name]}
+               for name in columns}  # fmt: skip
+    read = [row for row in rows if row["status"] in ("success", "no_georef")]
+    assert counted["status"] == {"success": 40, "error": 4, "no_georef": 1}
+    for name, column in (("driver", "driver"), ("crs", "crs"), ("bands", "count")):
+        assert counted[name] == Counter(str(row[column]) for row in read)
+    boxes = [row["bbox"] for row in rows if row["bbox"]]
+    assert found["bbox"] == [
+        min(box["xmin"] for box in boxes), min(box["ymin"] for box in boxes),
+        max(box["xmax"] for box in boxes), max(box["ymax"] for box in boxes),
+    ]  # fmt: skip
+    assert found["placed"] == len(boxes) == 39
+    assert (found["dated"], found["time"][0][:10]) == (12, "2024-01-15")
+    assert sum(error["count"] for error in found["errors"]) == found["failures"] == 4
+    assert all(error["example"] for error in found["errors"])
+    sizes = {(one["value"]["x"], one["value"]["unit"]) for one in found["resolution"]}
+    assert {(0.2, "m"), (10.0, "m"), (1 / 120, "°")} <= sizes
+
+
+def test_a_person_sees_aligned_tables(catalog: Path) -> None:
+    lines = command.run(["summary", catalog]).stdout.decode().splitlines()
+    assert lines[0] == "45 rows, 1.5 MiB"
+    assert "  longitude  14.0000° W to 39.0000° E" in lines
+    counts = [line.index("%") for line in lines if "%" in line]
+    assert len(set(counts)) == 1, "percentages stand below each other"
+    text = "\n".join(lines)
+    for words in ("success", " 88.9%  ██", "EPSG:3857", "0.00833333°", "0.2 m",
+                  "tiles and overviews (like a COG)", "e.g. "):  # fmt: skip
+        assert words in text
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_form_of_a_catalog_gives_the_same(tmp_path: Path, ending: str) -> None:
+    records = [record(), record(b"/\xff.tif", nodata=math.nan), failed(), failed(b"/\n.tif")]
+    path = tmp_path / f"catalog{ending}"
+    with open(path, "wb") as file:
+        format_of(str(path)).write(file, [pa.Table.from_batches([rows_of(records)])])
+    found = summary_of(str(path))
+    assert (found.rows, found.failures, found.placed) == (4, 2, 2)
+    assert found.counts["layout"] == {"strips and overviews": 2}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_an_empty_catalog(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"catalog{ending}"
+    with open(path, "wb") as file:
+        format_of(str(path)).write(file, [])
+    found = summary_of(str(path))
+    assert as_text(found) == "0 rows, 0 bytes"
+    assert command.from_json(to_json(found).encode())["bbox"] is None
+
+
+@settings(deadline=None)  # PROJ is asked of each CRS
+@given(st.lists(some_records(), max_size=8), st.integers(0, 8))
+def test_columns_are_counted_as_rows_would_be(records: list[Record], start: int) -> None:
+    """Of any rows, also those that are a part of a longer batch."""
+    found = Summary()
+    batch = to_batch(records).select(COLUMNS)
+    found.add(batch.slice(start))
+    kept = records[start:]
+    read = [row for row in kept if row.ok]
+    assert found.rows == len(kept)
+    assert found.failures == len(kept) - len(read)
+    assert found.counts["driver"] == Counter(row.driver for row in read)
+    rasters = [row for row in read if (row.count or 0) > 0]
+    assert found.counts["layout"] == Counter(
+        layout_of(row.tiled, bool(row.bands and row.bands[0].overviews), row.width, row.height)
+        for row in rasters
+    )
+    assert found.dated == sum(bool(from_tags("", row.dataset_tags or {})) for row in read)
+    as_text(found)
+    json.loads(to_json(found))
+
+
+def test_dates_are_found_in_every_part_of_a_batch() -> None:
+    rows = [
+        record(dataset_tags={"A": "x", "TIFFTAG_DATETIME": f"2020:01:{day:02} 00:00:00", "B": "y"}
+               if day % 3 else None)
+        for day in range(1, 29)
+    ]  # fmt: skip
+    found = Summary()
+    batch = to_batch(rows).select(COLUMNS)
+    found.add(batch.slice(3, 20))
+    assert found.dated == sum(bool(row.dataset_tags) for row in rows[3:23])
+    assert found.time is not None
+    assert (found.time.start.day, found.time.end.day) == (4, 23)
+
+
+def test_errors_are_told_without_what_differs() -> None:
+    rows = [
+        failed(b"/a/%d.tif" % at)._replace(
+            error_message=f"{at}.tif: bad offset {at}000 in /a/{at}.tif"
+        )
+        for at in range(1, 5)
+    ]
+    other = failed(b"/b.tif")._replace(error_message="HTTP 404")
+    found = summed(*rows, other, other._replace(error_message="HTTP 403"))
+    assert found.errors.most_common(1) == [(("RasterioIOError", "…: bad offset … in …"), 4)]
+    assert len(found.errors) == 3, "short numbers matter"
+    assert found.examples["RasterioIOError", "…: bad offset … in …"] == "/a/1.tif"
+
+
+def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_VALUES == 10_000
+    monkeypatch.setattr(summaries, "MAX_VALUES", 20)
+    rows = [record(driver=f"D{at}") for at in range(50)]
+    bad = [failed()._replace(error_type=f"E{at}") for at in range(50)]
+    found = summed(*rows, *bad)
+    assert found.counts["driver"][OTHER] == 30
+    assert len(found.errors) <= 20 + 50
+    assert "at least 13 more" in as_text(found)
+
+
+def test_nothing_moves_the_cursor() -> None:
+    bad = failed(b"/a\x1b[2J\n.tif")._replace(error_message="\x1b]0;x\x07")
+    odd = record(driver="\x1b[31m", crs='PROJCS["\x1b\u2028"]')
+    text = as_text(summed(bad, odd))
+    assert "\x1b" not in text
+    assert "/a\\x1b[2J\\n.tif" in text
+    tags = {"\x1b[1m": "\x1b[2m\nsecond line\r\nthird"}
+    text = shown(record(b"/a\x1b.tif", dataset_tags=tags, bands=[band(description="\x1b\n")]))
+    assert "\x1b" not in text
+    assert [line for line in text.splitlines() if line.endswith("second line")]
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (1, "1 byte"), (1023, "1,023 bytes"), (1024, "1.0 KiB"),
+     (1024**2 - 1, "1.0 MiB"), (5 * 1024**4, "5.0 TiB"), (3 * 1024**6, "3,072.0 PiB")],
+)  # fmt: skip
+def test_bytes_in_words(count: int, words: str) -> None:
+    assert bytes_in_words(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 seconds"), (-3, "0 seconds"), (1, "1 second"), (61, "1 minute 1 second"),
+     (3600, "1 hour"), (7500, "2 hours 5 minutes"), (3605, "1 hour"),
+     (90000, "1 day 1 hour"), (86400 * 400, "400 days")],
+)  # fmt: skip
+def test_seconds_in_words(seconds: float, words: str) -> None:
+    assert seconds_in_words(seconds) == words
+
+
+def test_degrees_and_lines() -> None:
+    assert [degrees(value, "EW") for value in (9.5, -9.5, 0, -180)] == [
+        "9.5000° E", "9.5000° W", "0.0000° E", "180.0000° W"
+    ]  # fmt: skip
+    assert on_a_line("ä\t\x9b\u2028") == "ä\\t\\x9b\\u2028"
+
+
+# One file
+
+
+def test_show_is_aligned_and_grouped(sample_archive: Path) -> None:
+    path = next((sample_archive / "ortho").glob("*.tif"))
+    text = command.run(["show", path]).stdout.decode()
+    lines = text.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "File", "Place", "Image", "Bands", "Tags"
+    ]  # fmt: skip
+    for words in ("(WGS 84 / UTM zone 3", "0.2 m x 0.2 m", "512 x 512 pixels", "4 bands of uint8",
+                  "tiles and overviews (like a COG)", "° E to "):  # fmt: skip
+        assert words in text
+    bands = [line for line in lines if "blocks" in line]
+    assert len(bands) == 4
+    assert len({line.index("blocks") for line in bands}) == 1
+
+
+def test_show_of_many_bands() -> None:
+    text = shown(record(count=5000, bands=[band()] * 5000))
+    assert "  1-5000  uint8  gray  blocks 512 x 256  nodata 255" in text
+    odd = [band(description=f"day {at}") for at in range(5000)]
+    lines = shown(record(count=5000, bands=odd)).splitlines()
+    assert "  and 4,970 more" in lines
+    assert len(lines) < 80
+
+
+def test_show_of_odd_places() -> None:
+    turned = record(transform=(3e5, 3.0, 4.0, 5e6, 4.0, -3.0))
+    assert "5 m x 5 m, turned (geotransform 3.0, 4.0, 4.0, -3.0)" in shown(turned)
+    assert "Place" not in shown(record(status="no_georef", crs=None, proj_code=None))
+    container = shown(record(count=0, bands=[], subdatasets=["HDF5:a:b"], dtype=None))
+    assert "none: a container" in container
+    assert "Subdatasets\n  HDF5:a:b" in container
+    text = shown(failed())
+    assert "  problem        RasterioIOError: not recognized" in text
+
+
+# A run
+
+
+def log(folder: Path, *entries: Any) -> str:
+    output = str(folder / "catalog.parquet")
+    content = b"".join(encode(entry) for entry in (Header(output="catalog.parquet"), *entries))
+    Path(f"{output}.checkpoint").write_bytes(content)
+    return output
+
+
+def part(seq: int, at: float, rows: int = 5000) -> Part:
+    return Part(seq, f"part-{seq:08d}.parquet", rows, 1, 10, "", at)
+
+
+def test_the_rate_is_that_of_late(tmp_path: Path) -> None:
+    """A night between two runs does not count, nor what was an hour ago."""
+    now = time.time()
+    night = [part(1, now - 40_000), part(2, now - 39_000)]
+    slow = [part(3 + at, now - 1100 + 100 * at) for at in range(10)]
+    fast = [part(13 + at, now - 100 + 10 * at) for at in range(10)]
+    found = status_of(log(tmp_path, *night, *slow, *fast))
+    assert found.rate == pytest.approx(500)
+    assert found.rate_seconds == pytest.approx(60)
+    assert found.first == pytest.approx(now - 1100)
+    text = found.as_text(now)
+    assert "  rows      110,000" in text
+    assert "  rate      500 files/s over 1 minute" in text
+    assert "  last      10 seconds ago, part-00000022.parquet, 5,000 rows" in text
+    assert "run the same command again to go on" in text
+
+
+def test_status_of_few_parts(tmp_path: Path) -> None:
+    text = status_of(log(tmp_path)).as_text()
+    assert "nothing is committed yet" in text
+    found = status_of(log(tmp_path, part(1, 1000.0)))
+    assert (found.rate, found.rate_seconds) == (None, None)
+    assert "  last      2 minutes ago, part-00000001.parquet" in found.as_text(1120.0)
+    assert status_of(log(tmp_path, part(1, 1000.0), part(2, 1000.0))).rate is None
+    assert status_of(log(tmp_path, part(1, 1000.0), part(2, 900.0))).rate is None, (
+        "a clock set back"
+    )
+    assert status_of(log(tmp_path, part(1, 1000.0), part(2, 1200.0))).rate == pytest.approx(25)
+
+
+def test_status_of_a_catalog_that_was_being_written(tmp_path: Path) -> None:
+    sealing = Sealing(2, 10_000, 2, 10, "", 1010.0)
+    found = status_of(log(tmp_path, part(1, 1000.0), part(2, 1010.0), sealing))
+    assert (found.state, found.sealing) == ("stopped", True)
+    assert "the catalog is to be written" in found.as_text()
