@@ -135,9 +135,10 @@ def _by_expression(expression: re.Pattern[str]) -> When:
         if not found:
             return None
         groups = [group for group in found.groups() if group]
-        whole_text = interval_of("".join(groups))
-        if whole_text or len(groups) != 2:
-            return whole_text
+        # Year and month alone are a date only with a hyphen between.
+        joined = interval_of("".join(groups)) or interval_of("-".join(groups))
+        if joined or len(groups) != 2:
+            return joined
         return between(*map(interval_of, groups))
 
     return when

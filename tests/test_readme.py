@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from bench.figures import table
@@ -52,7 +54,7 @@ def test_figures_are_those_of_the_benchmarks() -> None:
 def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
-    assert marks == ["command: sample", "command: tests", "store"]
+    assert marks == ["command: sample", "command: tests", "catalog", "catalog", "store"]
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -61,6 +63,42 @@ def test_there_are_commands() -> None:
 def test_commands_run(archive: Path, command: str) -> None:
     done = run(command)
     assert done.returncode in (0, SOME_FAILED), done.stderr
+
+
+@pytest.fixture
+def catalog(archive: Path) -> Path:
+    run("rastermeta extract archive -o catalog.parquet")
+    return archive / "catalog.parquet"
+
+
+def of_a_catalog(kind: str) -> list[str]:
+    return [text for mark, text in blocks(kind) if mark == "catalog"]
+
+
+def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
+    lines = [line for text in of_a_catalog("sh") for line in text.splitlines()]
+    assert len(lines) == 8
+    for line in lines:
+        done = run(line)
+        assert done.returncode == 0, (line, done.stderr)
+        assert done.stdout, line
+    assert pq.read_metadata("items.parquet").num_rows == 12
+    assert len(Path("by-path.ndjson").read_text().splitlines()) == 12
+    assert Path("items.parquet.left-out.txt").exists()
+
+
+def test_a_catalog_can_be_asked(catalog: Path) -> None:
+    (text,) = of_a_catalog("sql")
+    questions = [question for question in text.split(";") if question.strip()]
+    answers = [duckdb.execute(question).fetchall() for question in questions]
+    assert answers[0][0][:2] == ("GTiff", 38)
+    assert [len(answer) for answer in answers[1:]] == [3, 4]
+    (example,) = of_a_catalog("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("km²")
 
 
 def test_transcript(archive: Path) -> None:
@@ -77,7 +115,7 @@ def test_transcript(archive: Path) -> None:
 def _steady(line: str) -> str:
     line = re.sub(r"[\d,]+ files/s", "N files/s", line)
     line = re.sub(r"last      .* ago", "last", line)
-    line = re.sub(r"(file_size|mtime) +.*", r"\1", line)
+    line = re.sub(r"(  size|changed) +.*", r"\1", line)
     return line.rstrip()
 
 
