@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import rasterio
 from rasterio._env import del_gdal_config
+from rasterio.control import GroundControlPoint
 from rasterio.env import setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -66,6 +67,12 @@ _REQUEST_SECONDS = 20.0
 
 _OUTLINE_SEGMENTS = 8
 """Of an edge of an approximate footprint."""
+
+_HALF_ROUND = 180.0
+"""Degrees; control points that are farther apart lie on both sides of the antimeridian."""
+
+_MAX_MISFIT = 0.05
+"""Of their extent: by how much control points may miss their places."""
 
 _IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -263,9 +270,8 @@ def _describe(path: bytes, dataset: Any) -> Record:
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
-    placed = None
-    with suppress(Exception):  # where points give no outline there is none
-        placed = _outline(dataset)
+    # Points or coefficients that tell nothing are no problem of the file.
+    placed = _Problems().unless("footprint", lambda: _outline(dataset))
     shown, raw = path_columns(path)
     return Record(
         filepath=shown,
@@ -309,25 +315,63 @@ class _Placed(NamedTuple):
 
 
 def _outline(dataset: Any) -> _Placed | None:
-    """Return where a raster without geotransform lies, from its control points or coefficients."""
+    """Return where a raster without geotransform lies, from its control points or coefficients.
+
+    Raises:
+        Exception: they are of no use.
+    """
     if dataset.transform.to_gdal() != _IDENTITY or not dataset.count:
         return None
     gcps, crs = dataset.gcps
-    if len(gcps) > 2 and crs:
-        transformer, source = GCPTransformer(gcps), "gcps"
-    elif dataset.rpcs:
-        transformer, source, crs = RPCTransformer(dataset.rpcs), "rpcs", WGS84
+    if len(gcps) > 2 and crs and (crs.is_geographic or crs.is_projected):
+        source, (lon, lat) = "gcps", _ring_by_points(dataset, _on_one_side(gcps, crs), crs)
+    elif rpcs := dataset.rpcs:
+        source = "rpcs"
+        # At the height that the coefficients are centred on: that of the pixels is not known.
+        with RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off) as transformer:
+            lon, lat = _ring(dataset, transformer)
     else:
         return None
+    outline = outline_of_points(lon, lat)
+    return outline and _Placed(*outline, source)
+
+
+def _ring_by_points(
+    dataset: Any, gcps: list[GroundControlPoint], crs: Any
+) -> tuple[list[float], list[float]]:
+    """Return the raster's ring in degrees.
+
+    Raises:
+        ValueError: the points are too wild for the polynomial that GDAL lays through them.
+    """
+    row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
+    with GCPTransformer(gcps) as transformer:
+        off = np.array(transformer.xy(row, column, offset="ul")) - (x, y)
+        if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
+            raise ValueError("the control points do not fit")
+        ring = _ring(dataset, transformer)
+    lon, lat = warp(crs, WGS84, *ring)
+    return lon, lat
+
+
+def _on_one_side(gcps: list[GroundControlPoint], crs: Any) -> list[GroundControlPoint]:
+    """Return points from both sides of the antimeridian with longitudes that go on there."""
+    if not crs.is_geographic or np.ptp([gcp.x for gcp in gcps]) <= _HALF_ROUND:
+        return gcps
+    return [
+        GroundControlPoint(gcp.row, gcp.col, gcp.x % (2 * _HALF_ROUND), gcp.y, gcp.z)
+        for gcp in gcps
+    ]
+
+
+def _ring(dataset: Any, transformer: Any) -> tuple[list[float], list[float]]:
+    """Return points of the raster's edges, in the transformer's coordinates."""
     along = np.arange(_OUTLINE_SEGMENTS) / _OUTLINE_SEGMENTS
     zero, one = np.zeros(_OUTLINE_SEGMENTS), np.ones(_OUTLINE_SEGMENTS)
     column = np.concatenate([zero, along, one, 1 - along]) * dataset.width
     row = np.concatenate([along, one, 1 - along, zero]) * dataset.height
-    with transformer:
-        x, y = transformer.xy(row, column, offset="ul")
-    lon, lat = warp(crs, WGS84, list(x), list(y))
-    outline = outline_of_points(lon, lat)
-    return outline and _Placed(*outline, source)
+    x, y = transformer.xy(row, column, offset="ul")
+    return list(x), list(y)
 
 
 class _Problems(list[str]):
