@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from rastermeta_async.footprint import TOLERANCE, Outline, _Grid, outlines_of, rows_of
+from rastermeta_async.footprint import TOLERANCE, Outline, outlines_of, rows_of
+from rastermeta_async.outskirts import Grid
 from rastermeta_async.record import from_batch
 
 MODIS = "+proj=sinu +R=6371007.181 +units=m"
@@ -23,19 +24,19 @@ GEOS = "+proj=geos +h=35785831 +lon_0=0 +ellps=WGS84 +sweep=y"
 TILE = 1111950.5196666666
 
 
-def grid(left: float, top: float, size: float, pixels: int = 100, turn: float = 0.0) -> _Grid:
+def grid(left: float, top: float, size: float, pixels: int = 100, turn: float = 0.0) -> Grid:
     step = size / pixels
     c, s = math.cos(turn) * step, math.sin(turn) * step
-    return _Grid((left, c, s, top, s, -c), pixels, pixels)
+    return Grid((left, c, s, top, s, -c), pixels, pixels)
 
 
-def outline(crs: str, raster: _Grid) -> Outline | None:
+def outline(crs: str, raster: Grid) -> Outline | None:
     name = crs if ":" in crs else CRS.from_string(crs).to_string()
     (found,) = outlines_of(name, [raster])
     return found
 
 
-def geometry(crs: str, raster: _Grid) -> Any:
+def geometry(crs: str, raster: Grid) -> Any:
     found = outline(crs, raster)
     assert found is not None
     shape = shapely.from_wkb(found.geometry)
@@ -48,7 +49,7 @@ def geometry(crs: str, raster: _Grid) -> Any:
     return shape
 
 
-def points(crs: str, column: Any, row: Any, raster: _Grid) -> Any:
+def points(crs: str, column: Any, row: Any, raster: Grid) -> Any:
     """Return where pixels lie, shape (points, 2); those that have no place are left out."""
     x0, a, b, y0, d, e = raster.transform
     x, y = x0 + a * column + b * row, y0 + d * column + e * row
@@ -64,7 +65,7 @@ def points(crs: str, column: Any, row: Any, raster: _Grid) -> Any:
     return np.array(found)
 
 
-def assert_covers(crs: str, raster: _Grid, shape: Any, tolerance: float) -> None:
+def assert_covers(crs: str, raster: Grid, shape: Any, tolerance: float) -> None:
     across = np.linspace(0.001, 0.999, 13)
     column, row = (values.ravel() for values in np.meshgrid(across, across))
     inside = points(crs, column * raster.width, row * raster.height, raster)
@@ -73,7 +74,7 @@ def assert_covers(crs: str, raster: _Grid, shape: Any, tolerance: float) -> None
     assert away.max() <= tolerance
 
 
-def assert_no_more(crs: str, raster: _Grid, shape: Any, tolerance: float) -> None:
+def assert_no_more(crs: str, raster: Grid, shape: Any, tolerance: float) -> None:
     """Whatever lies well inside the footprint is a pixel of the raster."""
     x0, a, b, y0, d, e = raster.transform
     inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
@@ -91,7 +92,7 @@ def assert_no_more(crs: str, raster: _Grid, shape: Any, tolerance: float) -> Non
             assert -slack <= row <= raster.height + slack
 
 
-def check(crs: str, raster: _Grid, tolerance: float = 2 * TOLERANCE) -> Any:
+def check(crs: str, raster: Grid, tolerance: float = 2 * TOLERANCE) -> Any:
     shape = geometry(crs, raster)
     assert_covers(crs, raster, shape, tolerance)
     assert_no_more(crs, raster, shape, max(tolerance, 0.01 * math.sqrt(shape.area)))
@@ -161,14 +162,14 @@ def test_the_full_disk_of_a_geostationary_satellite() -> None:
 
 
 def test_degrees_from_0_to_360() -> None:
-    shape = geometry("EPSG:4326", _Grid((0.0, 0.25, 0.0, 90.0, 0.0, -0.25), 1440, 720))
+    shape = geometry("EPSG:4326", Grid((0.0, 0.25, 0.0, 90.0, 0.0, -0.25), 1440, 720))
     assert shape.area == pytest.approx(360 * 180)
-    half = geometry("EPSG:4326", _Grid((180.0, 0.25, 0.0, 10.0, 0.0, -0.25), 40, 40))
+    half = geometry("EPSG:4326", Grid((180.0, 0.25, 0.0, 10.0, 0.0, -0.25), 40, 40))
     assert half.bounds == (-180, 0, -170, 10)
 
 
 def test_the_whole_world_with_a_pixels_half_beyond() -> None:
-    shape = geometry("EPSG:4326", _Grid((-180.125, 0.25, 0.0, 90.125, 0.0, -0.25), 1441, 721))
+    shape = geometry("EPSG:4326", Grid((-180.125, 0.25, 0.0, 90.125, 0.0, -0.25), 1441, 721))
     assert shape.area == pytest.approx(360 * 180, rel=0.01)
 
 
@@ -176,7 +177,7 @@ def test_across_the_antimeridian() -> None:
     shape = check("EPSG:32601", grid(215000, 5e6, 1e5, 1000))
     assert shape.geom_type == "MultiPolygon"
     assert shape.area < 2
-    degrees = geometry("EPSG:4326", _Grid((179.5, 0.01, 0.0, 1.0, 0.0, -0.01), 100, 100))
+    degrees = geometry("EPSG:4326", Grid((179.5, 0.01, 0.0, 1.0, 0.0, -0.01), 100, 100))
     assert degrees.area == pytest.approx(1)
 
 
@@ -202,7 +203,7 @@ def test_what_is_not_on_earth_has_no_footprint(crs: str) -> None:
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 0.0])
 def test_odd_geotransforms_have_no_footprint(broken: float) -> None:
-    raster = _Grid((0.0, broken, 0.0, 5e6, 0.0, broken), 10, 10)
+    raster = Grid((0.0, broken, 0.0, 5e6, 0.0, broken), 10, 10)
     assert outlines_of("EPSG:32633", [raster]) == [None]
 
 

@@ -1,0 +1,162 @@
+"""Rings of longitudes and latitudes as polygons: WKB, the antimeridian, the poles.
+
+References: OGC Simple Features (06-103r4), section 8 (WKB); GeoParquet 1.1 ("orientation");
+RFC 7946, sections 3.1.9 and 5 (the antimeridian, the poles).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from rastermeta_async.record import SCHEMA, BBox
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Truths = np.ndarray[Any, np.dtype[np.bool_]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
+
+MIN_WIDTH = 1e-9
+"""Degrees; what is narrower is no area in the floats of its coordinates."""
+
+_POLYGON = struct.Struct("<BIII")  # byte order, type 3, rings, points
+
+
+class Outline(NamedTuple):
+    """A footprint as it is stored."""
+
+    geometry: bytes
+    """WKB."""
+    bbox: BBox
+
+
+class Polygons(NamedTuple):
+    """Some footprints, as columns."""
+
+    geometry: pa.Array
+    """WKB."""
+    limits: Floats
+    """Bounding boxes, shape (polygons, 4)."""
+
+    @classmethod
+    def of_rings(cls, rings: Floats) -> Polygons:
+        """Return rings that need nothing more, shape (2, points, polygons), not closed."""
+        clockwise = areas(rings) < 0
+        if clockwise.any():
+            rings = np.where(clockwise, rings[:, ::-1], rings)
+        _, points, number = rings.shape
+        head = _POLYGON.pack(1, 3, 1, points + 1)
+        content = np.empty((number, len(head) + 16 * (points + 1)), np.uint8)
+        content[:, : len(head)] = np.frombuffer(head, np.uint8)
+        closed = np.concatenate([rings, rings[:, :1]], axis=1) + 0.0  # no negative zeros
+        content[:, len(head) :] = (
+            np.ascontiguousarray(closed.T, "<f8").view(np.uint8).reshape(number, -1)
+        )
+        offsets = np.arange(0, content.size + 1, content.shape[1], dtype=np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+        limits = np.concatenate([rings.min(axis=1), rings.max(axis=1)]).T
+        return cls(pa.BinaryArray.from_buffers(pa.binary(), number, buffers), limits)
+
+    @classmethod
+    def of_outlines(cls, outlines: list[Outline]) -> Polygons:
+        """Return outlines that were made one by one."""
+        limits = np.array([outline.bbox for outline in outlines])
+        return cls(pa.array([outline.geometry for outline in outlines]), limits)
+
+
+def boxes(limits: Floats) -> pa.Array:
+    """Return bounding boxes, shape (polygons, 4), as a column."""
+    kind = SCHEMA.field("bbox").type
+    return pa.StructArray.from_arrays([pa.array(one) for one in limits.T], fields=list(kind))
+
+
+def areas(rings: Floats) -> Floats:
+    """Return areas of rings, shape (2, points, polygons); negative: clockwise."""
+    x, y = rings[:, 1:] - rings[:, :1]
+    found: Floats = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum(axis=0) / 2
+    return found
+
+
+def unwrapped(lon: Floats) -> Floats:
+    """Return longitudes along lines (the first axis) that go on where they would jump by 360."""
+    turns = np.round(np.diff(lon, axis=0) / 360.0)
+    if not turns.any():
+        return lon
+    going_on = lon.copy()
+    going_on[1:] -= 360.0 * np.cumsum(turns, axis=0)
+    return going_on
+
+
+def polygon_of(lon: Floats, lat: Floats) -> Outline | None:
+    """Return a ring that closes, and may go beyond 180 degrees or the poles, as valid geometry."""
+    return _outline_of(_folded(np.column_stack([lon, lat])))
+
+
+def polygon_around(
+    lon: Floats, lat: Floats, inside: tuple[Floats, Floats] | None = None
+) -> Outline | None:
+    """Return a ring that may go beyond 180 degrees, or round a pole, as valid geometry.
+
+    Args:
+        lon: its longitudes, which go on beyond 180 degrees.
+        lat: its latitudes; what is beyond a pole is cut off.
+        inside: longitudes and latitudes of points that tell which side of the ring is meant.
+    """
+    import shapely
+
+    if inside is None:
+        best = next(_sides(lon, lat, north=bool(lat.mean() > 0)))
+    else:
+        points = shapely.points((inside[0] + 180) % 360 - 180, inside[1])
+        sides = _sides(lon, lat, north=bool(inside[1].mean() > 0))
+        best = max(sides, key=lambda side: int(shapely.intersects(side, points).sum()))
+    return _outline_of(best)
+
+
+def _sides(lon: Floats, lat: Floats, *, north: bool) -> Iterator[Any]:
+    """Yield what a ring may enclose on a sphere, the likelier first."""
+    import shapely
+
+    end = lon[-1] + (lon[0] - lon[-1] + 180) % 360 - 180
+    if abs(end - lon[0]) < 180:
+        area = _folded(np.column_stack([lon, lat]))
+        yield area
+        yield shapely.difference(shapely.box(-180, -90, 180, 90), area)
+        return
+    for pole in (90.0, -90.0) if north else (-90.0, 90.0):  # the ring goes round it
+        cap = [[end, lat[0]], [end, pole], [lon[0], pole]]
+        yield _folded(np.concatenate([np.column_stack([lon, lat]), cap]))
+
+
+def _folded(ring: Floats) -> Any:
+    """Return the area of a ring, all within 180 degrees."""
+    import shapely
+    import shapely.affinity
+
+    whole = shapely.make_valid(shapely.Polygon(ring))
+    low, high = ring[:, 0].min(), ring[:, 0].max()
+    parts = []
+    for turn in range(int(np.floor((low + 180) / 360)), int(np.ceil((high + 180) / 360))):
+        east = 360.0 * turn
+        part = shapely.intersection(whole, shapely.box(east - 180, -90, east + 180, 90))
+        parts.append(shapely.affinity.translate(part, -east))
+    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
+
+
+def _outline_of(area: Any) -> Outline | None:
+    """Return the polygons of any geometry."""
+    import shapely
+    from shapely.geometry import polygon
+
+    pieces = [
+        polygon.orient(piece)
+        for piece in shapely.get_parts(shapely.get_parts(area)).tolist()
+        if piece.geom_type == "Polygon" and 2 * piece.area > MIN_WIDTH * piece.length
+    ]
+    if not pieces:
+        return None
+    geometry = pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
+    return Outline(shapely.to_wkb(geometry, byte_order=1), BBox(*geometry.bounds))
