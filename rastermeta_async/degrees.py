@@ -18,13 +18,22 @@ from rastermeta_async.polygons import Floats, Truths
 
 WGS84 = CRS.from_epsg(4326)
 
-_STRAY = 300.0, 3e-3
-"""Metres and degrees by which a point may miss when it is transformed there and back: a datum's
-operation may be another one on the way back, but what a projection wraps is off by far more."""
+_STRAY = 1000.0
+"""Metres by which a point may miss when it is transformed there and back: old datums have other
+operations on the way back, up to 500 m off. What a projection wraps is off by far more, but
+next to a pole."""
+
+_NEXT_TO_POLE = 89.0, 1e-3
+"""Degrees of latitude; part of `_STRAY` from there on."""
+
+_METRES_A_DEGREE = 1e5
+
+_REACH = 1e8
+"""Metres beyond which nothing is on Earth. PROJ takes for ever over some numbers that are huge."""
 
 _UTM = CRS.from_epsg(32631)
 _UTM_REACH = 1e6, 1e7
-"""Metres from the central meridian and the equator within which UTM is exact."""
+"""Metres from the central meridian and the equator within which UTM is exact for sure."""
 
 _FARTHEST = 540.0, 180.0
 """Degrees beyond which coordinates are none in degrees, whatever their CRS says."""
@@ -50,14 +59,20 @@ class System(NamedTuple):
         """
         if self.unit:
             return self._degrees_of_angles(x * self.unit, y * self.unit)
-        lon, lat = _warp(self.source, WGS84, x.ravel(), y.ravel())
-        return lon.reshape(x.shape), np.clip(lat.reshape(x.shape), -90.0, 90.0)
+        reach = self.stray * _REACH / _STRAY
+        near = (np.abs(x) <= reach) & (np.abs(y) <= reach)
+        lon, lat = _warp(
+            self.source, WGS84, np.where(near, x, 0).ravel(), np.where(near, y, 0).ravel()
+        )
+        lon, lat = lon.reshape(x.shape), lat.reshape(x.shape)
+        return np.where(near, lon, np.nan), np.where(near, np.clip(lat, -90.0, 90.0), np.nan)
 
     def _degrees_of_angles(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        if self.source == WGS84:
+        if self.source is WGS84:
             return x, y
+        near = np.clip(x, -_FARTHEST[0], _FARTHEST[0])  # what is not is not held for a place
         on_earth = np.clip(y, -90.0, 90.0)
-        angles = (x / self.unit).ravel(), (on_earth / self.unit).ravel()
+        angles = (near / self.unit).ravel(), (on_earth / self.unit).ravel()
         lon, lat = (found.reshape(x.shape) for found in _warp(self.source, WGS84, *angles))
         return lon + 360.0 * np.round((x - lon) / 360.0), lat + (y - on_earth)
 
@@ -66,13 +81,15 @@ class System(NamedTuple):
         if self.unit:
             return (np.abs(lon) <= _FARTHEST[0]) & (np.abs(lat) <= _FARTHEST[1])
         if self.source is _UTM:
-            return (np.abs(x - 5e5) <= _UTM_REACH[0]) & (np.abs(y) <= _UTM_REACH[1])
+            near: Truths = (np.abs(x - 5e5) <= _UTM_REACH[0]) & (np.abs(y) <= _UTM_REACH[1])
+            if near.all():
+                return near
         there = np.isfinite(lon)
         back = _warp(WGS84, self.source, lon[there], lat[there])
+        polar, less = _NEXT_TO_POLE
+        stray = self.stray * np.where(np.abs(lat[there]) < polar, 1.0, less)
         found = np.zeros(lon.shape, dtype=bool)
-        found[there] = (np.abs(back[0] - x[there]) <= self.stray) & (
-            np.abs(back[1] - y[there]) <= self.stray
-        )
+        found[there] = (np.abs(back[0] - x[there]) <= stray) & (np.abs(back[1] - y[there]) <= stray)
         return found
 
 
@@ -92,8 +109,9 @@ def system_of(name: str) -> System | None:
     if not _is_of_earth(crs):
         return None
     if angles:
+        crs = WGS84 if crs == WGS84 else crs
         return System(crs, float(np.degrees(factor)), 0.0)
-    return System(crs, 0.0, _STRAY[1] if crs.is_geographic else _STRAY[0] / factor)
+    return System(crs, 0.0, _STRAY / (_METRES_A_DEGREE if crs.is_geographic else factor))
 
 
 def _shared(name: str) -> System | None:
@@ -104,7 +122,7 @@ def _shared(name: str) -> System | None:
         return None
     if not 1 <= int(zone) <= 60:
         return None
-    return System(_UTM, 0.0, _STRAY[0], 6.0 * (int(zone) - 31), -1e7 * south)
+    return System(_UTM, 0.0, _STRAY, 6.0 * (int(zone) - 31), -1e7 * south)
 
 
 def _is_of_earth(crs: CRS) -> bool:

@@ -153,12 +153,14 @@ def _domain(view: _View) -> tuple[Floats, Floats] | None:
     rows = top + (bottom - top) * (1 - np.cos(np.linspace(0, np.pi, 2 * _ROWS))) / 2
     ends = _scan(view, rows)
     kept = ~np.isnan(ends[0])
-    rows = rows[kept]
+    rows, left, right = rows[kept], ends[0][kept], ends[1][kept]
     if len(rows) < 2:
         return None
-    lon, lat = view.degrees(
-        np.concatenate([ends[0][kept], ends[1][kept][::-1]]), np.concatenate([rows, rows[::-1]])
-    )
+    parts = np.linspace(0, 1, _COLUMNS)[1:-1]
+    across = [left, left[-1] + (right[-1] - left[-1]) * parts,
+              right[::-1], right[0] + (left[0] - right[0]) * parts]  # fmt: skip
+    down = [rows, np.full(len(parts), rows[-1]), rows[::-1], np.full(len(parts), rows[0])]
+    lon, lat = view.degrees(np.concatenate(across), np.concatenate(down))
     placed = np.isfinite(lon)
     return unwrapped(lon[placed]), lat[placed]
 

@@ -22,6 +22,12 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 MIN_WIDTH = 1e-9
 """Degrees; what is narrower is no area in the floats of its coordinates."""
 
+_WIDE = 30.0
+"""Degrees; a raster whose points are farther apart may be all but what its ring goes round."""
+
+_MOST = 0.5
+"""Of a raster's points that have to be within its footprint."""
+
 _POLYGON = struct.Struct("<BIII")  # byte order, type 3, rings, points
 
 
@@ -108,15 +114,16 @@ def polygon_around(
     import shapely
 
     if inside is None:
-        best = next(_sides(lon, lat, north=bool(lat.mean() > 0)))
-    else:
-        points = shapely.points((inside[0] + 180) % 360 - 180, inside[1])
-        sides = _sides(lon, lat, north=bool(inside[1].mean() > 0))
-        best = max(sides, key=lambda side: int(shapely.intersects(side, points).sum()))
-    return _outline_of(best)
+        return _outline_of(next(_sides(lon, lat, north=bool(lat.mean() > 0), wide=False)))
+    points = shapely.points((inside[0] + 180) % 360 - 180, inside[1])
+    wide = np.ptp(inside[1]) > _WIDE or np.ptp(inside[0]) > _WIDE
+    for side in _sides(lon, lat, north=bool(inside[1].mean() > 0), wide=bool(wide)):
+        if shapely.intersects(side, points).mean() > _MOST:
+            return _outline_of(side)
+    return None
 
 
-def _sides(lon: Floats, lat: Floats, *, north: bool) -> Iterator[Any]:
+def _sides(lon: Floats, lat: Floats, *, north: bool, wide: bool) -> Iterator[Any]:
     """Yield what a ring may enclose on a sphere, the likelier first."""
     import shapely
 
@@ -124,7 +131,8 @@ def _sides(lon: Floats, lat: Floats, *, north: bool) -> Iterator[Any]:
     if abs(end - lon[0]) < 180:
         area = _folded(np.column_stack([lon, lat]))
         yield area
-        yield shapely.difference(shapely.box(-180, -90, 180, 90), area)
+        if wide:
+            yield shapely.difference(shapely.box(-180, -90, 180, 90), area)
         return
     for pole in (90.0, -90.0) if north else (-90.0, 90.0):  # the ring goes round it
         cap = [[end, lat[0]], [end, pole], [lon[0], pole]]

@@ -147,7 +147,8 @@ class _Rasters:
         """Tell whose points are all where the CRS seems to place them."""
         found: Truths = np.asarray(np.isfinite(degrees).all(axis=(0, 1)))
         for at in self._groups:
-            there = self._systems[at[0]].holds(*points[:, :, at], *degrees[:, :, at])
+            lon = degrees[0][:, at] - self._east[at]
+            there = self._systems[at[0]].holds(*points[:, :, at], lon, degrees[1][:, at])
             found[at] &= there.all(axis=0)
         return found
 
@@ -163,16 +164,16 @@ def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
     """Make the footprints that are made in the usual way; return the places of the others."""
     points = rasters.edges((0.0, 0.5))
     ring = rasters.degrees(points)
-    good = np.isfinite(ring).all(axis=(0, 1)) & rasters.held(points[:, ::2], ring[:, ::2])
+    known = np.isfinite(ring).all(axis=(0, 1)) & rasters.held(points[:, ::2], ring[:, ::2])
     if not rasters.angles.all():
         ring[0] = np.where(rasters.angles, ring[0], unwrapped(ring[0]))
-        good &= rasters.angles | _is_sure(ring)
-    good &= np.abs(areas(ring)) >= MIN_WIDTH * np.ptp(ring, axis=1).max(axis=0)
+        known &= rasters.angles | _is_sure(ring)
+    good = known & (np.abs(areas(ring)) >= MIN_WIDTH * np.ptp(ring, axis=1).max(axis=0))
     tolerance = np.maximum(_pixels(ring, rasters.sizes), TOLERANCE)
     bent = good & (_sags(ring) > _ENOUGH * tolerance)
     straight = good & ~bent
     _add_rings(made, places[straight], ring[:, ::2, straight])
-    odd = ~good & ~rasters.angles
+    odd = ~known & ~rasters.angles
     if bent.any():
         odd[bent] = _add_bent(
             made, rasters.some(bent), places[bent], ring[:, :, bent], tolerance[bent]
