@@ -59,8 +59,7 @@ class System(NamedTuple):
         """
         if self.unit:
             return self._degrees_of_angles(x * self.unit, y * self.unit)
-        reach = self.stray * _REACH / _STRAY
-        near = (np.abs(x) <= reach) & (np.abs(y) <= reach)
+        near = self.reaches(x, y)
         lon, lat = _warp(
             self.source, WGS84, np.where(near, x, 0).ravel(), np.where(near, y, 0).ravel()
         )
@@ -75,6 +74,12 @@ class System(NamedTuple):
         angles = (near / self.unit).ravel(), (on_earth / self.unit).ravel()
         lon, lat = (found.reshape(x.shape) for found in _warp(self.source, WGS84, *angles))
         return lon + 360.0 * np.round((x - lon) / 360.0), lat + (y - on_earth)
+
+    def reaches(self, x: Floats, y: Floats) -> Truths:
+        """Tell which coordinates, of a CRS that has no angles, may be on Earth at all."""
+        reach = self.stray * _REACH / _STRAY
+        near: Truths = (np.abs(x) <= reach) & (np.abs(y) <= reach)
+        return near
 
     def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
         """Tell which points are really where the CRS seems to place them."""

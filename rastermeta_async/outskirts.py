@@ -27,6 +27,10 @@ _ROWS, _COLUMNS = 65, 129
 _HALVINGS = 24
 
 
+Ring = tuple[Floats, Floats]
+"""Longitudes and latitudes."""
+
+
 class Grid(NamedTuple):
     """The raster that an outline is of."""
 
@@ -43,13 +47,15 @@ def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
     if system is None:
         return None
     view = _View(system, grid)
-    ring = _edges(view)
-    if ring is None:
-        ring = _domain(view)
-    inside = _some_inside(view)
-    if ring is None or not len(inside[0]):
+    if not view.fits():
         return None
-    return polygon_around(*_snapped(*ring), inside)
+    ring = _edges(view)
+    if ring is not None:
+        return polygon_around(*_snapped(*ring), _some_inside(view))
+    domain = _domain(view)
+    if domain is None:
+        return None
+    return polygon_around(*_snapped(*domain.ring(view)), domain.inside(view))
 
 
 class _View:
@@ -61,14 +67,21 @@ class _View:
 
     def degrees(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
         """Return longitudes and latitudes, NaN where the CRS has no place for a point."""
-        (x0, a, b, y0, d, e), width, height = self._grid
-        column, row = across * width, down * height
-        x = x0 + column * a + row * b
-        y = y0 + column * d + row * e + self._system.north
+        x, y = self._coordinates(across, down)
         lon, lat = self._system.degrees(x, y)
         good = self._system.holds(x, y, lon, lat)
         lon = np.where(good, lon + self._system.east, np.nan)
         return lon, np.where(good, lat, np.nan)
+
+    def _coordinates(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
+        (x0, a, b, y0, d, e), width, height = self._grid
+        column, row = across * width, down * height
+        return x0 + column * a + row * b, y0 + column * d + row * e + self._system.north
+
+    def fits(self) -> bool:
+        """Whether the raster is no larger than the Earth."""
+        corners = self._coordinates(np.array([0.0, 0, 1, 1]), np.array([0.0, 1, 1, 0]))
+        return bool(self._system.reaches(*corners).all())
 
     def has(self, across: Floats, down: Floats) -> Truths:
         """Tell which points have a place."""
@@ -80,7 +93,7 @@ class _View:
         return max(TOLERANCE, length / 2 / (self._grid.width + self._grid.height))
 
 
-def _edges(view: _View) -> tuple[Floats, Floats] | None:
+def _edges(view: _View) -> Ring | None:
     """Return the edges with as many points as it takes; None: some have no place."""
     at = np.arange(65) / 16
     lon, lat = _along(view, at)
@@ -137,12 +150,36 @@ def _turned(lon: Floats) -> Floats:
     return turned
 
 
-def _domain(view: _View) -> tuple[Floats, Floats] | None:
-    """Return the outline of the part of a raster that its CRS has a place for.
+class _Domain(NamedTuple):
+    """The part of a raster that its CRS has a place for.
 
     Of each of some rows of pixels that is what lies between its first and its last good point,
     as it is for the outlines of the Earth in world maps and as seen from satellites.
     """
+
+    rows: Floats
+    left: Floats
+    right: Floats
+
+    def ring(self, view: _View) -> Ring:
+        """Return its outline in degrees."""
+        rows, left, right = self
+        parts = np.linspace(0, 1, _COLUMNS)[1:-1]
+        across = [left, left[-1] + (right[-1] - left[-1]) * parts,
+                  right[::-1], right[0] + (left[0] - right[0]) * parts]  # fmt: skip
+        down = [rows, np.full(len(parts), rows[-1]), rows[::-1], np.full(len(parts), rows[0])]
+        lon, lat = _placed(view, np.concatenate(across), np.concatenate(down))
+        return unwrapped(lon), lat
+
+    def inside(self, view: _View) -> Ring:
+        """Return some points within it in degrees."""
+        parts = np.array([[0.1], [0.4], [0.6], [0.9]])
+        across = self.left + (self.right - self.left) * parts
+        return _placed(view, across.ravel(), np.tile(self.rows, len(parts)))
+
+
+def _domain(view: _View) -> _Domain | None:
+    """Return the part of a raster that has a place on Earth; None: no part."""
     rows = np.linspace(_INSET, 1 - _INSET, _ROWS)
     good = (~np.isnan(_scan(view, rows)[0])).nonzero()[0]
     if not len(good):
@@ -151,18 +188,9 @@ def _domain(view: _View) -> tuple[Floats, Floats] | None:
     bottom = _last_row(view, rows[good[-1]], rows[min(good[-1] + 1, _ROWS - 1)])
     # More rows where an outline that is round changes most.
     rows = top + (bottom - top) * (1 - np.cos(np.linspace(0, np.pi, 2 * _ROWS))) / 2
-    ends = _scan(view, rows)
-    kept = ~np.isnan(ends[0])
-    rows, left, right = rows[kept], ends[0][kept], ends[1][kept]
-    if len(rows) < 2:
-        return None
-    parts = np.linspace(0, 1, _COLUMNS)[1:-1]
-    across = [left, left[-1] + (right[-1] - left[-1]) * parts,
-              right[::-1], right[0] + (left[0] - right[0]) * parts]  # fmt: skip
-    down = [rows, np.full(len(parts), rows[-1]), rows[::-1], np.full(len(parts), rows[0])]
-    lon, lat = view.degrees(np.concatenate(across), np.concatenate(down))
-    placed = np.isfinite(lon)
-    return unwrapped(lon[placed]), lat[placed]
+    left, right = _scan(view, rows)
+    kept = ~np.isnan(left)
+    return _Domain(rows[kept], left[kept], right[kept]) if kept.sum() > 1 else None
 
 
 def _scan(view: _View, rows: Floats) -> tuple[Floats, Floats]:
@@ -195,10 +223,15 @@ def _last_row(view: _View, inside: float, outside: float) -> float:
     return inside
 
 
-def _some_inside(view: _View) -> tuple[Floats, Floats]:
-    """Return some points of the raster that have a place."""
+def _some_inside(view: _View) -> Ring:
+    """Return some points of a raster that is all on Earth."""
     parts = np.linspace(0.07, 0.93, 9)
-    lon, lat = view.degrees(*(values.ravel() for values in np.meshgrid(parts, parts)))
+    return _placed(view, *(values.ravel() for values in np.meshgrid(parts, parts)))
+
+
+def _placed(view: _View, across: Floats, down: Floats) -> Ring:
+    """Return in degrees the points that have a place."""
+    lon, lat = view.degrees(across, down)
     good = np.isfinite(lon)
     return lon[good], lat[good]
 

@@ -115,6 +115,8 @@ def polygon_around(
 
     if inside is None:
         return _outline_of(next(_sides(lon, lat, north=bool(lat.mean() > 0), wide=False)))
+    if len(lon) < 3 or not len(inside[0]):
+        return None
     points = shapely.points((inside[0] + 180) % 360 - 180, inside[1])
     wide = np.ptp(inside[1]) > _WIDE or np.ptp(inside[0]) > _WIDE
     for side in _sides(lon, lat, north=bool(inside[1].mean() > 0), wide=bool(wide)):
