@@ -8,11 +8,20 @@ from pathlib import Path
 import command
 import duckdb
 import geopandas
+import polars
 import pyarrow.parquet as pq
+import pyogrio
 import pytest
+import shapely
+from factory import record, table
 from specs import check_by_schema
 
+from rastermeta_async.footprint import Outline, outline_of_points
+from rastermeta_async.geoparquet import Extent
 from rastermeta_async.record import COLUMNS
+
+BOX = outline_of_points([1, 2, 2, 1], [2, 2, 3, 3])
+ACROSS = outline_of_points([179, 181, 181, 179], [0, 0, 1, 1])
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +68,49 @@ def test_duckdb_reads_it(catalog: Path) -> None:
     row = duckdb.execute(question, [str(catalog)]).fetchone()
     assert row is not None
     assert row[0] > 0
+
+
+def test_polars_and_pyarrow_read_it(catalog: Path) -> None:
+    rows = pq.read_table(catalog)
+    frame = polars.read_parquet(catalog)
+    assert frame["geometry"].to_list() == rows["geometry"].to_pylist()
+    assert frame["bbox"].struct.field("xmin").to_list() == [
+        box and box["xmin"] for box in rows["bbox"].to_pylist()
+    ]
+
+
+def test_gdal_reads_it_where_it_can(catalog: Path) -> None:
+    if "Parquet" in pyogrio.list_drivers():  # PyPI's wheels lack it
+        info = pyogrio.read_info(catalog)
+        assert info["features"] == 45
+        assert "4326" in info["crs"] or "CRS84" in info["crs"]
+
+
+def test_limits_in_columns_and_metadata_are_the_geometries(catalog: Path) -> None:
+    rows = pq.read_table(catalog)
+    geo = json.loads(pq.read_metadata(catalog).metadata[b"geo"])["columns"]["geometry"]
+    shapes = [shapely.from_wkb(value) for value in rows["geometry"].to_pylist() if value]
+    boxes = [tuple(box.values()) for box in rows["bbox"].to_pylist() if box]
+    assert boxes == [shape.bounds for shape in shapes]
+    assert tuple(geo["bbox"]) == shapely.GeometryCollection(shapes).bounds
+    assert set(geo["geometry_types"]) == {shape.geom_type for shape in shapes}
+    known = [kind is not None for kind in rows["footprint"].to_pylist()]
+    assert known == rows["geometry"].is_valid().to_pylist() == rows["bbox"].is_valid().to_pylist()
+
+
+@pytest.mark.parametrize("shapes", [[], [None], [BOX, None], [BOX, ACROSS], [ACROSS]])
+def test_metadata_of_any_footprints(shapes: list[Outline | None]) -> None:
+    rows = [
+        record(f"/{at}".encode(), geometry=shape and shape.geometry, bbox=shape and shape.bbox)
+        for at, shape in enumerate(shapes)
+    ]
+    extent = Extent()
+    for row in rows:
+        extent.add(table([row]))
+    geo = json.loads(extent.metadata())
+    check_by_schema(geo, "geoparquet-1.1.0.schema.json")
+    kinds = {"Polygon" if shape == BOX else "MultiPolygon" for shape in shapes if shape}
+    assert set(geo["columns"]["geometry"]["geometry_types"]) == kinds
+    if BOX in shapes and ACROSS in shapes:
+        assert geo["columns"]["geometry"]["bbox"] == [-180, 0, 180, 3]
+    assert ("bbox" in geo["columns"]["geometry"]) == any(shapes)
