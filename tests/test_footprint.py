@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyproj
 import pytest
+import rasterio
 import shapely
 from factory import record
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 
 from rastermeta_async.footprint import (
     TOLERANCE,
@@ -31,6 +36,7 @@ from rastermeta_async.footprint import (
     rows_of,
     with_footprints,
 )
+from rastermeta_async.reader import make_reader
 from rastermeta_async.record import Record, from_batch, to_batch
 
 TILE = 1111950.5196666666
@@ -464,3 +470,69 @@ def test_outlines_of_points(lon: list[float], lat: list[float], area: float | No
     assert shape.is_valid
     assert shape.area == pytest.approx(area)
     assert tuple(found.bbox) == shape.bounds
+
+
+def corners(west: float, north: float, east: float, south: float) -> list[GroundControlPoint]:
+    places = [(0, 0, west, north), (0, 100, east, north), (100, 0, west, south),
+              (100, 100, east, south)]  # fmt: skip
+    return [GroundControlPoint(row, col, x, y, 0) for row, col, x, y in places]
+
+
+WILD = [
+    GroundControlPoint(*place, 0)
+    for place in np.random.default_rng(0).uniform([0, 0, -90, -90], [100, 100, 90, 90], (30, 4))
+]
+NO_LINES: dict[str, Any] = {"line_num_coeff": [0.0] * 20}
+
+
+@pytest.mark.parametrize(
+    ("gcps", "crs", "area"),
+    [
+        (corners(10, 50, 11, 49), "EPSG:4326", 1.0),
+        (corners(179.5, 50, -179.5, 49), "EPSG:4326", 1.0),
+        (corners(5e5, 5e6, 5.1e5, 4.99e6), "EPSG:32633", 0.01144),
+        (corners(5e5, 5e6, 5.1e5, 4.99e6), "EPSG:4978", None),
+        (corners(10, 50, 10, 50), "EPSG:4326", None),
+        (WILD, "EPSG:4326", None),
+    ],
+)
+def test_control_points(
+    tmp_path: Path, gcps: list[GroundControlPoint], crs: str, area: float | None
+) -> None:
+    row = read_unplaced(tmp_path, lambda file: setattr(file, "gcps", (gcps, CRS.from_string(crs))))
+    assert row.footprint == (None if area is None else "gcps")
+    if row.geometry is not None:
+        assert shapely.from_wkb(row.geometry).area == pytest.approx(area, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"), [({}, True), (NO_LINES, False), ({"lat_off": math.nan}, False)]
+)
+def test_rational_polynomials(tmp_path: Path, changes: dict[str, Any], known: bool) -> None:
+    one, line, sample = [1.0] + [0.0] * 19, [0.0, 0, -1] + [0.0] * 17, [0.0, 1, 0, 0.2] + [0.0] * 16
+    fields: dict[str, Any] = {
+        "height_off": 1000.0, "height_scale": 500.0, "lat_off": 45.0, "lat_scale": 0.1,
+        "long_off": 7.0, "long_scale": 0.1, "line_off": 50.0, "line_scale": 50.0, "samp_off": 50.0,
+        "samp_scale": 50.0, "line_num_coeff": line, "line_den_coeff": one,
+        "samp_num_coeff": sample, "samp_den_coeff": one,
+    }  # fmt: skip
+    row = read_unplaced(tmp_path, lambda file: setattr(file, "rpcs", RPC(**(fields | changes))))
+    assert row.footprint == ("rpcs" if known else None)
+    if row.bbox is not None:  # at the height that the coefficients are for
+        assert row.bbox == pytest.approx((6.9, 44.9, 7.1, 45.1), abs=0.002)
+
+
+def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
+    """Return the row of a file that has no geotransform."""
+    path = folder / "a.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            path, "w", driver="GTiff", width=100, height=100, count=1, dtype="uint8"
+        ) as file:
+            place(file)
+    reader = make_reader(None)
+    with reader.environment():
+        row = reader.read(str(path).encode())
+    assert (row.status, row.error_type, row.error_message) == ("success", None, None)
+    return next(from_batch(rows_of([row])))
