@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -536,3 +538,12 @@ def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
         row = reader.read(str(path).encode())
     assert (row.status, row.error_type, row.error_message) == ("success", None, None)
     return next(from_batch(rows_of([row])))
+
+
+def test_shapely_is_imported_only_where_it_is_needed() -> None:
+    code = (
+        "import sys; from factory import record; from rastermeta_async.footprint import rows_of; "
+        "assert rows_of([record()])['footprint'].to_pylist() == ['transform']; "
+        "assert 'shapely' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
