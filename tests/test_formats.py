@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factory import exact, failed, record, records_of, some_records
+import shapely
+from factory import exact, failed, record, records_of, some_records, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,3 +307,15 @@ def test_json_without_its_log_is_foreign(tmp_path: Path, kind: Kind) -> None:
         f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; "
         "give --overwrite or another -o"
     )
+
+
+def test_footprints_alone_have_no_dictionary_and_no_statistics() -> None:
+    square = shapely.to_wkb(shapely.box(1, 2, 3, 4), byte_order=1)
+    rows = [record(b"%d" % at, geometry=square) for at in range(9)]
+    content = content_of(ParquetFormat, iter([table(rows)]))
+    group = pq.read_metadata(io.BytesIO(content)).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    plain = [column.path_in_schema for column in columns if not column.has_dictionary_page]
+    assert plain == ["tiled", "has_rpcs", "geometry"]  # truth values never have one
+    bare = [column.path_in_schema for column in columns if not column.is_stats_set]
+    assert bare == ["geometry"]
