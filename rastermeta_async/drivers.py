@@ -4,8 +4,7 @@ The list names raster formats that are files in their own right. Left out, with 
 
 - WMS, WMTS, WCS, HTTP, EEDA, EEDAI, DAAS, PLMOSAIC, OGCAPI, STACIT, STACTA, NGW,
   PostGISRaster: the file is only a description of a service; opening it asks the network.
-- GTI and KMLSUPEROVERLAY: an index that opens what it names, anywhere; it has no bands of
-  its own to record.
+- GTI: its index is opened by any vector driver, some of which fetch ``http://`` by themselves.
 - MEM, DERIVED, GDALG and other drivers of connection strings: no files. MEM reads memory at
   an address that the name gives, ``.gdalg.json`` runs a pipeline.
 - vector formats.
@@ -27,14 +26,14 @@ SAFE_DRIVERS: tuple[str, ...] = (
     "FAST", "FIT", "FITS", "GenBin", "GFF", "GIF", "GPKG", "GRASSASCIIGrid", "GRIB", "GS7BG",
     "GSAG", "GSBG", "GSC", "GTiff", "GTX", "GXF", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "HEIF",
     "HF2", "HFA", "ILWIS", "IRIS", "ISCE", "ISG", "ISIS2", "ISIS3", "JAXAPALSAR", "JDEM", "JP2ECW",
-    "JP2KAK", "JP2Lura", "JP2MrSID", "JP2OpenJPEG", "JPEG", "JPEGXL", "JPIPKAK", "KEA", "KRO",
-    "L1B", "LAN", "LCP", "Leveller", "LIBERTIFF", "LOSLAS", "MAP", "MBTiles", "MFF", "MFF2", "MRF",
-    "MrSID", "MSG", "MSGN", "NDF", "netCDF", "NGSGEOID", "NITF", "NOAA_B", "NSIDCbin", "NTv2",
-    "NWT_GRC", "NWT_GRD", "OZI", "PAux", "PCIDSK", "PCRaster", "PDF", "PDS", "PDS4", "PNG", "PNM",
-    "PRF", "R", "Rasterlite", "RDA", "RIK", "RMF", "ROI_PAC", "RPFTOC", "RRASTER", "RS2", "RST",
-    "S102", "S104", "S111", "SAFE", "SAGA", "SAR_CEOS", "SDTS", "SENTINEL2", "SGI", "SIGDEM",
-    "SNAP_TIFF", "SNODAS", "SRP", "SRTMHGT", "Terragen", "TGA", "TIL", "TileDB", "TSX", "USGSDEM",
-    "VICAR", "VRT", "WEBP", "XPM", "XYZ", "Zarr", "ZMap",
+    "JP2KAK", "JP2Lura", "JP2MrSID", "JP2OpenJPEG", "JPEG", "JPEGXL", "JPIPKAK", "KEA",
+    "KMLSUPEROVERLAY", "KRO", "L1B", "LAN", "LCP", "Leveller", "LIBERTIFF", "LOSLAS", "MAP",
+    "MBTiles", "MFF", "MFF2", "MRF", "MrSID", "MSG", "MSGN", "NDF", "netCDF", "NGSGEOID", "NITF",
+    "NOAA_B", "NSIDCbin", "NTv2", "NWT_GRC", "NWT_GRD", "OZI", "PAux", "PCIDSK", "PCRaster", "PDF",
+    "PDS", "PDS4", "PNG", "PNM", "PRF", "R", "Rasterlite", "RDA", "RIK", "RMF", "ROI_PAC", "RPFTOC",
+    "RRASTER", "RS2", "RST", "S102", "S104", "S111", "SAFE", "SAGA", "SAR_CEOS", "SDTS",
+    "SENTINEL2", "SGI", "SIGDEM", "SNAP_TIFF", "SNODAS", "SRP", "SRTMHGT", "Terragen", "TGA", "TIL",
+    "TileDB", "TSX", "USGSDEM", "VICAR", "VRT", "WEBP", "XPM", "XYZ", "Zarr", "ZMap",
 )
 # fmt: on
 """Short names, as GDAL's driver pages list them."""

@@ -805,12 +805,31 @@ def in_a_process(program: str, paths: list[Path]) -> str:
     ).stdout
 
 
+def overlay(image: str) -> str:
+    return (
+        '<kml xmlns="http://www.opengis.net/kml/2.2"><Document><Folder><GroundOverlay><Icon>'
+        f"<href>{image}</href></Icon><LatLonBox><north>1</north><south>0</south><east>1</east>"
+        "<west>0</west></LatLonBox></GroundOverlay></Folder></Document></kml>"
+    )
+
+
+def test_an_overlay_is_a_raster(tmp_path: Path, read: Callable[[Path], Record]) -> None:
+    write(tmp_path / "a.tif")
+    path = tmp_path / "a.kml"
+    path.write_text(overlay("a.tif"))
+    record = read(path)
+    assert record.crs == "EPSG:4326"
+    assert differences(record, oracle(str(path))) == {}
+
+
 def test_no_file_reaches_the_network(tmp_path: Path, site: Site, no_proxy: None) -> None:
     paths = []
     for at, prefix in enumerate(["/vsicurl/", "/vsicurl?url=", ""]):
         for suffix in ("vrt", "tif"):
             paths.append(tmp_path / f"{at}.{suffix}")
             paths[-1].write_text(pointing_at(prefix + site.url))
+        paths.append(tmp_path / f"{at}.kml")
+        paths[-1].write_text(overlay(prefix + site.url))
     statuses = in_a_process(READ_ALL, paths).split()
     assert site.connections == 0
     assert len(statuses) == len(paths)
