@@ -38,12 +38,12 @@ _TRIED_AS_THEY_ARE = (b".aux.xml", b".tfw", b".wld", b".ovr", b".msk")
 """Endings in the spelling that GDAL tries first where it lists no folder."""
 
 _PRODUCT_PREFIXES = (
-    b"dim_", b"rpc_", b"rpc-", b"hdr-", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
+    b"dim_", b"rpc", b"hdr", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
 )  # fmt: skip
 """How metadata of whole products is named (GDAL's metadata readers, ``gcore/mdreader``)."""
 
-_PRODUCT_ENDING = b"_mtl"
-"""The metadata of a Landsat scene, whose rasters have other names."""
+_PRODUCT_ENDINGS = (b"_mtl.txt", b"_metadata.txt")
+"""The metadata of a Landsat or GeoEye scene, whose rasters have other names."""
 
 _UNRELATED_SUFFIXES = frozenset(
     b".json .geojson .csv .md .html .htm .pdf .png .jpg .jpeg .gif .svg .log .md5 .sha1 .sha256"
@@ -164,7 +164,7 @@ def _is_unrelated(name: bytes, suffix: bytes) -> bool:
 def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:
     """Note which rasters a sidecar may belong to; False: all of the folder."""
     stem = _stem(name)
-    if stem.lower().startswith(_PRODUCT_PREFIXES) or stem.lower().endswith(_PRODUCT_ENDING):
+    if stem.lower().startswith(_PRODUCT_PREFIXES) or name.lower().endswith(_PRODUCT_ENDINGS):
         return False
     usual = name.endswith(_TRIED_AS_THEY_ARE)
     known = stems.get(stem.lower(), stem)
