@@ -27,6 +27,7 @@ from rastermeta_async.tiff_images import (
     METADATA,
     REDUCED,
     RESOLUTION_UNIT,
+    RPCS,
     SCALE,
     TIE_POINTS,
     Image,
@@ -152,6 +153,8 @@ def _placement(file: File, layout: Layout, entries: Entries) -> _Placement:
         m = doubles(file, entries, at[MATRIX], 16)
         if m[1] or m[4]:
             raise NotPlain("rotated")
+        if RPCS in at:  # which are asked for an outline where the matrix is that of no placement
+            raise NotPlain("a matrix and RPCs")
         if not (_is_usual(m[0]) and _is_usual(m[5])):
             raise NotPlain("odd georeferencing")
         return _Placement("matrix", (m[3], m[0], m[1], m[7], m[4], m[5]))

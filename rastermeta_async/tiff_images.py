@@ -46,7 +46,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _X_RESOLUTION, _Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-SCALE, TIE_POINTS, MATRIX, METADATA = 33550, 33922, 34264, 42112
+SCALE, TIE_POINTS, MATRIX, METADATA, RPCS = 33550, 33922, 34264, 42112, 50844
 
 _KIND_SCALARS = {
     _SUBFILE: _LONGS, _COMPRESSION: _SHORTS, _PHOTOMETRIC: _SHORTS, 266: _SHORTS, 274: _SHORTS,
@@ -65,11 +65,10 @@ _EXIF, _GPS, _LEFT, _TOP = 34665, 34853, 286, 287
 _OF_NO_EFFECT = {
     285: _TEXT, _LEFT: _RATIOS, _TOP: _RATIOS, 318: _RATIOS, 319: _RATIOS, 320: _SHORTS,
     347: _RAW, 700: _OPAQUE, 33723: _OPAQUE | _LONGS, 34377: _OPAQUE, _EXIF: _LONGS,
-    34675: _OPAQUE, _GPS: _LONGS, 37724: _OPAQUE, 50844: _REALS,
+    34675: _OPAQUE, _GPS: _LONGS, 37724: _OPAQUE, RPCS: _REALS,
 }  # fmt: skip
 """Tags of which only type and count matter: 285 page name, 318 white point, 319 primaries, 320
-palette, 347 JPEG tables, 700 XMP, 33723 IPTC, 34377 and 37724 Photoshop, 34675 ICC profile,
-50844 RPCs."""
+palette, 347 JPEG tables, 700 XMP, 33723 IPTC, 34377 and 37724 Photoshop, 34675 ICC profile."""
 
 _TEXTS = {
     269: "TIFFTAG_DOCUMENTNAME", 270: "TIFFTAG_IMAGEDESCRIPTION", 305: "TIFFTAG_SOFTWARE",
@@ -116,7 +115,8 @@ class Layout:
         if any(one >= following for one, following in itertools.pairwise(tags)):
             raise NotPlain("tags out of order")
         for tag, kind in zip(tags, types, strict=True):
-            if kind not in _KNOWN.get(tag, ()):
+            # In a classic TIFF even a single LONG8 is elsewhere, where libtiff may not find it.
+            if kind not in _KNOWN.get(tag, ()) or (kind == LONG8 and not order.big):
                 raise NotPlain(f"tag {tag} of type {kind}")
         self.order = order
         self.types = types

@@ -220,7 +220,8 @@ class TiffReader:
             return record
         kind: Kind | None = Kind(record)
         ours = Kind(record).record(header, path, facts)
-        of_points = record.footprint is not None  # which differ from file to file
+        # An outline is made from control points or RPCs, which differ from file to file.
+        of_points = header.transform is None and (record.gcp_count or record.has_rpcs)
         if of_points or Comparison(record, ours, None).differences:
             kind, ours = None, record
         with self._learning:

@@ -290,6 +290,9 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "cut off": (of(image())[:100], "values outside the file or all over it"),
     "unknown tag": (of(image() | {65000: short(1)}), "tag 65000 of type 3"),
     "odd type": (of(image() | {256: Value(BYTE, 1, b"\x05")}), "tag 256 of type 1"),
+    "long offsets in a classic TIFF": (
+        of(image() | {273: number_value(LITTLE, LONG8, *[8] * 4)}), "tag 273 of type 16"
+    ),
     "no width": (of(without(256)), "tags missing"),
     "no strips": (of(without(273)), "tags missing"),
     "strips and tiles": (of(image() | tiled()), "strips and tiles"),

@@ -23,7 +23,9 @@ import numpy as np
 import pytest
 import rasterio
 from mutants import Outcome
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from tiff_variants import (
     ASCII,
@@ -247,7 +249,7 @@ TYPICAL: dict[str, dict[str, Any]] = {
     "lerc": {"dtype": "float32", "compress": "lerc_zstd", "max_z_error": 0.01},
     "degrees": {"crs": "EPSG:4326", "transform": from_origin(10, 50, 0.1, 0.1)},
     "no georeferencing": {"crs": None, "transform": None},
-    "rpcs": {"crs": None, "transform": None, "rpcs": RPCS},
+    "rpcs": {"rpcs": RPCS},
 }  # fmt: skip
 
 
@@ -478,6 +480,45 @@ def test_places(tmp_path: Path, both: Both, point: str) -> None:
     in_order(both, [path, *paths])
 
 
+NO_OUTLINE = RPCS
+AN_OUTLINE = RPC(**RPCS.to_dict() | {
+    "line_num_coeff": [0.0, 0.0, -1.0] + [0.0] * 17, "samp_num_coeff": [0.0, 1.0] + [0.0] * 18
+})  # fmt: skip
+
+
+def test_outlines_of_rpcs(tmp_path: Path, both: Both) -> None:
+    """They are no part of the kind, and some have no outline, or set off an error."""
+    bare = {"crs": None, "transform": None}
+    paths = [
+        write(tmp_path / f"{at}.tif", rpcs=rpcs, **bare)
+        for at, rpcs in enumerate([NO_OUTLINE, AN_OUTLINE])
+    ]
+    in_order(both, paths)
+    assert [both.check(path).footprint for path in paths] == [None, "rpcs"]
+
+
+def test_outlines_of_points(tmp_path: Path, both: Both) -> None:
+    def points(size: float) -> list[GroundControlPoint]:
+        corners = [(0, 0), (0, 64), (48, 0), (48, 64)]
+        return [GroundControlPoint(y, x, 10 + size * x, 50 - size * y) for y, x in corners]
+
+    paths = [
+        write(tmp_path / f"{at}.tif", crs="EPSG:4326", transform=None, gcps=points(size))
+        for at, size in enumerate([0, 0.001])
+    ]
+    in_order(both, paths)
+
+
+def test_a_matrix_that_is_no_placement_beside_rpcs(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", rpcs=AN_OUTLINE)
+    in_order(both, [
+        changed(path, f"{size}.tif", {33550: None, 33922: None, 34264: doubles(
+            size, 0, 0, 0, 0, size, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1
+        )}) for size in (2, 1)
+    ])  # fmt: skip
+    assert both.compare(tmp_path / "1.tif").reason == "a matrix and RPCs"
+
+
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 2), (4, 2)])
 def test_ycbcr_that_is_not_compressed(
     tmp_path: Path, both: Both, subsampling: tuple[int, int]
@@ -636,6 +677,9 @@ def may_add_to(folder: Path, name: str) -> bool:
     ("licence.txt", ["licence.tif"], ["a.tif"]),
     ("a.txt", ["a.tif"], ["b.tif"]),
     ("a_RPC.TXT", ["a.tif"], ["b.tif"]),
+    ("po_1_METADATA.txt", ["po_1_rgb_0.tif", "po_1_pan_0.tif"], []),
+    ("HDRfoo.txt", ["IMGfoo.tif", "IMG123foo.tif"], []),
+    ("RPCfoo.txt", ["IMGfoo.tif", "IMG123foo.tif"], []),
     ("a.json", [], ["a.tif"]),
     ("a", [], ["a.tif"]),
 ])  # fmt: skip
