@@ -107,7 +107,8 @@ class Folders:
         stem = _stem(name)
         if stem.lower() not in found.stems:
             return Listing.NOTHING_THERE
-        return Listing.TRY_EACH_NAME if found.stems[stem.lower()] == stem else found.listing
+        as_tried = found.stems[stem.lower()] == stem and _has_lower_endings(name)
+        return Listing.TRY_EACH_NAME if as_tried else found.listing
 
     def neighbours(self, path: bytes) -> Neighbours:
         """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
@@ -120,6 +121,12 @@ class Folders:
 
 def _stem(name: bytes) -> bytes:
     return name.partition(b".")[0]
+
+
+def _has_lower_endings(name: bytes) -> bool:
+    """Whether what follows the stem is in lower case: else a.TIF may have an a.tif.ovr."""
+    endings = name.partition(b".")[2]
+    return endings == endings.lower()
 
 
 def _look_into(folder: bytes) -> _Folder:
@@ -166,7 +173,7 @@ def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:
     stem = _stem(name)
     if stem.lower().startswith(_PRODUCT_PREFIXES) or name.lower().endswith(_PRODUCT_ENDINGS):
         return False
-    usual = name.endswith(_TRIED_AS_THEY_ARE)
+    usual = name.endswith(_TRIED_AS_THEY_ARE) and _has_lower_endings(name)
     known = stems.get(stem.lower(), stem)
     stems[stem.lower()] = stem if usual and known == stem else None
     for ending in (b"_metadata", b"_rpc"):

@@ -444,6 +444,18 @@ def test_a_world_file_is_found_in_any_case(
     assert differences(read(path), oracle(str(path))) == {}
 
 
+@pytest.mark.parametrize(("name", "beside"), [("a.TIF", "a.tif.ovr"), ("a.tif", "a.TIF.ovr")])
+def test_overviews_are_found_in_any_case(
+    tmp_path: Path, name: str, beside: str, read: Callable[[Path], Record]
+) -> None:
+    path = write(tmp_path / name)
+    shutil.copy(path, tmp_path / beside)
+    bands = read(path).bands
+    assert bands is not None
+    assert bands[0].overviews == [1]
+    assert differences(read(path), oracle(str(path))) == {}
+
+
 def listing_for(path: Path) -> Listing:
     return Folders().listing_on_open(os.fsencode(path))
 
