@@ -104,6 +104,8 @@ _CONTIGUOUS = 1
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType (TIFF 6.0, section 8)."""
 
+_ALL_ROWS = 2**32 - 1
+"""Rows of a strip that is all of the image (TIFF 6.0, section 8)."""
 _CHOPPED_STRIP_BYTES = 8192
 _SPLIT_ROWS = 2000
 
@@ -248,7 +250,10 @@ class Image:
         if layout.tiled:
             self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
         else:
-            self.block_width, self.block_height = self.width, min(number(_ROWS, 0), self.height)
+            rows = number(_ROWS, 0)
+            if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
+                raise NotPlain("odd blocks")
+            self.block_width, self.block_height = self.width, min(rows, self.height)
         if not (0 < self.block_width < 2**31 and 0 < self.block_height < 2**31):
             raise NotPlain("odd blocks")
         row_bytes = -(-self.block_width * bits * samples // 8)

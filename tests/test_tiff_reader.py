@@ -329,6 +329,14 @@ def test_planes_of_one_long_strip_each(tmp_path: Path, both: Both) -> None:
     ])  # fmt: skip
 
 
+def test_strips_of_more_rows_than_there_are(tmp_path: Path, both: Both) -> None:
+    path = write(tmp_path / "a.tif", blockysize=48)
+    in_order(both, [path, *(
+        changed(path, f"{rows}.tif", {278: whole(LONG, rows)})
+        for rows in (48, 49, 2**31 - 1, 2**31, 2**32 - 48, 2**32 - 2, 2**32 - 1)
+    )])  # fmt: skip
+
+
 def test_tiles_of_many_rows(tmp_path: Path, both: Both) -> None:
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": 16, "width": 16}
     in_order(both, [
