@@ -76,8 +76,8 @@ class System(NamedTuple):
         return lon + 360.0 * np.round((x - lon) / 360.0), lat + (y - on_earth)
 
     def reaches(self, x: Floats, y: Floats) -> Truths:
-        """Tell which coordinates, of a CRS that has no angles, may be on Earth at all."""
-        reach = self.stray * _REACH / _STRAY
+        """Tell which coordinates may be on Earth at all."""
+        reach = _FARTHEST[0] / self.unit if self.unit else self.stray * _REACH / _STRAY
         near: Truths = (np.abs(x) <= reach) & (np.abs(y) <= reach)
         return near
 

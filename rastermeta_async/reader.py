@@ -21,12 +21,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.transform import GCPTransformer, RPCTransformer
-from rasterio.warp import transform as warp
 
 from rastermeta_async.config import Access
+from rastermeta_async.degrees import system_of
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
 from rastermeta_async.folders import Folders
-from rastermeta_async.footprint import WGS84, outline_of_points
+from rastermeta_async.footprint import outline_of_points
 from rastermeta_async.record import (
     MAX_MESSAGE,
     Band,
@@ -344,14 +344,17 @@ def _ring_by_points(
     Raises:
         ValueError: the points are too wild for the polynomial that GDAL lays through them.
     """
+    system = system_of(crs.to_string())
     row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
+    if system is None or not system.reaches(x, y).all():
+        raise ValueError("the control points are nowhere on Earth")
     with GCPTransformer(gcps) as transformer:
         off = np.array(transformer.xy(row, column, offset="ul")) - (x, y)
         if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
             raise ValueError("the control points do not fit")
         ring = _ring(dataset, transformer)
-    lon, lat = warp(crs, WGS84, *ring)
-    return lon, lat
+    lon, lat = system.degrees(*map(np.array, ring))
+    return lon.tolist(), lat.tolist()
 
 
 def _on_one_side(gcps: list[GroundControlPoint], crs: Any) -> list[GroundControlPoint]:

@@ -547,3 +547,18 @@ def test_shapely_is_imported_only_where_it_is_needed() -> None:
         "assert 'shapely' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+@pytest.mark.parametrize("x", [-1e300, 1e19, 1e6])
+def test_what_is_many_times_round_the_earth_has_no_footprint(x: float) -> None:
+    """It would take as many turns to bring it back."""
+    assert outlines_of("EPSG:4326", [Grid((x, 1.0, 0.0, 50.0, 0.0, -1.0), 10, 10)]) == [None]
+    assert outline_of_points([x, x, x + 1, x + 1], [1, 0, 0, 1]) is None
+
+
+@pytest.mark.parametrize("x", [-1e300, 1e19])
+def test_what_is_nowhere_near_the_earth_has_no_footprint(x: float) -> None:
+    """GDAL would not come back from transforming that."""
+    good = Grid((0.0, 1e5, 0.0, 0.0, 0.0, -1e5), 10, 10)
+    bad = good._replace(transform=(x, *good.transform[1:]))
+    assert outlines_of("EPSG:3857", [bad, good]) == [None, *outlines_of("EPSG:3857", [good])]
