@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import READERS, Settings
-from rastermeta_async.errors import PruneError
+from rastermeta_async.errors import PruneError, SettingsError
 from rastermeta_async.folders import Folders
 from rastermeta_async.output import Output
 from rastermeta_async.pathset import PathSet
@@ -22,7 +22,7 @@ from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.urls import is_url
+from rastermeta_async.urls import is_url, shown_url
 
 if TYPE_CHECKING:
     from rastermeta_async.reader import RasterioReader
@@ -164,7 +164,7 @@ async def extract_to(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     name = os.fsdecode(output)
-    local = name.rpartition("/")[2] if is_url(os.fsencode(output)) else name
+    local = _local_name(name)
     target = await asyncio.to_thread(Output, local, overwrite=overwrite)
     try:
         target.check_order(settings.sort)  # before the work of hours
@@ -183,14 +183,31 @@ async def extract_to(
         progress.sealing = True
         totals = await asyncio.to_thread(target.seal, settings.sort)
         if local != name:
-            from rastermeta_async.stores import Stores
+            from rastermeta_async.stores import RETRIES, Stores
 
-            await Stores(settings.access, settings.timeout).upload(local, name)
+            await Stores(settings.access, settings.timeout, RETRIES).upload(local, name)
         if refused:
             raise refused
         return Outcome(totals.rows, totals.failures, complete=True)
     finally:
         target.close()
+
+
+def _local_name(output: str) -> str:
+    """Return the file that an output is made in; that of a URL is in the current folder.
+
+    Raises:
+        SettingsError: nothing can be uploaded there.
+    """
+    if not is_url(os.fsencode(output)):
+        return output
+    name = output.rpartition("/")[2]
+    if output.startswith("http") or not name:
+        raise SettingsError(
+            f"{shown_url(output)}: a catalog can be uploaded to a file in s3://, gs:// or az:// "
+            "only"
+        )
+    return name
 
 
 def _prune(target: Output, settings: Settings, progress: Progress) -> PruneError | None:

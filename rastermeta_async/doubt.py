@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from rastermeta_async.errors import StoreError
+from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.urls import is_url
 
 FIRST = 100
 """Objects that must all fail alike."""
 
 _HOPELESS = frozenset(
-    {"AccessDenied", "ExpiredToken", "NameResolution", "NoBucket", "NoCredentials", "TLS",
-     "WrongRegion"}
+    {"AccessDenied", "Connection", "ExpiredToken", "NameResolution", "NoBucket", "NoCredentials",
+     "NoRanges", "StoreError", "TLS", "Timeout", "WrongRegion"}
 )  # fmt: skip
 """Problems that are not of one object."""
+
+_AT_ONCE = MissingExtraError.__name__
 
 
 class Doubt:
@@ -28,6 +30,7 @@ class Doubt:
         """Take notice of some rows.
 
         Raises:
+            MissingExtraError: no object can be read in this installation.
             StoreError: the first hundred objects all failed for one reason that is not theirs.
         """
         if not self._left:
@@ -35,6 +38,8 @@ class Doubt:
         for row in rows.select(["filepath", "error_type", "error_message"]).to_pylist():
             if not is_url(row["filepath"].encode()):
                 continue
+            if row["error_type"] == _AT_ONCE:
+                raise MissingExtraError(row["error_message"])
             self._kind = self._kind or row["error_type"]
             if self._kind not in _HOPELESS or row["error_type"] != self._kind:
                 self._left = 0

@@ -5,6 +5,7 @@
     ├── SourceError        the list of paths cannot be read
     ├── StuckError         too many header reads never came back
     ├── StoreError         an object store cannot be used at all
+    │   └── MissingExtraError    what speaks to stores is not installed
     ├── WorkerError        worker processes cannot be started
     └── OutputError        the output cannot be used
         ├── ForeignOutputError   it was not made by this program, or was changed since
@@ -37,6 +38,10 @@ class StuckError(RastermetaError):
 
 class StoreError(RastermetaError):
     """An object store cannot be used at all: nothing of it is read."""
+
+
+class MissingExtraError(StoreError):
+    """What speaks to object stores is not installed."""
 
 
 class WorkerError(RastermetaError):

@@ -8,22 +8,28 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from rastermeta_async.stores import Located, Problem, Stores, problem_of
+from rastermeta_async.problems import Problem, problem_of
+from rastermeta_async.stores import Located, Stores
 from rastermeta_async.throttle import Throttle
 from rastermeta_async.tiff_header import HEAD_BYTES
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-TRIES = 6
+TRIES = 8
 """Requests for one range at the most."""
 
 _FIRST_WAIT = 0.2
-_LONGEST_WAIT = 5.0
+_LONGEST_WAIT = 8.0
+"""Seconds. Doubled from the first on, the waits add up to some 15: obstore does not pass on for
+how long a store wants to be left alone (Retry-After), which mostly is a second or few."""
 
 MAX_HEAD_BYTES = 32 * 1024
-_LONGER_AFTER = 8
-"""Files in a row, or nearly so, whose header was longer than what was read at first."""
+_LONGER_ABOVE = 0.02
+"""Share of the latest files, the longer headers of which make the first read longer."""
+
+_SHARE_OF = 200
+"""So many files are the latest ones, roughly."""
 
 
 class FetchError(Exception):
@@ -59,7 +65,8 @@ class Fetcher:
         self._stores = stores
         self._timeout = timeout
         self._head_bytes = HEAD_BYTES
-        self._too_short = 0
+        self._too_short = 0.0
+        """Share of the latest files whose header was longer than what was read at first."""
 
     async def head(self, url: str) -> Head:
         """Return the first bytes of an object; one request if all goes well.
@@ -69,6 +76,7 @@ class Fetcher:
             StoreError: the store cannot be set up.
         """
         located = self._stores.locate(url)
+        self._too_short *= 1 - 1 / _SHARE_OF
         content, meta = await self._get(located, 0, self._head_bytes)
         return Head(located, content, meta["size"], meta["last_modified"], meta["e_tag"])
 
@@ -82,22 +90,23 @@ class Fetcher:
             self._note_short_head()
         content, meta = await self._get(head.located, offset, min(offset + size, head.size))
         if (meta["size"], meta["e_tag"]) != (head.size, head.etag):
-            raise FetchError(Problem("Changed", "it was replaced while it was being read", None))
+            raise FetchError(Problem("Changed", "it was replaced while it was being read"))
         return content
 
     def _note_short_head(self) -> None:
-        self._too_short += 1
-        if self._too_short >= _LONGER_AFTER:
+        self._too_short += 1 / _SHARE_OF
+        if self._too_short > _LONGER_ABOVE:
             self._head_bytes = MAX_HEAD_BYTES
 
     async def _get(self, located: Located, start: int, end: int) -> tuple[bytes, ObjectMeta]:
         import obstore
 
-        last = time.monotonic() + self._timeout
+        last = float("inf")  # it may wait for its turn as long as it takes
         for number in range(1, TRIES + 1):
             try:
                 async with self.throttle:
                     began = time.monotonic()  # the store's own timeout bounds it from here
+                    last = min(last, began + self._timeout)
                     found = await obstore.get_async(
                         located.store, located.key, options={"range": (start, end)}
                     )

@@ -21,7 +21,6 @@ from rastermeta_async.config import (
     CHUNK_BYTES,
     MAX_STUCK,
     READS_A_PERMIT,
-    REMOTE_OPENS,
     Access,
     Settings,
     threads_for,
@@ -105,7 +104,6 @@ class ThreadPool:
         self._settings = settings
         self._on_hang = on_hang
         self._permits = asyncio.Semaphore(settings.concurrency)
-        self._remote_permits = asyncio.Semaphore(REMOTE_OPENS)
         self._stopping = False
 
     async def __aenter__(self) -> Self:
@@ -149,16 +147,15 @@ class ThreadPool:
     async def read_one(self, path: bytes) -> Record | None:
         """Return the record of an object in a store, read with rasterio; None: it is stopping.
 
-        It has permits of its own: such an open waits more than it works.
+        Without a permit: such an open waits more than it works, so the caller counts them.
         """
         while not self._stopping:
-            async with _Permit(self._remote_permits) as permit:
-                batch = await self._read_some([path], permit)
+            batch = await self._read_some([path], None)
             if batch.num_rows:
                 return next(from_batch(batch))
         return None
 
-    async def _read_some(self, paths: Sequence[bytes], permit: _Permit) -> pa.RecordBatch:
+    async def _read_some(self, paths: Sequence[bytes], permit: _Permit | None) -> pa.RecordBatch:
         """Return the rows of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
         call = asyncio.create_task(asyncio.to_thread(walk.run))
@@ -166,7 +163,7 @@ class ThreadPool:
             await asyncio.wait({call}, timeout=walk.seconds_left(self._until(permit)))
             if call.done() or walk.seconds_left(self._until(permit)) > 0:
                 continue
-            if not permit.lent:
+            if permit is not None and not permit.lent:
                 permit.lend()
                 walk.go_no_further()
             elif walk.abandon():
@@ -174,10 +171,10 @@ class ThreadPool:
                 return _rows_of([*walk.records, self._give_up(paths[len(walk.records)])])
         return call.result()  # an error in the thread is an error of the run
 
-    def _until(self, permit: _Permit) -> float:
+    def _until(self, permit: _Permit | None) -> float:
         """Return how many seconds after a file was opened something is to be done about it."""
         timeout = self._settings.timeout
-        return timeout if permit.lent else min(SLOW_SECONDS, timeout)
+        return timeout if permit is None or permit.lent else min(SLOW_SECONDS, timeout)
 
     def _give_up(self, path: bytes) -> Record:
         self.stuck += 1

@@ -38,8 +38,8 @@ from rastermeta_async.record import (
     path_columns,
     readable,
 )
-from rastermeta_async.stores import gdal_name, gdal_options
 from rastermeta_async.urls import is_url, redacted, without_secrets
+from rastermeta_async.vsi import gdal_name, gdal_options
 
 T = TypeVar("T")
 

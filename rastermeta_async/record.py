@@ -191,7 +191,7 @@ SCHEMA: pa.Schema = pa.schema(
 """The Arrow schema of a catalog."""
 
 SUCCESSES = frozenset({"success", "no_georef"})
-MISSING = frozenset({"FileNotFoundError", "NotADirectoryError"})
+MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound"})
 """Kinds of error of a path that leads to nothing."""
 
 GONE = "gone"

@@ -176,7 +176,7 @@ class AsyncIterableSource:
 
 
 class StoreSource:
-    """URLs of the objects below a prefix, listed a page at a time.
+    """URLs of the objects below a prefix, `Listed` a page at a time.
 
     Args:
         url: of a bucket or prefix, e.g. ``s3://bucket/scenes/``.
@@ -195,10 +195,10 @@ class StoreSource:
         Raises:
             StoreError: the store does not let itself be listed.
         """
-        from rastermeta_async.stores import Stores
+        from rastermeta_async.stores import RETRIES, Stores
 
-        async for page in Stores(self._access).walk(self._url, self._suffixes):
-            yield [url.encode() for url in page]
+        async for page in Stores(self._access, retries=RETRIES).walk(self._url, self._suffixes):
+            yield [*page]
 
     def fraction(self) -> None:
         """See `Source.fraction`: never known."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from rastermeta_async.config import Access
+from rastermeta_async.copies import sparse_copy
 from rastermeta_async.folders import Folders, Neighbours
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import Band, Bounds, Record, Tags, path_columns
@@ -142,13 +142,7 @@ class TiffReader:
         Raises:
             NotPlain: rasterio does not say the same, or cannot open that.
         """
-        with tempfile.TemporaryDirectory(prefix="rastermeta-") as folder:
-            copy = os.path.join(os.fsencode(folder), b"header.tif")
-            with open(copy, "wb") as file:
-                for offset, content in parts.items():
-                    file.seek(offset)
-                    file.write(content)
-                file.truncate(facts.size)  # sparse
+        with sparse_copy(b"header.tif", parts, facts.size) as copy:
             record = self._reference.read(copy)
         if not record.ok or record.error_type:
             raise NotPlain("rasterio has a problem with the header")

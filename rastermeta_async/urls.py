@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from typing import Self
+from urllib.parse import urlsplit
+
+from rastermeta_async.errors import StoreError
 
 SCHEMES = (b"s3://", b"gs://", b"az://", b"https://", b"http://")
 """How a path begins that is no local file."""
 
-_SECRET = re.compile(
+_SIGNING = re.compile(
     r"^(?:x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
-    r"|sv|ss|srt|sp|se|st|spr|sig|sr|si|skoid|sktid|skt|ske|sks|skv"
-    r"|.*token|api_?key|key|auth|password|secret)$",
+    r"|sv|ss|srt|sp|se|st|spr|sig|sr|si|skoid|sktid|skt|ske|sks|skv)$",
     re.IGNORECASE,
 )
 """Parameters that sign a URL, or are signed with it: S3 and Google (version 2 and 4), Azure's
-shared access signatures, CloudFront, and the names that others mostly use."""
+shared access signatures, CloudFront."""
+
+_SIGNED = re.compile(r"(?:^|[?&])(?:x-(?:amz|goog)-[^=&]*|signature|sig)=", re.IGNORECASE)
+_SECRET = re.compile(r"^(?:api_?key|auth|pass(?:word)?|secret)$", re.IGNORECASE)
+_TELLING = re.compile(r"^(?:.*token|key)$", re.IGNORECASE)
+"""Parameters that may be a secret, and may be all that tells one file from another."""
 
 _QUERY = re.compile(r"\?[^\s'\"<>)]*")
 _HELD = re.compile(r"(?<=://)[^/\s'\"@?]+@")
+_GIVEN = re.compile(
+    r"((?:SECRET_ACCESS_KEY|SESSION_TOKEN|STORAGE_ACCESS_KEY|SAS_TOKEN|CONNECTION_STRING"
+    r"|AccountKey|SharedAccessSignature)['\"]?\s*[:=]\s*['\"]?)[^;'\"\s]+"
+)
+"""Configuration with its value, as libraries print it."""
+
+
+class Listed(bytes):
+    """The URL of an object, with what the listing says of it."""
+
+    size: int
+    etag: str | None
+
+    @classmethod
+    def of(cls, url: str, size: int, etag: str | None) -> Self:
+        """Return a URL with its object's bytes and entity tag."""
+        path = cls(url.encode())
+        path.size, path.etag = size, etag
+        return path
 
 
 def is_url(path: bytes) -> bool:
@@ -33,20 +61,56 @@ def is_prefix(path: str) -> bool:
     )
 
 
+def parts_of(url: str) -> tuple[str, str, str]:
+    """Return scheme, host (or bucket) and path; keys of buckets are taken as they are.
+
+    Raises:
+        StoreError: there is no bucket in it.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme in ("http", "https"):
+        try:
+            split = urlsplit(url)
+        except ValueError:
+            raise StoreError(f"{shown_url(url)}: this is no URL") from None
+        return scheme, split.netloc, split.path.lstrip("/")
+    host, _, key = rest.partition("/")
+    if not host:
+        raise StoreError(f"{url}: there is no bucket in this URL")
+    return scheme, host, key
+
+
 def without_secrets(url: bytes) -> bytes:
     """Return a path as it may be kept: a signed URL without signature, password and expiry.
 
-    So it stays the same path when it is signed anew.
+    So it stays the same path when it is signed anew. Of a parameter that may be all that tells
+    two files apart a fingerprint stays.
     """
     if not url.startswith((b"http://", b"https://")) or not (b"?" in url or b"@" in url):
         return url
-    text = url.decode("utf-8", "surrogateescape")
-    address, _, query = text.partition("?")
-    kept = [item for item in query.split("&") if item and not _SECRET.match(item.partition("=")[0])]
-    shown = _HELD.sub("", address) + ("?" + "&".join(kept) if kept else "")
+    address, _, query = url.decode("utf-8", "surrogateescape").partition("?")
+    signed = _SIGNED.search(query) is not None
+    kept = filter(None, (_kept(item, signed) for item in query.split("&")))
+    shown = "?".join(filter(None, (_HELD.sub("", address), "&".join(kept))))
     return shown.encode("utf-8", "surrogateescape")
 
 
+def _kept(item: str, signed: bool) -> str:
+    """Return what is kept of one parameter of a query."""
+    name, _, value = item.partition("=")
+    if _SECRET.match(name) or (signed and _SIGNING.match(name)):
+        return ""
+    if _TELLING.match(name) and not value.startswith("~"):  # else it is shown already
+        digest = hashlib.blake2b(value.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"{name}=~{digest.hexdigest()}"
+    return item
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown."""
+    return without_secrets(url.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+
+
 def redacted(message: str) -> str:
-    """Return a library's message without what URLs in it may give away."""
-    return _QUERY.sub("", _HELD.sub("", message))
+    """Return a library's message without what URLs and settings in it may give away."""
+    return _GIVEN.sub(r"\1...", _QUERY.sub("", _HELD.sub("", message)))

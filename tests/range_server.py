@@ -25,6 +25,13 @@ Fault = Callable[[str, int], str | None]
 """From a path and how often it was asked for before: the name of a fault, or None."""
 
 NO_SUCH_KEY = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
+_ERRORS = {
+    status: b"<Error><Code>%b</Code><Message>no</Message></Error>" % code
+    for status, code in {"400": b"ExpiredToken", "403": b"AccessDenied", "404": b"NoSuchKey",
+                         "503": b"SlowDown"}.items()
+}  # fmt: skip
+"""As S3 words them."""
+
 _REASONS = {200: "OK", 206: "Partial Content", 301: "Moved", 302: "Found", 403: "Forbidden",
             404: "Not Found", 416: "Range Not Satisfiable", 429: "Too Many Requests",
             500: "Internal Server Error", 503: "Slow Down"}  # fmt: skip
@@ -76,7 +83,7 @@ class Server:
         if fault:
             self.counts[fault] += 1
         if fault and fault.isdigit():
-            return _message(int(fault), b"<Error><Code>SlowDown</Code></Error>"), None
+            return _message(int(fault), _ERRORS.get(fault, b"")), None
         if fault == "redirect":
             return _message(302, b"", f"Location: {self.url}{target}#again\r\n"), None
         try:
@@ -84,7 +91,7 @@ class Server:
         except OSError:
             return _message(404, NO_SUCH_KEY), None
         try:
-            return self._part(method, file, fields.get("range", "bytes=0-")), fault
+            return self._part(method, file, fields.get("range", "")), fault
         finally:
             os.close(file)
 
@@ -97,6 +104,10 @@ class Server:
         )
         if method == "HEAD":
             return _message(200, b"", facts, length=size)
+        if not wanted:
+            body = os.pread(file, size, 0)
+            self.counts["bytes"] += len(body)
+            return _message(200, body, facts)
         start, _, end = wanted.removeprefix("bytes=").partition("-")
         first = int(start) if start else max(0, size - int(end))
         last = min(int(end) if start and end else size - 1, size - 1)

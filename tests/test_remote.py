@@ -28,7 +28,7 @@ from range_server import Fault, Server, serving, some
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.errors import StoreError
-from rastermeta_async.stores import gdal_name, gdal_options
+from rastermeta_async.vsi import gdal_name, gdal_options
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
                 "subdatasets"}  # fmt: skip

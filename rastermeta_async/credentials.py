@@ -1,0 +1,222 @@
+"""How stores are reached: credentials and endpoints, found where each cloud's own tools look.
+
+For each cloud twice: as obstore takes them, and as GDAL does. What both find in the environment
+by themselves is left to them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from typing import Any
+
+from rastermeta_async.config import Access
+from rastermeta_async.errors import StoreError
+from rastermeta_async.memory import allow_boto3
+
+Options = dict[str, Any]
+
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+def endpoint_of(scheme: str, access: Access) -> str | None:
+    """Return the server that stands in for the cloud's own, if any."""
+    if access.endpoint_url or scheme not in _ENDPOINTS:
+        return access.endpoint_url
+    return _ENDPOINTS[scheme]()
+
+
+def for_obstore(scheme: str, access: Access) -> Options:
+    """Return the configuration of a store: s3, gs or az.
+
+    Raises:
+        StoreError: what was given makes no sense.
+    """
+    options = _FOR_OBSTORE[scheme](access)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def for_gdal(scheme: str, access: Access) -> Options:
+    """Return the same as GDAL's configuration options ("Virtual File Systems")."""
+    options = _FOR_GDAL[scheme](access) if scheme in _FOR_GDAL else {}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _s3_endpoint() -> str | None:
+    return next(filter(None, map(os.environ.get, _S3_ENDPOINTS)), None)
+
+
+def _s3_for_obstore(access: Access) -> Options:
+    session = _aws_session(access)
+    region = access.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    config: Options = {
+        "endpoint": endpoint_of("s3", access),
+        "region": region or (session and session.region_name) or "us-east-1",
+        "skip_signature": access.no_sign_request or None,
+        "request_payer": access.requester_pays or None,
+    }
+    if session:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        config["credential_provider"] = Boto3CredentialProvider(session)
+    return config
+
+
+def _s3_for_gdal(access: Access) -> Options:
+    options: Options = {
+        "AWS_NO_SIGN_REQUEST": "YES" if access.no_sign_request else None,
+        "AWS_REGION": access.region or os.environ.get("AWS_REGION"),
+        "AWS_REQUEST_PAYER": "requester" if access.requester_pays else None,
+    }
+    if session := _aws_session(access):  # GDAL knows fewer ways to log in
+        found = session.get_credentials().get_frozen_credentials()
+        options |= {
+            "AWS_ACCESS_KEY_ID": found.access_key,
+            "AWS_SECRET_ACCESS_KEY": found.secret_key,
+            "AWS_SESSION_TOKEN": found.token or "",
+            "AWS_REGION": options["AWS_REGION"] or session.region_name,
+        }
+    if endpoint := endpoint_of("s3", access):
+        protocol, _, host = endpoint.partition("://")
+        options |= {
+            "AWS_S3_ENDPOINT": host.rstrip("/"),
+            "AWS_HTTPS": "NO" if protocol == "http" else "YES",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    return options
+
+
+def _aws_session(access: Access) -> Any:
+    """Return boto3's session where credentials are to come from AWS's own files, else None.
+
+    Raises:
+        StoreError: they say nothing, or not what was asked for.
+    """
+    if access.no_sign_request or not _has_profile(access):
+        return None
+    return _session(access.profile or os.environ.get("AWS_PROFILE"))
+
+
+@lru_cache
+def _session(profile: str | None) -> Any:
+    allow_boto3()
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session(profile_name=profile)
+        if session.get_credentials() is not None:
+            return session
+    except BotoCoreError as error:
+        raise StoreError(f"AWS credentials: {error}") from error
+    raise StoreError(
+        "AWS credentials: there are none, neither in the environment nor in AWS's own files: run "
+        "`aws configure`, name a --profile, or give --no-sign-request for public data"
+    )
+
+
+def _has_profile(access: Access) -> bool:
+    if access.profile or os.environ.get("AWS_PROFILE"):
+        return True
+    if any(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"))):
+        return False
+    files = (
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+    )
+    return any(os.path.exists(os.path.expanduser(name)) for name in files)
+
+
+def _gs_endpoint() -> str | None:
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    return host if not host or "://" in host else f"http://{host}"
+
+
+def _gs_for_obstore(access: Access) -> Options:
+    if endpoint := endpoint_of("gs", access):  # only a service account's file can name one
+        account = {"gcs_base_url": endpoint.rstrip("/"), "disable_oauth": True, "client_email": "",
+                   "private_key": "", "private_key_id": ""}  # fmt: skip
+        return {"service_account_key": json.dumps(account), "skip_signature": True}
+    return {"skip_signature": access.no_sign_request or None}
+
+
+def _gs_for_gdal(access: Access) -> Options:
+    endpoint = endpoint_of("gs", access)
+    login = os.path.expanduser("~/.config/gcloud/application_default_credentials.json")
+    known = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or not os.path.exists(login)
+    return {
+        "GS_NO_SIGN_REQUEST": "YES" if endpoint or access.no_sign_request else None,
+        "CPL_GS_ENDPOINT": endpoint and endpoint.rstrip("/") + "/",
+        "GOOGLE_APPLICATION_CREDENTIALS": None if known else login,
+    }
+
+
+def _azure_fields() -> dict[str, str]:
+    """Return what the connection string holds."""
+    given = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    return dict(item.partition("=")[::2] for item in given.split(";") if item)
+
+
+def _azure_endpoint() -> str | None:
+    return _azure_fields().get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT")
+
+
+def _azure_account() -> str:
+    """Return the storage account.
+
+    Raises:
+        StoreError: none was named.
+    """
+    names = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+    account = _azure_fields().get("AccountName")
+    account = account or next(filter(None, map(os.environ.get, names)), None)
+    if not account:
+        raise StoreError(
+            "az:// paths need the storage account: set AZURE_STORAGE_ACCOUNT "
+            "or AZURE_STORAGE_CONNECTION_STRING"
+        )
+    return account
+
+
+def _azure_key() -> str | None:
+    names = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY")
+    key = _azure_fields().get("AccountKey")
+    return key or next(filter(None, map(os.environ.get, names)), None)
+
+
+def _azure_signature() -> str | None:
+    given = _azure_fields().get("SharedAccessSignature")
+    given = given or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+    return given and given.lstrip("?")
+
+
+def _azure_for_obstore(access: Access) -> Options:
+    config: Options = {"account_name": _azure_account(), "endpoint": endpoint_of("az", access)}
+    if access.no_sign_request:
+        return config | {"skip_signature": True}
+    if key := _azure_key():
+        return config | {"account_key": key}
+    return config | {"sas_key": _azure_signature()}
+
+
+def _azure_for_gdal(access: Access) -> Options:
+    account = _azure_account()
+    key = None if access.no_sign_request else _azure_key()
+    options: Options = {"AZURE_STORAGE_ACCOUNT": account}
+    if access.no_sign_request:
+        options["AZURE_NO_SIGN_REQUEST"] = "YES"
+    elif not key:
+        options["AZURE_STORAGE_SAS_TOKEN"] = _azure_signature()
+    if endpoint := endpoint_of("az", access):
+        fields = {"AccountName": account, "AccountKey": key, "BlobEndpoint": endpoint}
+        told = "".join(f"{name}={value};" for name, value in fields.items() if value)
+        options["AZURE_STORAGE_CONNECTION_STRING"] = told
+    else:
+        options["AZURE_STORAGE_ACCESS_KEY"] = key
+    return options
+
+
+_ENDPOINTS = {"s3": _s3_endpoint, "gs": _gs_endpoint, "az": _azure_endpoint}
+_FOR_OBSTORE = {"s3": _s3_for_obstore, "gs": _gs_for_obstore, "az": _azure_for_obstore}
+_FOR_GDAL = {"s3": _s3_for_gdal, "gs": _gs_for_gdal, "az": _azure_for_gdal}
