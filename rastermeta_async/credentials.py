@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from rastermeta_async.config import Access
-from rastermeta_async.errors import StoreError
+from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.memory import allow_boto3
 
 Options = dict[str, Any]
@@ -98,10 +98,31 @@ def _aws_session(access: Access) -> Any:
     return _session(access.profile or os.environ.get("AWS_PROFILE"))
 
 
+def boto3_session(access: Access) -> Any:
+    """Return a session of boto3 for s3.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        StoreError: as `for_obstore`.
+    """
+    return _aws_session(access) or _boto3().Session()
+
+
+def _boto3() -> Any:
+    allow_boto3()
+    try:
+        import boto3
+    except ImportError:
+        raise MissingExtraError(
+            "AWS's own files, and odd keys, need the extra cloud: pip install "
+            "'rastermeta-async[cloud]'"
+        ) from None
+    return boto3
+
+
 @lru_cache
 def _session(profile: str | None) -> Any:
-    allow_boto3()
-    import boto3
+    boto3 = _boto3()
     from botocore.exceptions import BotoCoreError
 
     try:

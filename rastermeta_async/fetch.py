@@ -6,15 +6,13 @@ import asyncio
 import datetime as dt
 import random
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from rastermeta_async.oddkeys import Part
 from rastermeta_async.problems import Problem, problem_of
 from rastermeta_async.stores import Located, Stores
 from rastermeta_async.throttle import Throttle
 from rastermeta_async.tiff_header import HEAD_BYTES
-
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
 
 TRIES = 8
 """Requests for one range at the most."""
@@ -77,8 +75,7 @@ class Fetcher:
         """
         located = self._stores.locate(url)
         self._too_short *= 1 - 1 / _SHARE_OF
-        content, meta = await self._get(located, 0, self._head_bytes)
-        return Head(located, content, meta["size"], meta["last_modified"], meta["e_tag"])
+        return Head(located, *await self._get(located, 0, self._head_bytes))
 
     async def more(self, head: Head, offset: int, size: int) -> bytes:
         """Return further bytes of an object, fewer at its end.
@@ -88,31 +85,26 @@ class Fetcher:
         """
         if offset < MAX_HEAD_BYTES:
             self._note_short_head()
-        content, meta = await self._get(head.located, offset, min(offset + size, head.size))
-        if (meta["size"], meta["e_tag"]) != (head.size, head.etag):
+        part = await self._get(head.located, offset, min(offset + size, head.size))
+        if (part.size, part.etag) != (head.size, head.etag):
             raise FetchError(Problem("Changed", "it was replaced while it was being read"))
-        return content
+        return part.content
 
     def _note_short_head(self) -> None:
         self._too_short += 1 / _SHARE_OF
         if self._too_short > _LONGER_ABOVE:
             self._head_bytes = MAX_HEAD_BYTES
 
-    async def _get(self, located: Located, start: int, end: int) -> tuple[bytes, ObjectMeta]:
-        import obstore
-
+    async def _get(self, located: Located, start: int, end: int) -> Part:
         last = float("inf")  # it may wait for its turn as long as it takes
         for number in range(1, TRIES + 1):
             try:
                 async with self.throttle:
                     began = time.monotonic()  # the store's own timeout bounds it from here
                     last = min(last, began + self._timeout)
-                    found = await obstore.get_async(
-                        located.store, located.key, options={"range": (start, end)}
-                    )
-                    content = bytes(await found.bytes_async())
+                    part = await located.get(start, end)
                 self.throttle.answered(time.monotonic() - began)
-                return content, found.meta
+                return part
             except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
                 problem = problem_of(error)
             if problem.kind in ("Throttled", "Timeout", "ServerError"):

@@ -31,9 +31,19 @@ _REGION = frozenset(
 )
 
 
+_CUT = ("kind: connect", "error sending request", "body error", "could not connect",
+        "connection was closed", "incompleteread")  # fmt: skip
+"""What libraries say of lost connections."""
+
+
 def problem_of(error: BaseException) -> Problem:
     """Return what an error of obstore means, in a sentence, without secrets."""
     text = str(error)
+    if isinstance(answer := getattr(error, "response", None), dict):  # of boto3
+        code = answer["Error"]["Code"]
+        return _problem_of_answer(
+            answer["ResponseMetadata"]["HTTPStatusCode"], code if code.isalpha() else ""
+        )
     answered = _STATUS.search(text)
     if answered is None:
         return _problem_without_status(error, text)
@@ -82,9 +92,9 @@ def _problem_without_status(error: BaseException, text: str) -> Problem:
                        "right, and the network up?")  # fmt: skip
     if "certificate" in lowered or ("tls" in lowered and "handshake" in lowered):
         return Problem("TLS", "the server's certificate is not trusted")
-    if "timedout" in lowered or "timed out" in lowered:
+    if any(words in lowered for words in ("timedout", "timed out", "timeout on")):
         return Problem("Timeout", "no answer in time")
-    if "kind: connect" in lowered or "error sending request" in lowered or "body error" in lowered:
+    if any(words in lowered for words in _CUT):
         return Problem("Connection", "the connection failed or was cut")
     return Problem("StoreError", redacted(first_line(error)))
 

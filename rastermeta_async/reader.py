@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import stat
 import sys
@@ -78,6 +79,18 @@ _IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
+class _Discreet(logging.Filter):
+    """Keeps what signs URLs out of what rasterio logs: GDAL names them when it tries again."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Have the record say its message without secrets."""
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+_DISCREET = _Discreet()
+
+
 class _Path(str):
     """A file name that rasterio hands to GDAL byte for byte, also where it is not UTF-8."""
 
@@ -121,6 +134,8 @@ class RasterioReader:
         self._drivers = list(SAFE_DRIVERS if drivers is None else drivers) or None
         self._folders = folders
         self._access = access or Access()
+        for name in ("rasterio._env", "rasterio._err", "rasterio.env"):
+            logging.getLogger(name).addFilter(_DISCREET)  # once, however often it is added
 
     def enter(self) -> None:
         """Enter the GDAL environment in this thread, never to leave it."""

@@ -5,6 +5,7 @@ obstore, which does the work, is imported when the first URL turns up.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from rastermeta_async.config import Access
 from rastermeta_async.credentials import endpoint_of, for_obstore
 from rastermeta_async.errors import MissingExtraError, StoreError
+from rastermeta_async.oddkeys import Key, Part, S3Bucket, is_odd
 from rastermeta_async.problems import first_line, problem_of
 from rastermeta_async.urls import Listed, parts_of, redacted, shown_url
 from rastermeta_async.vsi import CONNECT_SECONDS
@@ -28,14 +30,25 @@ RETRIES = 8
 """Of a request for a page of a listing, or for a part of a catalog on its way."""
 
 _RETRY_SECONDS = 120
+_ODD = "s3 by boto3"
 
 
 class Located(NamedTuple):
     """Where an object is."""
 
     store: Any
-    """An ``obstore`` store."""
+    """An ``obstore`` store, or an `S3Bucket` for odd keys."""
     key: str
+
+    async def get(self, start: int, end: int) -> Part:
+        """Return bytes of the object; raises what obstore or boto3 raise, see `problem_of`."""
+        if isinstance(self.store, S3Bucket):
+            return await asyncio.to_thread(self.store.get, self.key, start, end)
+        import obstore
+
+        found = await obstore.get_async(self.store, self.key, options={"range": (start, end)})
+        content, meta = bytes(await found.bytes_async()), found.meta
+        return Part(content, meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 class Stores:
@@ -62,10 +75,12 @@ class Stores:
         """
         scheme, host, path = parts_of(url)
         if scheme in ("http", "https"):
-            if "?" in url or "@" in host or _is_odd(path):  # this is to be sent as it stands
+            if "?" in url or "@" in host or "%2f" in path.lower() or is_odd(unquote(path)):
+                # It would be another one when decoded and encoded again.
                 return Located(self._new(scheme, url), "")
             return Located(self._kept(scheme, f"{scheme}://{host}/"), unquote(path))
-        return Located(self._kept(scheme, host), path)
+        odd = scheme == "s3" and is_odd(path)
+        return Located(self._kept(_ODD if odd else scheme, host), path)
 
     def _kept(self, scheme: str, name: str) -> Any:
         key = f"{scheme} {name}"
@@ -77,6 +92,8 @@ class Stores:
         return self._stores[key]
 
     def _new(self, scheme: str, name: str) -> Any:
+        if scheme == _ODD:
+            return S3Bucket(name, self._access, self._timeout, self._retries)
         try:
             from obstore import store
         except ImportError:
@@ -120,17 +137,23 @@ class Stores:
         store = self._kept(scheme, host)
         import obstore
 
-        base = f"{scheme}://{host}/"
+        last = ""
         try:
             async for page in obstore.list(store, prefix, chunk_size=PAGE):
-                yield [
-                    Listed.of(base + found["path"], found["size"], found["e_tag"])
-                    for found in page
-                    if found["path"].lower().endswith(suffixes or "") and not _is_folder(found)
-                ]
+                keys = [Key(found["path"], found["size"], found["e_tag"]) for found in page]
+                last = keys[-1].name
+                yield _listed(f"{scheme}://{host}/", keys, suffixes)
         except Exception as error:
-            problem = problem_of(error)
-            raise StoreError(f"{url}: cannot be listed: {problem.message}") from error
+            if not (scheme == "s3" and "invalid path" in str(error)):
+                raise _not_listed(url, error) from error
+        else:
+            return
+        try:  # there is an odd key among those that come now
+            pages = self._kept(_ODD, host).pages(prefix, last)
+            while keys := await asyncio.to_thread(next, pages, []):
+                yield _listed(f"{scheme}://{host}/", keys, suffixes)
+        except Exception as error:
+            raise _not_listed(url, error) from error
 
     async def upload(self, file: str, url: str) -> None:
         """Copy a local file to a URL.
@@ -152,12 +175,19 @@ class Stores:
             ) from error
 
 
-def _is_folder(found: Any) -> bool:
+def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Listed]:
+    return [
+        Listed.of(base + key.name, key.size, key.etag)
+        for key in keys
+        if key.name.lower().endswith(suffixes or "") and not _is_folder(key)
+    ]
+
+
+def _is_folder(key: Key) -> bool:
     """Whether an object only stands for a folder, as consoles make them: empty, without ending."""
-    return not found["size"] and "." not in found["path"].rpartition("/")[2]
+    return not key.size and "." not in key.name.rpartition("/")[2]
 
 
-def _is_odd(path: str) -> bool:
-    """Whether a URL's path is another one when it is decoded and encoded again."""
-    steps = path.split("/")
-    return "%2f" in path.lower() or any(unquote(step) in ("", ".", "..") for step in steps)
+def _not_listed(url: str, error: Exception) -> StoreError:
+    why = str(error) if isinstance(error, StoreError) else problem_of(error).message
+    return StoreError(f"{url}: cannot be listed: {why}")
