@@ -20,6 +20,9 @@ LEAST = 4
 _SLOWER = 4.0
 """So many times the best latency, and no more requests are added."""
 
+_FORGETS_SECONDS = 60.0
+"""In this time the best latency doubles that is remembered: a store may have become slower."""
+
 
 class Throttle:
     """A limit of requests under way that adapts. Belongs to one event loop.
@@ -36,6 +39,7 @@ class Throttle:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._starting = True
         self._best = float("inf")
+        self._answered_at = time.monotonic()
         self._cut_at = float("-inf")
 
     async def __aenter__(self) -> None:
@@ -63,7 +67,9 @@ class Throttle:
 
     def answered(self, seconds: float) -> None:
         """Note an answer, and how long it took."""
-        self._best = min(seconds, self._best * 1.001)
+        now = time.monotonic()
+        forgotten = 2 ** ((now - self._answered_at) / _FORGETS_SECONDS)
+        self._best, self._answered_at = min(seconds, self._best * forgotten), now
         if seconds <= _SLOWER * self._best + 0.01:
             self.limit = min(self.ceiling, self.limit + (1 if self._starting else 1 / self.limit))
         else:

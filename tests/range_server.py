@@ -1,6 +1,7 @@
-"""An object store on the loopback: ranged reads of a folder, counted, delayed and disturbed.
+"""An object store on the loopback: a folder listed and read by ranges, counted and disturbed.
 
-It speaks as much of S3's path-style API (``/bucket/key``, anonymous) as header reads need. As a
+It speaks as much of S3's path-style API (``/bucket/key``, anonymous) as header reads and
+listings (ListObjectsV2) need. As a
 program it prints its port, serves until its input ends, and then prints its counts as JSON:
 
     python tests/range_server.py FOLDER [DELAY_SECONDS]
@@ -18,13 +19,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import cast
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
+from xml.sax.saxutils import escape
 
 Fault = Callable[[str, int], str | None]
 """From a path and how often it was asked for before: the name of a fault, or None."""
 
 NO_SUCH_KEY = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
+PAGE = 1000
+"""Keys a page of a listing, as with S3."""
+
 _ERRORS = {
     status: b"<Error><Code>%b</Code><Message>no</Message></Error>" % code
     for status, code in {"400": b"ExpiredToken", "403": b"AccessDenied", "404": b"NoSuchKey",
@@ -51,10 +57,11 @@ class Server:
         self.delay = delay
         self.fault = fault
         self.counts: Counter[str] = Counter()
-        """Requests by method, "bytes" of bodies, faults by name."""
+        """Requests by method, "bytes" of bodies, "listing" pages, faults by name."""
         self.headers: list[str] = []
         """Heads of the first thousand requests."""
         self.most_at_once = 0
+        self._keys: list[str] = []
         self._asked: Counter[str] = Counter()
         self.transports: set[asyncio.Transport] = set()
         self.open = 0
@@ -84,6 +91,8 @@ class Server:
             self.counts[fault] += 1
         if fault and fault.isdigit():
             return _message(int(fault), _ERRORS.get(fault, b"")), None
+        if "list-type=2" in target:
+            return self._listing(path, parse_qs(target.partition("?")[2])), fault
         if fault == "redirect":
             return _message(302, b"", f"Location: {self.url}{target}#again\r\n"), None
         try:
@@ -95,11 +104,32 @@ class Server:
         finally:
             os.close(file)
 
+    def _listing(self, bucket: str, asked: dict[str, list[str]]) -> bytes:
+        self.counts["listing"] += 1
+        top = os.path.join(self.folder, bucket.strip("/"))
+        prefix = asked.get("prefix", [""])[0]
+        if not self._keys:
+            found = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names)
+            self._keys = sorted(os.path.relpath(path, top) for path in found)
+        keys = [key for key in self._keys if key.startswith(prefix)]
+        start = int(asked.get("continuation-token", ["0"])[0])
+        rows = "".join(
+            f"<Contents><Key>{escape(key)}</Key>{_facts(os.path.join(top, key))}</Contents>"
+            for key in keys[start : start + PAGE]
+        )
+        more = start + PAGE < len(keys)
+        token = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
+        return _message(
+            200,
+            f"<ListBucketResult>{rows}{token}<IsTruncated>{str(more).lower()}</IsTruncated>"
+            "</ListBucketResult>".encode(),
+        )
+
     def _part(self, method: str, file: int, wanted: str) -> bytes:
         status = os.fstat(file)
         size = status.st_size
         facts = (
-            f'ETag: "{size:x}-{int(status.st_mtime):x}"\r\nAccept-Ranges: bytes\r\n'
+            f"ETag: {_etag(status)}\r\nAccept-Ranges: bytes\r\n"
             f"Last-Modified: {email.utils.formatdate(status.st_mtime, usegmt=True)}\r\n"
         )
         if method == "HEAD":
@@ -160,6 +190,20 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self._transport.write(answer)
+
+
+def _etag(status: os.stat_result) -> str:
+    return f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
+
+
+def _facts(path: str) -> str:
+    """Return what a listing says of an object."""
+    status = os.stat(path)
+    when = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return (
+        f"<LastModified>{when}</LastModified><ETag>{_etag(status)}</ETag>"
+        f"<Size>{status.st_size}</Size>"
+    )
 
 
 def _message(status: int, body: bytes, fields: str = "", length: int | None = None) -> bytes:

@@ -1,0 +1,65 @@
+"""How many requests are under way at once: more while all is well, fewer when a store objects."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rastermeta_async.throttle import LEAST, START, Throttle
+
+
+def test_it_grows_to_its_ceiling_while_answers_come_quickly() -> None:
+    throttle = Throttle(100)
+    assert throttle.limit == START
+    for _ in range(1000):
+        throttle.answered(0.03)
+    assert throttle.limit == 100
+
+
+def test_slow_answers_end_the_growth() -> None:
+    throttle = Throttle(1000)
+    for _ in range(50):
+        throttle.answered(0.03)
+    before = throttle.limit
+    for _ in range(1000):
+        throttle.answered(0.3)
+    assert throttle.limit == before  # whatever their number
+
+
+def test_refusals_halve_it_once_a_round_down_to_the_least() -> None:
+    async def refuse() -> list[float]:
+        throttle = Throttle(64)
+        for _ in range(100):
+            throttle.answered(0.001)
+        limits = [throttle.limit]
+        for _ in range(8):
+            for _ in range(20):  # of one round: they were all sent before
+                throttle.refused()
+            limits.append(throttle.limit)
+            await asyncio.sleep(0.06)
+        return limits
+
+    limits = asyncio.run(refuse())
+    assert limits[:4] == [64, 32, 16, 8]
+    assert limits[-1] == LEAST
+
+
+def test_never_more_than_the_ceiling_and_those_who_give_up_free_their_place() -> None:
+    async def crowd() -> tuple[int, int]:
+        throttle = Throttle(3)
+        most = 0
+
+        async def request() -> None:
+            nonlocal most
+            async with throttle:
+                most = max(most, throttle.under_way)
+                await asyncio.sleep(0.001)
+            throttle.answered(0.001)
+
+        tasks = [asyncio.create_task(request()) for _ in range(50)]
+        await asyncio.sleep(0.002)
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return most, throttle.under_way
+
+    assert asyncio.run(crowd()) == (3, 0)

@@ -1,0 +1,58 @@
+"""URLs among the paths: what of them may be kept and shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from rastermeta_async.urls import is_prefix, redacted, without_secrets
+
+SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://h/a.tif", "https://h/a.tif"),
+        ("https://h/a.tif?versionId=7", "https://h/a.tif?versionId=7"),
+        ("https://h/a.tif?v=1&X-Amz-Signature=hidden&x-amz-expires=9", "https://h/a.tif?v=1"),
+        ("https://h/a.tif?X-Goog-Credential=me&X-Goog-Signature=hidden", "https://h/a.tif"),
+        (f"https://h/a.tif?{SAS}", "https://h/a.tif"),
+        ("https://h/a.tif?Expires=1&Signature=hidden&Key-Pair-Id=K", "https://h/a.tif"),
+        ("https://me:hidden@h/a.tif", "https://h/a.tif"),
+        ("https://h/a.tif?password=hidden&apikey=hidden", "https://h/a.tif"),
+        # Not signed: these are names of something else.
+        ("https://h/wms?sp=1&st=2&policy=x", "https://h/wms?sp=1&st=2&policy=x"),
+        ("s3://b/a?sig=part-of-the-key", "s3://b/a?sig=part-of-the-key"),
+        ("/disk/a.tif?sig=b", "/disk/a.tif?sig=b"),
+    ],
+)
+def test_what_is_kept_of_a_url(given: str, kept: str) -> None:
+    assert without_secrets(given.encode()) == kept.encode()
+
+
+@pytest.mark.parametrize("name", ["key", "token", "access_token"])
+def test_what_may_tell_files_apart_does(name: str) -> None:
+    urls = [f"https://h/get?{name}=hidden{number}".encode() for number in (1, 2)]
+    first, second = map(without_secrets, urls)
+    assert first != second
+    assert b"hidden" not in first + second
+    assert without_secrets(first) == first  # as it is when a catalog's paths are given again
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "HTTP error code: 503 - https://h/a.tif?X-Amz-Signature=hidden. Retrying again",
+        "'/vsicurl/https://me:hidden@h/a.tif' does not exist",
+        "{'AWS_SECRET_ACCESS_KEY': 'hidden', 'AWS_REGION': 'x'}",
+        "AccountName=me;AccountKey=hidden;BlobEndpoint=http://h",
+        "Cleared existing {'AWS_SESSION_TOKEN': 'hidden/+='} options",
+    ],
+)
+def test_what_libraries_say_gives_nothing_away(message: str) -> None:
+    assert "hidden" not in redacted(message)
+
+
+def test_what_is_a_prefix() -> None:
+    urls = ["s3://b", "s3://b/", "s3://b/p/", "s3://b/p", "https://h", "https://h/p/", "a/", "b"]
+    assert list(filter(is_prefix, urls)) == ["s3://b", "s3://b/", "s3://b/p/", "https://h/p/"]
