@@ -27,6 +27,7 @@ from rastermeta_async.config import (
 )
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, from_batch
+from rastermeta_async.urls import without_secrets
 
 SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
@@ -182,7 +183,7 @@ class ThreadPool:
             self._on_hang(path)
         if self.stuck > MAX_STUCK:
             raise StuckError(
-                f"{self.stuck} header reads hang, the last one in {path!r}: a disk or mount does "
+                f"{self.stuck} header reads hang, the last one in {without_secrets(path)!r}: a disk or mount does "
                 "not answer. What was committed is safe; mend it, then run the same command again "
                 "to go on."
             )

@@ -14,6 +14,8 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pyarrow as pa
 
+from rastermeta_async.urls import without_secrets
+
 SCHEMA_VERSION = 2
 """Changes whenever a column is added, removed or changes its meaning."""
 
@@ -207,7 +209,8 @@ def readable(text: str) -> str:
 
 
 def path_columns(path: bytes) -> tuple[str, bytes | None]:
-    """Return `filepath` and `filepath_bytes` of a path given as bytes."""
+    """Return `filepath` and `filepath_bytes` of a path given as bytes, without secrets."""
+    path = without_secrets(path)  # here, as every row comes by, also that of a timeout
     try:
         return path.decode(), None
     except UnicodeDecodeError:

@@ -14,12 +14,14 @@ import email.utils
 import json
 import os
 import random
+import ssl
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -50,10 +52,18 @@ class Server:
         folder: what is served; a bucket is a folder in it.
         delay: seconds before each answer.
         fault: what goes wrong: a status such as "503", "reset", "short", "slow", "redirect".
+        certificate: key and certificate in one file, to speak TLS.
     """
 
-    def __init__(self, folder: str, delay: float = 0.0, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        delay: float = 0.0,
+        fault: Fault | None = None,
+        certificate: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self._certificate = certificate
         self.delay = delay
         self.fault = fault
         self.counts: Counter[str] = Counter()
@@ -61,7 +71,10 @@ class Server:
         self.headers: list[str] = []
         """Heads of the first thousand requests."""
         self.most_at_once = 0
-        self._keys: list[str] = []
+        self.ranges = True
+        """Whether it serves parts of files."""
+        self.keys: list[str] = []
+        """What a listing holds; empty: what is there."""
         self._asked: Counter[str] = Counter()
         self.transports: set[asyncio.Transport] = set()
         self.open = 0
@@ -70,12 +83,16 @@ class Server:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._certificate else ''}://127.0.0.1:{self.port}"
 
     async def start(self) -> asyncio.Server:
         """Listen on a free port."""
+        context = None
+        if self._certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self._certificate)
         server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), "127.0.0.1", 0, backlog=1024
+            lambda: _Connection(self), "127.0.0.1", 0, backlog=1024, ssl=context
         )
         self.port: int = server.sockets[0].getsockname()[1]
         return server
@@ -100,7 +117,7 @@ class Server:
         except OSError:
             return _message(404, NO_SUCH_KEY), None
         try:
-            return self._part(method, file, fields.get("range", "")), fault
+            return self._part(method, file, fields.get("range", "") if self.ranges else ""), fault
         finally:
             os.close(file)
 
@@ -108,10 +125,10 @@ class Server:
         self.counts["listing"] += 1
         top = os.path.join(self.folder, bucket.strip("/"))
         prefix = asked.get("prefix", [""])[0]
-        if not self._keys:
+        if not self.keys:
             found = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names)
-            self._keys = sorted(os.path.relpath(path, top) for path in found)
-        keys = [key for key in self._keys if key.startswith(prefix)]
+            self.keys = sorted(os.path.relpath(path, top) for path in found)
+        keys = [key for key in self.keys if key.startswith(prefix)]
         start = int(asked.get("continuation-token", ["0"])[0])
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key>{_facts(os.path.join(top, key))}</Contents>"
@@ -198,7 +215,7 @@ def _etag(status: os.stat_result) -> str:
 
 def _facts(path: str) -> str:
     """Return what a listing says of an object."""
-    status = os.stat(path)
+    status = os.stat(path if os.path.exists(path) else os.path.dirname(path))
     when = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     return (
         f"<LastModified>{when}</LastModified><ETag>{_etag(status)}</ETag>"
@@ -220,9 +237,14 @@ def some(share: float, fault: str, seed: int = 0) -> Fault:
 
 
 @contextmanager
-def serving(folder: str, delay: float = 0.0, fault: Fault | None = None) -> Iterator[Server]:
+def serving(
+    folder: str,
+    delay: float = 0.0,
+    fault: Fault | None = None,
+    certificate: Path | None = None,
+) -> Iterator[Server]:
     """Serve a folder from a thread."""
-    server = Server(folder, delay, fault)
+    server = Server(folder, delay, fault, certificate)
     loop = asyncio.new_event_loop()
     listening = loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever, daemon=True)

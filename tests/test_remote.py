@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import command
@@ -47,7 +49,7 @@ def bucket(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("stores")
     for number, file in enumerate(sorted(sample_archive.rglob("*"))):
         if file.is_file() and file.stat().st_size and file.suffix in (".tif", ".txt", ".vrt"):
-            place = folder / "bucket" / f"{number:03d} ä%20"
+            place = folder / "bucket" / f"{number:03d} ä%20#?+&="
             place.mkdir(parents=True)
             shutil.copyfile(file, place / file.name)
     return folder
@@ -120,6 +122,11 @@ def extract_with_credentials(server: str, *arguments: str | Path) -> Any:
     return command.run(["extract", *arguments], **environment)
 
 
+def no_keys(server: Server) -> list[str]:
+    """Return the options to read from a server without credentials."""
+    return ["--no-sign-request", "--endpoint-url", server.url]
+
+
 def json_rows(lines: bytes) -> list[dict[str, Any]]:
     return [command.from_json(line) for line in lines.splitlines()]
 
@@ -165,13 +172,9 @@ def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    reset = urllib.request.Request(f"{moto}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()
     client = boto3.client("s3", endpoint_url=moto)
-    for found in client.list_buckets()["Buckets"]:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=found["Name"])
-        for page in pages:
-            for item in page.get("Contents", []):
-                client.delete_object(Bucket=found["Name"], Key=item["Key"])
-        client.delete_bucket(Bucket=found["Name"])
     client.create_bucket(Bucket="bucket")
     return client
 
@@ -191,8 +194,6 @@ def test_records_are_as_from_disk_over_s3_with_credentials(bucket: Path, s3: Any
 
 
 def test_records_are_as_from_disk_over_http(bucket: Path) -> None:
-    from urllib.parse import quote
-
     with serving(str(bucket)) as server:
         base = f"{server.url}/bucket/"
         found = read([(base + quote(key)).encode() for key in keys(bucket)])
@@ -238,7 +239,6 @@ def make_container(endpoint: str) -> None:
     import email.utils
     import hashlib
     import hmac
-    import urllib.request
 
     now = email.utils.formatdate(usegmt=True)
     headers = {"x-ms-date": now, "x-ms-version": "2021-08-06", "Content-Length": "0"}
@@ -313,15 +313,6 @@ def test_a_store_that_always_refuses_ends_in_rows_that_say_so(plain: Path) -> No
     assert all("HTTP 503" in (record.error_message or "") for record in found.values())
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("403", "AccessDenied"), ("404", "NotFound")])
-def test_what_will_not_change_is_asked_for_once(plain: Path, fault: str, kind: str) -> None:
-    with serving(str(plain), fault=some(1, fault)) as server:
-        found = read([b"s3://bucket/1.tif"], anonymous(server))
-        assert server.counts["GET"] == 1
-    (record,) = found.values()
-    assert (record.error_type, f"HTTP {fault}" in (record.error_message or "")) == (kind, True)
-
-
 def test_a_run_that_can_read_nothing_stops(plain: Path) -> None:
     with serving(str(plain), fault=some(1, "403")) as server:
         with pytest.raises(StoreError, match="none of the first 100 objects can be read"):
@@ -369,16 +360,17 @@ def test_signatures_reach_no_row_log_or_message(plain: Path, tmp_path: Path) -> 
 
 def test_a_prefix_is_walked_page_by_page(plain: Path, s3: Any, moto: str) -> None:
     content = keys(plain)["1.tif"].read_bytes()
-    for number in range(1005):
-        s3.put_object(Bucket="bucket", Key=f"scenes/{number}.TIF", Body=content)
-    s3.put_object(Bucket="bucket", Key="scenes/readme.txt", Body=b"text")
+    for number in range(1005):  # few are read: this server takes its time
+        ending = "xml" if 20 < number < 1000 else "TIF"
+        s3.put_object(Bucket="bucket", Key=f"scenes/{number:04d}.{ending}", Body=content)
     s3.put_object(Bucket="bucket", Key="other/1.tif", Body=content)
     result = extract_with_credentials(
         moto, "s3://bucket/scenes/", "--suffix", ".tif", "-o", "-", "--requester-pays"
     )
     assert result.returncode == 0, result.stderr
     rows = json_rows(result.stdout)
-    assert {row["filepath"] for row in rows} == {f"s3://bucket/scenes/{n}.TIF" for n in range(1005)}
+    taken = [*range(21), *range(1000, 1005)]
+    assert [row["filepath"] for row in rows] == [f"s3://bucket/scenes/{n:04d}.TIF" for n in taken]
     facts = {(row["file_size"], row["etag"] is None, row["mtime"] is None) for row in rows}
     assert facts == {(len(content), False, False)}
 
@@ -411,22 +403,19 @@ def test_a_catalog_is_uploaded_when_it_is_finished(
 
 def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Path) -> None:
     with serving(str(plain), delay=0.02) as server:
-        listing = "\n".join(f"s3://bucket/{key}" for key in keys(plain)).encode()
         output = tmp_path / "catalog.parquet"
         options = ["--batch-size", "20", "--workers", "1", "--concurrency", "4"]
-        store = ["--no-sign-request", "--endpoint-url", server.url]
-        arguments = ["extract", "-o", str(output), *options, *store]
-        for wait in (0.7, 1.0, 1.3):
-            process = subprocess.Popen(
-                [*command.COMMAND, *arguments], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            assert process.stdin
-            process.stdin.write(listing)
-            process.stdin.close()
-            time.sleep(wait)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert command.run(arguments, stdin=listing).returncode == 0
+        arguments = ["extract", "s3://bucket/", "-o", str(output), *options, *no_keys(server)]
+        kept = []
+        for wait in (0.9, 1.2, 1.5):
+            command.killed_after(wait, arguments)
+            kept.append(command.committed(output))
+        assert 0 < kept[-1] < len(keys(plain))
+        assert kept == sorted(kept)
+        asked = server.counts["GET"] - server.counts["listing"]
+        assert command.run(arguments).returncode == 0
+        rest = server.counts["GET"] - server.counts["listing"] - asked
+    assert rest <= len(keys(plain)) - kept[-1]
     paths = pq.read_table(output, columns=["filepath"])["filepath"].to_pylist()
     assert sorted(paths) == sorted(f"s3://bucket/{key}" for key in keys(plain))
 
@@ -444,20 +433,21 @@ def test_workers_read_stores_too(plain: Path, tmp_path: Path) -> None:
     assert len(json_rows(output.read_bytes())) == len(keys(plain))
 
 
-def test_a_header_at_the_end_of_an_object_costs_one_more_request(tmp_path: Path) -> None:
-    import struct
-
-    width = 64
-    (tmp_path / "bucket").mkdir()
+def header_at_the_end(width: int) -> bytes:
+    """Return a TIFF whose directory comes last."""
     entries = [(256, 3, 1, width), (257, 3, 1, width), (258, 3, 1, 8), (259, 3, 1, 1),
                (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, width),
                (279, 4, 1, width * width)]  # fmt: skip
     ifd = struct.pack("<H", len(entries)) + b"".join(
         struct.pack("<HHII", *entry) for entry in entries
     ) + struct.pack("<I", 0)  # fmt: skip
-    content = b"II*\0" + struct.pack("<I", 100_000) + bytes(100_000 - 8) + ifd
+    return b"II*\0" + struct.pack("<I", 100_000) + bytes(100_000 - 8) + ifd
+
+
+def test_a_header_at_the_end_of_an_object_costs_one_more_request(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
     for number in range(3):
-        (tmp_path / "bucket" / f"{number}.tif").write_bytes(content)
+        (tmp_path / "bucket" / f"{number}.tif").write_bytes(header_at_the_end(64))
     with serving(str(tmp_path)) as server:
         found = read_bucket(tmp_path, anonymous(server))
         assert server.counts["GET"] == 2 * len(found)
@@ -493,8 +483,336 @@ def test_commands_of_the_readme_run(
     assert there == Path("scenes.parquet").read_bytes()
 
 
-def test_without_the_extra_a_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "obstore.store")
-    with pytest.raises(StoreError, match=r"pip install 'rastermeta-async\[cloud\]'"):
-        read([b"s3://bucket/a.tif"])
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_without_the_extra_a_message_says_what_to_install(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "obstore").mkdir()
+    (tmp_path / "obstore" / "__init__.py").write_text("raise ImportError")
+    for arguments, given in ((["s3://bucket/"], b""), ([], b"s3://bucket/a.tif")):
+        done = command.run(
+            ["extract", *arguments, "-o", "-", "--workers", workers],
+            given, PYTHONPATH=str(tmp_path),
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"pip install 'rastermeta-async[cloud]'" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_local_files_need_no_store(plain: Path, workers: int) -> None:
+    path = next(iter(keys(plain).values()))
+    script = (
+        "import asyncio, sys, rastermeta_async as r\n"
+        f"async def go(): return [x async for x in r.extract([{str(path)!r}], "
+        f"r.Settings(workers={workers}))]\n"
+        "assert asyncio.run(go())[0].ok\n"
+        "print('obstore' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
+
+
+# What stands in the way.
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "status"),
+    [("301", "WrongRegion", "3xx"), ("400", "ExpiredToken", "400"), ("401", "AccessDenied", "401"),
+     ("403", "AccessDenied", "403"), ("404", "NotFound", "404")],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_what_will_not_change_is_asked_for_once(
+    plain: Path, fault: str, kind: str, status: str, scheme: str
+) -> None:
+    with serving(str(plain), fault=some(1, fault)) as server:
+        url = "s3://bucket/1.tif" if scheme == "s3" else f"{server.url}/bucket/1.tif"
+        (record,) = read([url.encode()], anonymous(server)).values()
+        assert server.counts["GET"] == 1
+    assert (record.filepath, record.error_type) == (url, kind)
+    assert (record.error_message or "").startswith(f"HTTP {status}")
+
+
+def test_gdal_is_refused_once(bucket: Path) -> None:
+    key = next(key for key in keys(bucket) if key.endswith(".txt"))
+    then_gone: Fault = lambda _path, before: "404" if before else None  # noqa: E731
+    with serving(str(bucket), fault=then_gone) as server:
+        (record,) = read([f"{server.url}/bucket/{quote(key)}".encode()]).values()
+        assert server.counts["GET"] <= 1 + 2
+    assert "404" in (record.error_message or "")
+
+
+def test_a_certificate_that_nobody_knows_is_said_so(plain: Path, tmp_path: Path) -> None:
+    with serving(str(plain), certificate=certificate(tmp_path)) as server:
+        (record,) = read([f"{server.url}/bucket/1.tif".encode()]).values()
+    said = "the server's certificate is not trusted"
+    assert (record.error_type, record.error_message) == ("TLS", said)
+
+
+def certificate(folder: Path) -> Path:
+    """Return a file with a key and a certificate that it signed itself."""
+    file = folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+         "/CN=127.0.0.1", "-keyout", file, "-out", folder / "only.pem"],
+        check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    file.write_bytes(file.read_bytes() + (folder / "only.pem").read_bytes())
+    return file
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_run_that_can_read_nothing_stops_with_a_message(
+    plain: Path, tmp_path: Path, workers: str
+) -> None:
+    with serving(str(plain), fault=some(1, "403")) as server:
+        common = ["extract", "s3://bucket/", *no_keys(server), "--workers", workers]
+        arguments: list[Any] = [*common, "--concurrency", "8", "-o", tmp_path / "c.ndjson"]
+        listed: Fault = lambda path, _before: "403" if path.count("/") > 1 else None  # noqa: E731
+        server.fault = listed
+        done = command.run(arguments)
+        assert done.returncode == 1
+        assert b"none of the first 100 objects can be read, e.g. s3://bucket/" in done.stderr
+        assert b"--keep-going" in done.stderr
+        assert command.run([*arguments, "--keep-going"]).returncode == 3
+    rows = json_rows((tmp_path / "c.ndjson").read_bytes())
+    assert [row["error_type"] for row in rows] == ["AccessDenied"] * len(keys(plain))
+
+
+def test_a_bad_bucket_among_good_ones_costs_its_own_rows(plain: Path) -> None:
+    bad: Fault = lambda path, _before: "403" if path.startswith("/bad/") else None  # noqa: E731
+    with serving(str(plain), fault=bad) as server:
+        paths = [f"s3://{name}/{n}.tif" for n in range(150) for name in ("bad", "bucket")]
+        paths += ["az://bucket/1.tif", "s3:///1.tif", "gs://bucket/1.tif"]
+        found = read([path.encode() for path in paths], anonymous(server))
+    failed = Counter(r.error_type for r in found.values() if not r.ok)
+    assert failed == {"AccessDenied": 150, "StoreError": 2}
+
+
+def test_a_store_that_says_when_to_come_back_is_left_alone_until_then(plain: Path) -> None:
+    until = time.monotonic() + 3
+    busy: Fault = lambda _path, _before: "429" if time.monotonic() < until else None  # noqa: E731
+    with serving(str(plain), fault=busy) as server:
+        found = read_bucket(plain, anonymous(server))
+        assert server.counts["429"] < 8 * len(found)
+    assert [record.error_message for record in found.values() if not record.ok] == []
+
+
+def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
+    first: Fault = lambda _path, before: None if before else "503"  # noqa: E731
+    with serving(str(plain), delay=0.1, fault=first) as server:
+        found = read_bucket(plain, anonymous(server, requests=4, timeout=2.0))
+        assert server.most_at_once <= 4
+    assert [record.error_message for record in found.values() if not record.ok] == []
+
+
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_concurrency_is_the_ceiling(bucket: Path, reader: str) -> None:
+    with serving(str(bucket), delay=0.02) as server:
+        read_bucket(bucket, anonymous(server, reader=reader, requests=3))
+        assert server.most_at_once == 3
+
+
+def test_an_empty_object_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "empty.tif").touch()
+    with serving(str(tmp_path)) as server:
+        found = read_bucket(tmp_path, anonymous(server))
+    assert_as_from_disk(found, tmp_path)
+    assert found["empty.tif"].error_message == "the object is empty"
+
+
+def test_an_object_that_is_replaced_meanwhile_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    path = tmp_path / "bucket" / "1.tif"
+    path.write_bytes(header_at_the_end(64))
+
+    def replace(_path: str, before: int) -> None:
+        if before == 1:
+            path.write_bytes(header_at_the_end(32))
+
+    with serving(str(tmp_path), fault=replace) as server:
+        found = read_bucket(tmp_path, anonymous(server))
+    assert found["1.tif"].width == 32
+    assert_as_from_disk(found, tmp_path)
+
+
+def test_a_server_without_ranges_is_said_so(plain: Path) -> None:
+    with serving(str(plain)) as server:
+        server.ranges = False
+        (record,) = read([f"{server.url}/bucket/1.tif".encode()]).values()
+    assert (record.error_type, record.status) == ("NoRanges", "fatal")
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_no_signature_is_in_what_gdal_says(
+    bucket: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    key = next(key for key in keys(bucket) if key.endswith(".txt"))
+    after_us: Fault = lambda _path, before: fault if before else None  # noqa: E731
+    with serving(str(bucket), fault=after_us) as server:
+        url = f"{server.url}/bucket/{quote(key)}?v=1&X-Amz-Signature=hidden"
+        (record,) = read([url.encode()], Settings(timeout=3)).values()
+    assert not record.ok
+    assert caplog.text
+    assert "hidden" not in caplog.text + repr(record)
+
+
+def test_an_output_with_a_signature_is_refused_without_it() -> None:
+    done = command.run(["extract", "a.tif", "-o", "https://h/c.parquet?X-Amz-Signature=hidden"])
+    assert done.returncode == 2
+    assert b"https://h/c.parquet: a catalog can be uploaded to" in done.stderr
+    assert b"hidden" not in done.stderr
+
+
+# Keys, sidecars, other clouds.
+
+
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_keys_that_are_no_paths_are_read_and_listed(
+    plain: Path, s3: Any, moto: str, reader: str
+) -> None:
+    file = keys(plain)["1.tif"]
+    odd = ["p/./a.tif", "p//b.tif", "p/c/../d.tif", "p/e/", "p/e/f.tif", "p/g.tif", "p/h", "p/z/"]
+    for key in odd:
+        s3.put_object(Bucket="bucket", Key=key, Body=b"" if key == "p/e/" else file.read_bytes())
+    done = extract_with_credentials(moto, "s3://bucket/p/", "-o", "-", "--reader", reader)
+    rows = {row.pop("filepath"): row for row in json_rows(done.stdout)}
+    assert rows.keys() == {f"s3://bucket/{key}" for key in odd if key != "p/e/"}
+    local = command.run(["extract", file, "-o", "-", "--reader", reader])
+    (expected,) = json_rows(local.stdout)
+    dots = ("p/./a.tif", "p/c/../d.tif") if reader == "auto" else ()  # curl leaves them out
+    for key in ("p//b.tif", "p/h", *dots):
+        found = rows[f"s3://bucket/{key}"]
+        assert [n for n in found if n not in NOT_COMPARED and found[n] != expected[n]] == [], key
+        assert found["etag"]
+
+
+def test_sidecars_are_looked_for_when_asked(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    shutil.copyfile(keys(plain)["1.tif"], tmp_path / "bucket" / "1.tif")
+    (tmp_path / "bucket" / "1.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata><MDI key="seen">yes</MDI></Metadata></PAMDataset>'
+    )
+    tags = []
+    for sidecars in (False, True):
+        with serving(str(tmp_path)) as server:
+            access = Access(True, server.url, "us-east-1", sidecars=sidecars)
+            (record,) = read([b"s3://bucket/1.tif"], Settings(access=access)).values()
+        tags.append((record.dataset_tags or {}).get("seen"))
+    assert tags == [None, "yes"]
+
+
+def test_records_are_as_from_disk_over_gs(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(str(bucket)) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        found = read_bucket(bucket, Settings(), "gs://bucket/")
+    assert_as_from_disk(found, bucket)
+
+
+def test_each_cloud_has_an_endpoint_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://azure.example")
+    assert "AWS_S3_ENDPOINT" not in gdal_options("s3://bucket/a.tif", Access(), 20)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example:9000/")
+    options = gdal_options("s3://bucket/a.tif", Access(), 20)
+    assert (options["AWS_S3_ENDPOINT"], options["AWS_HTTPS"]) == ("s3.example:9000", "YES")
+
+
+def test_gdal_gets_the_credentials_of_a_profile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "credentials").write_text(
+        "[mine]\naws_access_key_id = A\naws_secret_access_key = B\naws_session_token = C\n"
+        "region = eu-north-1\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    options = gdal_options("s3://bucket/a.tif", Access(profile="mine"), 20)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+    assert [options[name] for name in names] == ["A", "B", "C", "eu-north-1"]
+
+
+# Listings.
+
+
+def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain / "bucket", tmp_path / "bucket")
+    files = sorted((tmp_path / "bucket").iterdir())
+    for number in range(850):
+        os.link(files[0], tmp_path / "bucket" / f"more-{number:03d}.tif")
+    output = tmp_path / "catalog.parquet"
+
+    def update() -> tuple[int, int]:
+        with serving(str(tmp_path)) as server:
+            arguments: list[Any] = [
+                "extract",
+                "s3://bucket/",
+                "-o",
+                output,
+                "--update",
+                *no_keys(server),
+            ]
+            done = command.run(arguments)
+            assert done.returncode == 0, done.stderr
+            assert server.counts["HEAD"] == 0
+            listings = server.counts["listing"]
+            return listings, server.counts["GET"] - listings
+
+    assert update() == (2, 1050)
+    assert update() == (2, 0)
+    shutil.copyfile(files[1], files[2])
+    shutil.copyfile(files[1], tmp_path / "bucket" / "new.tif")
+    assert update() == (2, 2)
+    assert len(pq.read_table(output)) == 1051
+
+
+def test_a_listing_bears_faults(plain: Path, tmp_path: Path) -> None:
+    for fault in ("503", "reset"):
+        twice: Fault = lambda path, n: fault if path.count("/") < 2 and n < 2 else None  # noqa: B023, E731
+        with serving(str(plain), fault=twice) as server:
+            done = command.run(["extract", "s3://bucket/", "-o", "-", *no_keys(server)])
+            assert server.counts[fault] == 2
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_listing_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "0").touch()
+    script = (
+        "import asyncio, resource, sys\n"
+        "from rastermeta_async.stores import Stores\n"
+        "from rastermeta_async import Access\n"
+        "async def walk(most):\n"
+        "    count = 0\n"
+        "    async for page in Stores(Access(True, sys.argv[1])).walk('s3://bucket/'):\n"
+        "        count += len(page)\n"
+        "        if count >= most: break\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "print(asyncio.run(walk(5000)), asyncio.run(walk(10**9)))"
+    )
+    with serving(str(tmp_path)) as server:
+        server.keys = [f"{number:07d}.tif" for number in range(300_000)]
+        done = subprocess.run(
+            [sys.executable, "-c", script, server.url], capture_output=True, check=True
+        )
+    few, many = map(int, done.stdout.split())
+    assert many < few + 10
+
+
+# Catalogs on their way to a store.
+
+
+def test_an_upload_that_failed_is_made_up_for_by_the_same_command(
+    plain: Path, s3: Any, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments: list[Any] = [keys(plain)["1.tif"], "-o", "s3://later/c.parquet"]
+    done = extract_with_credentials(moto, *arguments)
+    assert done.returncode == 1
+    assert b"s3://later/c.parquet: the catalog cannot be uploaded: HTTP 404 NoSuchBucket" in (
+        done.stderr
+    )
+    assert b"run the same command again" in done.stderr
+    s3.create_bucket(Bucket="later")
+    done = extract_with_credentials(moto, *arguments)
+    assert (done.returncode, b"0 files read, 1 skipped" in done.stderr) == (0, True)
+    there = s3.get_object(Bucket="later", Key="c.parquet")["Body"].read()
+    assert there == (tmp_path / "c.parquet").read_bytes()
