@@ -183,9 +183,9 @@ class ThreadPool:
             self._on_hang(path)
         if self.stuck > MAX_STUCK:
             raise StuckError(
-                f"{self.stuck} header reads hang, the last one in {without_secrets(path)!r}: a disk or mount does "
-                "not answer. What was committed is safe; mend it, then run the same command again "
-                "to go on."
+                f"{self.stuck} header reads hang, the last one in {without_secrets(path)!r}: a "
+                "disk or mount does not answer. What was committed is safe; mend it, then run the "
+                "same command again to go on."
             )
         return timeout_row(path, self._settings.timeout)
 
