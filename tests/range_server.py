@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISDIR
 from typing import cast
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -114,6 +115,9 @@ class Server:
             return _message(302, b"", f"Location: {self.url}{target}#again\r\n"), None
         try:
             file = os.open(os.path.join(self.folder, path.lstrip("/")), os.O_RDONLY)
+            if S_ISDIR(os.fstat(file).st_mode):  # GDAL looks whether a sidecar is a folder
+                os.close(file)
+                return _message(404, NO_SUCH_KEY), None
         except OSError:
             return _message(404, NO_SUCH_KEY), None
         try:
