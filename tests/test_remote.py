@@ -600,7 +600,8 @@ def test_a_store_that_says_when_to_come_back_is_left_alone_until_then(plain: Pat
 def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
     first: Fault = lambda _path, before: None if before else "503"  # noqa: E731
     with serving(str(plain), delay=0.1, fault=first) as server:
-        found = read_bucket(plain, anonymous(server, requests=4, timeout=2.0))
+        paths = [f"s3://bucket/{number}.tif".encode() for number in range(60)]
+        found = read(paths, anonymous(server, requests=4, timeout=1.0))
         assert server.most_at_once <= 4
     assert [record.error_message for record in found.values() if not record.ok] == []
 
