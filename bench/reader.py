@@ -24,7 +24,7 @@ from rastermeta_async.config import CHUNK_PATHS
 from rastermeta_async.folders import Folders
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import to_batch
-from rastermeta_async.tiff_reader import NAME, TiffReader
+from rastermeta_async.tiff.reader import NAME, TiffReader
 
 
 def cpu_us(work: Callable[[Sequence[bytes]], None], paths: Sequence[bytes]) -> float:

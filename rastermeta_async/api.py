@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
+from rastermeta_async.catalog.output import Output
+from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import READERS, Settings
 from rastermeta_async.errors import PruneError, SettingsError
 from rastermeta_async.folders import Folders
-from rastermeta_async.output import Output
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
-from rastermeta_async.sink import LineSink, NoLog
 from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.urls import is_url, shown_url
+from rastermeta_async.stores.urls import is_url, shown_url
 
 if TYPE_CHECKING:
     from rastermeta_async.reader import RasterioReader
-    from rastermeta_async.tiff_reader import Comparison, TiffReader
+    from rastermeta_async.tiff.reader import Comparison, TiffReader
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
 
@@ -75,7 +75,7 @@ def read_record(
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
     """Return both readers' records of one local file; arguments as for `read_record`."""
     from rastermeta_async.reader import RasterioReader
-    from rastermeta_async.tiff_reader import TiffReader
+    from rastermeta_async.tiff.reader import TiffReader
 
     reader = TiffReader(RasterioReader(drivers), Folders())
     with reader.environment():
@@ -86,7 +86,7 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
 
 def _placed(record: Record) -> Record:
     """Return the record with its footprint."""
-    from rastermeta_async.footprint import rows_of  # it needs rasterio, as the reader does
+    from rastermeta_async.footprints.rows import rows_of  # it needs rasterio, as the reader does
 
     return next(from_batch(rows_of([record])))
 
@@ -183,7 +183,7 @@ async def extract_to(
         progress.sealing = True
         totals = await asyncio.to_thread(target.seal, settings.sort)
         if local != name:
-            from rastermeta_async.stores import RETRIES, Stores
+            from rastermeta_async.stores.clients import RETRIES, Stores
 
             await Stores(settings.access, settings.timeout, RETRIES).upload(local, name)
         if refused:
@@ -258,10 +258,10 @@ async def _run(
 def _pool(settings: Settings) -> Pool:
     """Return the pool that the settings ask for; a run with workers never imports rasterio."""
     if settings.workers:
-        from rastermeta_async.workers import WorkerPool
+        from rastermeta_async.workers.pool import WorkerPool
 
         return WorkerPool(settings)
-    from rastermeta_async.remote import StorePool
+    from rastermeta_async.stores.pool import StorePool
 
     reader = load_reader(READERS[settings.reader], settings.drivers, settings.access)
     return StorePool(ThreadPool(reader, settings), reader, settings)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from rastermeta_async.config import Order
+from rastermeta_async import options
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -26,13 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Stream the headers of huge raster archives into one catalog.",
 )
-
-
-class ReaderName(StrEnum):
-    """Readers to choose from."""
-
-    AUTO = "auto"
-    RASTERIO = "rasterio"
 
 
 def _version(value: bool) -> None:
@@ -57,156 +49,36 @@ def _main(
     "error rows; 130/143 interrupted. The same command again resumes."
 )
 def extract(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="Files, or folders to walk; URLs of objects (s3://, gs://, az://, https://) or, "
-            "with a / at the end, of prefixes; - or none: paths come on standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        str,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Catalog to write: .parquet, .ndjson, .jsonl or .json, also in an object store; - "
-            "is NDJSON on standard output, which is also what happens without -o when that is no "
-            "terminal.",
-            show_default=False,
-        ),
-    ] = "",
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="Paths are NUL-separated (find -print0).")
-    ] = False,
-    from_file: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from-file",
-            metavar="LIST",
-            help="Read paths from a file; may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    suffix: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="Take only these endings from folders and prefixes, e.g. .tif,.tiff,.jp2.",
-        ),
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")] = 5000,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Header opens, or requests to object stores, in flight over all workers.  "
-            "[default: by cores; for stores up to 512, as they bear it]",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Worker processes; 0: open headers in this one.  [default: by cores and memory]",
-        ),
-    ] = None,
-    queue_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Paths that may wait.  [default: 1024 times concurrency]"
-        ),
-    ] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")] = 60.0,
-    reader: Annotated[
-        ReaderName,
-        typer.Option(help="auto: plain GeoTIFFs without GDAL, all else with rasterio."),
-    ] = ReaderName.AUTO,
-    drivers: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST|all",
-            help="GDAL drivers that may open a file, e.g. GTiff,JP2OpenJPEG.  "
-            "[default: raster formats that are files in their own right]",
-            show_default=False,
-        ),
-    ] = "",
-    no_sign_request: Annotated[
-        bool, typer.Option("--no-sign-request", help="Ask object stores without credentials.")
-    ] = False,
-    endpoint_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Another server for s3:// or az:// than the cloud's own."),
-    ] = None,
-    region: Annotated[str | None, typer.Option(metavar="NAME", help="Region of s3:// buckets.")] = (
-        None
-    ),
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Profile of AWS's configuration files.")
-    ] = None,
-    requester_pays: Annotated[
-        bool, typer.Option("--requester-pays", help="Let S3 charge the requests to you.")
-    ] = False,
-    sidecars: Annotated[
-        bool,
-        typer.Option("--sidecars", help="Look for sidecar files next to objects, too; far slower."),
-    ] = False,
-    keep_going: Annotated[
-        bool,
-        typer.Option(
-            "--keep-going", help="Go on even if none of the first hundred objects can be read."
-        ),
-    ] = False,
-    update: Annotated[
-        bool,
-        typer.Option(
-            "--update", help="Also redo files whose size or time of change is another one."
-        ),
-    ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Drop the rows whose file is gone.")
-    ] = False,
-    prune_folders: Annotated[
-        bool,
-        typer.Option("--prune-folders", help="With --prune: also where a whole folder is gone."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Only list the paths that --prune would drop, on standard output."
-        ),
-    ] = False,
-    sort: Annotated[
-        Order | None,
-        typer.Option(
-            help="Order of the catalog's rows: by path, or so that rows that are near each other "
-            "on the ground are in the file, too (.parquet only).  [default: as it is; path]",
-            show_default=False,
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again from nothing.")
-    ] = False,
-    progress: Annotated[
-        bool | None,
-        typer.Option(
-            "--progress/--no-progress",
-            help="Show progress.  [default: on a terminal; else a line a minute]",
-            show_default=False,
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name each bad file.")] = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Messages as JSON lines, for machines.")
-    ] = False,
+    inputs: options.Inputs = None,
+    output: options.OutputName = "",
+    null: options.Null = False,
+    from_file: options.FromFile = None,
+    suffix: options.Suffix = "",
+    batch_size: options.BatchSize = 5000,
+    concurrency: options.Concurrency = None,
+    workers: options.Workers = None,
+    queue_size: options.QueueSize = None,
+    timeout: options.Timeout = 60.0,
+    reader: options.Reader = options.ReaderName.AUTO,
+    drivers: options.Drivers = "",
+    no_sign_request: options.NoSignRequest = False,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.Profile = None,
+    requester_pays: options.RequesterPays = False,
+    sidecars: options.Sidecars = False,
+    keep_going: options.KeepGoing = False,
+    update: options.Update = False,
+    prune: options.Prune = False,
+    prune_folders: options.PruneFolders = False,
+    dry_run: options.DryRun = False,
+    sort: options.Sort = None,
+    retry_failed: options.RetryFailed = False,
+    overwrite: options.Overwrite = False,
+    progress: options.ShowProgress = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Read the header of every raster into one catalog; again, to resume."""
     from rastermeta_async.memory import spare_memory
@@ -248,7 +120,7 @@ def extract(
         if not output and sys.stdout.isatty():
             _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
         if workers:
-            from rastermeta_async.launch import launch_ahead
+            from rastermeta_async.workers.launch import launch_ahead
 
             launch_ahead(settings)
         source = _source(inputs or [], null, from_file or [], suffix, settings.access, console)
@@ -261,7 +133,7 @@ def extract(
 
 def _list_gone(output: str, even_folders: bool) -> NoReturn:
     """Say which rows --prune would drop."""
-    from rastermeta_async.output import Output
+    from rastermeta_async.catalog.output import Output
 
     target = Output(output)
     try:
@@ -285,7 +157,7 @@ def show(
 ) -> None:
     """Show one file's record."""
     from rastermeta_async.api import compare_readers, read_record
-    from rastermeta_async.show import as_text, comparison_as_text, comparison_to_json, to_json
+    from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 
     if compare:
         both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
@@ -303,7 +175,7 @@ def status(
 ) -> None:
     """Say what a running or stopped run has done so far."""
     from rastermeta_async.console import Console, explained_exit
-    from rastermeta_async.status import status_of
+    from rastermeta_async.views.status import status_of
 
     with explained_exit(Console()):
         found = status_of(output)
@@ -317,8 +189,8 @@ def summary(
 ) -> None:
     """Say what is in a catalog: counts, bytes, extent in space and time, errors."""
     from rastermeta_async.console import Console, explained_exit
-    from rastermeta_async.summary import summary_of
-    from rastermeta_async.summary_form import as_text, to_json
+    from rastermeta_async.views.summary import summary_of
+    from rastermeta_async.views.summary_form import as_text, to_json
 
     with explained_exit(Console()):
         found = summary_of(catalog)
@@ -366,8 +238,8 @@ def stac(
     import re
 
     from rastermeta_async.console import Console, explained_exit
-    from rastermeta_async.evidence import rule_of
-    from rastermeta_async.stac_export import export as export_items
+    from rastermeta_async.stac.export import export as export_items
+    from rastermeta_async.views.evidence import rule_of
 
     console = Console()
     try:
@@ -389,7 +261,7 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Print the catalog's columns: name, type, meaning."""
-    from rastermeta_async.show import schema_as_json, schema_as_text
+    from rastermeta_async.views.show import schema_as_json, schema_as_text
 
     _say(schema_as_json() if as_json else schema_as_text())
 
@@ -453,7 +325,7 @@ def _source(
         StoreSource,
         walk,
     )
-    from rastermeta_async.urls import is_prefix, is_url
+    from rastermeta_async.stores.urls import is_prefix, is_url
 
     separator = b"\0" if null else b"\n"
     endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]

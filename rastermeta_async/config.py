@@ -34,7 +34,7 @@ REMOTE_OPENS = 16
 """Objects in stores that a process opens with rasterio at once: it mostly waits."""
 
 READERS = {
-    "auto": "rastermeta_async.tiff_reader:make_reader",
+    "auto": "rastermeta_async.tiff.reader:make_reader",
     "rasterio": "rastermeta_async.reader:make_reader",
 }
 """What may read headers: ``module:function`` that makes a reader from drivers and access."""

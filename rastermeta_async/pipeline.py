@@ -19,17 +19,17 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from rastermeta_async.catalog.formats import Grouper
+from rastermeta_async.catalog.sink import Log, Sink
+from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
-from rastermeta_async.doubt import Doubt
-from rastermeta_async.formats import Grouper
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.rows import count_failures
-from rastermeta_async.sink import Log, Sink
 from rastermeta_async.sources import Source
-from rastermeta_async.stamps import Unchanged
+from rastermeta_async.stores.doubt import Doubt
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from rastermeta_async.config import (
 )
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, from_batch
-from rastermeta_async.urls import without_secrets
+from rastermeta_async.stores.urls import without_secrets
 
 SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
@@ -202,7 +202,7 @@ class ThreadPool:
 
 def _rows_of(records: Sequence[Record]) -> pa.RecordBatch:
     # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
-    from rastermeta_async.footprint import rows_of
+    from rastermeta_async.footprints.rows import rows_of
 
     return rows_of(records)
 

@@ -10,28 +10,24 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-import numpy as np
 import rasterio
 from rasterio._env import del_gdal_config
-from rasterio.control import GroundControlPoint
 from rasterio.env import setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
-from rasterio.transform import GCPTransformer, RPCTransformer
 
 from rastermeta_async.config import Access
-from rastermeta_async.degrees import system_of
+from rastermeta_async.crs import NO_CRS, crs_strings
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
 from rastermeta_async.folders import Folders
-from rastermeta_async.footprint import outline_of_points
+from rastermeta_async.footprints.points import outline_of
 from rastermeta_async.record import (
     MAX_MESSAGE,
     Band,
-    BBox,
     Bounds,
     Record,
     Tags,
@@ -39,8 +35,8 @@ from rastermeta_async.record import (
     path_columns,
     readable,
 )
-from rastermeta_async.urls import is_url, redacted, without_secrets
-from rastermeta_async.vsi import gdal_name, gdal_options
+from rastermeta_async.stores.urls import is_url, redacted, without_secrets
+from rastermeta_async.stores.vsi import gdal_name, gdal_options
 
 T = TypeVar("T")
 
@@ -65,15 +61,6 @@ MAX_TAG_BYTES = 16 * 1024 * 1024
 
 _REQUEST_SECONDS = 20.0
 """For one request to a store; GDAL sends several, and the pool's timeout is for them all."""
-
-_OUTLINE_SEGMENTS = 8
-"""Of an edge of an approximate footprint."""
-
-_HALF_ROUND = 180.0
-"""Degrees; control points that are farther apart lie on both sides of the antimeridian."""
-
-_MAX_MISFIT = 0.05
-"""Of their extent: by how much control points may miss their places."""
 
 _IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -277,7 +264,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
     problems = _Problems()
     ask = problems.unless
     count: int = dataset.count
-    crs = ask("crs", lambda: _crs_strings(dataset.crs)) or _NO_CRS
+    crs = ask("crs", lambda: crs_strings(dataset.crs)) or NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags = _tags(dataset, problems)
     subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
@@ -286,7 +273,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
     # Points or coefficients that tell nothing are no problem of the file.
-    placed = _Problems().unless("footprint", lambda: _outline(dataset))
+    placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
     return Record(
         filepath=shown,
@@ -321,75 +308,6 @@ def _describe(path: bytes, dataset: Any) -> Record:
         bbox=placed.bbox if placed else None,
         footprint=placed.source if placed else None,
     )
-
-
-class _Placed(NamedTuple):
-    geometry: bytes
-    bbox: BBox
-    source: str
-
-
-def _outline(dataset: Any) -> _Placed | None:
-    """Return where a raster without geotransform lies, from its control points or coefficients.
-
-    Raises:
-        Exception: they are of no use.
-    """
-    if dataset.transform.to_gdal() != _IDENTITY or not dataset.count:
-        return None
-    gcps, crs = dataset.gcps
-    if len(gcps) > 2 and crs and (crs.is_geographic or crs.is_projected):
-        source, (lon, lat) = "gcps", _ring_by_points(dataset, _on_one_side(gcps, crs), crs)
-    elif rpcs := dataset.rpcs:
-        source = "rpcs"
-        # At the height that the coefficients are centred on: that of the pixels is not known.
-        with RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off) as transformer:
-            lon, lat = _ring(dataset, transformer)
-    else:
-        return None
-    outline = outline_of_points(lon, lat)
-    return outline and _Placed(*outline, source)
-
-
-def _ring_by_points(
-    dataset: Any, gcps: list[GroundControlPoint], crs: Any
-) -> tuple[list[float], list[float]]:
-    """Return the raster's ring in degrees.
-
-    Raises:
-        ValueError: the points are too wild for the polynomial that GDAL lays through them.
-    """
-    system = system_of(crs.to_string())
-    row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
-    if system is None or not system.reaches(x, y).all():
-        raise ValueError("the control points are nowhere on Earth")
-    with GCPTransformer(gcps) as transformer:
-        off = np.array(transformer.xy(row, column, offset="ul")) - (x, y)
-        if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
-            raise ValueError("the control points do not fit")
-        ring = _ring(dataset, transformer)
-    lon, lat = system.degrees(*map(np.array, ring))
-    return lon.tolist(), lat.tolist()
-
-
-def _on_one_side(gcps: list[GroundControlPoint], crs: Any) -> list[GroundControlPoint]:
-    """Return points from both sides of the antimeridian with longitudes that go on there."""
-    if not crs.is_geographic or np.ptp([gcp.x for gcp in gcps]) <= _HALF_ROUND:
-        return gcps
-    return [
-        GroundControlPoint(gcp.row, gcp.col, gcp.x % (2 * _HALF_ROUND), gcp.y, gcp.z)
-        for gcp in gcps
-    ]
-
-
-def _ring(dataset: Any, transformer: Any) -> tuple[list[float], list[float]]:
-    """Return points of the raster's edges, in the transformer's coordinates."""
-    along = np.arange(_OUTLINE_SEGMENTS) / _OUTLINE_SEGMENTS
-    zero, one = np.zeros(_OUTLINE_SEGMENTS), np.ones(_OUTLINE_SEGMENTS)
-    column = np.concatenate([zero, along, one, 1 - along]) * dataset.width
-    row = np.concatenate([along, one, 1 - along, zero]) * dataset.height
-    x, y = transformer.xy(row, column, offset="ul")
-    return list(x), list(y)
 
 
 class _Problems(list[str]):
@@ -467,55 +385,6 @@ def _bands(dataset: Any) -> list[Band]:
 def _last_word(value: str | None) -> str | None:
     """Return e.g. ``jpeg`` of GDAL's ``YCbCr JPEG``, as rasterio's enumerations do."""
     return value.split()[-1].lower() if value and not value.isspace() else None
-
-
-class _CrsStrings(NamedTuple):
-    text: str | None
-    code: str | None
-    wkt: str | None
-
-
-_NO_CRS = _CrsStrings(None, None, None)
-_MAX_CACHED_WKT = 16 * 1024
-
-
-def _crs_strings(crs: Any) -> _CrsStrings:
-    """Return what is recorded of a CRS; PROJ takes up to 50 ms to look for a code."""
-    if not crs:
-        return _NO_CRS
-    wkt: str = crs.wkt
-    return _cached_crs(wkt, crs) if len(wkt) <= _MAX_CACHED_WKT else _identify(crs)
-
-
-class _ByWkt:
-    """A CRS that compares by its WKT alone, which is at hand (rasterio's own == asks PROJ)."""
-
-    __slots__ = ("crs", "wkt")
-
-    def __init__(self, wkt: str, crs: Any) -> None:
-        self.wkt = wkt
-        self.crs = crs
-
-    def __hash__(self) -> int:
-        return hash(self.wkt)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByWkt) and self.wkt == other.wkt
-
-
-def _cached_crs(wkt: str, crs: Any) -> _CrsStrings:
-    return _identify_cached(_ByWkt(wkt, crs))
-
-
-@lru_cache(256)
-def _identify_cached(key: _ByWkt) -> _CrsStrings:
-    return _identify(key.crs)
-
-
-def _identify(crs: Any) -> _CrsStrings:
-    authority = crs.to_authority(confidence_threshold=100)
-    code = ":".join(authority) if authority else None
-    return _CrsStrings(crs.to_string(), code, None if code else crs.to_wkt())
 
 
 def quiet_undecodable_messages() -> None:

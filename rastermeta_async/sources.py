@@ -195,7 +195,7 @@ class StoreSource:
         Raises:
             StoreError: the store does not let itself be listed.
         """
-        from rastermeta_async.stores import RETRIES, Stores
+        from rastermeta_async.stores.clients import RETRIES, Stores
 
         async for page in Stores(self._access, retries=RETRIES).walk(self._url, self._suffixes):
             yield [*page]

@@ -58,7 +58,7 @@ from tiff_variants import (
 
 from rastermeta_async.folders import Folders
 from rastermeta_async.reader import RasterioReader
-from rastermeta_async.tiff_reader import NAME, TiffReader
+from rastermeta_async.tiff.reader import NAME, TiffReader
 
 BASES: list[tuple[str, list[Option]]] = [
     ("plain", [north_up, with_data]),

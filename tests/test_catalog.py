@@ -16,8 +16,8 @@ import shapely
 from factory import record, table
 from specs import check_by_schema
 
-from rastermeta_async.footprint import Outline, outline_of_points
-from rastermeta_async.geoparquet import Extent
+from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.footprints.rows import Outline, outline_of_points
 from rastermeta_async.record import COLUMNS
 
 BOX = outline_of_points([1, 2, 2, 1], [2, 2, 3, 3])

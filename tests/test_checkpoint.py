@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rastermeta_async.checkpoint import (
+from rastermeta_async.catalog.checkpoint import (
     LOG_VERSION,
     CheckpointLog,
     Entry,
@@ -25,7 +25,7 @@ from rastermeta_async.checkpoint import (
     history,
     read_entries,
 )
-from rastermeta_async.durable import is_locked
+from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.errors import CheckpointError, OutputLockedError, WriteError
 
 
@@ -287,7 +287,7 @@ def test_a_failed_sync_is_a_write_error(
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("rastermeta_async.durable._sync_data", fail)
+    monkeypatch.setattr("rastermeta_async.catalog.durable._sync_data", fail)
     with pytest.raises(WriteError) as caught:
         log.append(part(2))
     assert str(caught.value) == (
@@ -322,7 +322,9 @@ def test_an_entry_is_synced_before_append_returns(
 ) -> None:
     log.rewrite([])
     synced: list[bytes] = []
-    monkeypatch.setattr("rastermeta_async.durable._sync_data", lambda fd: synced.append(read(path)))
+    monkeypatch.setattr(
+        "rastermeta_async.catalog.durable._sync_data", lambda fd: synced.append(read(path))
+    )
     log.append(part(1))
     assert synced == [encode(Header(output="catalog.parquet")) + encode(part(1))]
 
@@ -330,7 +332,7 @@ def test_an_entry_is_synced_before_append_returns(
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 5), max_size=5))
 def test_short_writes_are_continued(chunks: list[int]) -> None:
-    from rastermeta_async import durable
+    from rastermeta_async.catalog import durable
 
     sizes, written = iter(chunks), bytearray()
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.dates import interval_of
-from rastermeta_async.evidence import SOURCES, TAGS, rule_of
+from rastermeta_async.views.dates import interval_of
+from rastermeta_async.views.evidence import SOURCES, TAGS, rule_of
 
 
 def utc(*fields: int) -> dt.datetime:

@@ -29,7 +29,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 
-from rastermeta_async.footprint import (
+from rastermeta_async.footprints.rows import (
     TOLERANCE,
     Grid,
     Outline,
@@ -542,7 +542,8 @@ def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
 
 def test_shapely_is_imported_only_where_it_is_needed() -> None:
     code = (
-        "import sys; from factory import record; from rastermeta_async.footprint import rows_of; "
+        "import sys; from factory import record; "
+        "from rastermeta_async.footprints.rows import rows_of; "
         "assert rows_of([record()])['footprint'].to_pylist() == ['transform']; "
         "assert 'shapely' not in sys.modules"
     )

@@ -15,8 +15,7 @@ from factory import exact, failed, record, records_of, some_records, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.formats import (
+from rastermeta_async.catalog.formats import (
     FORMATS,
     Grouper,
     JsonFormat,
@@ -25,6 +24,7 @@ from rastermeta_async.formats import (
     format_of,
     grouped,
 )
+from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.record import (
     SCHEMA,
     SCHEMA_VERSION,

@@ -9,7 +9,7 @@ from factory import MODIFIED, exact, failed, record, records_of, some_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rastermeta_async.jsonform import from_lines, row_objects, to_lines
+from rastermeta_async.catalog.jsonform import from_lines, row_objects, to_lines
 from rastermeta_async.record import SCHEMA, Bounds, Record, to_batch
 
 

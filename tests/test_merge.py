@@ -11,8 +11,8 @@ from factory import paths_of, record, records_of, some_paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rastermeta_async import merge as merging
-from rastermeta_async.merge import Run, merge, merge_many
+from rastermeta_async.catalog import merge as merging
+from rastermeta_async.catalog.merge import Run, merge, merge_many
 from rastermeta_async.record import to_batch
 
 Pieces = list[list[bytes]]

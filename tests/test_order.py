@@ -16,13 +16,13 @@ import pytest
 import shapely
 from factory import paths_of, record, table
 
-from rastermeta_async import merge as merging
-from rastermeta_async import output as sealing
+from rastermeta_async.catalog import merge as merging
+from rastermeta_async.catalog import output as sealing
+from rastermeta_async.catalog.merge import resorted
+from rastermeta_async.catalog.order import hilbert, keys_of, spatial_keys
+from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Order
 from rastermeta_async.errors import SettingsError
-from rastermeta_async.merge import resorted
-from rastermeta_async.order import hilbert, keys_of, spatial_keys
-from rastermeta_async.output import Output
 from rastermeta_async.record import BBox, Record
 
 

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from factory import failed, record, records_of, table
 
-from rastermeta_async import durable
-from rastermeta_async import merge as merging
-from rastermeta_async.checkpoint import Header, Part, Sealed, read_entries
+from rastermeta_async.catalog import durable
+from rastermeta_async.catalog import merge as merging
+from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
+from rastermeta_async.catalog.formats import FORMATS, format_of
+from rastermeta_async.catalog.output import Output, Totals, log_path, parts_folder
 from rastermeta_async.errors import (
     CheckpointError,
     ForeignOutputError,
@@ -23,8 +25,6 @@ from rastermeta_async.errors import (
     SettingsError,
     WriteError,
 )
-from rastermeta_async.formats import FORMATS, format_of
-from rastermeta_async.output import Output, Totals, log_path, parts_folder
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))

@@ -11,7 +11,7 @@ import pytest
 from conftest import Run
 from factory import failed, paths_of, record
 
-from rastermeta_async.checkpoint import Entry, Part
+from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer

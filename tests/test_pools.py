@@ -14,7 +14,7 @@ from test_pipeline import BrokenError, FakeSource, Storage, go, names, settled
 from rastermeta_async.config import Access, Settings
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.pool import Pool, ThreadPool
-from rastermeta_async.workers import WorkerPool
+from rastermeta_async.workers.pool import WorkerPool
 
 MakePool = Callable[[], Pool]
 

@@ -30,7 +30,7 @@ from range_server import Fault, Server, serving, some
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.errors import StoreError
-from rastermeta_async.vsi import gdal_name, gdal_options
+from rastermeta_async.stores.vsi import gdal_name, gdal_options
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
                 "subdatasets"}  # fmt: skip
@@ -779,7 +779,7 @@ def test_a_listing_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "bucket" / "0").touch()
     script = (
         "import asyncio, resource, sys\n"
-        "from rastermeta_async.stores import Stores\n"
+        "from rastermeta_async.stores.clients import Stores\n"
         "from rastermeta_async import Access\n"
         "async def walk(most):\n"
         "    count = 0\n"

@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from factory import failed, record, records_of, table
 
-from rastermeta_async.checkpoint import Part
-from rastermeta_async.errors import WriteError
-from rastermeta_async.jsonform import to_lines
-from rastermeta_async.record import SCHEMA
-from rastermeta_async.sink import (
+from rastermeta_async.catalog.checkpoint import Part
+from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.sink import (
     PART_GROUP_ROWS,
     LineSink,
     NoLog,
     PartSink,
 )
+from rastermeta_async.errors import WriteError
+from rastermeta_async.record import SCHEMA
 
 
 @pytest.fixture

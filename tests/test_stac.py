@@ -25,14 +25,14 @@ import stac_pydantic
 from factory import band, failed, record
 from specs import check_by_schema
 
+from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.errors import OutputError, OutputLockedError, SettingsError, WriteError
-from rastermeta_async.evidence import rule_of
-from rastermeta_async.footprint import rows_of
-from rastermeta_async.formats import format_of
-from rastermeta_async.hrefs import Hrefs
+from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import BBox, Record
-from rastermeta_async.stac import PROJECTION, RASTER
-from rastermeta_async.stac_export import Export, _Temporary, export
+from rastermeta_async.stac.export import Export, _Temporary, export
+from rastermeta_async.stac.hrefs import Hrefs
+from rastermeta_async.stac.items import PROJECTION, RASTER
+from rastermeta_async.views.evidence import rule_of
 
 DATED = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
 WKT1 = (
@@ -421,8 +421,9 @@ def test_an_empty_catalog(tmp_path: Path, ending: str, name: str) -> None:
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Of twice as many rows, the peak is the same."""
     script = (
-        "import sys; from rastermeta_async.stac_export import export; "
-        "from rastermeta_async.evidence import rule_of; export(*sys.argv[1:3], rule_of(None)); "
+        "import sys; from rastermeta_async.stac.export import export; "
+        "from rastermeta_async.views.evidence import rule_of; "
+        "export(*sys.argv[1:3], rule_of(None)); "
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     peaks = []

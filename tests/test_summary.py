@@ -16,18 +16,18 @@ from factory import band, failed, record, some_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rastermeta_async import summary as summaries
-from rastermeta_async.checkpoint import Header, Part, Sealing, encode
-from rastermeta_async.evidence import from_tags
-from rastermeta_async.footprint import rows_of
-from rastermeta_async.formats import FORMATS, format_of
-from rastermeta_async.layout import layout_of
+from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
+from rastermeta_async.catalog.formats import FORMATS, format_of
+from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import Record, to_batch
-from rastermeta_async.show import as_text as shown
-from rastermeta_async.status import status_of
-from rastermeta_async.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
-from rastermeta_async.summary_form import as_text, to_json
-from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
+from rastermeta_async.views import summary as summaries
+from rastermeta_async.views.evidence import from_tags
+from rastermeta_async.views.layout import layout_of
+from rastermeta_async.views.show import as_text as shown
+from rastermeta_async.views.status import status_of
+from rastermeta_async.views.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
+from rastermeta_async.views.summary_form import as_text, to_json
+from rastermeta_async.views.text import bytes_in_words, degrees, on_a_line, seconds_in_words
 
 
 def summed(*records: Record) -> Summary:

@@ -29,10 +29,10 @@ from tiff_variants import (
     text_value,
 )
 
-from rastermeta_async.tiff_bytes import MAX_ARRAY_BYTES, MAX_READS, READ_BYTES, NotPlain
-from rastermeta_async.tiff_header import HEAD_BYTES, MAX_OVERVIEWS, Header, read_header
-from rastermeta_async.tiff_images import MAX_IFDS
-from rastermeta_async.tiff_metadata import MAX_METADATA_BYTES, NO_METADATA
+from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, MAX_READS, READ_BYTES, NotPlain
+from rastermeta_async.tiff.header import HEAD_BYTES, MAX_OVERVIEWS, Header, read_header
+from rastermeta_async.tiff.images import MAX_IFDS
+from rastermeta_async.tiff.metadata import MAX_METADATA_BYTES, NO_METADATA
 
 FORMS = {
     "little": Form("<", big=False), "big": Form(">", big=False),

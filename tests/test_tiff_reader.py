@@ -51,8 +51,8 @@ from tiff_variants import (
 from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import Record
-from rastermeta_async.tiff_bytes import NotPlain
-from rastermeta_async.tiff_reader import NAME, Comparison, TiffReader, make_reader
+from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.reader import NAME, Comparison, TiffReader, make_reader
 
 VARIANTS = 3600
 LEAST_WRITTEN, LEAST_FAST, LEAST_UNASKED = 3000, 0.5, 800
@@ -188,7 +188,7 @@ def test_variants(
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_KINDS", 10_000)  # they are that mixed
+    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_KINDS", 10_000)  # they are that mixed
     order = list(variants.paths)
     random.Random(seed).shuffle(order)
     wrong = {}
@@ -757,7 +757,7 @@ def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
 
 
 def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_KINDS", 3)
+    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_KINDS", 3)
     paths = [write(tmp_path / f"{at}.tif", nodata=at) for at in range(8)]
     for path in paths:
         both.check(path)
@@ -768,7 +768,7 @@ def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both
 def test_bands_kept_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
 ) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff_reader.MAX_BANDS_KEPT", 4)
+    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_BANDS_KEPT", 4)
     paths = [write(tmp_path / f"{at}.tif", width=10 + at, count=2) for at in range(8)]
     assert both.readers_of([*paths, *paths]) == [NAME] * 16
     (kind,) = both.reader._kinds.values()

@@ -9,8 +9,8 @@ from pathlib import Path
 import command
 import pytest
 
-from rastermeta_async.output import Output
-from rastermeta_async.prune import tombstones
+from rastermeta_async.catalog.output import Output
+from rastermeta_async.catalog.prune import tombstones
 
 
 @pytest.fixture

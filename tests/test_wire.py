@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.config import Access
-from rastermeta_async.wire import (
+from rastermeta_async.workers.wire import (
     Board,
     Kind,
     Orders,

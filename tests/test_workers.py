@@ -17,13 +17,14 @@ import psutil
 import pytest
 from conftest import Run
 
-from rastermeta_async import child, launch, workers
 from rastermeta_async.api import extract_to
-from rastermeta_async.child import Child
 from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.record import Record, from_batch, path_bytes
-from rastermeta_async.workers import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
+from rastermeta_async.workers import child, launch
+from rastermeta_async.workers import pool as workers
+from rastermeta_async.workers.child import Child
+from rastermeta_async.workers.pool import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -358,7 +359,7 @@ def test_the_terminals_signals_do_not_reach_workers(run: Run) -> None:
 PARENT = """
 import asyncio, sys
 from rastermeta_async.config import Settings
-from rastermeta_async.workers import WorkerPool
+from rastermeta_async.workers.pool import WorkerPool
 
 async def main():
     async with WorkerPool(Settings(workers=1, concurrency=1), "poison:make") as pool:
@@ -409,9 +410,9 @@ print(*[name for name in {unwanted} if name in sys.modules])
 @pytest.mark.parametrize(
     ("work", "unwanted"),
     [
-        ("import rastermeta_async.workers, rastermeta_async.run, rastermeta_async.cli",
+        ("import rastermeta_async.workers.pool, rastermeta_async.run, rastermeta_async.cli",
          ["rasterio"]),
-        ("import rastermeta_async.worker, rastermeta_async.reader",
+        ("import rastermeta_async.workers.worker, rastermeta_async.reader",
          ["typer", "rich", "uvloop", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
     ],
     ids=["run", "worker"],

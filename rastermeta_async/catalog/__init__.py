@@ -1,0 +1,1 @@
+"""The crash-safe catalog: parts, log, sealing, and keeping it up to date."""

@@ -1,0 +1,264 @@
+r"""The append-only checkpoint log: the only authority on what is finished.
+
+One line an entry: its CRC-32 as eight hexadecimal digits, a space, the entry as JSON, a
+newline. The first line is the header. A line without its newline, or a bad *last* line, was
+being written when the run ended and is dropped; a bad line before that means that the file
+was damaged, and nothing is changed until a person has looked.
+
+`part` lines name a finished batch; `sealing` names the content that is about to take the
+output's name, `sealed` says that it did and that the parts are no longer needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from rastermeta_async.catalog.durable import (
+    created,
+    explained,
+    lock,
+    open_locked,
+    publish,
+    sync_file,
+    write_all,
+)
+from rastermeta_async.errors import CheckpointError
+
+LOG_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """First line: what kind of log this is."""
+
+    kind: ClassVar[str] = "header"
+    version: int = LOG_VERSION
+    output: str = ""
+    """Base name of the output that the log belongs to."""
+    replaces: bool = False
+    """Whether the output that stands there is to be replaced, whoever made it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch that is safely on disk."""
+
+    kind: ClassVar[str] = "part"
+    seq: int
+    """Position among all parts of this output, from 1; later rows of a path win."""
+    name: str
+    """File name in the parts folder."""
+    rows: int
+    failures: int
+    """Rows that are no success."""
+    size: int
+    """Bytes."""
+    digest: str
+    """BLAKE2b-128 of the content, hexadecimal."""
+    time: float = field(default_factory=time.time)
+    """Seconds since 1970 when it was finished."""
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """The content that is about to be renamed to the output's name."""
+
+    kind: ClassVar[str] = "sealing"
+    seq: int
+    """Highest part that is in it."""
+    rows: int
+    failures: int
+    size: int
+    digest: str
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Sealed(Sealing):
+    """The output has this content; parts up to `seq` may go."""
+
+    kind: ClassVar[str] = "sealed"
+
+
+Entry = Header | Part | Sealing
+_KINDS: dict[str, type[Header] | type[Part] | type[Sealing]] = {
+    entry.kind: entry for entry in (Header, Part, Sealing, Sealed)
+}
+
+
+def encode(entry: Entry) -> bytes:
+    """Return the log line of an entry."""
+    body = json.dumps({"kind": entry.kind, **asdict(entry)}, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def decode(line: bytes) -> Entry | None:
+    """Return the entry of a log line (without its newline), None when it is damaged."""
+    fields = _fields(line)
+    try:
+        return _KINDS[fields.pop("kind")](**fields)
+    except (KeyError, TypeError):  # whole, but nothing that this version writes
+        return None
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Return the fields of a log line, none when it is damaged."""
+    crc, _, body = line.partition(b" ")
+    if not body or crc != b"%08x" % zlib.crc32(body):
+        return {}
+    fields: dict[str, Any] = json.loads(body)
+    return fields
+
+
+def read_entries(data: bytes, path: str) -> list[Entry]:
+    """Return the entries of a log's content, a torn last line left out.
+
+    Raises:
+        CheckpointError: a line before the last is damaged, or the log is of another version.
+    """
+    lines = data.split(b"\n")
+    torn = lines.pop()  # b"" after a last newline
+    if lines and (first := _fields(lines[0])):
+        _check_version(first, path)
+    entries: list[Entry] = []
+    offset = 0
+    for number, line in enumerate(lines, 1):
+        entry = decode(line)
+        if entry is None:
+            if number == len(lines) and not torn:
+                break
+            raise CheckpointError(
+                f"{path}: line {number} at byte {offset} is damaged. Nothing was changed: restore "
+                "the file from a backup, or give --overwrite to start again from nothing."
+            )
+        entries.append(entry)
+        offset += len(line) + 1
+    return entries
+
+
+def _check_version(header: dict[str, Any], path: str) -> None:
+    if (header.get("kind"), header.get("version")) != (Header.kind, LOG_VERSION):
+        raise CheckpointError(
+            f"{path} is not a checkpoint log of this version of rastermeta. Nothing was changed: "
+            "use the version that made it, or give --overwrite to start again from nothing."
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """What a log says, boiled down."""
+
+    parts: tuple[Part, ...] = ()
+    """Committed parts that are in no sealed output yet, oldest first."""
+    sealed: Sealed | None = None
+    """The last content that certainly took the output's name."""
+    sealing: Sealing | None = None
+    """A later content that may have taken it."""
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the last part ever committed, 0 when there is none."""
+        sealed = self.sealed.seq if self.sealed else 0
+        return max([sealed, *(part.seq for part in self.parts)])
+
+
+def history(entries: Sequence[Entry]) -> History:
+    """Boil a log's entries down to what matters for going on."""
+    parts: list[Part] = []
+    sealed: Sealed | None = None
+    sealing: Sealing | None = None
+    for entry in entries:
+        match entry:
+            case Part():
+                parts.append(entry)
+            case Sealed():
+                sealed, sealing = entry, None
+                parts = [part for part in parts if part.seq > entry.seq]
+            case Sealing():
+                sealing = entry
+            case Header():
+                pass
+    return History(tuple(parts), sealed, sealing)
+
+
+class CheckpointLog:
+    """The log of one output, locked for this process while it is open.
+
+    Not for use by two threads at once.
+    """
+
+    def __init__(self, path: str, output: str, *, overwrite: bool = False) -> None:
+        """Open and lock the log of `output` at `path`; it is made when it is missing.
+
+        What it says is not even looked at with `overwrite`; `rewrite` then replaces it.
+
+        Raises:
+            OutputLockedError: another run has it.
+            CheckpointError: it is damaged; nothing was changed.
+        """
+        self.path = path
+        self._output = os.path.basename(output)
+        with explained(path, "opening the checkpoint log"):
+            self._fd = open_locked(path)
+        try:
+            self.entries = [] if overwrite else read_entries(self._content(), path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _content(self) -> bytes:
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the output that stands there is to be replaced, whoever made it."""
+        header = self.entries[0] if self.entries else None
+        return isinstance(header, Header) and header.replaces
+
+    def rewrite(self, entries: Sequence[Entry], *, replaces: bool = False) -> None:
+        """Replace the whole log, atomically, by a header and `entries`; the lock stays.
+
+        A run starts with this: it drops a torn line, and it makes durable what an earlier run
+        may have written but failed to sync (a failed sync leaves the page cache looking clean).
+        """
+        temporary = self.path + ".tmp"
+        lines = [Header(output=self._output, replaces=replaces), *entries]
+        with explained(self.path, "rewriting the checkpoint log"):
+            with created(temporary) as file:
+                for entry in lines:
+                    write_all(file.fileno(), encode(entry))
+            new = os.open(temporary, os.O_RDWR | os.O_APPEND)
+            try:
+                lock(new, self.path)
+                publish(temporary, self.path)
+            except BaseException:
+                os.close(new)
+                raise
+        self.close()
+        self._fd = new
+        self.entries = lines
+
+    def append(self, entry: Entry) -> None:
+        """Write one line; it is on the disk when this returns.
+
+        Raises:
+            WriteError: it may or may not be there; the log must not be used any more.
+        """
+        with explained(self.path, "writing the checkpoint log"):
+            write_all(self._fd, encode(entry))
+            sync_file(self._fd)
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        """Close the log and free the lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,310 @@
+"""The formats that a catalog can have: how a finished one is written and read back.
+
+Each is written from groups of rows in order, streamed, and is a function of the rows alone: the
+same rows always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.jsonform import from_lines, to_lines
+from rastermeta_async.config import Order
+from rastermeta_async.errors import ForeignOutputError, SettingsError
+from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from rastermeta_async.rows import row_bytes
+
+_ORDER_KEY = "rastermeta:order"
+"""In a Parquet catalog's metadata: one of `Order`."""
+
+_LINES_A_BATCH = 256
+_LOOSE_BATCHES = 32
+
+
+class ByteSink(Protocol):
+    """Where a format writes to."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of `data` or raise OSError; return its length."""
+        ...
+
+
+class Format(Protocol):
+    """One way to store a catalog."""
+
+    @property
+    def orders(self) -> Collection[Order]:
+        """Orders that its rows may have."""
+        ...
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
+        """Write groups of rows, one row group each where the format has such a thing.
+
+        Args:
+            file: an open file-like object that takes bytes.
+            groups: tables of `SCHEMA`.
+            order: the order that their rows are in; one of `orders`.
+        """
+        ...
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """Yield a finished catalog's rows in its order, a few hundred at a time."""
+        ...
+
+    def order(self, path: str) -> Order:
+        """Return the order of a finished catalog's rows."""
+        ...
+
+    def check(self, path: str) -> None:
+        """Raise ForeignOutputError unless the file can be one that this program made."""
+        ...
+
+
+class Grouper:
+    """Cuts a stream of rows into groups, by rows and by bytes.
+
+    Where it cuts depends on the rows alone, not on the batches that they come in.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._bytes: int | None = 0
+        self._most_bytes = 0
+
+    def push(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        """Add rows; yield each group that they complete."""
+        most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a truth value counts a byte
+        if (
+            self._rows + batch.num_rows < self._max_rows
+            and self._most_bytes + most_bytes < self._max_bytes
+        ):
+            # No group can end in these rows: to measure each of many small batches would cost
+            # more than all the rest.
+            self._keep(batch)
+            self._rows += batch.num_rows
+            self._bytes = None
+            self._most_bytes += most_bytes
+        else:
+            yield from self._cut(batch)
+
+    def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        if self._bytes is None:
+            self._bytes = sum(int(row_bytes(kept).sum()) for kept in self._compacted())
+        ends = np.concatenate([[0], np.cumsum(row_bytes(batch))])
+        start = 0
+        while start < batch.num_rows:
+            fitting = int(
+                np.searchsorted(ends, ends[start] + self._max_bytes - self._bytes, "right")
+            )
+            take = min(fitting - 1 - start, self._max_rows - self._rows, batch.num_rows - start)
+            if take < 1 and self._rows:
+                yield self.flush()
+                continue
+            take = max(take, 1)  # a row above the limit is a group of its own
+            self._keep(batch.slice(start, take))
+            self._rows += take
+            self._bytes += int(ends[start + take] - ends[start])
+            self._most_bytes = self._bytes
+            start += take
+            if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
+                yield self.flush()
+
+    def _keep(self, rows: pa.RecordBatch) -> None:
+        self._pending.append(rows)
+        if len(self._pending) == _LOOSE_BATCHES:  # small batches take several times their content
+            self._compacted()
+
+    def _compacted(self) -> list[pa.RecordBatch]:
+        table = pa.Table.from_batches(self._pending, schema=SCHEMA)
+        self._pending = table.combine_chunks().to_batches()
+        return self._pending
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait for their group to be complete."""
+        return self._rows
+
+    def flush(self) -> pa.Table:
+        """Return what is left, possibly no rows, and begin anew."""
+        table = pa.Table.from_batches(self._pending, schema=SCHEMA)
+        self._pending, self._rows, self._bytes, self._most_bytes = [], 0, 0, 0
+        return table
+
+
+def grouped(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
+    """Yield the rows of `batches` in groups cut by `Grouper`."""
+    grouper = Grouper(max_rows, max_bytes)
+    for batch in batches:
+        yield from grouper.push(batch)
+    if grouper.rows:
+        yield grouper.flush()
+
+
+def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
+    """Yield the names that the columns within a column have in a Parquet file."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    elif pa.types.is_map(kind):
+        yield from _leaves(f"{name}.key_value.key", kind.key_type)
+        yield from _leaves(f"{name}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    else:
+        yield name
+
+
+_ALIKE = [
+    leaf for field in SCHEMA if field.name != "geometry" for leaf in _leaves(field.name, field.type)
+]
+"""Columns of a Parquet file whose values may be alike, or are compared by a query. Footprints are
+neither, and to look for equal ones takes a fourth of the time of writing."""
+
+
+class ParquetFormat:
+    """Parquet, zstd-compressed, one row group a group of rows.
+
+    Args:
+        passing: it is read once and then thrown away: quick to write and to read.
+    """
+
+    orders = frozenset(Order)
+
+    def __init__(self, *, passing: bool = False) -> None:
+        self._passing = passing
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
+        """See `Format.write`."""
+        # No `with`: it would turn an exception into a valid-looking file.
+        writer = pq.ParquetWriter(
+            file,
+            SCHEMA,
+            version="2.6",
+            compression="lz4" if self._passing else "zstd",
+            use_dictionary=[] if self._passing else _ALIKE,
+            write_statistics=[] if self._passing else _ALIKE,
+        )
+        extent = Extent()
+        for group in groups:
+            if not self._passing:
+                extent.add(group)
+            # One chunk a column, or the pages would depend on how the rows came in.
+            writer.write_table(group.combine_chunks(), row_group_size=group.num_rows)
+        if not self._passing:
+            writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
+        writer.close()
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`."""
+        with pq.ParquetFile(path) as file:
+            yield from parquet_batches(file)
+
+    def order(self, path: str) -> Order:
+        """See `Format.order`."""
+        return Order(pq.read_metadata(path).metadata[_ORDER_KEY.encode()].decode())
+
+    def check(self, path: str) -> None:
+        """See `Format.check`."""
+        try:
+            found = pq.read_schema(path)
+        except (pa.ArrowException, OSError):
+            found = pa.schema([])
+        version = (found.metadata or {}).get(VERSION_KEY)
+        if version is None:
+            raise ForeignOutputError(
+                f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
+            )
+        if version != str(SCHEMA_VERSION).encode() or not found.equals(SCHEMA):
+            raise ForeignOutputError(
+                f"{path} was made by another version of rastermeta (schema {version.decode()}; "
+                f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "
+                "another -o."
+            )
+
+
+def parquet_batches(
+    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 1024
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an open Parquet file in batches that do not span row groups."""
+    for index in range(file.num_row_groups):
+        yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
+
+
+class NdjsonFormat:
+    """One JSON object a line."""
+
+    orders = frozenset([Order.PATH])
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
+        """See `Format.write`."""
+        for group in groups:
+            for line in to_lines(group):
+                file.write(line.encode() + b"\n")
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`."""
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            while some := list(itertools.islice(lines, _LINES_A_BATCH)):
+                yield from_lines(some)
+
+    def order(self, path: str) -> Order:  # noqa: ARG002  # the only one
+        """See `Format.order`."""
+        return Order.PATH
+
+    def check(self, path: str) -> None:
+        """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
+        raise ForeignOutputError(
+            f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; give "
+            "--overwrite or another -o"
+        )
+
+
+class JsonFormat(NdjsonFormat):
+    """One JSON array, one object a line."""
+
+    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
+        """See `Format.write`."""
+        before = b"[\n"
+        for group in groups:
+            for line in to_lines(group):
+                file.write(before + line.encode())
+                before = b",\n"
+        file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Format.read`; reads only arrays that this class wrote."""
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            objects = (line.rstrip(",\n") for line in lines if line.startswith("{"))
+            while some := list(itertools.islice(objects, _LINES_A_BATCH)):
+                yield from_lines(some)
+
+
+FORMATS: dict[str, type[Format]] = {
+    ".parquet": ParquetFormat,
+    ".ndjson": NdjsonFormat,
+    ".jsonl": NdjsonFormat,
+    ".json": JsonFormat,
+}
+
+
+def format_of(path: str) -> Format:
+    """Return the format that an output's name asks for.
+
+    Raises:
+        SettingsError: no format has this ending.
+    """
+    for ending, kind in FORMATS.items():
+        if path.endswith(ending):
+            return kind()
+    known = ", ".join(FORMATS)
+    raise SettingsError(f"{path}: the output's name must end in one of {known}, or be - for stdout")

@@ -1,0 +1,434 @@
+"""One output file and all that stands next to it while it is being made.
+
+``catalog.parquet.parts/`` holds the batches committed so far, ``catalog.parquet.checkpoint``
+is the log that says which of them count. Opening an output recovers it from whatever an
+earlier run left behind; `Output.seal` turns the parts into the catalog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rastermeta_async.catalog.checkpoint import (
+    CheckpointLog,
+    Entry,
+    History,
+    Part,
+    Sealed,
+    Sealing,
+    history,
+)
+from rastermeta_async.catalog.durable import (
+    created,
+    ensure_folder,
+    explained,
+    folder_of,
+    publish,
+    sync_folder,
+    write_all,
+)
+from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
+from rastermeta_async.catalog.merge import Run, merge_many, resorted
+from rastermeta_async.catalog.order import keys_of
+from rastermeta_async.catalog.prune import check_folders, gone, tombstones
+from rastermeta_async.catalog.sink import PartSink
+from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
+from rastermeta_async.config import Order
+from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.rows import count_failures, is_kept, is_success, path_keys, was_there
+
+SEALED_GROUP_ROWS = 32_768
+SEALED_GROUP_BYTES = 8 * 1024 * 1024
+"""Row groups of the sealed catalog."""
+
+_TOMBSTONES_A_PART = 5000
+
+_IDENTITY = ["filepath", "filepath_bytes", "status"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a sealed catalog holds."""
+
+    rows: int
+    failures: int
+    """Rows that are no success."""
+
+
+def parts_folder(output: str) -> str:
+    """Return the folder that holds an output's parts."""
+    return output + ".parts"
+
+
+def log_path(output: str) -> str:
+    """Return the path of an output's checkpoint log."""
+    return output + ".checkpoint"
+
+
+class Output:
+    """An output file, locked for this process until `close`.
+
+    Raises (on construction, having changed nothing):
+        SettingsError: the name's ending stands for no format.
+        OutputLockedError: another run is writing it.
+        ForeignOutputError: it was not made by this program, or was changed since.
+        CheckpointError: its log, or a part that the log names, is damaged.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._format = format_of(path)
+        self._parts_folder = parts_folder(path)
+        if os.path.isdir(path):
+            raise ForeignOutputError(f"{path} is a folder: give another -o")
+        if not os.path.isdir(folder_of(path)):
+            raise ForeignOutputError(
+                f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, or give "
+                "another -o."
+            )
+        with explained(path, "looking at the output"):
+            fresh = not os.path.exists(log_path(path))
+            if fresh and not overwrite:
+                self._check_unlogged()
+        self.log = CheckpointLog(log_path(path), path, overwrite=overwrite)
+        try:
+            self._recover(overwrite)
+            last_seq = history(self.log.entries).last_seq
+            self.sink = PartSink(self._parts_folder, last_seq)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the lock."""
+        self.log.close()
+
+    def finished(self, *, retry_failed: bool = False, update: bool = False) -> PathSet | Unchanged:
+        """Return the paths that need no reading; without failures if those are to be redone.
+
+        With `update` these are only the files that are as they were.
+
+        Raises:
+            CheckpointError: a part is not what the log says.
+        """
+        unchanged, finished = Unchanged(), PathSet()
+        for batch in self._committed_rows(COLUMNS if update else ()):
+            if not pc.all(is_kept(batch)).as_py():  # a run was killed before it dropped them
+                self.seal()
+                return self.finished(retry_failed=retry_failed, update=update)
+            kept = batch.filter(is_success(batch)) if retry_failed else batch
+            if update:
+                unchanged.update(kept)
+            else:
+                finished.update(path_keys(kept).to_pylist())
+        return unchanged if update else finished
+
+    def prune(self, *, even_folders: bool = False, dry_run: bool = False) -> Iterator[bytes]:
+        """Yield the paths whose file is gone, and drop their rows with the next sealing.
+
+        Args:
+            even_folders: also where a whole folder is gone.
+            dry_run: only yield them.
+
+        Raises:
+            PruneError: whole folders are gone; nothing was dropped.
+            WriteError: the disk refused; what was committed is safe.
+        """
+        if not even_folders:
+            check_folders(self._prunable())
+        lost: list[bytes] = []
+        for path in gone(self._prunable()):
+            lost.append(path)
+            yield path
+            if len(lost) == _TOMBSTONES_A_PART and not dry_run:
+                self.log.append(self.sink.commit(tombstones(lost)))
+                lost.clear()
+        if lost and not dry_run:
+            self.log.append(self.sink.commit(tombstones(lost)))
+
+    def _prunable(self) -> Iterator[bytes]:
+        """Yield the catalog's paths of files that were there, but not those read since."""
+        state = self._state
+        since = PathSet()
+        for batch in self._part_rows(state.parts, _IDENTITY):
+            since.update(path_keys(batch).to_pylist())
+        for batch in self._sealed_rows(state, [*_IDENTITY, "error_type"]):
+            yield from since.missing(path_keys(batch.filter(was_there(batch))).to_pylist())
+
+    def seal(self, order: Order | None = None) -> Totals:
+        """Make the catalog out of the last one and the parts since.
+
+        Does nothing where there are no new parts and the order is the one that it has. Killed at
+        any point, the next run finishes the job.
+
+        Args:
+            order: of the rows; None: as they are, by path if it is new.
+
+        Raises:
+            SettingsError: the format has no such order.
+            WriteError: the disk refused; all that was committed is safe.
+        """
+        self.check_order(order)
+        state = self._state
+        had = self._format.order(self.path) if state.sealed else Order.PATH
+        order = order or had
+        if state.sealed and not state.parts and order is had:
+            return Totals(state.sealed.rows, state.sealed.failures)
+        with explained(self.path, "writing the catalog"):
+            ensure_folder(self._parts_folder)
+            temporary = os.path.join(self._parts_folder, "sealed.tmp")
+            with created(temporary) as file:
+                content = _Content(file.fileno())
+                merged = merge_many(self._runs(state, had), self._parts_folder)
+                rows = _Counted(batch.filter(is_kept(batch)) for batch in merged)
+                ordered = self._ordered(rows, Order.PATH, order)
+                try:
+                    groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
+                    self._format.write(content, _ahead(groups), order)
+                finally:
+                    content.finish()
+            sealing = Sealing(
+                state.last_seq, rows.rows, rows.failures, content.size, content.digest
+            )
+            self.log.append(sealing)
+            publish(temporary, self.path)
+            self._finish_sealing(sealing)
+        return Totals(rows.rows, rows.failures)
+
+    def check_order(self, order: Order | None) -> None:
+        """Raise SettingsError if the output's format has no such order."""
+        if order and order not in self._format.orders:
+            raise SettingsError(f"{self.path}: only a .parquet catalog can be sorted by {order}")
+
+    def _ordered(
+        self, rows: Iterable[pa.RecordBatch], had: Order, order: Order
+    ) -> Iterable[pa.RecordBatch]:
+        """Return rows that are in one order in another."""
+        return rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
+
+    @property
+    def _state(self) -> History:
+        return history(self.log.entries)
+
+    def _check_unlogged(self) -> None:
+        if os.path.exists(self.path):
+            self._format.check(self.path)
+        if os.path.isdir(self._parts_folder) and os.listdir(self._parts_folder):
+            raise ForeignOutputError(
+                f"{self._parts_folder} holds parts, but their log {log_path(self.path)} is "
+                "missing. Put the log back, or give --overwrite to start again from nothing."
+            )
+
+    def _recover(self, overwrite: bool) -> None:
+        """Bring the log, the parts and the output into one state."""
+        if overwrite:
+            self._start_over()
+            return
+        state = self._state
+        if state.sealing and self._holds(state.sealing):
+            state = history([*self.log.entries, Sealed(**vars(state.sealing))])
+        replaces = self.log.replaces and not state.sealed
+        entries: list[Entry] = list(state.parts)
+        if state.sealed and not os.path.exists(self.path):
+            if state.parts:
+                raise ForeignOutputError(
+                    f"{self.path} is gone, but parts that add to it are there. Put it back, or "
+                    "give --overwrite to start again from nothing."
+                )
+            state = History()  # the catalog was deleted: nothing is left to protect
+        if state.sealed:
+            self._check_unchanged(state.sealed)
+            entries.insert(0, state.sealed)
+        elif os.path.exists(self.path) and not replaces:
+            self._format.check(self.path)
+            entries.insert(0, self._adopt())
+        self._check_parts(state.parts)
+        self.log.rewrite(entries, replaces=replaces)
+        self._remove_unlogged({part.name for part in state.parts})
+
+    def _start_over(self) -> None:
+        # The log first: parts that no log names are nothing, a log of parts that are gone is
+        # damage. The old catalog stays readable until the new one is sealed.
+        self.log.rewrite([], replaces=True)
+        with explained(self._parts_folder, "removing old parts"):
+            if os.path.isdir(self._parts_folder):
+                shutil.rmtree(self._parts_folder)
+
+    def _holds(self, sealing: Sealing) -> bool:
+        """Tell whether the output's content is the one named."""
+        try:
+            if os.path.getsize(self.path) != sealing.size:
+                return False
+            with open(self.path, "rb") as file:
+                return _digest_of(file) == sealing.digest
+        except FileNotFoundError:
+            return False
+
+    def _check_unchanged(self, sealed: Sealed) -> None:
+        size = os.path.getsize(self.path)
+        if size != sealed.size:
+            raise ForeignOutputError(
+                f"{self.path} has {size} bytes, but {log_path(self.path)} says {sealed.size}: it "
+                "was changed by another program. Put it back, give --overwrite to start again "
+                "from nothing, or give another -o."
+            )
+        if isinstance(self._format, ParquetFormat):
+            self._format.check(self.path)
+
+    def _adopt(self) -> Sealed:
+        """Return the entry of a catalog that this program made but whose log is gone."""
+        rows = _Counted(self._format.read(self.path))
+        for _ in rows:
+            pass
+        with open(self.path, "rb") as file:
+            digest = _digest_of(file)
+        size = os.path.getsize(self.path)
+        return Sealed(0, rows.rows, rows.failures, size, digest)
+
+    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            path = os.path.join(self._parts_folder, part.name)
+            size = os.path.getsize(path) if os.path.exists(path) else None
+            if size != part.size:
+                found = "is missing" if size is None else f"has {size} bytes"
+                what = f"{found}, but the log says {part.size} bytes"
+                raise CheckpointError(_damaged(path, what))
+
+    def _remove_unlogged(self, named: set[str]) -> None:
+        if not os.path.isdir(self._parts_folder):
+            return
+        with explained(self._parts_folder, "removing leftovers"):
+            for name in os.listdir(self._parts_folder):
+                if name not in named:
+                    os.unlink(os.path.join(self._parts_folder, name))
+            if not named:
+                os.rmdir(self._parts_folder)
+
+    def _committed_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Yield what identifies the rows so far, and some columns more; parts come last."""
+        state, names = self._state, [*_IDENTITY, *columns]
+        yield from self._sealed_rows(state, names)
+        yield from self._part_rows(state.parts, names)
+
+    def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
+        if state.sealed:
+            for batch in self._format.read(self.path):
+                yield batch.select(names)
+
+    def _part_rows(self, parts: Iterable[Part], names: list[str]) -> Iterator[pa.RecordBatch]:
+        for part in parts:
+            path = os.path.join(self._parts_folder, part.name)
+            with open(path, "rb") as file:
+                content = file.read()
+            if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
+                raise CheckpointError(_damaged(path, "its content is not what the log says"))
+            with pq.ParquetFile(pa.BufferReader(content)) as table:
+                yield from parquet_batches(table, names, rows=8192)
+
+    def _runs(self, state: History, order: Order) -> list[Run]:
+        """Return the last catalog, which is in the order given, and the parts, all by path."""
+        runs: list[Run] = [partial(self._sealed_by_path, order)] if state.sealed else []
+        for part in state.parts:
+            path = os.path.join(self._parts_folder, part.name)
+            runs.append(partial(_read_part, path))
+        return runs
+
+    def _sealed_by_path(self, order: Order) -> Iterator[pa.RecordBatch]:
+        yield from self._ordered(self._format.read(self.path), order, Order.PATH)
+
+    def _finish_sealing(self, sealing: Sealing) -> None:
+        self.log.append(Sealed(**vars(sealing)))
+        shutil.rmtree(self._parts_folder)
+        sync_folder(folder_of(self._parts_folder))
+
+
+def _read_part(path: str) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from parquet_batches(file)
+
+
+def _ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield groups, the next of which is made in another thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        following: Future[Any] = thread.submit(next, groups, end)
+        while (group := following.result()) is not end:
+            following = thread.submit(next, groups, end)
+            yield group
+
+
+def _damaged(path: str, what: str) -> str:
+    return (
+        f"{path}: {what}. Nothing was changed: restore the file from a backup, or give "
+        "--overwrite to start again from nothing."
+    )
+
+
+def _digest_of(file: io.BufferedReader) -> str:
+    return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+class _Counted:
+    """Batches on their way, counted."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.rows = 0
+        self.failures = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            self.rows += batch.num_rows
+            self.failures += count_failures(batch)
+            yield batch
+
+
+class _Content(io.RawIOBase):
+    """A file being written: keeps its size and digest; deaf once finished.
+
+    pyarrow writes a footer when a writer is thrown away; nobody is to hear that.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._finished = False
+        self.size = 0
+
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # narrower
+        """Write all of `data`."""
+        if not self._finished:
+            write_all(self._fd, data)
+            self._hash.update(data)
+            self.size += len(data)
+        return len(data)
+
+    def writable(self) -> bool:
+        """Return True, as pyarrow asks."""
+        return True
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+        return self.size
+
+    def finish(self) -> None:
+        """Ignore everything from now on."""
+        self._finished = True
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-128 of what was written, hexadecimal."""
+        return self._hash.hexdigest()

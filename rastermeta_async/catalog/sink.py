@@ -1,0 +1,121 @@
+"""Where batches of rows go: Parquet parts on disk, or JSON lines on a stream.
+
+A sink's `commit` returns when the rows are as safe as the sink can make them; the caller then
+appends the returned `Part` to the checkpoint log. Neither is for use by two threads at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rastermeta_async.catalog.checkpoint import Entry, Part
+from rastermeta_async.catalog.durable import created, ensure_folder, explained, publish, write_all
+from rastermeta_async.catalog.formats import ParquetFormat, grouped
+from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.errors import WriteError
+from rastermeta_async.rows import count_failures, newest
+
+PART_GROUP_ROWS = 1024
+PART_GROUP_BYTES = 512 * 1024
+"""Row groups of a part: what merging many parts holds of each at a time."""
+
+
+class Sink(Protocol):
+    """Takes batches of rows."""
+
+    def commit(self, rows: pa.Table) -> Part:
+        """Keep `rows` (a table of `SCHEMA`, any order) and return what was kept.
+
+        Raises:
+            WriteError: the rows may not be there; the sink must not be used any more.
+        """
+        ...
+
+
+class Log(Protocol):
+    """Takes note of what was committed."""
+
+    def append(self, entry: Entry) -> None:
+        """Keep the entry; it is durable when this returns."""
+        ...
+
+
+class PartSink:
+    """Writes each batch as one Parquet file into a folder (made when missing), in path order."""
+
+    def __init__(self, folder: str, last_seq: int = 0) -> None:
+        """Continue after part number `last_seq` in `folder`."""
+        self._folder = folder
+        self._seq = last_seq
+
+    def commit(self, rows: pa.Table) -> Part:
+        """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
+        batch = newest(rows)
+        buffer = pa.BufferOutputStream()
+        ParquetFormat(passing=True).write(
+            buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES)
+        )
+        content = memoryview(buffer.getvalue())
+        seq = self._seq + 1
+        name = f"part-{seq:08d}.parquet"
+        path = os.path.join(self._folder, name)
+        with explained(path, "writing a part"):
+            ensure_folder(self._folder)
+            with created(path + ".tmp") as file:
+                write_all(file.fileno(), content)
+                _check_rows(path + ".tmp", batch.num_rows)
+            publish(path + ".tmp", path)
+        self._seq = seq
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return Part(seq, name, batch.num_rows, count_failures(batch), len(content), digest)
+
+
+def _check_rows(path: str, expected: int) -> None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except pa.ArrowInvalid:
+        found = "nothing that can be read"
+    if found != expected:
+        raise WriteError(
+            f"{path}: wrote {expected} rows but the file says {found}: the disk or memory is "
+            "faulty. What was committed before is safe; run the same command again to go on."
+        )
+
+
+class LineSink:
+    """Writes each batch as JSON lines to an open file descriptor, one write a batch.
+
+    A pipe cannot be synced or resumed: its reader has what was written.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._seq = 0
+
+    def commit(self, rows: pa.Table) -> Part:
+        """Write the rows in the order given.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+        """
+        content = "".join(f"{line}\n" for line in to_lines(rows)).encode()
+        try:
+            write_all(self._fd, content)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WriteError(f"standard output: writing failed: {error.strerror}") from error
+        self._seq += 1
+        return Part(self._seq, "-", rows.num_rows, count_failures(rows), len(content), "")
+
+
+class NoLog:
+    """The log of a stream: nothing can be taken back, so nothing is noted."""
+
+    def append(self, entry: Entry) -> None:
+        """Do nothing, as a stream's reader keeps its own account."""

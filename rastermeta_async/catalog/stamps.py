@@ -1,0 +1,79 @@
+"""Which files are as they were when they were read: told by size and time of change, or etag.
+
+A file costs one ``stat``. An object costs nothing where a prefix is walked, as the listing says
+all that is needed. Given by its URL it is read again: that is one request, and to ask for its
+etag would be one, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.record import MISSING
+from rastermeta_async.rows import path_keys
+from rastermeta_async.stores.urls import Listed, is_url
+
+COLUMNS = ("file_size", "mtime", "error_type", "etag")
+"""What a stamp is made of, besides the path."""
+
+_GONE = b"\0gone"
+_ANY = b"\0"
+_UNKNOWN = b"\0unknown"
+
+
+class Unchanged:
+    """Files that need no reading, as long as they are as they were. In 16 bytes a path."""
+
+    def __init__(self) -> None:
+        self._stamps = PathSet()
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def update(self, rows: pa.RecordBatch) -> None:
+        """Add rows of a catalog: their paths, with what `COLUMNS` say of them."""
+        times = pc.cast(rows.column("mtime"), pa.int64())
+        others = (rows.column(name) for name in ("error_type", "etag"))
+        columns = (path_keys(rows), rows.column("file_size"), times, *others)
+        self._stamps.update(map(_stamp, *(column.to_pylist() for column in columns)))
+
+    def missing(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Return the paths that are not there, or not as they were, in order; asks the disk."""
+        changed = self._stamps.missing([path + _now(path) for path in paths])
+        unknown = self._stamps.missing([path + _ANY for path in paths])
+        again = {stamp.rpartition(b"\0")[0] for stamp in changed}
+        never = {stamp[: -len(_ANY)] for stamp in unknown}
+        return [path for path in paths if path in again and path in never]
+
+
+def _stamp(
+    path: bytes, size: int | None, mtime: int | None, error: str | None, etag: str | None
+) -> bytes:
+    if size is not None and etag is not None:
+        return path + _of_object(size, etag)
+    if size is not None:
+        return path + b"\0%d %d" % (size, mtime or 0)
+    return path + (_GONE if error in MISSING else _ANY)
+
+
+def _of_object(size: int, etag: str) -> bytes:
+    return b"\0%d %b" % (size, etag.strip('"').encode())  # Azure lists it without quotes
+
+
+def _now(path: bytes) -> bytes:
+    if isinstance(path, Listed) and path.etag is not None:
+        return _of_object(path.size, path.etag)
+    if is_url(path):
+        return _UNKNOWN
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _GONE
+    except (OSError, ValueError):
+        return _UNKNOWN
+    return b"\0%d %d" % (status.st_size, status.st_mtime_ns // 1000)

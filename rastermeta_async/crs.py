@@ -1,0 +1,57 @@
+"""What a record says of a CRS: a code or WKT, remembered, as PROJ takes long to look for a code."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+
+class CrsStrings(NamedTuple):
+    """What a record says of a CRS; absent is None."""
+
+    text: str | None
+    code: str | None
+    wkt: str | None
+
+
+NO_CRS = CrsStrings(None, None, None)
+_MAX_CACHED_WKT = 16 * 1024
+
+
+def crs_strings(crs: Any) -> CrsStrings:
+    """Return what is recorded of a CRS; PROJ takes up to 50 ms to look for a code."""
+    if not crs:
+        return NO_CRS
+    wkt: str = crs.wkt
+    return _cached_crs(wkt, crs) if len(wkt) <= _MAX_CACHED_WKT else _identify(crs)
+
+
+class _ByWkt:
+    """A CRS that compares by its WKT alone, which is at hand (rasterio's own == asks PROJ)."""
+
+    __slots__ = ("crs", "wkt")
+
+    def __init__(self, wkt: str, crs: Any) -> None:
+        self.wkt = wkt
+        self.crs = crs
+
+    def __hash__(self) -> int:
+        return hash(self.wkt)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByWkt) and self.wkt == other.wkt
+
+
+def _cached_crs(wkt: str, crs: Any) -> CrsStrings:
+    return _identify_cached(_ByWkt(wkt, crs))
+
+
+@lru_cache(256)
+def _identify_cached(key: _ByWkt) -> CrsStrings:
+    return _identify(key.crs)
+
+
+def _identify(crs: Any) -> CrsStrings:
+    authority = crs.to_authority(confidence_threshold=100)
+    code = ":".join(authority) if authority else None
+    return CrsStrings(crs.to_string(), code, None if code else crs.to_wkt())

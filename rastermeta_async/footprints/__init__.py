@@ -1,0 +1,1 @@
+"""Where on Earth rasters lie: outlines in longitude and latitude."""

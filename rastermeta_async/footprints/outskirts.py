@@ -1,0 +1,246 @@
+"""Outlines of rasters that meet a pole or reach beyond the domain of their CRS, one by one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from rastermeta_async.footprints.degrees import System, system_of
+from rastermeta_async.footprints.polygons import Floats, Outline, Truths, polygon_around, unwrapped
+
+TOLERANCE = 1e-4
+"""Degrees by which an outline may be off, or by a pixel, if that is more."""
+
+_INSET = 1e-9
+"""Of a raster: its very edges may be the ends of the world, or touch a pole."""
+
+_SNAP = 1e-6
+"""Degrees from the antimeridian or a pole that are none."""
+
+_LEVELS = 24
+_MOST_POINTS = 8192
+_ROWS, _COLUMNS = 65, 129
+"""Of points that are looked at where a raster reaches beyond its CRS's domain."""
+
+_HALVINGS = 24
+
+
+Ring = tuple[Floats, Floats]
+"""Longitudes and latitudes."""
+
+
+class Grid(NamedTuple):
+    """The raster that an outline is of."""
+
+    transform: tuple[float, ...]
+    """Geotransform, GDAL's order."""
+    width: int
+    height: int
+
+
+@lru_cache(512)
+def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
+    """Return the outline of the part of a raster that has a place on Earth; None: no part."""
+    system = system_of(crs)
+    if system is None:
+        return None
+    view = _View(system, grid)
+    if not view.fits():
+        return None
+    ring = _edges(view)
+    if ring is not None:
+        return polygon_around(*_snapped(*ring), _some_inside(view))
+    domain = _domain(view)
+    if domain is None:
+        return None
+    return polygon_around(*_snapped(*domain.ring(view)), domain.inside(view))
+
+
+class _View:
+    """A raster, by parts of its width and height."""
+
+    def __init__(self, system: System, grid: Grid) -> None:
+        self._system = system
+        self._grid = grid
+
+    def degrees(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
+        """Return longitudes and latitudes, NaN where the CRS has no place for a point."""
+        x, y = self._coordinates(across, down)
+        lon, lat = self._system.degrees(x, y)
+        good = self._system.holds(x, y, lon, lat)
+        lon = np.where(good, lon + self._system.east, np.nan)
+        return lon, np.where(good, lat, np.nan)
+
+    def _coordinates(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
+        (x0, a, b, y0, d, e), width, height = self._grid
+        column, row = across * width, down * height
+        return x0 + column * a + row * b, y0 + column * d + row * e + self._system.north
+
+    def fits(self) -> bool:
+        """Whether the raster is no larger than the Earth."""
+        corners = self._coordinates(np.array([0.0, 0, 1, 1]), np.array([0.0, 1, 1, 0]))
+        return bool(self._system.reaches(*corners).all())
+
+    def has(self, across: Floats, down: Floats) -> Truths:
+        """Tell which points have a place."""
+        return np.isfinite(self.degrees(across, down)[0])
+
+    def tolerance(self, lon: Floats, lat: Floats) -> float:
+        """Return by how many degrees an outline may be off."""
+        length = float(np.hypot(np.diff(lon), np.diff(lat)).sum())
+        return max(TOLERANCE, length / 2 / (self._grid.width + self._grid.height))
+
+
+def _edges(view: _View) -> Ring | None:
+    """Return the edges with as many points as it takes; None: some have no place."""
+    at = np.arange(65) / 16
+    lon, lat = _along(view, at)
+    if not np.isfinite(lon).all():
+        return None
+    tolerance = view.tolerance(unwrapped(lon), lat)
+    found = [(at, lon, lat)]
+    start, end = (at[:-1], lon[:-1], lat[:-1]), (at[1:], lon[1:], lat[1:])
+    for _ in range(_LEVELS):
+        middle_at = (start[0] + end[0]) / 2
+        lon, lat = _along(view, middle_at)
+        if not np.isfinite(lon).all():
+            return None
+        middle = middle_at, lon, lat
+        far = _far(start, middle, end) > tolerance
+        if not far.any() or sum(len(one[0]) for one in found) > _MOST_POINTS:
+            break
+        start, middle, end = (
+            (one[0][far], one[1][far], one[2][far]) for one in (start, middle, end)
+        )
+        found.append(middle)
+        start, end = _joined([start, middle]), _joined([middle, end])
+    at, lon, lat = _joined(found)
+    order = np.argsort(at)[:-1]  # the last point is the first one
+    return unwrapped(lon[order]), lat[order]
+
+
+Points = tuple[Floats, Floats, Floats]
+"""Places along the edges, longitudes, latitudes."""
+
+
+def _joined(some: list[Points]) -> Points:
+    at, lon, lat = (np.concatenate(parts) for parts in zip(*some, strict=True))
+    return at, lon, lat
+
+
+def _along(view: _View, at: Floats) -> tuple[Floats, Floats]:
+    """Return points of the edges: from 0, the upper left corner, down and round to 4."""
+    across = np.clip(np.minimum(at - 1, 4 - at), _INSET, 1 - _INSET)
+    down = np.clip(np.minimum(at, 3 - at), _INSET, 1 - _INSET)
+    return view.degrees(across, down)
+
+
+def _far(start: Points, middle: Points, end: Points) -> Floats:
+    """Return how far middles are from the chords, degrees."""
+    whole = _turned(end[1] - start[1])
+    half = _turned(middle[1] - start[1])
+    far: Floats = np.hypot(_turned(half - whole / 2), middle[2] - (start[2] + end[2]) / 2)
+    return far
+
+
+def _turned(lon: Floats) -> Floats:
+    turned: Floats = lon - 360.0 * np.round(lon / 360.0)
+    return turned
+
+
+class _Domain(NamedTuple):
+    """The part of a raster that its CRS has a place for.
+
+    Of each of some rows of pixels that is what lies between its first and its last good point,
+    as it is for the outlines of the Earth in world maps and as seen from satellites.
+    """
+
+    rows: Floats
+    left: Floats
+    right: Floats
+
+    def ring(self, view: _View) -> Ring:
+        """Return its outline in degrees."""
+        rows, left, right = self
+        parts = np.linspace(0, 1, _COLUMNS)[1:-1]
+        across = [left, left[-1] + (right[-1] - left[-1]) * parts,
+                  right[::-1], right[0] + (left[0] - right[0]) * parts]  # fmt: skip
+        down = [rows, np.full(len(parts), rows[-1]), rows[::-1], np.full(len(parts), rows[0])]
+        lon, lat = _placed(view, np.concatenate(across), np.concatenate(down))
+        return unwrapped(lon), lat
+
+    def inside(self, view: _View) -> Ring:
+        """Return some points within it in degrees."""
+        parts = np.array([[0.1], [0.4], [0.6], [0.9]])
+        across = self.left + (self.right - self.left) * parts
+        return _placed(view, across.ravel(), np.tile(self.rows, len(parts)))
+
+
+def _domain(view: _View) -> _Domain | None:
+    """Return the part of a raster that has a place on Earth; None: no part."""
+    rows = np.linspace(_INSET, 1 - _INSET, _ROWS)
+    good = (~np.isnan(_scan(view, rows)[0])).nonzero()[0]
+    if not len(good):
+        return None
+    top = _last_row(view, rows[good[0]], rows[max(good[0] - 1, 0)])
+    bottom = _last_row(view, rows[good[-1]], rows[min(good[-1] + 1, _ROWS - 1)])
+    # More rows where an outline that is round changes most.
+    rows = top + (bottom - top) * (1 - np.cos(np.linspace(0, np.pi, 2 * _ROWS))) / 2
+    left, right = _scan(view, rows)
+    kept = ~np.isnan(left)
+    return _Domain(rows[kept], left[kept], right[kept]) if kept.sum() > 1 else None
+
+
+def _scan(view: _View, rows: Floats) -> tuple[Floats, Floats]:
+    """Return where the good points of rows begin and end; NaN: nowhere."""
+    across = np.linspace(_INSET, 1 - _INSET, _COLUMNS)
+    good = view.has(*np.meshgrid(across, rows))
+    first, last = good.argmax(axis=1), _COLUMNS - 1 - good[:, ::-1].argmax(axis=1)
+    inside = np.concatenate([across[first], across[last]])
+    outside = np.concatenate([
+        across[np.maximum(first - 1, 0)], across[np.minimum(last + 1, _COLUMNS - 1)]
+    ])  # fmt: skip
+    down = np.concatenate([rows, rows])
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        better = view.has(middle, down)
+        inside, outside = np.where(better, middle, inside), np.where(better, outside, middle)
+    ends = np.where(np.concatenate([good.any(axis=1)] * 2), inside, np.nan)
+    return ends[: len(rows)], ends[len(rows) :]
+
+
+def _last_row(view: _View, inside: float, outside: float) -> float:
+    """Return, between a row with and one without good points, the last one that has some."""
+    across = np.linspace(_INSET, 1 - _INSET, _COLUMNS)
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        if view.has(across, np.full(_COLUMNS, middle)).any():
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def _some_inside(view: _View) -> Ring:
+    """Return some points of a raster that is all on Earth."""
+    parts = np.linspace(0.07, 0.93, 9)
+    return _placed(view, *(values.ravel() for values in np.meshgrid(parts, parts)))
+
+
+def _placed(view: _View, across: Floats, down: Floats) -> Ring:
+    """Return in degrees the points that have a place."""
+    lon, lat = view.degrees(across, down)
+    good = np.isfinite(lon)
+    return lon[good], lat[good]
+
+
+def _snapped(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
+    """Return points with those that are next to the antimeridian or a pole right on it."""
+    edge = 180.0 * np.round(lon / 180.0)
+    pole = np.copysign(90.0, lat)
+    return (
+        np.where(np.abs(lon - edge) < _SNAP, edge, lon),
+        np.where(np.abs(lat - pole) < _SNAP, pole, lat),
+    )

@@ -1,0 +1,101 @@
+"""Where rasters without a geotransform lie: from control points, or rational polynomials (RPCs).
+
+Both are approximate: GDAL lays a polynomial through the points, and the height of the ground is
+not known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from rasterio.control import GroundControlPoint
+from rasterio.transform import GCPTransformer, RPCTransformer
+
+from rastermeta_async.footprints.degrees import system_of
+from rastermeta_async.footprints.rows import outline_of_points
+from rastermeta_async.record import BBox
+
+_OUTLINE_SEGMENTS = 8
+"""Of an edge."""
+
+_HALF_ROUND = 180.0
+"""Degrees; control points that are farther apart lie on both sides of the antimeridian."""
+
+_MAX_MISFIT = 0.05
+"""Of their extent: by how much control points may miss their places."""
+
+_IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+class Approximate(NamedTuple):
+    """An outline made from points."""
+
+    geometry: bytes
+    """WKB."""
+    bbox: BBox
+    source: str
+    """gcps or rpcs."""
+
+
+def outline_of(dataset: Any) -> Approximate | None:
+    """Return where a raster without geotransform lies, from its control points or coefficients.
+
+    Raises:
+        Exception: they are of no use.
+    """
+    if dataset.transform.to_gdal() != _IDENTITY or not dataset.count:
+        return None
+    gcps, crs = dataset.gcps
+    if len(gcps) > 2 and crs and (crs.is_geographic or crs.is_projected):
+        source, (lon, lat) = "gcps", _ring_by_points(dataset, _on_one_side(gcps, crs), crs)
+    elif rpcs := dataset.rpcs:
+        source = "rpcs"
+        # At the height that the coefficients are centred on: that of the pixels is not known.
+        with RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off) as transformer:
+            lon, lat = _ring(dataset, transformer)
+    else:
+        return None
+    outline = outline_of_points(lon, lat)
+    return outline and Approximate(*outline, source)
+
+
+def _ring_by_points(
+    dataset: Any, gcps: list[GroundControlPoint], crs: Any
+) -> tuple[list[float], list[float]]:
+    """Return the raster's ring in degrees.
+
+    Raises:
+        ValueError: the points are too wild for the polynomial that GDAL lays through them.
+    """
+    system = system_of(crs.to_string())
+    row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
+    if system is None or not system.reaches(x, y).all():
+        raise ValueError("the control points are nowhere on Earth")
+    with GCPTransformer(gcps) as transformer:
+        off = np.array(transformer.xy(row, column, offset="ul")) - (x, y)
+        if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
+            raise ValueError("the control points do not fit")
+        ring = _ring(dataset, transformer)
+    lon, lat = system.degrees(*map(np.array, ring))
+    return lon.tolist(), lat.tolist()
+
+
+def _on_one_side(gcps: list[GroundControlPoint], crs: Any) -> list[GroundControlPoint]:
+    """Return points from both sides of the antimeridian with longitudes that go on there."""
+    if not crs.is_geographic or np.ptp([gcp.x for gcp in gcps]) <= _HALF_ROUND:
+        return gcps
+    return [
+        GroundControlPoint(gcp.row, gcp.col, gcp.x % (2 * _HALF_ROUND), gcp.y, gcp.z)
+        for gcp in gcps
+    ]
+
+
+def _ring(dataset: Any, transformer: Any) -> tuple[list[float], list[float]]:
+    """Return points of the raster's edges, in the transformer's coordinates."""
+    along = np.arange(_OUTLINE_SEGMENTS) / _OUTLINE_SEGMENTS
+    zero, one = np.zeros(_OUTLINE_SEGMENTS), np.ones(_OUTLINE_SEGMENTS)
+    column = np.concatenate([zero, along, one, 1 - along]) * dataset.width
+    row = np.concatenate([along, one, 1 - along, zero]) * dataset.height
+    x, y = transformer.xy(row, column, offset="ul")
+    return list(x), list(y)

@@ -1,0 +1,284 @@
+"""Outlines of many rasters at once: as many points as keep them near the true ones.
+
+Arrays of points have the shape (2, points, rasters): longitudes or x, then latitudes or y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from rastermeta_async.footprints.degrees import System, system_of
+from rastermeta_async.footprints.outskirts import TOLERANCE, Grid, outline_by_parts
+from rastermeta_async.footprints.polygons import (
+    MIN_WIDTH,
+    Floats,
+    Outline,
+    Places,
+    Polygons,
+    Truths,
+    areas,
+    boxes,
+    polygon_of,
+    unwrapped,
+)
+
+_SURE = 60.0
+"""A ring that spans fewer degrees of longitude between neighbouring points is told from one
+that goes the other way round the Earth."""
+
+_POLAR = 89.0
+"""Degrees of latitude from which on a ring may go round a pole unseen."""
+
+_SEGMENTS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512])
+"""Into how many an edge may be cut; a few numbers, as rings of as many points are made at once."""
+
+_ENOUGH = 0.7
+"""Of the tolerance: edges are not bent alike all along."""
+
+_SMOOTH = 1e-3
+"""Degrees; the fourth difference of an edge up to which a polynomial through five points is off
+by less than 1e-5."""
+
+Along = tuple[float, ...]
+"""Points of an edge, as parts of it, from its start on."""
+
+
+class Made:
+    """Footprints as they are made, some at once."""
+
+    def __init__(self) -> None:
+        self._polygons: list[Polygons] = []
+        self._places: list[Places] = []
+
+    def add(self, places: Places, polygons: Polygons) -> None:
+        """Add those of the rasters at these places."""
+        if len(places):
+            self._places.append(places)
+            self._polygons.append(polygons)
+
+    def add_each(self, places: Places, outline: Callable[[int], Outline | None]) -> None:
+        """Add those that are made one by one, where there are any."""
+        found = {at: made for at in places.tolist() if (made := outline(at))}
+        if found:
+            self.add(np.array(list(found)), Polygons.of_outlines(list(found.values())))
+
+    @property
+    def places(self) -> Places:
+        """Where the rasters are that have one, in the order of the columns."""
+        return np.concatenate(self._places) if self._places else np.empty(0, np.int64)
+
+    def columns(self) -> tuple[pa.Array, pa.Array]:
+        """Return geometry and bbox."""
+        limits = np.concatenate([some.limits for some in self._polygons])
+        return pa.concat_arrays([some.geometry for some in self._polygons]), boxes(limits)
+
+
+def outlines(names: Sequence[str], affine: Floats, sizes: Floats) -> Made:
+    """Return the footprints of rasters; some may have none.
+
+    Args:
+        names: their CRSs.
+        affine: geotransforms in GDAL's order, shape (6, rasters).
+        sizes: columns and rows, shape (2, rasters).
+    """
+    turned = affine[1] * affine[5] - affine[2] * affine[4]
+    usable = np.isfinite(affine).all(axis=0) & np.isfinite(turned) & (turned != 0)
+    systems = [system_of(name) for name in names]
+    usable &= [system is not None for system in systems]
+    places = usable.nonzero()[0]
+    made = Made()
+    if len(places):
+        known = [system for at in places.tolist() if (system := systems[at])]
+        rasters = _Rasters(affine[:, places], sizes[:, places], known)
+        odd = _add_usual(made, rasters, places)
+        made.add_each(
+            odd,
+            lambda at: outline_by_parts(
+                names[at], Grid(tuple(affine[:, at].tolist()), *map(int, sizes[:, at]))
+            ),
+        )
+    return made
+
+
+class _Rasters:
+    """Rasters, and how to get from their pixels to degrees."""
+
+    def __init__(self, affine: Floats, sizes: Floats, systems: Sequence[System]) -> None:
+        self.sizes = sizes
+        self.angles = np.array([system.unit > 0 for system in systems])
+        self._affine = affine
+        self._systems = systems
+        self._east = np.array([system.east for system in systems])
+        self._north = np.array([system.north for system in systems])
+        sources: dict[int, list[int]] = {}
+        for at, system in enumerate(systems):
+            sources.setdefault(id(system.source), []).append(at)
+        self._groups = [np.array(places) for places in sources.values()]
+
+    def some(self, which: Truths) -> _Rasters:
+        """Return some of them."""
+        if which.all():
+            return self
+        systems = [self._systems[at] for at in which.nonzero()[0].tolist()]
+        return _Rasters(self._affine[:, which], self.sizes[:, which], systems)
+
+    def edges(self, along: Along) -> Floats:
+        """Return points of all edges in CRS coordinates, from the upper left corner down."""
+        column, row = _way_round(along)[..., None] * self.sizes[:, None]
+        x0, a, b, y0, d, e = self._affine
+        return np.stack([x0 + column * a + row * b, y0 + self._north + column * d + row * e])
+
+    def degrees(self, points: Floats) -> Floats:
+        """Return points in degrees; NaN where there are none."""
+        if len(self._groups) == 1:
+            found = np.stack(self._systems[0].degrees(*points))
+        else:
+            found = np.empty(points.shape)
+            for at in self._groups:
+                found[:, :, at] = self._systems[at[0]].degrees(*points[:, :, at])
+        found[0] += self._east
+        return found
+
+    def held(self, points: Floats, degrees: Floats) -> Truths:
+        """Tell whose points are all where the CRS seems to place them."""
+        found: Truths = np.asarray(np.isfinite(degrees).all(axis=(0, 1)))
+        for at in self._groups:
+            lon = degrees[0][:, at] - self._east[at]
+            there = self._systems[at[0]].holds(*points[:, :, at], lon, degrees[1][:, at])
+            found[at] &= there.all(axis=0)
+        return found
+
+
+@lru_cache
+def _way_round(along: Along) -> Floats:
+    """Return points of all edges as parts of width and height, shape (2, 4 * points)."""
+    one, zero, on = np.ones(len(along)), np.zeros(len(along)), np.array(along)
+    return np.array([[*zero, *on, *one, *(1 - on)], [*on, *one, *(1 - on), *zero]])
+
+
+def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
+    """Make the footprints that are made in the usual way; return the places of the others."""
+    points = rasters.edges((0.0, 0.5))
+    ring = rasters.degrees(points)
+    known = np.isfinite(ring).all(axis=(0, 1)) & rasters.held(points[:, ::2], ring[:, ::2])
+    if not rasters.angles.all():
+        ring[0] = np.where(rasters.angles, ring[0], unwrapped(ring[0]))
+        known &= rasters.angles | _is_sure(ring)
+    good = known & (np.abs(areas(ring)) >= MIN_WIDTH * np.ptp(ring, axis=1).max(axis=0))
+    tolerance = np.maximum(_pixels(ring, rasters.sizes), TOLERANCE)
+    bent = good & (_sags(ring) > _ENOUGH * tolerance)
+    straight = good & ~bent
+    _add_rings(made, places[straight], ring[:, ::2, straight])
+    odd = ~known & ~rasters.angles
+    if bent.any():
+        odd[bent] = _add_bent(
+            made, rasters.some(bent), places[bent], ring[:, :, bent], tolerance[bent]
+        )
+    left: Places = places[odd]
+    return left
+
+
+def _is_sure(ring: Floats) -> Truths:
+    """Tell which rings are not likely to go round a pole, or the other way round the Earth."""
+    lon, lat = ring
+    steps = np.abs(np.diff(lon, axis=0, append=lon[:1])).max(axis=0)
+    sure: Truths = (steps < _SURE) & (np.abs(lat).max(axis=0) < _POLAR)
+    return sure
+
+
+def _pixels(ring: Floats, sizes: Floats) -> Floats:
+    """Return the shorter side of pixels in degrees, from corners and middles of the edges."""
+    down = ring[:, 2] - ring[:, 0], sizes[1]
+    right = ring[:, 4] - ring[:, 2], sizes[0]
+    sides = [np.sqrt((side * side).sum(axis=0)) / number for side, number in (down, right)]
+    shorter: Floats = np.minimum(*sides)
+    return shorter
+
+
+def _sags(ring: Floats) -> Floats:
+    """Return how far the middles of edges are from their chords, in degrees, at most."""
+    off = ring[:, 1::2] - (ring[:, ::2] + ring[:, [2, 4, 6, 0]]) / 2
+    most: Floats = np.sqrt((off * off).sum(axis=0).max(axis=0))
+    return most
+
+
+def _add_bent(
+    made: Made, rasters: _Rasters, places: Places, ring: Floats, tolerance: Floats
+) -> Truths:
+    """Make footprints whose edges are cut into segments; tell which of them came to nothing."""
+    nodes = _nodes(rasters, ring)
+    smooth = _fourth_differences(nodes) <= _SMOOTH
+    wanted = np.sqrt(_bends(nodes) / (_ENOUGH * tolerance)) * np.where(smooth, 1, 2)
+    segments = _SEGMENTS[np.searchsorted(_SEGMENTS[:-1], wanted)]
+    lost = np.zeros(len(places), dtype=bool)
+    for number in np.unique(segments).tolist():
+        some = smooth & (segments == number)
+        _add_rings(made, places[some], _interpolated(nodes[..., some], number))
+        rough = ~smooth & (segments == number)
+        if rough.any():
+            part = rasters.some(rough)
+            found = part.degrees(part.edges(tuple((np.arange(number) / number).tolist())))
+            whole = np.isfinite(found).all(axis=(0, 1))
+            found[0] = unwrapped(found[0])
+            lost[rough] = ~whole
+            _add_rings(made, places[rough][whole], found[:, :, whole])
+    return lost
+
+
+def _nodes(rasters: _Rasters, ring: Floats) -> Floats:
+    """Return five points of each edge in degrees, shape (5, 2, 4, rasters)."""
+    starts, middles, ends = ring[:, ::2], ring[:, 1::2], ring[:, [2, 4, 6, 0]]
+    between = rasters.degrees(rasters.edges((0.25, 0.75)))
+    quarters = [between[:, [0, 2, 4, 6]], between[:, [1, 3, 5, 7]]]
+    for quarter in quarters:
+        quarter[0] -= 360.0 * np.round((quarter[0] - middles[0]) / 360.0)
+    return np.stack([starts, quarters[0], middles, quarters[1], ends])
+
+
+def _fourth_differences(nodes: Floats) -> Floats:
+    f0, f1, f2, f3, f4 = nodes
+    most: Floats = np.abs(f0 + f4 - 4 * (f1 + f3) + 6 * f2).max(axis=(0, 1))
+    return most
+
+
+def _bends(nodes: Floats) -> Floats:
+    """Return how far edges are from their chords at most, were they bent alike all along."""
+    f0, f1, f2, f3, f4 = nodes
+    off = np.stack([f2 - (f0 + f4) / 2, 4 * f1 - 2 * (f0 + f2), 4 * f3 - 2 * (f2 + f4)])
+    most: Floats = np.sqrt((off * off).sum(axis=1).max(axis=(0, 1)))
+    return most
+
+
+def _interpolated(nodes: Floats, segments: int) -> Floats:
+    """Return rings of edges cut into segments, of the polynomials through their five points."""
+    # Not a matrix product: that may add in another order for another number of rasters.
+    weighted = (
+        points[:, :, None] * weights[:, None]
+        for points, weights in zip(nodes, _weights(segments), strict=True)
+    )
+    found: Floats = sum(weighted, np.zeros(1))
+    return found.reshape(2, 4 * segments, nodes.shape[-1])
+
+
+@lru_cache
+def _weights(segments: int) -> Floats:
+    """Return Lagrange's polynomials at the starts of segments, shape (5, segments)."""
+    at, known = np.arange(segments) / segments, np.arange(5) / 4
+    return np.array([
+        np.prod([(at - other) / (one - other) for other in known if other != one], axis=0)
+        for one in known
+    ])  # fmt: skip
+
+
+def _add_rings(made: Made, places: Places, rings: Floats) -> None:
+    """Add rings that may go beyond 180 degrees."""
+    within = (np.abs(rings[0]) <= 180).all(axis=0) & (np.abs(rings[1]) <= 90).all(axis=0)
+    if within.any():
+        made.add(places[within], Polygons.of_rings(rings[:, :, within]))
+    if not within.all():
+        others = dict(zip(places.tolist(), rings.transpose(2, 0, 1), strict=True))
+        made.add_each(places[~within], lambda at: polygon_of(*others[at]))

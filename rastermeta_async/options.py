@@ -1,0 +1,186 @@
+"""The options of ``rastermeta extract``: each a type, with its flag and what it means."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rastermeta_async.config import Order
+
+
+class ReaderName(StrEnum):
+    """Readers to choose from."""
+
+    AUTO = "auto"
+    RASTERIO = "rasterio"
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="Files, or folders to walk; URLs of objects (s3://, gs://, az://, https://) or, "
+        "with a / at the end, of prefixes; - or none: paths come on standard input.",
+        show_default=False,
+    ),
+]
+
+OutputName = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Catalog to write: .parquet, .ndjson, .jsonl or .json, also in an object store; - "
+        "is NDJSON on standard output, which is also what happens without -o when that is no "
+        "terminal.",
+        show_default=False,
+    ),
+]
+
+Null = Annotated[bool, typer.Option("-0", "--null", help="Paths are NUL-separated (find -print0).")]
+
+FromFile = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from-file",
+        metavar="LIST",
+        help="Read paths from a file; may be given several times.",
+        show_default=False,
+    ),
+]
+
+Suffix = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Take only these endings from folders and prefixes, e.g. .tif,.tiff,.jp2.",
+    ),
+]
+
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")]
+
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Header opens, or requests to object stores, in flight over all workers.  "
+        "[default: by cores; for stores up to 512, as they bear it]",
+    ),
+]
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Worker processes; 0: open headers in this one.  [default: by cores and memory]",
+    ),
+]
+
+QueueSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Paths that may wait.  [default: 1024 times concurrency]"
+    ),
+]
+
+Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")]
+
+Reader = Annotated[
+    ReaderName,
+    typer.Option(help="auto: plain GeoTIFFs without GDAL, all else with rasterio."),
+]
+
+Drivers = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST|all",
+        help="GDAL drivers that may open a file, e.g. GTiff,JP2OpenJPEG.  "
+        "[default: raster formats that are files in their own right]",
+        show_default=False,
+    ),
+]
+
+NoSignRequest = Annotated[
+    bool, typer.Option("--no-sign-request", help="Ask object stores without credentials.")
+]
+
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Another server for s3:// or az:// than the cloud's own."),
+]
+
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="Region of s3:// buckets.")]
+
+Profile = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Profile of AWS's configuration files.")
+]
+
+RequesterPays = Annotated[
+    bool, typer.Option("--requester-pays", help="Let S3 charge the requests to you.")
+]
+
+Sidecars = Annotated[
+    bool,
+    typer.Option("--sidecars", help="Look for sidecar files next to objects, too; far slower."),
+]
+
+KeepGoing = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going", help="Go on even if none of the first hundred objects can be read."
+    ),
+]
+
+Update = Annotated[
+    bool,
+    typer.Option("--update", help="Also redo files whose size or time of change is another one."),
+]
+
+Prune = Annotated[bool, typer.Option("--prune", help="Drop the rows whose file is gone.")]
+
+PruneFolders = Annotated[
+    bool,
+    typer.Option("--prune-folders", help="With --prune: also where a whole folder is gone."),
+]
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only list the paths that --prune would drop, on standard output."
+    ),
+]
+
+Sort = Annotated[
+    Order | None,
+    typer.Option(
+        help="Order of the catalog's rows: by path, or so that rows that are near each other "
+        "on the ground are in the file, too (.parquet only).  [default: as it is; path]",
+        show_default=False,
+    ),
+]
+
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
+]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again from nothing.")]
+
+ShowProgress = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--no-progress",
+        help="Show progress.  [default: on a terminal; else a line a minute]",
+        show_default=False,
+    ),
+]
+
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")]
+
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Name each bad file.")]
+
+LogJson = Annotated[bool, typer.Option("--log-json", help="Messages as JSON lines, for machines.")]

@@ -1,0 +1,306 @@
+"""Writing a catalog as STAC items: JSON lines, or stac-geoparquet.
+
+    rows ──▶ items ──▶ lines ──▶ (Parquet) ──▶ the output's name
+
+Items go to a temporary file first, which also tells which fields are in use: Parquet has a
+column for these alone. Memory does not depend on the number of rows.
+
+References: stac-geoparquet 1.0.0 ("Schema", "Metadata"); GeoParquet 1.1.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rastermeta_async.catalog.durable import open_locked, publish, remove
+from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.output import log_path
+from rastermeta_async.errors import OutputError, SettingsError, WriteError
+from rastermeta_async.record import BBox
+from rastermeta_async.stac.hrefs import Hrefs
+from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
+from rastermeta_async.stores.urls import is_url
+from rastermeta_async.views.dates import Interval, interval_of
+from rastermeta_async.views.evidence import When
+from rastermeta_async.views.finished import rows_of
+from rastermeta_async.views.text import on_a_line
+
+ENDINGS = (".parquet", ".ndjson", ".jsonl")
+_GROUP_ROWS, _GROUP_BYTES = 4096, 8 * 1024 * 1024
+
+_TIME = pa.timestamp("us", tz="UTC")
+_TEXT, _REAL = pa.string(), pa.float64()
+_BAND = pa.struct(
+    [
+        ("name", _TEXT), ("data_type", _TEXT), ("description", _TEXT), ("nodata", _REAL),
+        ("unit", _TEXT), ("raster:scale", _REAL), ("raster:offset", _REAL),
+        ("raster:sampling", _TEXT), ("raster:spatial_resolution", _REAL),
+    ]
+)  # fmt: skip
+_ASSET = pa.struct(
+    [("href", _TEXT), ("type", _TEXT), ("roles", pa.list_(_TEXT)), ("bands", pa.list_(_BAND))]
+)
+_SCHEMA = pa.schema(
+    [
+        ("type", _TEXT),
+        ("stac_version", _TEXT),
+        ("stac_extensions", pa.list_(_TEXT)),
+        ("id", _TEXT),
+        pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
+        ("bbox", pa.struct([(name, _REAL) for name in BBox._fields])),
+        ("links", pa.list_(pa.struct([("rel", _TEXT), ("href", _TEXT), ("type", _TEXT)]))),
+        ("assets", pa.struct([("data", _ASSET)])),
+        ("collection", _TEXT),
+        ("datetime", _TIME),
+        ("start_datetime", _TIME),
+        ("end_datetime", _TIME),
+        ("proj:code", _TEXT),
+        ("proj:shape", pa.list_(pa.int64())),
+        ("proj:wkt2", _TEXT),
+        ("proj:transform", pa.list_(_REAL)),
+        ("proj:bbox", pa.list_(_REAL)),
+    ]
+)
+"""Items as stac-geoparquet has them: properties are columns, the geometry is WKB."""
+
+_ALWAYS = frozenset(["datetime", "proj:code"])
+"""Fields that an item has even where they are null."""
+
+
+@dataclass
+class Export:
+    """What became of a catalog."""
+
+    items: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that made no item, by reason."""
+    fields: set[str] = field(default_factory=set)
+    """Properties, and fields of assets and bands, that are in use."""
+    time: Interval | None = None
+    limits: list[float] | None = None
+
+    def add(self, item: dict[str, Any]) -> None:
+        """Take notice of an item."""
+        self.items += 1
+        asset, properties = item["assets"]["data"], item["properties"]
+        self.fields.update(item, properties, *asset["bands"])
+        self.fields.update(f"asset {name}" for name in asset)
+        start = interval_of(properties["datetime"] or properties["start_datetime"])
+        end = interval_of(properties["datetime"] or properties["end_datetime"])
+        if start and end:
+            old = self.time or start
+            self.time = Interval(min(old.start, start.start), max(old.end, end.end))
+        west, south, east, north = item["bbox"]
+        if west > east:  # across the antimeridian
+            west, east = -180.0, 180.0
+        was = self.limits or [west, south, east, north]
+        self.limits = [
+            min(was[0], west), min(was[1], south), max(was[2], east), max(was[3], north),
+        ]  # fmt: skip
+
+
+def export(
+    catalog: str,
+    output: str,
+    when: When,
+    collection: str | None = None,
+    base_url: str | None = None,
+) -> Export:
+    """Write a catalog as STAC items: one JSON object a line, or stac-geoparquet.
+
+    What makes no item is listed in OUTPUT.left-out.txt: a line each, path, tab, reason. With a
+    collection, that goes to OUTPUT.collection.json. Each file takes its name when it is
+    complete, the items last; after a crash the same command writes them all anew.
+
+    Raises:
+        SettingsError: a name or URL makes no sense.
+        OutputError: the catalog is none, or one of another version; the output is a catalog.
+        WriteError: the disk refused a write; what stood there stands there still.
+    """
+    _check_names(catalog, output, collection)
+    hrefs = Hrefs(base_url)
+    listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
+    link = None
+    if collection:
+        link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
+    with _explained(output), contextlib.ExitStack() as files:
+        lines = files.enter_context(_Temporary(output))
+        others = files.enter_context(_Temporary(listed))
+        result = _write_lines(rows_of(catalog, COLUMNS), when, hrefs, link, lines, others)
+        content = None
+        if collection and result.time and result.limits:
+            name = os.path.basename(catalog)
+            content = collection_of(collection, name, result.limits, result.time)
+        finished = lines
+        if output.endswith(".parquet"):
+            finished = files.enter_context(_Temporary(f"{output}.table"))
+            _write_parquet(lines, finished, result, content)
+        if content:
+            text = files.enter_context(_Temporary(described))
+            text.file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
+            text.publish(described)
+        if result.left_out:
+            others.publish(listed)
+        else:
+            remove(listed)  # of an earlier export
+        finished.publish(output)
+    return result
+
+
+def _check_names(catalog: str, output: str, collection: str | None) -> None:
+    if is_url(output.encode("utf-8", "surrogateescape")):
+        raise SettingsError(f"{output}: items are written to a local file; copy it there then")
+    if not output.endswith(ENDINGS):
+        raise SettingsError(f"{output}: the items' name must end in one of {', '.join(ENDINGS)}")
+    if collection is not None and not re.fullmatch(r"[^\s/\x00-\x1f\x7f]+", collection):
+        raise SettingsError(f"--collection: {collection!r} is no id: no spaces, no slashes")
+    same = os.path.exists(output) and os.path.exists(catalog) and os.path.samefile(output, catalog)
+    if same or os.path.exists(log_path(output)):
+        raise OutputError(f"{output} is a catalog: give the items another name")
+
+
+@contextlib.contextmanager
+def _explained(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{output}: writing failed: {error.strerror or error}. What stood there before is as "
+            "it was: mend that, or give another -o, then run the same command again."
+        ) from error
+
+
+class _Temporary:
+    """A new file next to the one that it is to become; removed on leaving, unless it did.
+
+    Two exports to the same name do not mix: the second one ends at once.
+    """
+
+    def __init__(self, final: str) -> None:
+        self._path = f"{final}.tmp"
+
+    def __enter__(self) -> _Temporary:
+        fd = open_locked(self._path)
+        os.ftruncate(fd, 0)
+        self.file = open(fd, "w+b", buffering=1024 * 1024)  # closed on leaving
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path:
+            remove(self._path)
+        with contextlib.suppress(OSError):  # a full disk again; it was told
+            self.file.close()
+
+    def publish(self, final: str) -> None:
+        """Give the file its name, durably."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        publish(self._path, final)
+        self._path = ""
+
+
+def _write_lines(
+    rows: Iterable[dict[str, Any]],
+    when: When,
+    hrefs: Hrefs,
+    link: dict[str, str] | None,
+    lines: _Temporary,
+    others: _Temporary,
+) -> Export:
+    result = Export()
+    for row in rows:
+        try:
+            item = item_of(row, when, hrefs, link)
+        except LeftOut as finding:
+            reason = str(finding)
+            others.file.write(f"{on_a_line(row['filepath'])}\t{reason}\n".encode())
+            result.left_out[reason] = result.left_out.get(reason, 0) + 1
+            continue
+        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        lines.file.write(text.encode() + b"\n")
+        result.add(item)
+    return result
+
+
+def _write_parquet(
+    lines: _Temporary, output: _Temporary, result: Export, collection: dict[str, Any] | None
+) -> None:
+    schema = _used(_SCHEMA, result.fields)
+    extent = Extent()
+    # No `with`: it would turn an exception into a valid-looking file.
+    writer = pq.ParquetWriter(output.file, schema, version="2.6", compression="zstd")
+    lines.file.seek(0)
+    for some in _groups(lines.file):
+        items = [_flat(json.loads(line)) for line in some]
+        table = pa.Table.from_pylist(items, schema=schema)
+        extent.add(table)
+        writer.write_table(table, row_group_size=len(items))
+    about: dict[str, Any] = {"version": "1.0.0"}
+    if collection:
+        about["collections"] = {collection["id"]: collection}
+    writer.add_key_value_metadata({"geo": extent.metadata(), "stac-geoparquet": json.dumps(about)})
+    writer.close()
+
+
+def _groups(file: IO[bytes]) -> Iterator[list[bytes]]:
+    """Yield lines in groups bounded by number and by size."""
+    group: list[bytes] = []
+    size = 0
+    for line in file:
+        if group and (len(group) == _GROUP_ROWS or size + len(line) > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(line)
+        size += len(line)
+    if group:
+        yield group
+
+
+def _used(schema: pa.Schema, names: set[str]) -> pa.Schema:
+    """Return a schema without the optional fields that are in no item."""
+
+    def used(kind: pa.DataType) -> pa.DataType:
+        if kind == _ASSET:
+            return pa.struct(
+                [(one.name, used(one.type)) for one in kind if f"asset {one.name}" in names]
+            )
+        if pa.types.is_list(kind) and kind.value_type == _BAND:
+            return pa.list_(pa.struct([one for one in _BAND if one.name in names]))
+        if pa.types.is_struct(kind) and kind.get_field_index("data") >= 0:
+            return pa.struct([("data", used(_ASSET))])
+        return kind
+
+    return pa.schema(
+        [one.with_type(used(one.type)) for one in schema if one.name in names | _ALWAYS]
+        if names
+        else schema
+    )
+
+
+def _flat(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item as a row: properties at the top, times, WKB, numbers that JSON has not."""
+    import shapely
+
+    west, south, east, north = item["bbox"]
+    if west > east:  # the covering is planar: it holds both sides of the antimeridian
+        west, east = -180.0, 180.0
+    for band in item["assets"]["data"]["bands"]:
+        if "nodata" in band:
+            band["nodata"] = float(band["nodata"])
+    properties = item.pop("properties")
+    for name in ("datetime", "start_datetime", "end_datetime"):
+        interval = interval_of(properties.get(name) or "")
+        properties[name] = interval and interval.start
+    shape = shapely.from_geojson(json.dumps(item["geometry"]))
+    box = dict(zip(BBox._fields, (west, south, east, north), strict=True))
+    return {**item, **properties, "geometry": shapely.to_wkb(shape, byte_order=1), "bbox": box}

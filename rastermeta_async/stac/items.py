@@ -1,0 +1,271 @@
+"""A catalog's rows as STAC items, and the collection that they make.
+
+References: STAC 1.1.0 (item and collection specification, common metadata, bands); projection
+extension v2.0.0; raster extension v2.0.0; RFC 7946, section 5 (bounding boxes).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from rastermeta_async.record import SUCCESSES
+from rastermeta_async.stac.hrefs import Hrefs
+from rastermeta_async.views.dates import Interval
+from rastermeta_async.views.evidence import When
+from rastermeta_async.views.layout import is_like_a_cog
+from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
+
+STAC_VERSION = "1.1.0"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+
+COLUMNS = ("filepath", "filepath_bytes", "status", "crs", "crs_wkt", "proj_code", "count",
+           "transform", "width", "height", "bands", "tiled", "area_or_point", "driver",
+           "dataset_tags", "subdatasets", "geometry", "bbox", "footprint")  # fmt: skip
+"""What an item is made from."""
+
+_DATA_TYPES = {
+    "complex_int16": "cint16", "complex_int32": "cint32", "complex64": "cfloat32",
+    "complex128": "cfloat64",
+}  # fmt: skip
+_STAC_TYPES = frozenset(
+    ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+     "float32", "float64", "cint16", "cint32", "cfloat32", "cfloat64"]
+)  # fmt: skip
+_MEDIA = {
+    "JP2OpenJPEG": "image/jp2", "PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp",
+    "netCDF": "application/netcdf", "HDF5": "application/x-hdf5", "HDF4": "application/x-hdf",
+    "GRIB": "application/wmo-GRIB2",
+}  # fmt: skip
+_TIFF = "image/tiff; application=geotiff"
+
+
+class LeftOut(Exception):  # noqa: N818  # a finding, not an error
+    """A row makes no item; the message says why."""
+
+
+def item_of(
+    row: Mapping[str, Any], when: When, hrefs: Hrefs, collection: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the item of a row.
+
+    Args:
+        row: plain values of `COLUMNS`.
+        when: tells when it was taken.
+        hrefs: turns paths into links.
+        collection: id of its collection, and the link to it.
+
+    Raises:
+        LeftOut: there is none: it was not read, or when or where it is from is not known.
+    """
+    _check(row)
+    interval = when(row["filepath"], dict(row["dataset_tags"] or ()))
+    if interval is None:
+        raise LeftOut("nothing tells its date")
+    path = row["filepath_bytes"] or row["filepath"].encode()
+    geometry = _geojson(row["geometry"])
+    bands = [_band(row, number) for number in range(len(row["bands"] or ()))]
+    asset: dict[str, Any] = {"href": hrefs.of(path), "roles": ["data"], "bands": bands}
+    if kind := _media_type(row):
+        asset["type"] = kind
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [PROJECTION],
+        "id": _id(path),
+        "geometry": geometry,
+        "bbox": _bbox(row["bbox"], geometry),
+        "properties": _times(interval) | _projection(row),
+        "links": [],
+        "assets": {"data": asset},
+    }
+    # The extension's schema wants at least one of its fields where it is named.
+    if any(name.startswith("raster:") for band in bands for name in band):
+        item["stac_extensions"].append(RASTER)
+    if collection:
+        item["collection"] = collection["id"]
+        item["links"].append(
+            {"rel": "collection", "href": collection["href"], "type": "application/json"}
+        )
+    return item
+
+
+def _check(row: Mapping[str, Any]) -> None:
+    if row["status"] not in SUCCESSES:
+        raise LeftOut("it could not be read")
+    if not row["count"]:
+        raise LeftOut("it is a container without bands of its own")
+    if row["status"] == "no_georef":
+        raise LeftOut("nothing tells its place")
+    if row["geometry"] is None or row["bbox"] is None:
+        raise LeftOut("its place on Earth is not known")
+
+
+def _times(interval: Interval) -> dict[str, str | None]:
+    """Return the fields of common metadata, "Date and Time": null where it is no instant."""
+    start, end = map(rfc3339, interval)
+    if start == end:
+        return {"datetime": start}
+    return {"datetime": None, "start_datetime": start, "end_datetime": end}
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """Return a time in UTC as STAC has it."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def _id(path: bytes) -> str:
+    """Return the file's name without ending, and what tells it from others of that name.
+
+    It depends on the path alone, and holds nothing that would have to be quoted in a URL.
+    """
+    name = path.rpartition(b"/")[2].decode("utf-8", "replace")
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"(?<=.)\.[^.]*$", "", name)).strip("-.")
+    digest = hashlib.blake2b(path, digest_size=8).hexdigest()
+    return f"{stem}-{digest}" if stem else digest
+
+
+def _geojson(geometry: bytes) -> dict[str, Any]:
+    import shapely
+
+    shape = shapely.from_wkb(geometry, on_invalid="ignore")
+    if shape is None or shape.is_empty:
+        raise LeftOut("its place on Earth is not known")
+    found: dict[str, Any] = json.loads(shapely.to_geojson(shape))
+    return found
+
+
+def _bbox(box: Mapping[str, float], geometry: Mapping[str, Any]) -> list[float]:
+    """Return the limits west, south, east, north; west is east of east across the antimeridian.
+
+    Reference: RFC 7946, section 5.2. Such an outline is cut there, in parts that touch it from
+    both sides: its limits are at the widest gap between the parts.
+    """
+    west, south, east, north = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
+    if geometry["type"] == "MultiPolygon" and (west, east) == (-180, 180):
+        spans = sorted(
+            (min(x for x, *_ in ring), max(x for x, *_ in ring))
+            for (ring, *_) in geometry["coordinates"]
+        )
+        widest, reached = 0.0, -180.0
+        for start, end in spans:
+            if start - reached > widest:
+                widest, west, east = start - reached, start, reached
+            reached = max(reached, end)
+    return [west, south, east, north]
+
+
+def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the projection extension; those of approximate footprints lack some.
+
+    A code of null says that the CRS has none; WKT then tells what it is.
+    """
+    fields: dict[str, Any] = {
+        "proj:code": row["proj_code"], "proj:shape": [row["height"], row["width"]],
+    }  # fmt: skip
+    if not row["proj_code"] and (wkt := wkt2_of(row["crs_wkt"])):
+        fields["proj:wkt2"] = wkt
+    transform = _transform(row)
+    if transform:
+        x, a, b, y, d, e = transform
+        columns = [x + a * i + b * j for i in (0, row["width"]) for j in (0, row["height"])]
+        rows = [y + d * i + e * j for i in (0, row["width"]) for j in (0, row["height"])]
+        fields |= {
+            "proj:transform": [a, b, x, d, e, y],
+            "proj:bbox": [min(columns), min(rows), max(columns), max(rows)],
+        }
+    return fields
+
+
+def _transform(row: Mapping[str, Any]) -> Sequence[float] | None:
+    """Return the geotransform of a raster that is placed by it, and by finite numbers."""
+    transform: Sequence[float] = row["transform"] or ()
+    placed = row["footprint"] == "transform" and all(map(_is_finite, transform))
+    return transform if placed and len(transform) == 6 else None
+
+
+def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+    band = row["bands"][index]
+    kind = _DATA_TYPES.get(band["dtype"], band["dtype"])
+    found: dict[str, Any] = {
+        "name": f"b{index + 1}",
+        "data_type": kind if kind in _STAC_TYPES else "other",
+    }
+    if band["description"]:
+        found["description"] = band["description"]
+    if band["nodata"] is not None:
+        found["nodata"] = _number(band["nodata"])
+    if band["unit"]:
+        found["unit"] = band["unit"]
+    scaling = band["scale"], band["offset"]
+    if scaling != (1.0, 0.0) and all(map(_is_finite, scaling)):
+        found |= {"raster:scale": band["scale"], "raster:offset": band["offset"]}
+    if row["area_or_point"] in ("Area", "Point"):
+        found["raster:sampling"] = row["area_or_point"].lower()
+    if resolution := _metres(row):
+        found["raster:spatial_resolution"] = resolution
+    return found
+
+
+def _metres(row: Mapping[str, Any]) -> float | None:
+    """Return the size of a pixel, metres; None where the CRS has no lengths."""
+    transform = _transform(row)
+    return transform and _pixel_metres(row["crs"], tuple(transform))  # type: ignore[return-value]  # never empty
+
+
+@lru_cache(256)  # the same for all bands, and mostly for all of many rasters
+def _pixel_metres(crs: str, transform: tuple[float, ...]) -> float | None:
+    metres = metres_in_a_unit(crs)
+    if metres is None:
+        return None
+    _, a, b, _, d, e = transform
+    if b == d == 0 and abs(a) == abs(e):
+        return abs(a) * metres
+    return math.sqrt(abs(a * e - b * d)) * metres
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: float) -> float | str:
+    """Return a number as common metadata, "nodata", has it."""
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def _media_type(row: Mapping[str, Any]) -> str | None:
+    if row["driver"] in ("GTiff", "COG"):
+        overviews = bool(row["bands"] and row["bands"][0]["overviews"])
+        cog = is_like_a_cog(row["tiled"], overviews, row["width"], row["height"])
+        return f"{_TIFF}; profile=cloud-optimized" if cog else _TIFF
+    return _MEDIA.get(row["driver"])
+
+
+def collection_of(
+    name: str, catalog: str, extent: Sequence[float], time: Interval
+) -> dict[str, Any]:
+    """Return the collection of items that lie within an extent and a time.
+
+    What nobody has told is left to be filled in: the licence is "other", the title is the id.
+    """
+    return {
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "id": name,
+        "description": f"Rasters of {catalog}",
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [list(extent)]},
+            "temporal": {"interval": [[rfc3339(time.start), rfc3339(time.end)]]},
+        },
+        "links": [],
+    }

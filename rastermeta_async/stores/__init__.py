@@ -1,0 +1,1 @@
+"""Object stores: URLs, credentials, ranged reads, and what a store answers."""

@@ -1,0 +1,193 @@
+"""Object stores: which store and key a URL means, listings, and catalogs on their way there.
+
+obstore, which does the work, is imported when the first URL turns up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from rastermeta_async.config import Access
+from rastermeta_async.errors import MissingExtraError, StoreError
+from rastermeta_async.stores.credentials import endpoint_of, for_obstore
+from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket, is_odd
+from rastermeta_async.stores.problems import first_line, problem_of
+from rastermeta_async.stores.urls import Listed, parts_of, redacted, shown_url
+from rastermeta_async.stores.vsi import CONNECT_SECONDS
+
+MAX_STORES = 64
+"""Buckets and hosts that connections are kept to."""
+
+PAGE = 1000
+"""Objects a page of a listing, the most that S3 returns (ListObjectsV2)."""
+
+RETRIES = 8
+"""Of a request for a page of a listing, or for a part of a catalog on its way."""
+
+_RETRY_SECONDS = 120
+_ODD = "s3 by boto3"
+
+
+class Located(NamedTuple):
+    """Where an object is."""
+
+    store: Any
+    """An ``obstore`` store, or an `S3Bucket` for odd keys."""
+    key: str
+
+    async def get(self, start: int, end: int) -> Part:
+        """Return bytes of the object; raises what obstore or boto3 raise, see `problem_of`."""
+        if isinstance(self.store, S3Bucket):
+            return await asyncio.to_thread(self.store.get, self.key, start, end)
+        import obstore
+
+        found = await obstore.get_async(self.store, self.key, options={"range": (start, end)})
+        content, meta = bytes(await found.bytes_async()), found.meta
+        return Part(content, meta["size"], meta["last_modified"], meta["e_tag"])
+
+
+class Stores:
+    """The stores that a run reads from, lists or writes to.
+
+    Args:
+        access: how they are reached.
+        timeout: seconds for one request.
+        retries: of one request, by obstore itself.
+    """
+
+    def __init__(self, access: Access, timeout: float = 30.0, retries: int = 0) -> None:
+        self._access = access
+        self._timeout = timeout
+        self._retries = retries
+        self._stores: OrderedDict[str, Any] = OrderedDict()
+
+    def locate(self, url: str) -> Located:
+        """Return the store and key of a URL.
+
+        Raises:
+            MissingExtraError: obstore is not installed.
+            StoreError: the store cannot be set up.
+        """
+        scheme, host, path = parts_of(url)
+        if scheme in ("http", "https"):
+            if "?" in url or "@" in host or "%2f" in path.lower() or is_odd(unquote(path)):
+                # It would be another one when decoded and encoded again.
+                return Located(self._new(scheme, url), "")
+            return Located(self._kept(scheme, f"{scheme}://{host}/"), unquote(path))
+        odd = scheme == "s3" and is_odd(path)
+        return Located(self._kept(_ODD if odd else scheme, host), path)
+
+    def _kept(self, scheme: str, name: str) -> Any:
+        key = f"{scheme} {name}"
+        if key not in self._stores:
+            if len(self._stores) >= MAX_STORES:
+                self._stores.popitem(last=False)
+            self._stores[key] = self._new(scheme, name)
+        self._stores.move_to_end(key)
+        return self._stores[key]
+
+    def _new(self, scheme: str, name: str) -> Any:
+        if scheme == _ODD:
+            return S3Bucket(name, self._access, self._timeout, self._retries)
+        try:
+            from obstore import store
+        except ImportError:
+            raise MissingExtraError(
+                f"{scheme}:// paths need the extra cloud: pip install 'rastermeta-async[cloud]'"
+            ) from None
+        endpoint = name if scheme in ("http", "https") else endpoint_of(scheme, self._access)
+        common: dict[str, Any] = {
+            "client_options": {
+                "timeout": dt.timedelta(seconds=self._timeout),
+                "connect_timeout": dt.timedelta(seconds=min(CONNECT_SECONDS, self._timeout)),
+                "allow_http": (endpoint or "").startswith("http://"),
+                "user_agent": "rastermeta-async",
+            },
+            "retry_config": {
+                "max_retries": self._retries,
+                "retry_timeout": dt.timedelta(seconds=_RETRY_SECONDS),
+            },
+        }
+        try:
+            if scheme in ("http", "https"):
+                return store.HTTPStore.from_url(name, **common)
+            kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
+            return kinds[scheme](name, **for_obstore(scheme, self._access), **common)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"{shown_url(name)}: this store cannot be set up: {redacted(first_line(error))}"
+            ) from error
+
+    async def walk(self, url: str, suffixes: tuple[str, ...] = ()) -> AsyncIterator[list[Listed]]:
+        """Yield all objects below a prefix, a page at a time.
+
+        Raises:
+            StoreError: the store does not let itself be listed.
+        """
+        scheme, host, prefix = parts_of(url)
+        if scheme in ("http", "https"):
+            raise StoreError(f"{shown_url(url)}: a web server cannot be listed: pipe the URLs in")
+        store = self._kept(scheme, host)
+        import obstore
+
+        last = ""
+        try:
+            async for page in obstore.list(store, prefix, chunk_size=PAGE):
+                keys = [Key(found["path"], found["size"], found["e_tag"]) for found in page]
+                last = keys[-1].name
+                yield _listed(f"{scheme}://{host}/", keys, suffixes)
+        except Exception as error:
+            if not (scheme == "s3" and "invalid path" in str(error)):
+                raise _not_listed(url, error) from error
+        else:
+            return
+        try:  # there is an odd key among those that come now
+            pages = self._kept(_ODD, host).pages(prefix, last)
+            while keys := await asyncio.to_thread(next, pages, []):
+                yield _listed(f"{scheme}://{host}/", keys, suffixes)
+        except Exception as error:
+            raise _not_listed(url, error) from error
+
+    async def upload(self, file: str, url: str) -> None:
+        """Copy a local file to a URL.
+
+        Raises:
+            StoreError: it does not get there; what stood there before still does.
+        """
+        try:
+            store, key = self.locate(url)
+            import obstore
+
+            with open(file, "rb") as content:  # noqa: ASYNC230  # obstore reads it in its threads
+                await obstore.put_async(store, key, content)
+        except Exception as error:
+            why = str(error) if isinstance(error, StoreError) else problem_of(error).message
+            raise StoreError(
+                f"{url}: the catalog cannot be uploaded: {why}. It is complete in {file}; mend "
+                "that, then run the same command again to upload it."
+            ) from error
+
+
+def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Listed]:
+    return [
+        Listed.of(base + key.name, key.size, key.etag)
+        for key in keys
+        if key.name.lower().endswith(suffixes or "") and not _is_folder(key)
+    ]
+
+
+def _is_folder(key: Key) -> bool:
+    """Whether an object only stands for a folder, as consoles make them: empty, without ending."""
+    return not key.size and "." not in key.name.rpartition("/")[2]
+
+
+def _not_listed(url: str, error: Exception) -> StoreError:
+    why = str(error) if isinstance(error, StoreError) else problem_of(error).message
+    return StoreError(f"{url}: cannot be listed: {why}")

@@ -1,0 +1,117 @@
+"""Ranged reads of objects: tried again while that may help, never more at once than bearable."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import time
+from typing import NamedTuple
+
+from rastermeta_async.stores.clients import Located, Stores
+from rastermeta_async.stores.oddkeys import Part
+from rastermeta_async.stores.problems import Problem, problem_of
+from rastermeta_async.stores.throttle import Throttle
+from rastermeta_async.tiff.header import HEAD_BYTES
+
+TRIES = 8
+"""Requests for one range at the most."""
+
+_FIRST_WAIT = 0.2
+_LONGEST_WAIT = 8.0
+"""Seconds. Doubled from the first on, the waits add up to some 15: obstore does not pass on for
+how long a store wants to be left alone (Retry-After), which mostly is a second or few."""
+
+MAX_HEAD_BYTES = 32 * 1024
+_LONGER_ABOVE = 0.02
+"""Share of the latest files, the longer headers of which make the first read longer."""
+
+_SHARE_OF = 200
+"""So many files are the latest ones, roughly."""
+
+
+class FetchError(Exception):
+    """An object cannot be read."""
+
+    def __init__(self, problem: Problem, tries: int = 1) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+        self.tries = tries
+
+
+class Head(NamedTuple):
+    """The first bytes of an object, and what the store says of it."""
+
+    located: Located
+    content: bytes
+    size: int
+    mtime: dt.datetime | None
+    etag: str | None
+
+
+class Fetcher:
+    """Reads objects for a run; belongs to one event loop.
+
+    Args:
+        stores: where they are.
+        requests: under way at once, at the most.
+        timeout: seconds for one object, with all tries.
+    """
+
+    def __init__(self, stores: Stores, requests: int, timeout: float) -> None:
+        self.throttle = Throttle(requests)
+        self._stores = stores
+        self._timeout = timeout
+        self._head_bytes = HEAD_BYTES
+        self._too_short = 0.0
+        """Share of the latest files whose header was longer than what was read at first."""
+
+    async def head(self, url: str) -> Head:
+        """Return the first bytes of an object; one request if all goes well.
+
+        Raises:
+            FetchError: there is none, or the store does not give it.
+            StoreError: the store cannot be set up.
+        """
+        located = self._stores.locate(url)
+        self._too_short *= 1 - 1 / _SHARE_OF
+        return Head(located, *await self._get(located, 0, self._head_bytes))
+
+    async def more(self, head: Head, offset: int, size: int) -> bytes:
+        """Return further bytes of an object, fewer at its end.
+
+        Raises:
+            FetchError: as for `head`; also when the object was replaced meanwhile.
+        """
+        if offset < MAX_HEAD_BYTES:
+            self._note_short_head()
+        part = await self._get(head.located, offset, min(offset + size, head.size))
+        if (part.size, part.etag) != (head.size, head.etag):
+            raise FetchError(Problem("Changed", "it was replaced while it was being read"))
+        return part.content
+
+    def _note_short_head(self) -> None:
+        self._too_short += 1 / _SHARE_OF
+        if self._too_short > _LONGER_ABOVE:
+            self._head_bytes = MAX_HEAD_BYTES
+
+    async def _get(self, located: Located, start: int, end: int) -> Part:
+        last = float("inf")  # it may wait for its turn as long as it takes
+        for number in range(1, TRIES + 1):
+            try:
+                async with self.throttle:
+                    began = time.monotonic()  # the store's own timeout bounds it from here
+                    last = min(last, began + self._timeout)
+                    part = await located.get(start, end)
+                self.throttle.answered(time.monotonic() - began)
+                return part
+            except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+                problem = problem_of(error)
+            if problem.kind in ("Throttled", "Timeout", "ServerError"):
+                self.throttle.refused()
+            # A jittered wait, so that those refused together do not come back together.
+            wait = random.uniform(0.5, 1) * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))  # noqa: S311
+            if not problem.passes or number == TRIES or time.monotonic() + wait > last:
+                raise FetchError(problem, number)
+            await asyncio.sleep(wait)
+        raise AssertionError("a try either returns or raises")

@@ -1,0 +1,217 @@
+"""Headers of objects in stores: fetched in the event loop, decoded from their first bytes.
+
+    paths ──▶ heads, hundreds at once ──▶ decoded here  ──▶ rows
+                                     └──▶ rasterio in a thread, for what is not plain ──┘
+
+Local files go to the thread pool that this one stands before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from rastermeta_async.config import REMOTE_OPENS, Settings
+from rastermeta_async.errors import StoreError
+from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.pool import Reader, ThreadPool
+from rastermeta_async.record import Record, failure
+from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.copies import sparse_copy
+from rastermeta_async.stores.fetch import Fetcher, FetchError, Head
+from rastermeta_async.stores.urls import is_url, without_secrets
+from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
+from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
+
+REQUEST_SECONDS = 20.0
+"""For one request, so that another may follow within the time of the object."""
+
+GDAL_TRIES = 5
+"""Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
+
+TIMES_CHANGED = 3
+"""Reads of one object that is replaced meanwhile."""
+
+_FINAL = re.compile(r"response code: 40[134]\b")
+"""What GDAL says of answers that will not change."""
+
+_FOREIGN = "not recognized as being in a supported file format"
+
+
+class StorePool:
+    """A pool that reads objects in stores, and hands local files to a thread pool.
+
+    Args:
+        local: reads local files, and with rasterio what is not plain.
+        reader: what reads local files; a `TiffReader` decodes heads of objects, too.
+        settings: `requests` under way at once, `timeout` for each object.
+    """
+
+    def __init__(self, local: ThreadPool, reader: Reader, settings: Settings) -> None:
+        self.capacity = local.capacity
+        self._local = local
+        self._reader = reader
+        plain = isinstance(reader, TiffReader) and not settings.access.sidecars
+        self._decoder = reader if plain and isinstance(reader, TiffReader) else None
+        self._opens = asyncio.Semaphore(min(REMOTE_OPENS, settings.requests))
+        self._learning = asyncio.Lock()
+        stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
+        self._fetcher = Fetcher(stores, settings.requests, settings.timeout)
+
+    async def __aenter__(self) -> Self:
+        """See `Pool`."""
+        await self._local.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """See `Pool`."""
+        await self._local.__aexit__(kind, error, trace)
+
+    @property
+    def stuck(self) -> int:
+        """See `ThreadPool.stuck`."""
+        return self._local.stuck
+
+    def stop(self) -> None:
+        """See `Pool.stop`."""
+        self._local.stop()
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """See `Pool.read`; rows come in the order of the paths."""
+        for remote, some in itertools.groupby(paths, is_url):
+            if not remote:
+                async for batch in self._local.read(list(some)):
+                    yield batch
+            else:
+                records = await self._read_urls(list(some))
+                if records:
+                    yield rows_of(records)
+            if self._local.stopping:
+                return
+
+    async def _read_urls(self, urls: Sequence[bytes]) -> list[Record]:
+        """Return the records of the first URLs: all, unless the pool is stopping."""
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(self._read(url)) for url in urls]
+        records = [task.result() for task in reading]
+        read = records.index(None) if None in records else len(records)
+        return [record for record in records[:read] if record]
+
+    async def _read(self, path: bytes) -> Record | None:
+        shown = without_secrets(path)
+        for _ in range(TIMES_CHANGED):
+            if self._local.stopping:
+                return None
+            try:
+                return await self._read_url(path, shown)
+            except UnicodeDecodeError:
+                return failure(shown, "error", "UnicodeDecodeError", "a URL must be UTF-8")
+            except StoreError as error:
+                return failure(shown, "fatal", type(error).__name__, str(error))
+            except FetchError as error:
+                failed = _failed(shown, error)
+                if error.problem.kind != "Changed":
+                    break
+        return failed
+
+    async def _read_url(self, path: bytes, shown: bytes) -> Record | None:
+        head = await self._fetcher.head(path.decode())
+        facts = Facts(head.size, head.mtime, head.etag)
+        try:
+            return await self._decoded(shown, head, facts)
+        except NotPlain:
+            record = await self._read_with_rasterio(path, shown, head)
+        return record and record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
+
+    async def _decoded(self, path: bytes, head: Head, facts: Facts) -> Record:
+        """Return what the header says; bytes beyond the first are fetched as they are missed."""
+        if self._decoder is None:
+            raise NotPlain("rasterio is to read it")
+        known = _Known(head)
+        for _ in range(MAX_READS):
+            try:
+                return self._decoder.decoded(path, head.content, facts, known.read_at)
+            except _Missing as missing:
+                known.add(missing.offset, await self._fetcher.more(head, *missing.args))
+            except Unknown as unknown:
+                async with self._learning:  # or all that are under way would ask at once
+                    if not self._decoder.knows(unknown.header):
+                        learn = self._decoder.learn_from_bytes
+                        arguments = unknown.header, path, facts, known.parts
+                        return await asyncio.to_thread(learn, *arguments)
+        raise NotPlain("values all over the file")
+
+    async def _read_with_rasterio(self, path: bytes, shown: bytes, head: Head) -> Record | None:
+        async with self._opens:
+            for _ in range(GDAL_TRIES):
+                async with self._fetcher.throttle:
+                    record = await self._local.read_one(path)
+                if record is None or record.error_type in (None, "Timeout"):
+                    break
+                if await asyncio.to_thread(self._is_final, record, shown, head):
+                    break
+        return record
+
+    def _is_final(self, record: Record, shown: bytes, head: Head) -> bool:
+        """Tell whether GDAL's complaint is about the object, not about the way to it.
+
+        Then it says the same of a copy of the first bytes, which did arrive.
+        """
+        said = record.error_message or ""
+        if _FINAL.search(said):
+            return True
+        whole = len(head.content) >= head.size
+        if not whole and _FOREIGN not in said:
+            return False
+        name = shown.partition(b"?")[0].rpartition(b"/")[2]
+        with sparse_copy(name, {0: head.content}, head.size) as copy:
+            again = self._reader.read(copy)
+        return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
+
+
+class _Missing(Exception):  # noqa: N818  # an event
+    """Bytes are wanted that were not fetched yet: (offset, size)."""
+
+    @property
+    def offset(self) -> int:
+        return int(self.args[0])
+
+
+class _Known:
+    """What was fetched of an object so far."""
+
+    def __init__(self, head: Head) -> None:
+        self._size = head.size
+        self.parts = {0: head.content}
+        """Bytes by offset."""
+
+    def add(self, offset: int, content: bytes) -> None:
+        self.parts[offset] = content
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        end = min(offset + size, self._size)
+        for start, content in self.parts.items():
+            if start <= offset and end <= start + len(content):
+                return content[offset - start : end - start]
+        raise _Missing(offset, size)
+
+
+def _failed(path: bytes, error: FetchError) -> Record:
+    problem = error.problem
+    if problem.status == 416:  # it has no byte
+        empty = failure(path, "error", "RasterioIOError", "the object is empty")
+        return empty._replace(file_size=0)
+    status = "error" if problem.kind == "NotFound" else "fatal"
+    tries = f" (tried {error.tries} times)" if error.tries > 1 else ""
+    return failure(path, status, problem.kind, problem.message + tries)

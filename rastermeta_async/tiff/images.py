@@ -1,0 +1,377 @@
+"""What the IFDs of a TIFF file say of its images: sizes, blocks, and all that files share.
+
+Files of an archive are mostly built alike: an IFD that says the same as one before, which is
+told by masking what may differ, costs one look-up.
+
+References: TIFF 6.0 (Adobe, 1992), sections 2, 8, 15; libtiff, ``TIFFOpen(3)`` (strip
+chopping); GDAL, "GTiff -- GeoTIFF File Format".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable
+from functools import lru_cache
+
+from rastermeta_async.tiff.bytes import (
+    ASCII,
+    BYTE,
+    DOUBLE,
+    LONG,
+    LONG8,
+    MAX_ARRAY_BYTES,
+    MAX_ENTRIES,
+    RATIONAL,
+    SHORT,
+    SIZES,
+    UNDEFINED,
+    Entries,
+    File,
+    NotPlain,
+    Order,
+    text,
+)
+from rastermeta_async.tiff.metadata import MAX_REMEMBERED, is_harmless
+
+MAX_IFDS = 64
+MAX_BANDS = 4096
+
+_SHORTS, _LONGS, _TEXT = frozenset({SHORT}), frozenset({LONG}), frozenset({ASCII})
+_RATIOS, _REALS, _RAW = frozenset({RATIONAL}), frozenset({DOUBLE}), frozenset({UNDEFINED})
+_WHOLE = _SHORTS | _LONGS
+_OPAQUE = _RAW | {BYTE}
+_OFFSETS = _WHOLE | {LONG8}
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_X_RESOLUTION, _Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+SCALE, TIE_POINTS, MATRIX, METADATA, RPCS = 33550, 33922, 34264, 42112, 50844
+
+_KIND_SCALARS = {
+    _SUBFILE: _LONGS, _COMPRESSION: _SHORTS, _PHOTOMETRIC: _SHORTS, 266: _SHORTS, 274: _SHORTS,
+    _SAMPLES: _SHORTS, _PLANAR: _SHORTS, 317: _SHORTS,
+}  # fmt: skip
+"""Single numbers that the kind consists of: 266 fill order, 274 orientation, 317 predictor."""
+
+_KIND_ARRAYS = {
+    _BITS: _SHORTS, 297: _SHORTS, 338: _SHORTS, 339: _SHORTS, 530: _SHORTS, 532: _RATIOS,
+    34735: _SHORTS, 34736: _REALS, 34737: _TEXT, 42113: _TEXT, 50674: _LONGS,
+}  # fmt: skip
+"""Arrays that the kind consists of: 297 page number, 338 extra samples, 339 sample format, 530
+and 532 YCbCr, 34735 to 34737 GeoKeys, 42113 GDAL_NODATA, 50674 LERC parameters."""
+
+_EXIF, _GPS, _LEFT, _TOP = 34665, 34853, 286, 287
+_OF_NO_EFFECT = {
+    285: _TEXT, _LEFT: _RATIOS, _TOP: _RATIOS, 318: _RATIOS, 319: _RATIOS, 320: _SHORTS,
+    347: _RAW, 700: _OPAQUE, 33723: _OPAQUE | _LONGS, 34377: _OPAQUE, _EXIF: _LONGS,
+    34675: _OPAQUE, _GPS: _LONGS, 37724: _OPAQUE, RPCS: _REALS,
+}  # fmt: skip
+"""Tags of which only type and count matter: 285 page name, 318 white point, 319 primaries, 320
+palette, 347 JPEG tables, 700 XMP, 33723 IPTC, 34377 and 37724 Photoshop, 34675 ICC profile."""
+
+_TEXTS = {
+    269: "TIFFTAG_DOCUMENTNAME", 270: "TIFFTAG_IMAGEDESCRIPTION", 305: "TIFFTAG_SOFTWARE",
+    306: "TIFFTAG_DATETIME", 315: "TIFFTAG_ARTIST", 316: "TIFFTAG_HOSTCOMPUTER",
+    33432: "TIFFTAG_COPYRIGHT",
+}  # fmt: skip
+"""Tags that GDAL shows as metadata of the dataset, in its order."""
+
+_RESOLUTIONS = {_X_RESOLUTION: "TIFFTAG_XRESOLUTION", _Y_RESOLUTION: "TIFFTAG_YRESOLUTION"}
+
+_KNOWN: dict[int, frozenset[int]] = {
+    **_KIND_SCALARS, **_KIND_ARRAYS, **_OF_NO_EFFECT,
+    **dict.fromkeys(_TEXTS, _TEXT), **dict.fromkeys(_RESOLUTIONS, _RATIOS),
+    **dict.fromkeys((_WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT), _WHOLE),
+    **dict.fromkeys((_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES), _OFFSETS),
+    **dict.fromkeys((SCALE, TIE_POINTS, MATRIX), _REALS),
+    RESOLUTION_UNIT: _SHORTS, METADATA: _TEXT,
+}  # fmt: skip
+"""Types that a tag may have; what is not here is not plain."""
+
+_SINGLE = (
+    *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
+    *_RESOLUTIONS, _LEFT, _TOP, _EXIF, _GPS,
+)  # fmt: skip
+"""Tags that have one value."""
+
+_COMPRESSIONS = frozenset({1, 5, 7, 8, 32773, 32946, 34887, 34925, 50000})
+"""None, LZW, JPEG, Deflate, PackBits, old Deflate, LERC, LZMA, ZSTD: opening files of these
+looks at no pixel."""
+_NO_COMPRESSION, _JPEG = 1, 7
+_JPEG_BITS = 8
+_CONTIGUOUS = 1
+REDUCED, MASK = 1, 4
+"""Bits of NewSubfileType (TIFF 6.0, section 8)."""
+
+_ALL_ROWS = 2**32 - 1
+"""Rows of a strip that is all of the image (TIFF 6.0, section 8)."""
+_CHOPPED_STRIP_BYTES = 8192
+_SPLIT_ROWS = 2000
+
+
+class Layout:
+    """The tags and types of an IFD: where in it to find what. Many files share one."""
+
+    def __init__(self, order: Order, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
+        if any(one >= following for one, following in itertools.pairwise(tags)):
+            raise NotPlain("tags out of order")
+        for tag, kind in zip(tags, types, strict=True):
+            # In a classic TIFF even a single LONG8 is elsewhere, where libtiff may not find it.
+            if kind not in _KNOWN.get(tag, ()) or (kind == LONG8 and not order.big):
+                raise NotPlain(f"tag {tag} of type {kind}")
+        self.order = order
+        self.types = types
+        self.at = {tag: index for index, tag in enumerate(tags)}
+        self.tiled = _TILE_WIDTH in self.at
+        wanted = (_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
+            _ROWS, _STRIPS, _STRIP_BYTES)  # fmt: skip
+        other = (_STRIPS, _STRIP_BYTES, _ROWS) if self.tiled else (_TILE_HEIGHT, _TILES)
+        if not all(tag in self.at for tag in (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, *wanted)):
+            raise NotPlain("tags missing")
+        if any(tag in self.at for tag in other):
+            raise NotPlain("strips and tiles")
+        self.blocks_at, self.bytes_at = self.at[wanted[-2]], self.at[wanted[-1]]
+        self.singles = self._indices(_SINGLE)
+        self.arrays = self._indices(_KIND_ARRAYS)
+        self.ignored = self._indices(_OF_NO_EFFECT)
+        self.texts = [(self.at[tag], name) for tag, name in _TEXTS.items() if tag in self.at]
+        self.resolutions = [
+            (self.at[tag], name) for tag, name in _RESOLUTIONS.items() if tag in self.at
+        ]
+        self.shows_nothing = not (
+            self.texts or self.resolutions or RESOLUTION_UNIT in self.at
+        )  # fmt: skip
+        measured = {*self.singles, *self.arrays, *self.ignored}
+        self.counts_mask = order.mask(order.count_field, measured)
+
+    def _indices(self, tags: Iterable[int]) -> list[int]:
+        return [self.at[tag] for tag in tags if tag in self.at]
+
+    def item_bytes(self, index: int) -> int:
+        """Return the bytes of one value of an entry."""
+        return SIZES[self.types[index]]
+
+
+class _Shape:
+    """A layout, and how many values the entries have that do not differ from file to file."""
+
+    def __init__(self, layout: Layout, entries: Entries) -> None:
+        order = layout.order
+        self.layout = layout
+        if any(entries.count(index) != 1 for index in layout.singles):
+            raise NotPlain("several values where there should be one")
+        lengths = {
+            index: entries.count(index) * layout.item_bytes(index)
+            for index in (*layout.arrays, *layout.ignored)
+        }
+        if 0 in lengths.values():
+            raise NotPlain("a value of no length")
+        if any(lengths[index] > MAX_ARRAY_BYTES for index in layout.arrays):
+            raise NotPlain("a long value")
+        contents = {i: lengths[i] for i in layout.arrays if lengths[i] > order.inline}
+        self.contents = sorted(contents)
+        """Entries of the arrays outside the IFD that the kind consists of."""
+        self.lengths = [contents[index] for index in self.contents]
+        self.elsewhere = [(i, lengths[i]) for i in layout.ignored if lengths[i] > order.inline]
+        """Entry and length of what is not looked at."""
+        self.taken = tuple(
+            (index, lengths[index])
+            for index in (*layout.arrays, *layout.ignored)
+            # Of palettes and RPCs the count decides whether GDAL takes them.
+            if index in layout.arrays or layout.item_bytes(index) > 1
+        )
+        outside = {*layout.ignored, *self.contents}
+        inside = {*layout.singles, *layout.arrays} - outside
+        inside -= {index for index, _ in layout.resolutions}
+        blocks = {layout.blocks_at, layout.bytes_at}
+        self.values_mask = order.mask(order.value_field, inside)
+        self.values_mask |= order.mask(order.count_field, blocks)
+        self.span = order.span(len(layout.types))
+        self.mask = order.tags_masks[len(layout.types)] | layout.counts_mask | self.values_mask
+        """What must be the same in two IFDs for them to say the same of their images."""
+        self.offsets = order.offsets(self.contents, self.span)
+        self.follower: _Shape | None = None
+        """Shape of the IFD that came after one of this shape last."""
+
+    def seen(self, ifd: bytes, head: bytes) -> Image | None:
+        """Return what an IFD of this shape says of its image, if another has said the same."""
+        parts = zip(self.offsets.unpack(ifd), self.lengths, strict=True)
+        contents = tuple([head[offset : offset + length] for offset, length in parts])
+        return _IMAGES.get((self, int.from_bytes(ifd, "little") & self.mask, contents))
+
+    def image(self, file: File, ifd: bytes) -> Image:
+        """Return what an IFD of this shape says of its image."""
+        parts = zip(self.offsets.unpack(ifd), self.lengths, strict=True)
+        contents = tuple([file.get(offset, length) for offset, length in parts])
+        key = self, int.from_bytes(ifd, "little") & self.mask, contents
+        image = _IMAGES.get(key)
+        if image is None:
+            image = Image(self, Entries(file.order, ifd), contents)
+            if len(_IMAGES) >= MAX_REMEMBERED:
+                _IMAGES.clear()
+            _IMAGES[key] = image
+        return image
+
+
+_FIRST: dict[Order, _Shape] = {}
+"""Shape of the first IFD of the last file; most files are alike."""
+
+_IMAGES: dict[tuple[_Shape, int, tuple[bytes, ...]], Image] = {}
+"""Images by shape, by what its `mask` leaves of the IFD, and by the arrays outside the IFD."""
+
+
+class Image:
+    """What an IFD says of the pixels. Files that say the same share one."""
+
+    def __init__(self, shape: _Shape, entries: Entries, contents: tuple[bytes, ...]) -> None:
+        layout = shape.layout
+
+        def number(tag: int, default: int) -> int:
+            return entries.number(layout.at[tag]) if tag in layout.at else default
+
+        self.width, self.height = number(_WIDTH, 0), number(_HEIGHT, 0)
+        self.samples = number(_SAMPLES, 1)
+        self.subfile = number(_SUBFILE, 0)
+        if not (0 < self.width < 2**31 and 0 < self.height < 2**31):
+            raise NotPlain("an odd size")
+        if not 0 < self.samples <= MAX_BANDS:
+            raise NotPlain("many bands")
+        compression = number(_COMPRESSION, 0)
+        if compression not in _COMPRESSIONS:
+            raise NotPlain("a compression of which a file must be looked into")
+        outside = dict(zip(shape.contents, contents, strict=True))
+        bits_at = layout.at[_BITS]
+        bits = entries.order.number(outside.get(bits_at, entries.content(bits_at, 2))[:2])
+        if not bits or (compression == _JPEG and bits != _JPEG_BITS):
+            raise NotPlain("odd bits")
+        contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
+        samples = self.samples if contiguous else 1
+        if layout.tiled:
+            self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
+        else:
+            rows = number(_ROWS, 0)
+            if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
+                raise NotPlain("odd blocks")
+            self.block_width, self.block_height = self.width, min(rows, self.height)
+        if not (0 < self.block_width < 2**31 and 0 < self.block_height < 2**31):
+            raise NotPlain("odd blocks")
+        row_bytes = -(-self.block_width * bits * samples // 8)
+        blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
+        planes = self.samples // samples
+        found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
+        if found != (blocks * planes, blocks * planes) or blocks * planes >= 2**31:
+            raise NotPlain("odd blocks")
+        if row_bytes * self.block_height >= 2**31:
+            raise NotPlain("odd blocks")
+        self.one_strip = 0
+        """Bytes of the only strip, where it is one that is not compressed."""
+        if not layout.tiled and blocks == 1:
+            if contiguous and compression == _NO_COMPRESSION:
+                # libtiff cuts it into strips of 8 KiB (TIFFOpen(3), "strip chopping").
+                self.one_strip = row_bytes * self.height
+                rows = max(1, _CHOPPED_STRIP_BYTES // row_bytes)
+                self.block_height = min(self.block_height, rows)
+            if self.block_height == self.height > _SPLIT_ROWS:  # GTiffSplitBand
+                raise NotPlain("one long strip")
+        scalars = tuple(number(tag, -1) for tag in _KIND_SCALARS)
+        taken = tuple(outside.get(i, entries.content(i, n)) for i, n in shape.taken)
+        self.kind = _image_kind(layout, scalars, shape.taken, taken)
+        self.has_unseen = bool(shape.elsewhere or self.one_strip)
+        """Whether it is to be checked that something lies in the file that is not looked at."""
+
+
+class _ImageKind:
+    """Stands for all that an `Image` has but sizes; equal only to itself, and so quickly told."""
+
+
+@lru_cache(MAX_REMEMBERED)
+def _image_kind(*parts: Hashable) -> _ImageKind:  # noqa: ARG001  # they are the cache's key
+    return _ImageKind()
+
+
+@lru_cache(MAX_REMEMBERED)
+def _layout(order: Order, count: int, tags_and_types: int) -> Layout:
+    raw = tags_and_types.to_bytes(order.span(count), "little")
+    fields = [raw[at : at + 4] for at in map(order.entry_at, range(count))]
+    tags = tuple(order.number(field[:2]) for field in fields)
+    return Layout(order, tags, tuple(order.number(field[2:]) for field in fields))
+
+
+@lru_cache(MAX_REMEMBERED)
+def _shape(layout: Layout, counts: int) -> _Shape:
+    ifd = counts.to_bytes(layout.order.span(len(layout.types)), "little")
+    return _Shape(layout, Entries(layout.order, ifd))
+
+
+def images_of(file: File) -> tuple[Layout, Entries, list[Image]]:
+    """Return the first IFD's layout and entries, and what each IFD says of its image.
+
+    An IFD is guessed to be like the one in the same place of the last file: taken as one large
+    number, it tells by a mask whether it is.
+    """
+    order, head = file.order, file.head
+    images: list[Image] = []
+    previous: _Shape | None = None
+    offset = file.first
+    while offset:
+        if len(images) >= MAX_IFDS:
+            raise NotPlain("IFDs without end")
+        shape, image = previous.follower if previous else _FIRST.get(order), None
+        if shape is not None and offset + shape.span <= len(head):
+            ifd = head[offset : offset + shape.span]
+            image = shape.seen(ifd, head)
+        if shape is None or image is None:
+            ifd = _ifd(file, offset)
+            shape = _shape_of(order, ifd)
+            image = shape.image(file, ifd)
+            if previous:
+                previous.follower = shape
+            else:
+                _FIRST[order] = shape
+        if image.has_unseen:
+            _check_places(file, ifd, shape, image)
+        if not images:
+            main = shape.layout, Entries(order, ifd)
+        elif METADATA in shape.layout.at:
+            _check_metadata_of_overview(file, shape.layout, Entries(order, ifd))
+        images.append(image)
+        previous = shape
+        offset = order.number(ifd[-order.inline :])
+    if not images:
+        raise NotPlain("no IFD")
+    return *main, images
+
+
+def _ifd(file: File, offset: int) -> bytes:
+    """Return the bytes of an IFD: the number of its entries, they, and the link to the next."""
+    order = file.order
+    count = order.number(file.get(offset, order.count_bytes))
+    if not 0 < count <= MAX_ENTRIES:
+        raise NotPlain("an IFD of odd length")
+    return file.get(offset, order.span(count))
+
+
+def _shape_of(order: Order, ifd: bytes) -> _Shape:
+    count = order.number(ifd[: order.count_bytes])
+    number = int.from_bytes(ifd, "little")  # whatever the order: only the place matters
+    layout = _layout(order, count, number & order.tags_masks[count])
+    return _shape(layout, number & layout.counts_mask)
+
+
+def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
+    """Raise NotPlain if values that are not looked at, or the only strip, are not in the file."""
+    entries = Entries(file.order, ifd)
+    for index, length in shape.elsewhere:
+        if entries.offset(index) + length > file.size:
+            raise NotPlain("values outside the file or all over it")
+    if image.one_strip:
+        end = entries.number(shape.layout.blocks_at) + image.one_strip
+        if entries.number(shape.layout.bytes_at) != image.one_strip or end > file.size:
+            raise NotPlain("odd blocks")
+
+
+def _check_metadata_of_overview(file: File, layout: Layout, entries: Entries) -> None:
+    """Raise NotPlain if GDAL, which parses also that of overviews and masks, might complain."""
+    if not is_harmless(text(file, entries, layout.at[METADATA])):
+        raise NotPlain("odd metadata of an overview")

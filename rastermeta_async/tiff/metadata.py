@@ -1,0 +1,172 @@
+"""The metadata that GDAL keeps in a TIFF tag of its own, where it is as GDAL writes it.
+
+Reference: GDAL, "GTiff -- GeoTIFF File Format", ``GDAL_METADATA``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, NotPlain
+
+MAX_METADATA_BYTES = 4 * 1024 * 1024
+MAX_REMEMBERED = 1024
+
+Tags = dict[str, str]
+
+
+class Metadata(NamedTuple):
+    """What a ``GDAL_METADATA`` tag holds."""
+
+    dataset: Tags
+    """Tags of the dataset, default domain."""
+    bands: dict[int, Tags]
+    """Tags of the bands (1-based) that have any, default domain."""
+    descriptions: dict[int, str]
+    scales: dict[int, float]
+    offsets: dict[int, float]
+    asked: tuple[tuple[int, str, str], ...]
+    """(band, role, value) of what rasterio is to interpret: units and colours."""
+
+
+NO_METADATA = Metadata({}, {}, {}, {}, {}, ())
+
+_HEAD = re.compile(
+    r'\n  <Item name="([^"&<>=:\s](?:[^"&<>=:\n]*[^"&<>=:\s])?)"(?: sample="([0-9]{1,4})")?'
+    r'(?: role="([a-z]+)")?(?: domain="([^"&<>\n]*)")?'
+)
+"""An item of the metadata from the end of the line before up to its value, as GDAL writes it."""
+_START, _ITEM_END, _END = "<GDALMetadata>\n", "</Item>\n", "</GDALMetadata>"
+_BLANK = frozenset(["", *" \t\r\n\v\f"])
+_NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
+_ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
+_ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
+_DOMAINS_OF_EFFECT = frozenset(
+    ["color_profile", "exif", "imd", "imagery", "overviews", "proxyoverviewrequest", "rpc",
+     "subdatasets", "tiff"]
+)  # fmt: skip
+_NAME_OF_EFFECT = re.compile(
+    "area_or_point|tifftag_|internal_mask|nodata_values|overview_file|color_interp", re.IGNORECASE
+)
+
+_HARMLESS = re.compile(
+    r'<GDALMetadata>\s*(?:<Item(?: [a-z]+="[\w ]*")+>[\w .,:-]*</Item>\s*)*</GDALMetadata>\s*',
+    re.ASCII,
+)
+
+
+@lru_cache(MAX_REMEMBERED)
+def is_harmless(metadata: str) -> bool:
+    """Whether GDAL parses it without a warning."""
+    return _HARMLESS.fullmatch(metadata) is not None
+
+
+def metadata_of(text: str, bands: int) -> Metadata:
+    """Return the content of a ``GDAL_METADATA`` tag, if it is as GDAL writes it."""
+    text = text.rstrip("\n")
+    if not (text.startswith(_START) and text.endswith(_END)):
+        raise NotPlain("metadata that GDAL would not write")
+    body = text[len(_START) - 1 : -len(_END)]
+    items = body.count(_ITEM_END)
+    # Every bracket is to be one of an item, so that what follows heads are values, in turn.
+    *pieces, rest = body.replace(_ITEM_END, ">\n").split(">")
+    if rest != "\n" or not items or len(pieces) != 2 * items or body.count("<") != 2 * items:
+        raise NotPlain("metadata that GDAL would not write")
+    heads, values = tuple(pieces[::2]), pieces[1::2]
+    if not _BLANK.isdisjoint([value[:1] for value in values]):
+        raise NotPlain("a value that is empty or starts with a space")
+    remembered = len(text) <= MAX_ARRAY_BYTES
+    plan = _plan(heads) if remembered else _plan.__wrapped__(heads)
+    if plan.bands > bands:
+        raise NotPlain("metadata of no band")
+    if "&" in body:
+        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL does so twice
+    metadata = Metadata(
+        {name: values[at] for name, at in plan.dataset},
+        {band: {name: values[at] for name, at in tags} for band, tags in plan.of_bands},
+        {}, {}, {}, (),
+    )  # fmt: skip
+    return _with_roles(metadata, plan.roles, values) if plan.roles else metadata
+
+
+class _Plan(NamedTuple):
+    """Which value of a ``GDAL_METADATA`` tag is what. Files of one product share one."""
+
+    dataset: list[tuple[str, int]]
+    """(name, index of the value) of the dataset's tags."""
+    of_bands: list[tuple[int, list[tuple[str, int]]]]
+    """(band, the same of its tags)."""
+    roles: list[tuple[int, str, int]]
+    """(band, role, index of the value)."""
+    bands: int
+    """Highest band that is mentioned."""
+
+
+@lru_cache(MAX_REMEMBERED)
+def _plan(heads: tuple[str, ...]) -> _Plan:
+    tags: dict[int, dict[str, tuple[str, int]]] = {}
+    roles: dict[tuple[int, str], int] = {}
+    found = most = 0
+    for at, head in enumerate(heads):
+        item = _HEAD.fullmatch(head)
+        if item is None:
+            raise NotPlain("metadata that GDAL would not write")
+        name, sample, role, domain = item.groups()
+        band = int(sample) + 1 if sample else 0
+        most = max(band, most)
+        if domain is not None:
+            if role or _has_effect(domain.lower(), name.lower()):
+                raise NotPlain("metadata of effect")
+            continue
+        if _NAME_OF_EFFECT.match(name) or (role and not band):
+            raise NotPlain("metadata of effect")
+        found += 1
+        if role:
+            roles[band, role] = at
+        else:
+            tags.setdefault(band, {})[name.lower()] = (name, at)
+    if sum(map(len, tags.values())) + len(roles) != found:
+        raise NotPlain("a tag given twice")
+    dataset = list(tags.pop(0, {}).values())
+    of_bands = [(band, list(items.values())) for band, items in tags.items()]
+    return _Plan(dataset, of_bands, [(*key, at) for key, at in roles.items()], most)
+
+
+def _has_effect(domain: str, name: str) -> bool:
+    """Whether GDAL uses metadata of this domain and name, both in lower case, for the record."""
+    of_pixels = domain == "image_structure" and name == "interleave"
+    return of_pixels or not domain or domain in _DOMAINS_OF_EFFECT or domain[:4] == "xml:"
+
+
+def _with_roles(
+    metadata: Metadata, roles: list[tuple[int, str, int]], values: Sequence[str]
+) -> Metadata:
+    """Return the metadata with what stands for other properties of the bands than tags."""
+    asked = []
+    for band, role, at in roles:
+        value = values[at]
+        if role == "description":
+            metadata.descriptions[band] = value
+        elif role in ("scale", "offset"):
+            number = float(value) if _NUMBER.fullmatch(value) else math.nan
+            if not math.isfinite(number) or (number == 0 and value[0] == "-"):
+                raise NotPlain("an odd number")
+            (metadata.scales if role == "scale" else metadata.offsets)[band] = number
+        elif role in ("unittype", "colorinterp"):
+            asked.append((band, role, value))
+        else:
+            raise NotPlain("metadata of effect")
+    return metadata._replace(asked=tuple(asked))
+
+
+def _unescaped(value: str) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] is None:
+            raise NotPlain("an odd entity")
+        return _ENTITIES[match[1]]
+
+    return _ENTITY.sub(replaced, value)

@@ -1,0 +1,1 @@
+"""Finished catalogs, and single records, for people."""

@@ -1,0 +1,209 @@
+"""When a raster was taken, from evidence alone: its tags, or its path, by a rule.
+
+What does not tell it for sure gives nothing; never the time of the file, never now.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from rastermeta_async.views.dates import Interval, between, interval_of, month_after, whole
+
+When = Callable[[str, Mapping[str, str]], "Interval | None"]
+"""From a path and the tags of a dataset to when it was taken."""
+
+
+class _Source(NamedTuple):
+    """Tags that tell when, in upper case; a clock holds the time of day where that is apart."""
+
+    start: str
+    end: str = ""
+    clock: str = ""
+    end_clock: str = ""
+
+
+SOURCES = (
+    _Source("ACQUISITIONDATETIME"),
+    _Source("ACQUISITION_DATETIME"),
+    _Source("DATE_ACQUIRED", clock="SCENE_CENTER_TIME"),  # Landsat
+    _Source("ACQUISITION_DATE", clock="ACQUISITION_TIME"),
+    _Source("SENSING_TIME"),
+    _Source("DATATAKE_1_DATATAKE_SENSING_START"),
+    # MODIS, VIIRS
+    _Source("RANGEBEGINNINGDATE", "RANGEENDINGDATE", "RANGEBEGINNINGTIME", "RANGEENDINGTIME"),
+    # Attribute Convention for Data Discovery 1.3
+    _Source("TIME_COVERAGE_START", "TIME_COVERAGE_END"),
+    _Source("NC_GLOBAL#TIME_COVERAGE_START", "NC_GLOBAL#TIME_COVERAGE_END"),
+    _Source("PRODUCT_START_TIME", "PRODUCT_STOP_TIME"),
+    _Source("START_DATETIME", "END_DATETIME"),
+    _Source("START_TIME", "STOP_TIME"),
+    _Source("START_TIME", "END_TIME"),
+    _Source("START_DATE", "END_DATE", "START_TIME", "END_TIME"),
+    _Source("START_DATE", "STOP_DATE", "START_TIME", "STOP_TIME"),
+    _Source("EXIF_DATETIMEORIGINAL"),
+    _Source("NITF_IDATIM"),
+    _Source("DATETIME"),
+    _Source("IMAGE_DATE"),
+    _Source("FLIGHT_DATE"),
+    _Source("TIFFTAG_DATETIME"),  # often when the file was written
+)
+"""Where it is looked for, the surest first."""
+
+TAGS = frozenset(name for source in SOURCES for name in source if name)
+"""Every tag that is looked at, in upper case."""
+
+
+def from_tags(_path: str, tags: Mapping[str, str]) -> Interval | None:
+    """Return when the tags say that a raster was taken."""
+    folded = _folded(tags)
+    relevant = TAGS & folded.keys()
+    if not relevant:
+        return None
+    # A source with a start and no end tells only a moment: one with both is better.
+    partial = None
+    for source in SOURCES:
+        if source.start not in relevant or not (start := _date(folded, source.start, source.clock)):
+            continue
+        if not source.end:
+            return start
+        if source.end in relevant:
+            end = _date(folded, source.end, source.end_clock)
+            if found := between(start, end):
+                return found
+        else:
+            partial = partial or start
+    return partial
+
+
+def _date(tags: Mapping[str, str], date: str, clock: str) -> Interval | None:
+    text = tags[date].strip()
+    if time := tags.get(clock):
+        both = interval_of(f"{text.rstrip('Z')} {time.strip()}")
+        if both:
+            return both
+    return interval_of(text)
+
+
+def _folded(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name.upper(): value for name, value in tags.items()}
+
+
+def rule_of(text: str | None) -> When:
+    """Return how dates are found.
+
+    Args:
+        text: None: in `TAGS`. With ``%`` and a letter: a `datetime.strptime` pattern that the
+            file's name holds (with a slash: the path), e.g. ``%Y%m%d``. With ``(``: a regular
+            expression for the path, whose groups, joined, are a date, or, if there are two, the
+            first and the last one. Else the name of a tag, or of two with a slash between: of
+            the first and the last date.
+
+    Raises:
+        ValueError: the rule makes no sense (also re.error).
+    """
+    if text is None:
+        return from_tags
+    if re.search("%[A-Za-z]", text):
+        return _by_pattern(text)
+    if "(" in text:
+        return _by_expression(re.compile(text))
+    names = [name.strip().upper() for name in text.split("/")]
+    if len(names) > 2 or not all(names):
+        raise ValueError(f"{text!r} is no tag, pattern or expression")
+    return _by_tag(names)
+
+
+def _by_tag(names: list[str]) -> When:
+    def when(_path: str, tags: Mapping[str, str]) -> Interval | None:
+        folded = _folded(tags)
+        found = [interval_of(folded.get(name, "")) for name in names]
+        return between(found[0], found[-1])
+
+    return when
+
+
+def _by_expression(expression: re.Pattern[str]) -> When:
+    if not expression.groups:
+        raise ValueError("the expression has no group that could be a date")
+
+    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
+        found = expression.search(path)
+        if not found:
+            return None
+        groups = [group for group in found.groups() if group]
+        # Year and month alone are a date only with a hyphen between.
+        joined = interval_of("".join(groups)) or interval_of("-".join(groups))
+        if joined or len(groups) != 2:
+            return joined
+        return between(*map(interval_of, groups))
+
+    return when
+
+
+_DIRECTIVES = {
+    "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d",
+    "j": r"\d{3}", "y": r"\d\d", "b": r"[A-Za-z]{3}", "f": r"\d{1,6}", "%": "%",
+}  # fmt: skip
+
+
+def _by_pattern(pattern: str) -> When:
+    parts = re.split(r"%(.)", pattern, flags=re.DOTALL)
+    letters = parts[1::2]
+    _check_pattern(letters, stray="%" in "".join(parts[::2]))
+    expression = "".join(
+        _DIRECTIVES[part] if at % 2 else re.escape(part) for at, part in enumerate(parts)
+    )
+    # Not in the midst of a longer number.
+    before = "" if parts[0] else r"(?<!\d)"
+    after = "" if parts[-1] else r"(?!\d)"
+    holds = re.compile(f"{before}(?=({expression}){after})", re.ASCII)
+    in_path = "/" in pattern
+
+    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
+        for found in holds.finditer(path if in_path else path.rpartition("/")[2]):
+            if interval := _parsed(found[1], pattern, frozenset(letters)):
+                return interval
+        return None
+
+    return when
+
+
+def _check_pattern(letters: list[str], *, stray: bool) -> None:
+    unknown = [letter for letter in letters if letter not in _DIRECTIVES]
+    if unknown:
+        raise ValueError(f"%{unknown[0]} is not known; there are %{', %'.join(_DIRECTIVES)}")
+    named = [letter for letter in letters if letter != "%"]
+    if stray or len(set(named)) < len(named):
+        raise ValueError("the pattern has a stray % or a directive twice")
+    if len({"Y", "y"} & set(named)) != 1:
+        raise ValueError("the pattern needs a year: %Y or %y")
+    finer = [
+        ("day", {"d"}, {"m", "b"}), ("hour", {"H"}, {"d", "j"}), ("minute", {"M"}, {"H"}),
+        ("second", {"S"}, {"M"}), ("fraction", {"f"}, {"S"}),
+    ]  # fmt: skip
+    for what, fine, coarse in finer:
+        if fine & set(named) and not coarse & set(named):
+            raise ValueError(f"the pattern has a {what} without a %{' or %'.join(sorted(coarse))}")
+
+
+@lru_cache(8192)
+def _parsed(text: str, pattern: str, letters: frozenset[str]) -> Interval | None:
+    """Return the year, month, day, hour or moment that a text is by a pattern."""
+    try:
+        start = dt.datetime.strptime(text, pattern).replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None
+    if "M" in letters:
+        return Interval(start, start)
+    if "H" in letters:
+        return whole(start, dt.timedelta(hours=1))
+    if letters & {"d", "j"}:
+        return whole(start, dt.timedelta(days=1))
+    day = start.date()
+    if letters & {"m", "b"}:
+        return whole(start, month_after(day) - day)
+    return whole(start, day.replace(year=day.year + 1) - day)

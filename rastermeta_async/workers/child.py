@@ -1,0 +1,242 @@
+"""One worker process, as the run sees it: started, given jobs, listened to, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum, auto
+from typing import IO, Self, cast
+
+import pyarrow as pa
+
+from rastermeta_async.record import SCHEMA
+from rastermeta_async.workers.launch import launch
+from rastermeta_async.workers.wire import (
+    STOP,
+    STUCK_STATUS,
+    Board,
+    Kind,
+    Orders,
+    encode_job,
+    mark_of,
+    read_reply,
+)
+
+START_SECONDS = 60.0
+"""How long a worker may take to start."""
+
+END_SECONDS = 1.0
+"""How long a worker may take to end when it is told to, and again when it is killed."""
+
+_POLL_SECONDS = 0.01
+_LAST_WORDS = 2000
+"""Bytes kept of what a worker writes to standard error."""
+
+
+class ChildLost(Exception):  # noqa: N818  # an event that the pool handles
+    """A worker process has ended, or does not answer, with a job unfinished."""
+
+
+class _Sign(Enum):
+    """What may stand between the rows of a job."""
+
+    DONE = auto()
+    LOST = auto()
+
+
+class Child:
+    """A worker process.
+
+    It is waited for by looking, not by the event loop: a loop cannot be closed while a process
+    that it waits for is in uninterruptible sleep.
+    """
+
+    alone = False
+    """Whether it is kept for paths that may have ended another one."""
+
+    cpu: int | None = None
+    """CPU that it keeps to."""
+
+    def __init__(self, process: subprocess.Popen[bytes], board: Board) -> None:
+        """Take charge of a process; `start` makes one."""
+        self._process = process
+        self._board = board
+        self._answers: dict[int, asyncio.Queue[pa.RecordBatch | _Sign]] = {}
+        self._numbers = itertools.count(STOP + 1)
+        self._words = b""
+        self._timed_out: set[int] = set()
+        self._open_at_end: set[int] = set()
+        self._started = time.monotonic()
+        self.ready = False
+        """Whether it has started."""
+        self.leaving = False
+        """Whether it takes no further job."""
+        self.lost = False
+        """Whether it answers nothing any more."""
+
+    @classmethod
+    async def start(cls, orders: Orders) -> Self:
+        """Return a worker whose process is starting; it may be given jobs at once.
+
+        Raises:
+            WorkerError: the system starts no process.
+        """
+        child = cls(*launch(orders))
+        await child._connect()
+        return child
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._input, _ = await loop.connect_write_pipe(
+            asyncio.BaseProtocol, cast("IO[bytes]", self._process.stdin)
+        )
+        answers, self._output = await _stream(cast("IO[bytes]", self._process.stdout))
+        errors, self._errors = await _stream(cast("IO[bytes]", self._process.stderr))
+        hearing = asyncio.create_task(self._keep_words(errors))
+        self._tasks = [hearing, asyncio.create_task(self._listen(answers, hearing))]
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that it has."""
+        return len(self._answers)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
+    @property
+    def cause(self) -> str:
+        """How it ended, for a person."""
+        code = self._process.poll()
+        if code is None:
+            return "no answer"
+        if code < 0:
+            return f"signal {signal.Signals(-code).name}"
+        return f"exit status {code} ({self.last_words})"
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to standard error."""
+        lines = self._words.decode("utf-8", "replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it ended because too many files hung in it."""
+        return self._process.poll() == STUCK_STATUS
+
+    @property
+    def hung(self) -> bool:
+        """Whether it was killed because files took too long."""
+        return bool(self._timed_out)
+
+    def hung_in(self, path: bytes) -> bool:
+        """Tell whether it was killed while this file took too long."""
+        return mark_of(path) in self._timed_out
+
+    def had_open(self, path: bytes) -> bool:
+        """Tell whether it was reading this file when it ended."""
+        return mark_of(path) in self._open_at_end
+
+    async def ask(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """Yield the rows of paths, in order; fewer when it was told to stop.
+
+        Raises:
+            ChildLost: it ended before it had answered for all of them.
+        """
+        number = next(self._numbers)
+        answers = self._answers[number] = asyncio.Queue(2)
+        try:
+            if self.lost:
+                raise ChildLost
+            self._input.write(encode_job(number, paths))
+            while not isinstance(answer := await answers.get(), _Sign):
+                yield answer
+            if answer is _Sign.LOST:
+                raise ChildLost
+        finally:
+            del self._answers[number]
+
+    def stop(self) -> None:
+        """Have it open no further file."""
+        if not self.lost:
+            self._input.write(encode_job(STOP, ()))
+
+    def kill_if_hung(self, timeout: float) -> None:
+        """End it if it has had a file open for longer than `timeout` seconds, or never started."""
+        now = time.monotonic()
+        self._timed_out = {at.mark for at in self._board.openings() if at.since < now - timeout}
+        if self._timed_out or not (self.ready or now < self._started + START_SECONDS):
+            self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL and listen no more; the process may take its time."""
+        self._process.kill()
+        self._lose()
+
+    async def end(self) -> None:
+        """Let it end by itself, or kill it; if it does not even die, leave it behind."""
+        self.leaving = True
+        self._input.close()
+        if not await self._gone_within(END_SECONDS):
+            self.kill()
+            await self._gone_within(END_SECONDS)
+        self._lose()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._output.close()
+        self._errors.close()
+        self._board.close()
+
+    async def _gone_within(self, seconds: float) -> bool:
+        last = time.monotonic() + seconds
+        while not self.ended and time.monotonic() < last:  # noqa: ASYNC110  # only looking tells
+            await asyncio.sleep(_POLL_SECONDS)
+        return self.ended
+
+    async def _listen(self, answers: asyncio.StreamReader, hearing: asyncio.Task[None]) -> None:
+        """Pass its answers on until there are no more."""
+        try:
+            while not self.lost:
+                kind, job, content = await read_reply(answers)
+                if kind is Kind.READY:
+                    self.ready = True
+                elif kind is Kind.RETIRING:
+                    self.leaving = True
+                elif queue := self._answers.get(job):
+                    await queue.put(_batch_of(content) if kind is Kind.ROWS else _Sign.DONE)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if await self._gone_within(END_SECONDS):  # for the cause
+                await asyncio.wait({hearing}, timeout=END_SECONDS)
+        finally:
+            self._lose()
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self._open_at_end = {at.mark for at in self._board.openings()}
+        self.lost = True
+        for answers in self._answers.values():
+            while not answers.empty():  # rows that nobody took are read again
+                answers.get_nowait()
+            answers.put_nowait(_Sign.LOST)
+
+    async def _keep_words(self, errors: asyncio.StreamReader) -> None:
+        while words := await errors.read(_LAST_WORDS):
+            self._words = (self._words + words)[-_LAST_WORDS:]
+
+
+async def _stream(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    stream = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(stream)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+    return stream, transport
+
+
+def _batch_of(content: bytes) -> pa.RecordBatch:
+    return pa.ipc.read_record_batch(pa.py_buffer(content), SCHEMA)

@@ -1,0 +1,95 @@
+"""Worker processes as they are started: with what orders, and perhaps ahead of need."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import NamedTuple
+
+from rastermeta_async.config import READERS, Settings, threads_for
+from rastermeta_async.errors import WorkerError
+from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
+from rastermeta_async.workers.wire import Board, Orders
+
+RESIDENT_BYTES = 256 * 1024 * 1024
+"""A worker that takes more memory than this is replaced between files."""
+
+
+class Launched(NamedTuple):
+    """A process that is starting."""
+
+    process: subprocess.Popen[bytes]
+    """Its standard streams are pipes."""
+    board: Board
+
+
+_ahead: dict[Orders, Launched] = {}
+
+
+def workers_for(settings: Settings) -> tuple[int, int]:
+    """Return how many workers a run may have, and how many headers each of them opens at once."""
+    most = min(settings.workers, settings.concurrency)
+    return most, -(-settings.concurrency // most)
+
+
+def orders_for(settings: Settings, reader: str | None = None) -> Orders:
+    """Return what the workers of a run are told; `reader` in place of that of the settings."""
+    most, opens = workers_for(settings)
+    return Orders(
+        parent=os.getpid(),
+        concurrency=opens,
+        timeout=settings.timeout,
+        reader=reader or READERS[settings.reader],
+        drivers=settings.drivers,
+        requests=-(-settings.requests // most),
+        access=settings.access,
+        board=-1,
+        slots=threads_for(opens),
+        resident=RESIDENT_BYTES,
+        allowance=worker_allowance(most, usable_memory()),
+    )
+
+
+def launch_ahead(settings: Settings) -> None:
+    """Start the first worker of a run that is about to begin: it imports while this process does.
+
+    Never asked for, it ends with this process.
+    """
+    cpus = own_cpus(workers_for(settings)[0])
+    orders = replace(orders_for(settings), cpu=cpus[0] if cpus else None)
+    with contextlib.suppress(WorkerError):  # the run itself will say so
+        _ahead[orders] = _start(orders)
+
+
+def launch(orders: Orders) -> Launched:
+    """Return a worker process with these orders, one that was started ahead where there is one.
+
+    Raises:
+        WorkerError: the system starts no process.
+    """
+    return _ahead.pop(orders, None) or _start(orders)
+
+
+def _start(orders: Orders) -> Launched:
+    board = Board.create(orders.slots)
+    try:
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            [sys.executable, "-c", "from rastermeta_async.workers.worker import main; main()",
+             replace(orders, board=board.fd).as_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=[board.fd],
+            start_new_session=True,  # the terminal's Ctrl-C is the run's alone
+        )  # fmt: skip
+    except OSError as error:
+        board.close()
+        raise WorkerError(
+            f"a worker process cannot be started: {error.strerror}. Free processes and "
+            "memory, or give --workers 0, and run the same command again to go on."
+        ) from error
+    return Launched(process, board)

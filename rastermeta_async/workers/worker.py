@@ -1,0 +1,182 @@
+"""A worker process: takes jobs on standard input, answers on standard output.
+
+It opens headers with the very pool that a run without worker processes uses. It ends with the
+run: when its input ends, or, where the kernel can tell, when its parent dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import itertools
+import os
+import signal
+import sys
+import threading
+import warnings
+
+from rastermeta_async.memory import spare_memory
+
+spare_memory()  # before anything imports pyarrow
+
+from rastermeta_async.catalog.durable import write_all  # noqa: E402
+from rastermeta_async.config import Settings  # noqa: E402
+from rastermeta_async.errors import StuckError  # noqa: E402
+from rastermeta_async.loops import new_loop  # noqa: E402
+from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
+from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
+from rastermeta_async.record import Record  # noqa: E402
+from rastermeta_async.stores.pool import StorePool  # noqa: E402
+from rastermeta_async.workers.wire import (  # noqa: E402
+    STOP,
+    STUCK_STATUS,
+    Board,
+    Kind,
+    Orders,
+    encode_reply,
+    read_job,
+)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def main() -> None:
+    """Run a worker with the orders in the last argument."""
+    orders = Orders.from_json(sys.argv[-1])
+    _end_with(orders.parent)
+    _be_the_first_to_go()
+    _keep_to(orders.cpu)
+    _limit_memory(orders.allowance)
+    requests, answers = _own_streams()
+    warnings.simplefilter("ignore")  # rows say what is wrong with a file
+    quiet_undecodable_messages()
+    reader = load_reader(orders.reader, orders.drivers, orders.access)
+    gc.freeze()  # what was imported stays, and records have no cycles
+    gc.set_threshold(20_000)
+    status = 0
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_serve(reader, orders, requests, answers))
+    except* BrokenPipeError:  # the run has ended
+        pass
+    except* StuckError as stuck:
+        write_all(2, str(stuck.exceptions[0]).encode())
+        status = STUCK_STATUS
+    os._exit(status)  # threads that hang cannot be joined
+
+
+async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
+    board = Board(orders.board, orders.slots)
+    settings = Settings(
+        concurrency=orders.concurrency, timeout=orders.timeout, requests=orders.requests,
+        access=orders.access,
+    )  # fmt: skip
+    jobs = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(jobs)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
+    threads = ThreadPool(_NotingReader(reader, board), settings, board.forget)
+    async with StorePool(threads, reader, settings) as pool, asyncio.TaskGroup() as t:
+
+        async def answer(job: int, paths: list[bytes]) -> None:
+            async for batch in pool.read(paths):
+                write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
+            if pool.stuck or _resident_bytes() > orders.resident:
+                write_all(answers, encode_reply(Kind.RETIRING))
+            write_all(answers, encode_reply(Kind.DONE, job))
+
+        write_all(answers, encode_reply(Kind.READY))
+        while True:
+            try:
+                job, paths = await read_job(jobs)
+            except asyncio.IncompleteReadError:
+                os._exit(0)
+            if job == STOP:
+                pool.stop()
+            else:
+                t.create_task(answer(job, paths))
+
+
+class _NotingReader:
+    """A reader that notes on the board what it has open."""
+
+    def __init__(self, reader: Reader, board: Board) -> None:
+        self._reader = reader
+        self._board = board
+        self._numbers = itertools.count()
+        self._slot = threading.local()
+
+    def enter(self) -> None:
+        """See `Reader.enter`."""
+        self._slot.number = next(self._numbers)
+        self._reader.enter()
+
+    def read(self, path: bytes) -> Record:
+        """See `Reader.read`."""
+        self._board.opened(self._slot.number, path)
+        try:
+            return self._reader.read(path)
+        finally:
+            self._board.closed(self._slot.number)
+
+
+def _own_streams() -> tuple[int, int]:
+    """Return the pipes under numbers of their own.
+
+    A raster may name ``/vsistdin/``, and libraries print: neither is to reach the pipes.
+    """
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return requests, answers
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the run decides
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that
+        os._exit(0)
+
+
+def _be_the_first_to_go() -> None:
+    """Have the kernel kill this process, not the run, when memory is short (proc(5))."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _keep_to(cpu: int | None) -> None:
+    """Have all threads of this process run on one CPU, where it may."""
+    if cpu is not None and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # no longer one of ours
+            os.sched_setaffinity(0, {cpu})
+
+
+def _limit_memory(allowance: int) -> None:
+    """Make allocations fail beyond an allowance, which costs a greedy file its row at most."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _memory_pages()[5] * _PAGE + allowance
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _resident_bytes() -> int:
+    return _memory_pages()[1] * _PAGE
+
+
+def _memory_pages() -> list[int]:
+    """Return the columns of ``/proc/self/statm``: size, resident, shared, text, lib, data."""
+    try:
+        with open("/proc/self/statm") as file:
+            return [int(column) for column in file.read().split()]
+    except OSError:  # no Linux
+        return [0] * 7
