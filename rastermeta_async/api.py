@@ -172,7 +172,8 @@ async def extract_to(
             target.finished, retry_failed=settings.retry_failed, update=settings.update
         )
         log.debug("%s: %d paths are finished already", target.path, len(finished))
-        inputs = Inputs(source_of(paths), finished, PathSet(window=DUPLICATE_WINDOW))
+        seen = PathSet(window=DUPLICATE_WINDOW)
+        inputs = Inputs(source_of(paths), finished, seen, settings.timeout)
         consume = committer(target.sink, target.log, settings, progress)
         await _run(inputs, consume, settings, progress, stop)
         if stop.is_set():
@@ -213,7 +214,7 @@ def _local_name(output: str) -> str:
 def _prune(target: Output, settings: Settings, progress: Progress) -> PruneError | None:
     """Drop rows whose file is gone; return why not, so that what was read is sealed first."""
     try:
-        for _ in target.prune(even_folders=settings.prune_folders):
+        for _ in target.prune(even_folders=settings.prune_folders, patience=settings.timeout):
             progress.dropped += 1
     except PruneError as error:
         return error

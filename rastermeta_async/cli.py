@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from rastermeta_async import options
+from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings, default_concurrency
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ def extract(
     null: options.Null = False,
     from_file: options.FromFile = None,
     suffix: options.Suffix = "",
-    batch_size: options.BatchSize = 5000,
+    batch_size: options.BatchSize = Settings.batch_size,
     concurrency: options.Concurrency = None,
     workers: options.Workers = None,
     queue_size: options.QueueSize = None,
-    timeout: options.Timeout = 60.0,
+    timeout: options.Timeout = Settings.timeout,
     reader: options.Reader = options.ReaderName.AUTO,
     drivers: options.Drivers = "",
     no_sign_request: options.NoSignRequest = False,
@@ -84,7 +85,6 @@ def extract(
     from rastermeta_async.memory import spare_memory
 
     spare_memory()  # before anything imports pyarrow
-    from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings, default_concurrency
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.machine import default_workers, usable_cores, usable_memory
 
@@ -109,8 +109,11 @@ def extract(
             retry_failed=retry_failed,
             sort=sort,
         )
-        if (update or prune) and output in ("", "-"):
-            _usage("--update and --prune need a catalog: give -o FILE")
+        if (update or prune or sort or retry_failed or overwrite) and output in ("", "-"):
+            _usage(
+                "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give "
+                "-o FILE"
+            )
         if (prune_folders or dry_run) and not prune:
             _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
         if dry_run:
@@ -133,8 +136,10 @@ def extract(
 
 def _list_gone(output: str, even_folders: bool) -> NoReturn:
     """Say which rows --prune would drop."""
-    from rastermeta_async.catalog.output import Output
+    from rastermeta_async.catalog.output import Output, log_path
 
+    if not (os.path.exists(output) or os.path.exists(log_path(output))):
+        _usage(f"{output}: there is no catalog of this name")
     target = Output(output)
     try:
         for path in target.prune(even_folders=even_folders, dry_run=True):

@@ -18,7 +18,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 """A batch closes at this size even when it has fewer rows than asked for."""
 
 BATCH_SECONDS = 60.0
-"""And with the first row that comes so long after the last batch: what a crash may cost."""
+"""And so long after the last one: what a crash may cost."""
 
 
 MAX_STUCK = 64
@@ -85,7 +85,8 @@ class Settings:
     workers: int = 0
     """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
-    """Paths that wait between the source and the pool; None: four times what is in flight."""
+    """Paths that wait between the source and the pool, in chunks of 256; None: 1024 times
+    `concurrency`."""
     timeout: float = 60.0
     """Seconds that one file may take."""
     reader: str = "auto"

@@ -78,7 +78,7 @@ class Console:
     async def follow(self, progress: Progress) -> None:
         """Show progress until cancelled; a slow terminal never holds up the run."""
         if self._bar:
-            with _live_bar() as bar:
+            with contextlib.suppress(OSError), _live_bar() as bar:  # nobody may look any more
                 task = bar.add_task("", total=None, left="")
                 while True:
                     _show(bar, task, progress.snapshot())
@@ -135,8 +135,13 @@ def _time_left(progress: Progress) -> str:
 
 
 def _live_bar() -> Bar:
-    from rich.console import Console as Terminal
+    from rich.console import Console as RichConsole
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    class Terminal(RichConsole):
+        def on_broken_pipe(self) -> None:
+            """Only stop to show progress: rich would end the program."""
+            raise BrokenPipeError
 
     return Progress(
         SpinnerColumn(),

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
+from rastermeta_async.patience import within
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.rows import count_failures
@@ -36,6 +38,12 @@ log = logging.getLogger(__name__)
 Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]
 """Takes all rows of a run; returns when there are no more and its work is done."""
+
+_ASKED_AT_ONCE = 64
+"""Files of which the disk is asked at once whether they have changed."""
+
+_MAX_UNANSWERED = 3
+"""Times that it may leave that open."""
 
 
 @dataclass
@@ -87,13 +95,32 @@ class Inputs:
     """Paths that are done already."""
     seen: PathSet
     """Paths given so far in this run; grows."""
+    patience: float = 60.0
+    """Seconds that the disk may take to tell whether some files have changed."""
+    _unanswered: int = 0
 
     async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
         """Return those of some new paths that are to be read."""
         new = self.seen.add_new(paths)
         if isinstance(self.finished, Unchanged):  # it asks the disk
-            return await asyncio.to_thread(self.finished.missing, new)
+            return await asyncio.to_thread(self._changed, self.finished, new)
         return self.finished.missing(new)
+
+    def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
+        """Return the paths that are not as they were, or of which the disk does not tell.
+
+        For these the pool is to say what is wrong. After a few of them no more is asked.
+        """
+        found: list[bytes] = []
+        for start in range(0, len(paths), _ASKED_AT_ONCE):
+            some = paths[start : start + _ASKED_AT_ONCE]
+            try:
+                if self._unanswered < _MAX_UNANSWERED:
+                    some = within(self.patience, partial(unchanged.missing, some))
+            except TimeoutError:
+                self._unanswered += 1
+            found += some
+        return found
 
 
 async def run(
@@ -130,7 +157,9 @@ async def _produce(
     stop: asyncio.Event,
 ) -> None:  # fmt: skip
     async for block in _until(stop, inputs.source.blocks()):
-        new = await inputs.to_read(block)
+        new = await _unless(stop, inputs.to_read(block))
+        if new is None:
+            break
         progress.taken += len(new)
         progress.skipped += len(block) - len(new)
         progress.fraction = inputs.source.fraction()
@@ -181,11 +210,11 @@ def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progres
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
-        async for some in rows:
-            for complete in batch.push(some):
+        async for some in _with_pauses(rows, BATCH_SECONDS):
+            for complete in batch.push(some) if some is not None else ():
                 await commit(complete)
                 last = time.monotonic()
-            if batch.rows and time.monotonic() > last + BATCH_SECONDS:
+            if batch.rows and time.monotonic() >= last + BATCH_SECONDS:
                 await commit(batch.flush())
                 last = time.monotonic()
         if batch.rows:
@@ -208,6 +237,39 @@ def _chunks(paths: list[bytes], readers: int) -> Iterator[list[bytes]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
+    """Return what comes of some work; once `stop` is set let go of it and return None."""
+    stopped, doing = asyncio.create_task(stop.wait()), asyncio.create_task(work)
+    try:
+        await asyncio.wait({stopped, doing}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        stopped.cancel()
+        doing.cancel()
+
+
+async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator[T | None]:
+    """Yield items, and None whenever none has come for so long."""
+    rest = aiter(items)
+    following: asyncio.Future[T] | None = None
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(rest))
+            await asyncio.wait({following}, timeout=seconds)
+            if not following.done():
+                yield None
+                continue
+            try:
+                item = following.result()
+            except StopAsyncIteration:
+                return
+            following = None
+            yield item
+    finally:
+        if following:
+            following.cancel()
 
 
 async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:

@@ -27,6 +27,7 @@ from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
 from rastermeta_async.record import (
     MAX_MESSAGE,
+    UNPLACED,
     Band,
     Bounds,
     Record,
@@ -62,7 +63,6 @@ MAX_TAG_BYTES = 16 * 1024 * 1024
 _REQUEST_SECONDS = 20.0
 """For one request to a store; GDAL sends several, and the pool's timeout is for them all."""
 
-_IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -100,7 +100,7 @@ class _Dataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no ty
             return super().read_transform()  # type: ignore[no-any-return]
         except NotGeoreferencedWarning:
             self.unplaced = True
-            return _IDENTITY
+            return UNPLACED
 
 
 class RasterioReader:

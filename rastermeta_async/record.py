@@ -196,6 +196,9 @@ SUCCESSES = frozenset({"success", "no_georef"})
 MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound"})
 """Kinds of error of a path that leads to nothing."""
 
+UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+"""Geotransform that rasterio gives where there is none."""
+
 GONE = "gone"
 """Status of a row that is to be dropped at the next sealing; no catalog has it."""
 

@@ -190,3 +190,16 @@ def test_a_format_without_the_order_is_refused_before_anything_is_read(tmp_path:
 
     with pytest.raises(SettingsError, match=r"only a \.parquet catalog"):
         asyncio.run(extract_to(tmp_path / "x.json", [], Settings(sort=Order.SPATIAL)))
+
+
+def test_many_new_parts_are_merged_into_a_large_sorted_catalog(
+    sorted_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both the catalog, which is sorted by path for that, and the parts take several passes."""
+    monkeypatch.setattr(merging, "RUN_ROWS", 100)
+    output = Output(str(sorted_catalog))
+    for number in range(20):
+        commit(output, [at(b"/new-%d-%d.tif" % (number, row), number, row) for row in range(5)])
+    assert output.seal().rows == 3100
+    output.close()
+    assert len(set(paths(sorted_catalog))) == 3100

@@ -379,6 +379,61 @@ def test_a_catalog_deleted_after_sealing_is_made_anew(any_path: str) -> None:
     assert catalog(any_path) == [A]
 
 
+@pytest.mark.parametrize("name", ["catalog.parquet", "catalog.ndjson"])
+def test_a_damaged_catalog_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    completed(path, [A, B, C])
+    content = bytearray(Path(path).read_bytes())
+    content[20:400] = bytes(380)
+    Path(path).write_bytes(content)
+    output = Output(path)
+    with pytest.raises(CheckpointError, match=f"{name}: it cannot be read"):
+        output.finished()
+    output.close()
+
+
+def test_an_empty_log_next_to_parts_is_a_missing_one(path: str) -> None:
+    stopped(path, [A])
+    Path(log_path(path)).write_bytes(b"")
+    assert "is missing" in refused(ForeignOutputError, path)
+
+
+def test_only_what_this_program_made_is_removed_from_the_parts(path: str) -> None:
+    completed(path, [A])
+    os.mkdir(parts_folder(path))
+    mine = Path(parts_folder(path), "mine.txt")
+    mine.write_text("mine")
+    assert completed(path, [B], overwrite=True).rows == 1
+    assert mine.read_text() == "mine"
+
+
+def test_behind_a_link_the_catalog_is_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "catalog.parquet"
+    link.symlink_to("disk/catalog.parquet")
+    completed(str(link), [A, B])
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path / "disk")) == [
+        "catalog.parquet", "catalog.parquet.checkpoint"
+    ]  # fmt: skip
+    assert len(catalog(str(link))) == 2
+
+
+def test_only_the_newest_row_counts_when_failures_are_retried(path: str) -> None:
+    completed(path, [A, B])
+    stopped(path, [failed(path_bytes(A))])
+    assert unfinished(path, A, B, retry_failed=True) == [path_bytes(A)]
+
+
+def test_only_the_columns_asked_for_are_read(any_path: str) -> None:
+    completed(any_path, [A, BAD, C])
+    names = ["filepath", "filepath_bytes", "status"]
+    some = list(format_of(any_path).read(any_path, names))
+    whole = list(format_of(any_path).read(any_path))
+    assert [batch.schema.names for batch in some] == [names]
+    assert [batch.to_pylist() for batch in some] == [b.select(names).to_pylist() for b in whole]
+
+
 def test_leftovers_are_removed(path: str) -> None:
     (part,) = stopped(path, [A])
     folder = Path(parts_folder(path))

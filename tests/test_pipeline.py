@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from conftest import Run
 from factory import failed, paths_of, record
 
 from rastermeta_async.catalog.checkpoint import Entry, Part
+from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
@@ -30,11 +32,14 @@ class BrokenError(Exception):
 class FakeSource:
     """Yields blocks of paths, notes how far it is, and may break at the end."""
 
-    def __init__(self, blocks: Sequence[list[bytes]], breaks: bool = False) -> None:
+    def __init__(
+        self, blocks: Sequence[list[bytes]], breaks: bool = False, waits: bool = False
+    ) -> None:
         self.taken = 0
         self.closed = False
         self._blocks = blocks
         self._breaks = breaks
+        self._waits = waits
 
     async def blocks(self) -> AsyncIterator[list[bytes]]:
         try:
@@ -43,6 +48,8 @@ class FakeSource:
                 yield block
             if self._breaks:
                 raise BrokenError("source")
+            if self._waits:
+                await asyncio.Event().wait()
         finally:
             self.closed = True
 
@@ -413,3 +420,62 @@ def test_another_consumer_gets_all_rows(run: Run) -> None:
 
     run(go(FakeSource([names(10)]), FakePool(), Storage(), consume=consume))
     assert sorted(paths_of(taken)) == names(10)
+
+
+def test_a_batch_closes_after_a_time_though_nothing_follows(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rastermeta_async.pipeline.BATCH_SECONDS", 0.05)
+    storage, progress = Storage(), Progress()
+
+    async def waits() -> None:
+        source = FakeSource([names(5)], waits=True)
+        running = asyncio.create_task(go(source, FakePool(), storage, progress=progress))
+        while progress.committed < 5:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+
+    run(waits())
+    assert sorted(storage.paths) == names(5)
+
+
+class Silent(Unchanged):
+    """Asks a disk that does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def missing(self, paths: Sequence[bytes]) -> list[bytes]:
+        self.asked += 1
+        time.sleep(2)
+        return []
+
+
+def test_of_a_disk_that_does_not_answer_all_is_read(run: Run) -> None:
+    silent = Silent()
+    inputs = Inputs(FakeSource([]), silent, PathSet(), patience=0.05)
+    assert run(inputs.to_read(names(500))) == names(500)
+    assert silent.asked == 3
+
+
+def test_stopping_does_not_wait_for_a_disk(run: Run) -> None:
+    silent, stop = Silent(), asyncio.Event()
+
+    async def stopped() -> float:
+        inputs = Inputs(FakeSource([names(9)]), silent, PathSet(), patience=30)
+        working = asyncio.create_task(
+            run_pipeline(inputs, FakePool(), drop, Settings(), Progress(), stop)
+        )
+        await asyncio.sleep(0.1)
+        start = time.monotonic()
+        stop.set()
+        await working
+        return time.monotonic() - start
+
+    async def drop(rows: Rows) -> None:
+        async for _ in rows:
+            pass
+
+    assert run(stopped()) < 1.5

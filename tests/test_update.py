@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import command
 import pytest
 
+from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import tombstones
+from rastermeta_async.errors import PruneError
 
 
 @pytest.fixture
@@ -155,7 +158,37 @@ def test_what_says_how_to_prune_does_nothing_alone(catalog: Path, options: list[
     assert b"give --prune, too" in done.stderr
 
 
-def test_a_catalog_is_needed_to_keep_it_up_to_date(archive: Path) -> None:
-    done = command.run(["extract", archive, "-o", "-", "--update"])
+@pytest.mark.parametrize("option", ["--update", "--sort=spatial", "--retry-failed", "--overwrite"])
+def test_a_stream_is_no_catalog(archive: Path, option: str) -> None:
+    done = command.run(["extract", archive, "-o", "-", option])
     assert done.returncode == 2
     assert b"need a catalog: give -o FILE" in done.stderr
+
+
+def test_a_mistyped_name_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    done = command.run(["extract", "-o", tmp_path / "typo.parquet", "--prune", "--dry-run"])
+    assert done.returncode == 2
+    assert b"there is no catalog of this name" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_vanishes_between_two_runs_of_one_process(
+    archive: Path, catalog: Path
+) -> None:
+    output = Output(str(catalog))
+    assert list(output.prune()) == []
+    for file in (archive / "a").iterdir():
+        file.unlink()
+    with pytest.raises(PruneError, match="whole folders are gone"):
+        list(output.prune())
+    output.close()
+
+
+def test_a_disk_that_does_not_answer_is_no_lost_disk(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "_is_gone", lambda path: time.sleep(5))
+    output = Output(str(catalog))
+    with pytest.raises(PruneError, match=r"no answer within 0\.2 s"):
+        list(output.prune(patience=0.2))
+    output.close()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import command
 import poison
 import psutil
 import pytest
@@ -444,3 +445,15 @@ def test_a_run_imports_nothing_only_because_it_is_installed(
         cwd=tmp_path,
     )
     assert (done.stdout.split(), done.stderr) == ([], "")
+
+
+def test_nothing_is_imported_from_the_current_folder(
+    tmp_path: Path, sample_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('foreign code ran')")
+    monkeypatch.chdir(tmp_path)
+    file = sample_archive / "odd" / "map.jp2"
+    program = str(Path(sys.executable).parent / "rastermeta")  # python -m would look there itself
+    arguments = ["extract", file, "-o", "catalog.parquet", "--workers", "1"]
+    done = command.run(arguments, command=[program])
+    assert (done.returncode, b"foreign" in done.stderr) == (0, False), done.stderr

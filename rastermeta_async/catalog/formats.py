@@ -28,14 +28,6 @@ _LINES_A_BATCH = 256
 _LOOSE_BATCHES = 32
 
 
-class ByteSink(Protocol):
-    """Where a format writes to."""
-
-    def write(self, data: bytes | memoryview, /) -> int:
-        """Write all of `data` or raise OSError; return its length."""
-        ...
-
-
 class Format(Protocol):
     """One way to store a catalog."""
 
@@ -54,8 +46,8 @@ class Format(Protocol):
         """
         ...
 
-    def read(self, path: str) -> Iterator[pa.RecordBatch]:
-        """Yield a finished catalog's rows in its order, a few hundred at a time."""
+    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield a finished catalog's rows in its order, some at a time; only these columns."""
         ...
 
     def order(self, path: str) -> Order:
@@ -204,10 +196,10 @@ class ParquetFormat:
             writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
         writer.close()
 
-    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
         with pq.ParquetFile(path) as file:
-            yield from parquet_batches(file)
+            yield from parquet_batches(file, columns, 8192 if columns else 1024)
 
     def order(self, path: str) -> Order:
         """See `Format.order`."""
@@ -251,11 +243,15 @@ class NdjsonFormat:
             for line in to_lines(group):
                 file.write(line.encode() + b"\n")
 
-    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
         with open(path, encoding="utf-8", newline="\n") as lines:
-            while some := list(itertools.islice(lines, _LINES_A_BATCH)):
-                yield from_lines(some)
+            while some := list(itertools.islice(self._objects(lines), _LINES_A_BATCH)):
+                yield from_lines(some, columns)
+
+    def _objects(self, lines: Iterator[str]) -> Iterator[str]:
+        """Yield the objects that stand in the lines of a file."""
+        return lines
 
     def order(self, path: str) -> Order:  # noqa: ARG002  # the only one
         """See `Format.order`."""
@@ -281,12 +277,9 @@ class JsonFormat(NdjsonFormat):
                 before = b",\n"
         file.write(b"\n]\n" if before == b",\n" else b"[]\n")
 
-    def read(self, path: str) -> Iterator[pa.RecordBatch]:
-        """See `Format.read`; reads only arrays that this class wrote."""
-        with open(path, encoding="utf-8", newline="\n") as lines:
-            objects = (line.rstrip(",\n") for line in lines if line.startswith("{"))
-            while some := list(itertools.islice(objects, _LINES_A_BATCH)):
-                yield from_lines(some)
+    def _objects(self, lines: Iterator[str]) -> Iterator[str]:
+        """Yield the objects of an array that this class wrote."""
+        return (line.rstrip(",\n") for line in lines if line.startswith("{"))
 
 
 FORMATS: dict[str, type[Format]] = {

@@ -12,7 +12,7 @@ import base64
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -89,9 +89,8 @@ def to_lines(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
         yield json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def from_lines(lines: Iterable[str]) -> pa.RecordBatch:
-    """Return the rows of JSON lines as one batch, the inverse of `to_lines`."""
-    return pa.RecordBatch.from_pylist([decode(json.loads(line), _ROW) for line in lines], SCHEMA)
-
-
-_ROW = pa.struct(list(SCHEMA))
+def from_lines(lines: Iterable[str], columns: Sequence[str] | None = None) -> pa.RecordBatch:
+    """Return the rows of JSON lines as one batch, the inverse of `to_lines`; only these columns."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns]) if columns else SCHEMA
+    row_of = decoder(pa.struct(list(schema)))
+    return pa.RecordBatch.from_pylist([row_of(json.loads(line)) for line in lines], schema)

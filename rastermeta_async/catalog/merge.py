@@ -26,6 +26,9 @@ RUN_BYTES = 16 * 1024 * 1024
 
 _BATCH_ROWS = 1024
 
+_numbers = itertools.count()
+"""Of files between passes: a merge may read what another one, in the same folder, is sorting."""
+
 Run = Callable[[], Iterator[pa.RecordBatch]]
 """Opens a run: batches of rows that ascend by their keys, no key twice."""
 
@@ -107,13 +110,12 @@ def merge_many(
             removed as soon as they were read.
         keys_of: gives the keys.
     """
-    names = (os.path.join(scratch, f"merge-{number:06d}.tmp") for number in itertools.count())
     while len(runs) > FAN_IN:
         rest, runs = list(runs), []
         # No more are merged than has to be: each row is written once more.
         while len(rest) > 1 and len(runs) + len(rest) > FAN_IN:
             size = min(FAN_IN, len(runs) + len(rest) - FAN_IN + 1)
-            runs.append(_store(merge(rest[:size], keys_of), next(names)))
+            runs.append(_store(merge(rest[:size], keys_of), scratch))
             del rest[:size]
         runs += rest
     yield from merge(runs, keys_of)
@@ -124,14 +126,14 @@ def resorted(
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows in the order of their keys; arguments as for `merge_many`."""
     runs = []
-    for number, group in enumerate(grouped(batches, RUN_ROWS, RUN_BYTES)):
+    for group in grouped(batches, RUN_ROWS, RUN_BYTES):
         rows = pa.Table.from_batches([newest(group, keys_of)])
-        name = os.path.join(scratch, f"run-{number:06d}.tmp")
-        runs.append(_store(rows.to_batches(_BATCH_ROWS), name))
+        runs.append(_store(rows.to_batches(_BATCH_ROWS), scratch))
     yield from merge_many(runs, scratch, keys_of)
 
 
-def _store(batches: Iterable[pa.RecordBatch], path: str) -> Run:
+def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Run:
+    path = os.path.join(scratch, f"run-{next(_numbers):08d}.tmp")
     with (
         pa.OSFile(path, "wb") as file,
         pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out,

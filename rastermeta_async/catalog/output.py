@@ -8,14 +8,11 @@ earlier run left behind; `Output.seal` turns the parts into the catalog.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +27,7 @@ from rastermeta_async.catalog.checkpoint import (
     Sealing,
     history,
 )
+from rastermeta_async.catalog.content import Content, Counted, ahead, digest_of
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -37,7 +35,6 @@ from rastermeta_async.catalog.durable import (
     folder_of,
     publish,
     sync_folder,
-    write_all,
 )
 from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
 from rastermeta_async.catalog.merge import Run, merge_many, resorted
@@ -48,13 +45,16 @@ from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import count_failures, is_kept, is_success, path_keys, was_there
+from rastermeta_async.rows import is_kept, is_success, path_keys, was_there
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 8 * 1024 * 1024
 """Row groups of the sealed catalog."""
 
 _TOMBSTONES_A_PART = 5000
+
+_OWN = re.compile(r"part-\d+\.parquet|.*\.tmp")
+"""Names in a parts folder that this program gives."""
 
 _IDENTITY = ["filepath", "filepath_bytes", "status"]
 
@@ -68,14 +68,24 @@ class Totals:
     """Rows that are no success."""
 
 
+def behind_links(output: str) -> str:
+    """Return an output's own path, where it is a link that of what it leads to."""
+    return os.path.realpath(output) if os.path.islink(output) else output
+
+
 def parts_folder(output: str) -> str:
     """Return the folder that holds an output's parts."""
-    return output + ".parts"
+    return behind_links(output) + ".parts"
+
+
+def sealed_temporary(output: str) -> str:
+    """Return the file that a catalog is written to before it takes its name."""
+    return os.path.join(parts_folder(output), "sealed.tmp")
 
 
 def log_path(output: str) -> str:
     """Return the path of an output's checkpoint log."""
-    return output + ".checkpoint"
+    return behind_links(output) + ".checkpoint"
 
 
 class Output:
@@ -89,7 +99,7 @@ class Output:
     """
 
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
-        self.path = path
+        path = self.path = behind_links(path)
         self._format = format_of(path)
         self._parts_folder = parts_folder(path)
         if os.path.isdir(path):
@@ -100,7 +110,8 @@ class Output:
                 "another -o."
             )
         with explained(path, "looking at the output"):
-            fresh = not os.path.exists(log_path(path))
+            log = log_path(path)  # an empty one was made by a run that died at once
+            fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 self._check_unlogged()
         self.log = CheckpointLog(log_path(path), path, overwrite=overwrite)
@@ -124,6 +135,9 @@ class Output:
         Raises:
             CheckpointError: a part is not what the log says.
         """
+        state = self._state
+        if (retry_failed or update) and state.sealed and state.parts:
+            self.seal()  # of each path only the newest row counts
         unchanged, finished = Unchanged(), PathSet()
         for batch in self._committed_rows(COLUMNS if update else ()):
             if not pc.all(is_kept(batch)).as_py():  # a run was killed before it dropped them
@@ -136,21 +150,24 @@ class Output:
                 finished.update(path_keys(kept).to_pylist())
         return unchanged if update else finished
 
-    def prune(self, *, even_folders: bool = False, dry_run: bool = False) -> Iterator[bytes]:
+    def prune(
+        self, *, even_folders: bool = False, dry_run: bool = False, patience: float = 60.0
+    ) -> Iterator[bytes]:
         """Yield the paths whose file is gone, and drop their rows with the next sealing.
 
         Args:
             even_folders: also where a whole folder is gone.
             dry_run: only yield them.
+            patience: seconds that the disk may take to tell.
 
         Raises:
-            PruneError: whole folders are gone; nothing was dropped.
+            PruneError: whole folders are gone, or the disk does not tell.
             WriteError: the disk refused; what was committed is safe.
         """
         if not even_folders:
-            check_folders(self._prunable())
+            check_folders(self._prunable(), patience)
         lost: list[bytes] = []
-        for path in gone(self._prunable()):
+        for path in gone(self._prunable(), patience):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:
@@ -189,15 +206,15 @@ class Output:
             return Totals(state.sealed.rows, state.sealed.failures)
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder)
-            temporary = os.path.join(self._parts_folder, "sealed.tmp")
+            temporary = sealed_temporary(self.path)
             with created(temporary) as file:
-                content = _Content(file.fileno())
+                content = Content(file.fileno())
                 merged = merge_many(self._runs(state, had), self._parts_folder)
-                rows = _Counted(batch.filter(is_kept(batch)) for batch in merged)
+                rows = Counted(batch.filter(is_kept(batch)) for batch in merged)
                 ordered = self._ordered(rows, Order.PATH, order)
                 try:
                     groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
-                    self._format.write(content, _ahead(groups), order)
+                    self._format.write(content, ahead(groups), order)
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -263,9 +280,7 @@ class Output:
         # The log first: parts that no log names are nothing, a log of parts that are gone is
         # damage. The old catalog stays readable until the new one is sealed.
         self.log.rewrite([], replaces=True)
-        with explained(self._parts_folder, "removing old parts"):
-            if os.path.isdir(self._parts_folder):
-                shutil.rmtree(self._parts_folder)
+        self._remove_unlogged(set())
 
     def _holds(self, sealing: Sealing) -> bool:
         """Tell whether the output's content is the one named."""
@@ -273,7 +288,7 @@ class Output:
             if os.path.getsize(self.path) != sealing.size:
                 return False
             with open(self.path, "rb") as file:
-                return _digest_of(file) == sealing.digest
+                return digest_of(file) == sealing.digest
         except FileNotFoundError:
             return False
 
@@ -290,11 +305,11 @@ class Output:
 
     def _adopt(self) -> Sealed:
         """Return the entry of a catalog that this program made but whose log is gone."""
-        rows = _Counted(self._format.read(self.path))
+        rows = Counted(self._format.read(self.path))
         for _ in rows:
             pass
         with open(self.path, "rb") as file:
-            digest = _digest_of(file)
+            digest = digest_of(file)
         size = os.path.getsize(self.path)
         return Sealed(0, rows.rows, rows.failures, size, digest)
 
@@ -311,10 +326,12 @@ class Output:
         if not os.path.isdir(self._parts_folder):
             return
         with explained(self._parts_folder, "removing leftovers"):
+            others = False
             for name in os.listdir(self._parts_folder):
-                if name not in named:
+                others = others or not _OWN.fullmatch(name)
+                if name not in named and _OWN.fullmatch(name):
                     os.unlink(os.path.join(self._parts_folder, name))
-            if not named:
+            if not named and not others:
                 os.rmdir(self._parts_folder)
 
     def _committed_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
@@ -325,8 +342,7 @@ class Output:
 
     def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:
-            for batch in self._format.read(self.path):
-                yield batch.select(names)
+            yield from _whole(self.path, self._format.read(self.path, names))
 
     def _part_rows(self, parts: Iterable[Part], names: list[str]) -> Iterator[pa.RecordBatch]:
         for part in parts:
@@ -343,15 +359,16 @@ class Output:
         runs: list[Run] = [partial(self._sealed_by_path, order)] if state.sealed else []
         for part in state.parts:
             path = os.path.join(self._parts_folder, part.name)
-            runs.append(partial(_read_part, path))
+            runs.append(partial(_whole, path, _read_part(path)))
         return runs
 
     def _sealed_by_path(self, order: Order) -> Iterator[pa.RecordBatch]:
-        yield from self._ordered(self._format.read(self.path), order, Order.PATH)
+        rows = _whole(self.path, self._format.read(self.path))
+        yield from self._ordered(rows, order, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))
-        shutil.rmtree(self._parts_folder)
+        self._remove_unlogged(set())
         sync_folder(folder_of(self._parts_folder))
 
 
@@ -360,14 +377,17 @@ def _read_part(path: str) -> Iterator[pa.RecordBatch]:
         yield from parquet_batches(file)
 
 
-def _ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield groups, the next of which is made in another thread meanwhile."""
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        following: Future[Any] = thread.submit(next, groups, end)
-        while (group := following.result()) is not end:
-            following = thread.submit(next, groups, end)
-            yield group
+def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield rows of a file that this program wrote.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        yield from rows
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(_damaged(path, f"it cannot be read: {reason}")) from error
 
 
 def _damaged(path: str, what: str) -> str:
@@ -375,60 +395,3 @@ def _damaged(path: str, what: str) -> str:
         f"{path}: {what}. Nothing was changed: restore the file from a backup, or give "
         "--overwrite to start again from nothing."
     )
-
-
-def _digest_of(file: io.BufferedReader) -> str:
-    return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-
-
-class _Counted:
-    """Batches on their way, counted."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches = batches
-        self.rows = 0
-        self.failures = 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
-            self.rows += batch.num_rows
-            self.failures += count_failures(batch)
-            yield batch
-
-
-class _Content(io.RawIOBase):
-    """A file being written: keeps its size and digest; deaf once finished.
-
-    pyarrow writes a footer when a writer is thrown away; nobody is to hear that.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._hash = hashlib.blake2b(digest_size=16)
-        self._finished = False
-        self.size = 0
-
-    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # narrower
-        """Write all of `data`."""
-        if not self._finished:
-            write_all(self._fd, data)
-            self._hash.update(data)
-            self.size += len(data)
-        return len(data)
-
-    def writable(self) -> bool:
-        """Return True, as pyarrow asks."""
-        return True
-
-    def tell(self) -> int:
-        """Return the bytes written so far."""
-        return self.size
-
-    def finish(self) -> None:
-        """Ignore everything from now on."""
-        self._finished = True
-
-    @property
-    def digest(self) -> str:
-        """BLAKE2b-128 of what was written, hexadecimal."""
-        return self._hash.hexdigest()

@@ -6,37 +6,52 @@ stores are not asked for.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import TypeVar
 
 import pyarrow as pa
 
 from rastermeta_async.errors import PruneError
+from rastermeta_async.patience import within
 from rastermeta_async.record import GONE, failure, readable, to_batch
 from rastermeta_async.stores.urls import is_url
+
+T = TypeVar("T")
 
 _SHOWN = 3
 """Folders that a message names."""
 
-
-def gone(paths: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the local paths that lead to nothing any more."""
-    for path in paths:
-        if not is_url(path) and _is_gone(path):
-            yield path
+_PATHS_AT_ONCE = 256
+_FOLDERS = 4096
+"""Folders that are remembered while they are looked at."""
 
 
-def check_folders(paths: Iterable[bytes]) -> None:
+def gone(paths: Iterable[bytes], patience: float) -> Iterator[bytes]:
+    """Yield the local paths that lead to nothing any more.
+
+    Raises:
+        PruneError: the disk has not answered within `patience` seconds.
+    """
+    local = (path for path in paths if not is_url(path))
+    while some := list(itertools.islice(local, _PATHS_AT_ONCE)):
+        yield from _answered(patience, some[0], partial(_gone_of, some))
+
+
+def check_folders(paths: Iterable[bytes], patience: float) -> None:
     """Raise PruneError if whole folders are gone, or empty, as when a disk is not mounted.
 
     Args:
         paths: of all files; one listing a folder is asked for.
+        patience: seconds that a folder may take to answer.
     """
+    is_empty = lru_cache(_FOLDERS)(lambda name: _answered(patience, name, partial(_is_empty, name)))
     vanished: set[bytes] = set()
     for path in paths:
         folder = os.path.dirname(path) or b"."
-        if not is_url(path) and _is_empty(folder):
+        if not is_url(path) and is_empty(folder):
             vanished.add(folder)
             if len(vanished) == _SHOWN:
                 break
@@ -54,6 +69,21 @@ def tombstones(paths: Sequence[bytes]) -> pa.Table:
     return pa.Table.from_batches([to_batch(rows)])
 
 
+def _answered(patience: float, path: bytes, question: Callable[[], T]) -> T:
+    try:
+        return within(patience, question)
+    except (OSError, TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PruneError(
+            f"no row was dropped: {readable(os.fsdecode(path))} cannot be looked at: {reason}. "
+            "Mend the disk or mount, and run the same command again."
+        ) from error
+
+
+def _gone_of(paths: Sequence[bytes]) -> list[bytes]:
+    return [path for path in paths if _is_gone(path)]
+
+
 def _is_gone(path: bytes) -> bool:
     try:
         os.stat(path)
@@ -64,12 +94,11 @@ def _is_gone(path: bytes) -> bool:
     return False
 
 
-@lru_cache(4096)
 def _is_empty(folder: bytes) -> bool:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except OSError:  # it does not answer: that is no proof of anything
-        return True
+    except PermissionError:  # it is there
+        return False

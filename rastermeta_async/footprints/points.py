@@ -14,7 +14,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 
 from rastermeta_async.footprints.degrees import system_of
 from rastermeta_async.footprints.rows import outline_of_points
-from rastermeta_async.record import BBox
+from rastermeta_async.record import UNPLACED, BBox
 
 _OUTLINE_SEGMENTS = 8
 """Of an edge."""
@@ -24,8 +24,6 @@ _HALF_ROUND = 180.0
 
 _MAX_MISFIT = 0.05
 """Of their extent: by how much control points may miss their places."""
-
-_IDENTITY = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 class Approximate(NamedTuple):
@@ -44,7 +42,7 @@ def outline_of(dataset: Any) -> Approximate | None:
     Raises:
         Exception: they are of no use.
     """
-    if dataset.transform.to_gdal() != _IDENTITY or not dataset.count:
+    if dataset.transform.to_gdal() != UNPLACED or not dataset.count:
         return None
     gcps, crs = dataset.gcps
     if len(gcps) > 2 and crs and (crs.is_geographic or crs.is_projected):

@@ -19,7 +19,7 @@ from rastermeta_async.footprints.degrees import WGS84
 from rastermeta_async.footprints.outskirts import TOLERANCE, Grid
 from rastermeta_async.footprints.polygons import Floats, Outline, polygon_around, unwrapped
 from rastermeta_async.footprints.rings import Made, outlines
-from rastermeta_async.record import SCHEMA, BBox, Record, to_batch
+from rastermeta_async.record import SCHEMA, UNPLACED, BBox, Record, to_batch
 
 __all__ = [
     "TOLERANCE", "WGS84", "Grid", "Outline", "outline_of_points", "outlines_of", "rows_of",
@@ -27,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 _MADE = ("geometry", "bbox", "footprint")
-_IDENTITY = [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
 
 def rows_of(records: Sequence[Record]) -> pa.RecordBatch:
@@ -72,7 +71,7 @@ def _placed(rows: pa.RecordBatch) -> tuple[list[int], list[str]]:
         if not name or not count or had or status != "success":
             continue
         # Without geotransform: its points or coefficients have told nothing.
-        if (gcps or rpcs) and transforms[at].as_py() == _IDENTITY:
+        if (gcps or rpcs) and tuple(transforms[at].as_py()) == UNPLACED:
             continue
         places.append(at)
         names.append(name)

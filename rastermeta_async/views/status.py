@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from rastermeta_async.catalog.checkpoint import History, Part, history, read_entries
 from rastermeta_async.catalog.durable import is_locked
-from rastermeta_async.catalog.output import log_path
+from rastermeta_async.catalog.output import log_path, sealed_temporary
 from rastermeta_async.errors import OutputError
 from rastermeta_async.views.text import plural, seconds_in_words
 
@@ -46,7 +46,7 @@ class Status:
     last_rows: int | None
     """Its rows."""
     sealing: bool
-    """Whether the catalog was being written when the log was last written to."""
+    """Whether the catalog is being written, or was when the run ended."""
 
     def as_json(self) -> str:
         """Return the status as a JSON object."""
@@ -121,7 +121,7 @@ def status_of(output: str) -> Status:
         last=latest.time if latest else None,
         last_part=last_part.name if last_part else None,
         last_rows=last_part.rows if last_part else None,
-        sealing=state.sealing is not None,
+        sealing=state.sealing is not None or os.path.exists(sealed_temporary(output)),
     )
 
 

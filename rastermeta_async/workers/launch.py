@@ -77,7 +77,8 @@ def _start(orders: Orders) -> Launched:
     board = Board.create(orders.slots)
     try:
         process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-c", "from rastermeta_async.workers.worker import main; main()",
+            # -P: nothing is imported from the current folder, which may be anybody's archive.
+            [sys.executable, "-P", "-c", "from rastermeta_async.workers.worker import main; main()",
              replace(orders, board=board.fd).as_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

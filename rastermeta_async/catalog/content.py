@@ -1,0 +1,83 @@
+"""What passes while a catalog is written: rows are counted, bytes measured and digested."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from rastermeta_async.catalog.durable import write_all
+from rastermeta_async.rows import count_failures
+
+
+def ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield groups, the next of which is made in another thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        following: Future[Any] = thread.submit(next, groups, end)
+        while (group := following.result()) is not end:
+            following = thread.submit(next, groups, end)
+            yield group
+
+
+def digest_of(file: io.BufferedReader) -> str:
+    """Return the BLAKE2b-128 of an open file's content, hexadecimal."""
+    return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+class Counted:
+    """Batches on their way, counted."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.rows = 0
+        self.failures = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            self.rows += batch.num_rows
+            self.failures += count_failures(batch)
+            yield batch
+
+
+class Content(io.RawIOBase):
+    """A file being written: keeps its size and digest; deaf once finished.
+
+    pyarrow writes a footer when a writer is thrown away; nobody is to hear that.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._finished = False
+        self.size = 0
+
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # narrower
+        """Write all of `data`."""
+        if not self._finished:
+            write_all(self._fd, data)
+            self._hash.update(data)
+            self.size += len(data)
+        return len(data)
+
+    def writable(self) -> bool:
+        """Return True, as pyarrow asks."""
+        return True
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+        return self.size
+
+    def finish(self) -> None:
+        """Ignore everything from now on."""
+        self._finished = True
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-128 of what was written, hexadecimal."""
+        return self._hash.hexdigest()
