@@ -68,7 +68,7 @@ def test_finished_paths_are_not_read(run: Run, make: MakePool) -> None:
 def test_a_fast_source_waits_for_a_slow_sink(run: Run, make: MakePool) -> None:
     storage = Storage()
     storage.release.clear()
-    source = FakeSource([[path] for path in names(5000)])
+    source = FakeSource([[path] for path in names(1500)])
 
     async def work() -> int:
         async with make() as pool:
@@ -81,7 +81,7 @@ def test_a_fast_source_waits_for_a_slow_sink(run: Run, make: MakePool) -> None:
             return taken
 
     assert run(work()) < 300
-    assert len(storage.paths) == 5000
+    assert len(storage.paths) == 1500
 
 
 @pytest.mark.parametrize("part", ["source", "sink", "log"])

@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_benchmarks() -> None:
 def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
-    assert marks == ["command: sample", "command: tests", "catalog", "catalog", "store"]
+    assert marks == ["command: sample", "command: tests", "catalog", "catalog", "store", "nightly"]
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -99,6 +99,14 @@ def test_a_catalog_can_be_asked(catalog: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("km²")
+
+
+def test_a_catalog_is_kept_up_to_date(archive: Path) -> None:
+    """One command after the other, and again."""
+    ((_, block),) = [(mark, text) for mark, text in blocks("sh") if mark == "nightly"]
+    for command in block.splitlines() * 2:
+        done = run(command)
+        assert done.returncode in (0, SOME_FAILED), done.stderr
 
 
 def test_transcript(archive: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.Monk
         paths[49 * number + 7] = b"%s-%d" % (deed, number)
 
     async def work() -> list[Record]:
-        async with poisoned(settings(2, timeout=2.0)) as pool:
+        async with poisoned(settings(2, timeout=4.0)) as pool:
             return await in_chunks(pool, paths)
 
     rows = asyncio.run(work())
@@ -454,6 +454,6 @@ def test_nothing_is_imported_from_the_current_folder(
     monkeypatch.chdir(tmp_path)
     file = sample_archive / "odd" / "map.jp2"
     program = str(Path(sys.executable).parent / "rastermeta")  # python -m would look there itself
-    arguments = ["extract", file, "-o", "catalog.parquet", "--workers", "1"]
+    arguments = ["extract", str(file), "-o", "catalog.parquet", "--workers", "1"]
     done = command.run(arguments, command=[program])
     assert (done.returncode, b"foreign" in done.stderr) == (0, False), done.stderr
