@@ -235,6 +235,19 @@ def test_all_kinds_of_rows_are_one_parquet_file(tmp_path: Path) -> None:
     assert lines[3]["properties"]["end_datetime"] == "2020-01-31T23:59:59.999999Z"
 
 
+@pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
+@pytest.mark.parametrize("year", [750, 1750, 2750])
+def test_years_of_old_maps(tmp_path: Path, year: int, name: str) -> None:
+    """A pattern takes years that would not be sure in a tag."""
+    row = dated(b"/map_%04d.tif" % year)
+    (item,), _ = made(tmp_path, [row], name, when=rule_of("map_%Y"), collection="maps")
+    span = [f"{year:04}-01-01T00:00:00Z", f"{year:04}-12-31T23:59:59.999999Z"]
+    found = [item["properties"][field] for field in ("start_datetime", "end_datetime")]
+    assert [time.replace(".000000Z", "Z") for time in found] == span
+    content = json.loads((tmp_path / f"{name}.collection.json").read_text())
+    assert content["extent"]["temporal"]["interval"] == [span]
+
+
 def test_a_crs_without_code_is_told_in_wkt2(tmp_path: Path) -> None:
     (item,), _ = made(tmp_path, [dated(crs=WKT1, proj_code=None, crs_wkt=WKT1)])
     assert item["properties"]["proj:code"] is None

@@ -11,6 +11,7 @@ References: stac-geoparquet 1.0.0 ("Schema", "Metadata"); GeoParquet 1.1.0.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from rastermeta_async.record import BBox
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
 from rastermeta_async.stores.urls import is_url
-from rastermeta_async.views.dates import Interval, interval_of
+from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import When
 from rastermeta_async.views.finished import rows_of
 from rastermeta_async.views.text import on_a_line
@@ -95,11 +96,10 @@ class Export:
         asset, properties = item["assets"]["data"], item["properties"]
         self.fields.update(item, properties, *asset["bands"])
         self.fields.update(f"asset {name}" for name in asset)
-        start = interval_of(properties["datetime"] or properties["start_datetime"])
-        end = interval_of(properties["datetime"] or properties["end_datetime"])
-        if start and end:
-            old = self.time or start
-            self.time = Interval(min(old.start, start.start), max(old.end, end.end))
+        start = _moment(properties["datetime"] or properties["start_datetime"])
+        end = _moment(properties["datetime"] or properties["end_datetime"])
+        old = self.time or Interval(start, end)
+        self.time = Interval(min(old.start, start), max(old.end, end))
         west, south, east, north = item["bbox"]
         if west > east:  # across the antimeridian
             west, east = -180.0, 180.0
@@ -252,6 +252,11 @@ def _write_parquet(
     writer.close()
 
 
+def _moment(text: str) -> dt.datetime:
+    """Return a time of an item: of any year, unlike those that are sure in the texts of others."""
+    return dt.datetime.fromisoformat(text)
+
+
 def _groups(file: IO[bytes]) -> Iterator[list[bytes]]:
     """Yield lines in groups bounded by number and by size."""
     group: list[bytes] = []
@@ -299,8 +304,8 @@ def _flat(item: dict[str, Any]) -> dict[str, Any]:
             band["nodata"] = float(band["nodata"])
     properties = item.pop("properties")
     for name in ("datetime", "start_datetime", "end_datetime"):
-        interval = interval_of(properties.get(name) or "")
-        properties[name] = interval and interval.start
+        text = properties.get(name)
+        properties[name] = text and _moment(text)
     shape = shapely.from_geojson(json.dumps(item["geometry"]))
     box = dict(zip(BBox._fields, (west, south, east, north), strict=True))
     return {**item, **properties, "geometry": shapely.to_wkb(shape, byte_order=1), "bbox": box}
