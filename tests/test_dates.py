@@ -190,6 +190,17 @@ def test_rules_for_paths(
     assert found == (None if start is None or after is None else (start, after - MOMENT))
 
 
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("%Y", "/map_9999.tif"), ("%Y%m", "/map_999912.tif"), ("%Y%m%d", "/map_99991231.tif"),
+        ("%Y%m%dT%H", "/map_99991231T23.tif"), ("%Y", "/map_0000.tif"),
+    ],
+)  # fmt: skip
+def test_what_ends_after_the_last_year_is_nothing(rule: str, path: str) -> None:
+    assert rule_of(rule)(path, {}) is None
+
+
 def test_rules_that_name_a_moment_of_a_path() -> None:
     assert rule_of("%Y%m%d_%H%M%S")("/a_20200131_123456.tif", {}) == (NOON, NOON)
     assert rule_of(r"(\d{8}T\d{6})")("/S2_20200131T123456_N.tif", {}) == (NOON, NOON)

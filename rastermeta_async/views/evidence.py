@@ -192,11 +192,23 @@ def _check_pattern(letters: list[str], *, stray: bool) -> None:
 
 @lru_cache(8192)
 def _parsed(text: str, pattern: str, letters: frozenset[str]) -> Interval | None:
-    """Return the year, month, day, hour or moment that a text is by a pattern."""
+    """Return the year, month, day, hour or moment that a text is by a pattern.
+
+    None where there is no such time, or where it ends after what Python can tell: the year 9999.
+    """
     try:
         start = dt.datetime.strptime(text, pattern).replace(tzinfo=dt.UTC)
-    except ValueError:
+        return _named(start, letters)
+    except (ValueError, OverflowError):
         return None
+
+
+def _named(start: dt.datetime, letters: frozenset[str]) -> Interval:
+    """Return all that has a beginning in common, by the finest directive.
+
+    Raises:
+        ValueError: it ends after the last year that there is (also OverflowError).
+    """
     if "M" in letters:
         return Interval(start, start)
     if "H" in letters:
