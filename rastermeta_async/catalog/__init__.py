@@ -1,1 +1,1 @@
-"""The crash-safe catalog: parts, log, sealing, and keeping it up to date."""
+"""The crash-safe catalog: parts, log, sealing, keeping it up to date, and reading it back."""

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.durable import open_locked, publish, remove
+from rastermeta_async.catalog.finished import rows_of
 from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.output import log_path
 from rastermeta_async.errors import OutputError, SettingsError, WriteError
@@ -33,7 +34,6 @@ from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
 from rastermeta_async.stores.urls import is_url
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import When
-from rastermeta_async.views.finished import rows_of
 from rastermeta_async.views.text import on_a_line
 
 ENDINGS = (".parquet", ".ndjson", ".jsonl")

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import TAGS, from_tags
-from rastermeta_async.views.finished import batches_of
 from rastermeta_async.views.layout import layout_of
 from rastermeta_async.views.units import unit_of
 
