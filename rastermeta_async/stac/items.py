@@ -6,7 +6,6 @@ extension v2.0.0; raster extension v2.0.0; RFC 7946, section 5 (bounding boxes).
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import math
@@ -17,7 +16,7 @@ from typing import Any
 
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.stac.hrefs import Hrefs
-from rastermeta_async.views.dates import Interval
+from rastermeta_async.views.dates import Interval, rfc3339
 from rastermeta_async.views.evidence import When
 from rastermeta_async.views.layout import is_like_a_cog
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
@@ -114,11 +113,6 @@ def _times(interval: Interval) -> dict[str, str | None]:
     if start == end:
         return {"datetime": start}
     return {"datetime": None, "start_datetime": start, "end_datetime": end}
-
-
-def rfc3339(moment: dt.datetime) -> str:
-    """Return a time in UTC as STAC has it."""
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _id(path: bytes) -> str:

@@ -145,6 +145,11 @@ def whole(start: dt.datetime, length: dt.timedelta) -> Interval:
     return Interval(start, start + length - _MOMENT)
 
 
+def rfc3339(moment: dt.datetime) -> str:
+    """Return a time as RFC 3339 has it, in UTC."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
 def month_after(first: dt.date) -> dt.date:
     """Return the first day of the month after that of the first day of one."""
     return (first + 31 * _DAY).replace(day=1)

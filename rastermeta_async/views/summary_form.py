@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from rastermeta_async.stac.items import rfc3339
+from rastermeta_async.views.dates import rfc3339
 from rastermeta_async.views.summary import OTHER, Summary, as_pairs
 from rastermeta_async.views.text import bytes_in_words, degrees, on_a_line, plural
 
