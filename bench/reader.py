@@ -23,8 +23,8 @@ from bench.floor import read_header
 from rastermeta_async.config import CHUNK_PATHS
 from rastermeta_async.folders import Folders
 from rastermeta_async.reader import RasterioReader
-from rastermeta_async.record import to_batch
-from rastermeta_async.tiff.reader import NAME, TiffReader
+from rastermeta_async.record import TIFF_HEADER, to_batch
+from rastermeta_async.tiff.reader import TiffReader
 
 
 def cpu_us(work: Callable[[Sequence[bytes]], None], paths: Sequence[bytes]) -> float:
@@ -63,7 +63,7 @@ def main() -> None:
     floor_us, worker_us = (median(column) for column in zip(*rounds, strict=True))
     print(f"floor {floor_us:.1f} µs, worker {worker_us:.1f} µs a file: {ratio:.2f} x the floor")
     reasons = Counter(
-        (record.error_type and "rasterio refuses it") or reader.compare(path).reason or NAME
+        (record.error_type and "rasterio refuses it") or reader.compare(path).reason or TIFF_HEADER
         for path in paths
         for record in [reader.read(path)]
     )

@@ -22,6 +22,9 @@ SCHEMA_VERSION = 2
 VERSION_KEY = b"rastermeta:schema_version"
 """Key in the Parquet file metadata; its presence tells that this program made the file."""
 
+TIFF_HEADER = "tiff_header"
+"""What the column `reader` calls the decoder of plain GeoTIFF headers."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -171,7 +174,8 @@ class Record(NamedTuple):
         Column(_TEXT, "what it is made from: transform; gcps, rpcs: approximate; null: unknown"),
     ] = None
     reader: Annotated[
-        str | None, Column(_TEXT, "what read the header: tiff_header or rasterio; null: nothing")
+        str | None,
+        Column(_TEXT, f"what read the header: {TIFF_HEADER} or rasterio; null: nothing"),
     ] = None
 
     @property

@@ -58,8 +58,9 @@ from tiff_variants import (
 
 from rastermeta_async.folders import Folders
 from rastermeta_async.reader import RasterioReader
+from rastermeta_async.record import TIFF_HEADER
 from rastermeta_async.tiff.bytes import NotPlain
-from rastermeta_async.tiff.reader import NAME, TiffReader
+from rastermeta_async.tiff.reader import TiffReader
 
 BASES: list[tuple[str, list[Option]]] = [
     ("plain", [north_up, with_data]),
@@ -354,7 +355,7 @@ def check_mutants(folder: Path, seed: int, files: int) -> Outcome:
                 kept.write_bytes(content)
                 found.wrong.append((kept.name, {"raised": (repr(error), "nothing")}))
                 continue
-            if record.reader != NAME:
+            if record.reader != TIFF_HEADER:
                 continue
             found.fast += 1
             if counted.asked == before:

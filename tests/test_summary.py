@@ -22,7 +22,7 @@ from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import Record, to_batch
 from rastermeta_async.views import summary as summaries
 from rastermeta_async.views.evidence import from_tags
-from rastermeta_async.views.layout import layout_of
+from rastermeta_async.views.layout import SMALL, layout_of
 from rastermeta_async.views.show import as_text as shown
 from rastermeta_async.views.status import status_of
 from rastermeta_async.views.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
@@ -89,6 +89,16 @@ def test_every_form_of_a_catalog_gives_the_same(tmp_path: Path, ending: str) -> 
     found = summary_of(str(path))
     assert (found.rows, found.failures, found.placed) == (4, 2, 2)
     assert found.counts["layout"] == {"strips and overviews": 2}
+
+
+def test_small_rasters_need_no_overviews_in_either_view() -> None:
+    """The limit is one and the same for a row and for a catalog."""
+    sizes = [(SMALL, SMALL), (SMALL + 1, 1), (1, SMALL + 1), (None, None)]
+    bare = [band(overviews=[])]
+    rows = [record(tiled=True, bands=bare, width=x, height=y) for x, y in sizes]
+    expected = Counter(layout_of(True, False, x, y) for x, y in sizes)
+    assert summed(*rows).counts["layout"] == expected
+    assert sorted(expected.values()) == [2, 2]
 
 
 @pytest.mark.parametrize("ending", FORMATS)

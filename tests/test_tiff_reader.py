@@ -50,9 +50,9 @@ from tiff_variants import (
 
 from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
 from rastermeta_async.reader import RasterioReader
-from rastermeta_async.record import Record
+from rastermeta_async.record import TIFF_HEADER, Record
 from rastermeta_async.tiff.bytes import NotPlain
-from rastermeta_async.tiff.reader import NAME, Comparison, TiffReader, make_reader
+from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
 
 VARIANTS = 3600
 LEAST_WRITTEN, LEAST_FAST, LEAST_UNASKED = 3000, 0.5, 800
@@ -195,7 +195,7 @@ def test_variants(
     fast = 0
     for path in order:
         record = both.read(path)
-        fast += record.reader == NAME
+        fast += record.reader == TIFF_HEADER
         if found := differing(record, right[path]):
             wrong[path.name] = found
     assert wrong == {}
@@ -256,7 +256,7 @@ TYPICAL: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", TYPICAL.values(), ids=TYPICAL)
 def test_a_typical_file_is_read_fast(tmp_path: Path, both: Both, kind: dict[str, Any]) -> None:
     paths = [write(tmp_path / f"{number}.tif", **kind) for number in range(3)]
-    assert both.readers_of(paths) == [NAME] * 3
+    assert both.readers_of(paths) == [TIFF_HEADER] * 3
     assert both.asked == 1
 
 
@@ -628,7 +628,7 @@ def test_a_file_with_a_sidecar_is_rasterio_s(tmp_path: Path, both: Both, name: s
     bare = {"crs": None, "transform": None}
     alone = tmp_path / "alone"
     alone.mkdir()
-    assert both.readers_of([write(alone / "a.tif", **bare)] * 2) == [NAME] * 2
+    assert both.readers_of([write(alone / "a.tif", **bare)] * 2) == [TIFF_HEADER] * 2
     path = write(tmp_path / "a.tif", **bare)
     (tmp_path / name).write_text(SIDECARS[name])
     concerned = both.folders.neighbours(os.fsencode(path)) is Neighbours.SIDECARS
@@ -655,7 +655,7 @@ def test_sidecars_of_others_cost_a_file_nothing(tmp_path: Path, both: Both) -> N
     (tmp_path / "b.tfw").write_text(WORLD_FILE)
     (tmp_path / "b.tif.aux.xml").write_text(PAM)
     path, other = write(tmp_path / "a.tif"), write(tmp_path / "b.tif")
-    assert both.readers_of([path, other, path]) == [NAME, "rasterio", NAME]
+    assert both.readers_of([path, other, path]) == [TIFF_HEADER, "rasterio", TIFF_HEADER]
 
 
 @pytest.mark.parametrize("name", [
@@ -666,7 +666,7 @@ def test_unrelated_files_cost_nothing(tmp_path: Path, both: Both, name: str) -> 
     path = write(tmp_path / "a.tif")
     (tmp_path / name).touch()
     (tmp_path / "a.tif.d").mkdir()
-    assert both.readers_of([path, path]) == [NAME] * 2
+    assert both.readers_of([path, path]) == [TIFF_HEADER] * 2
 
 
 def may_add_to(folder: Path, name: str) -> bool:
@@ -713,7 +713,7 @@ def test_links_are_followed(tmp_path: Path, both: Both) -> None:
     links = [tmp_path / "link.tif", tmp_path / "folder.tif", tmp_path / "nowhere.tif"]
     for link, target in zip(links, ("a.tif", ".", "missing"), strict=True):
         link.symlink_to(target)
-    assert both.readers_of([path, links[0], links[0]]) == [NAME] * 3
+    assert both.readers_of([path, links[0], links[0]]) == [TIFF_HEADER] * 3
     assert [both.check(link).status for link in links[1:]] == ["error"] * 2
 
 
@@ -739,7 +739,7 @@ def test_a_bare_name_is_in_the_current_folder(
     write(tmp_path / "a.tif")
     (tmp_path / "b.tfw").touch()
     monkeypatch.chdir(tmp_path)
-    assert both.readers_of([Path("a.tif")] * 2) == [NAME] * 2
+    assert both.readers_of([Path("a.tif")] * 2) == [TIFF_HEADER] * 2
     assert Folders().neighbours(b"b.tif") is Neighbours.SIDECARS
     assert Folders().neighbours(b"/nowhere/at/all.tif") is Neighbours.SIDECARS
 
@@ -751,7 +751,7 @@ def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
     first = [write(tmp_path / f"a{at}.tif", width=10 + at, height=20 * at + 1) for at in range(5)]
     second = [write(tmp_path / f"b{at}.tif", dtype="int16", nodata=at) for at in (1, 1, 2)]
     records = [both.read(path) for path in [*first, *second, *first]]
-    assert {record.reader for record in records} == {NAME}
+    assert {record.reader for record in records} == {TIFF_HEADER}
     assert both.asked == 3
     assert [record.width for record in records[:5]] == [10, 11, 12, 13, 14]
 
@@ -770,7 +770,7 @@ def test_bands_kept_are_bounded(
 ) -> None:
     monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_BANDS_KEPT", 4)
     paths = [write(tmp_path / f"{at}.tif", width=10 + at, count=2) for at in range(8)]
-    assert both.readers_of([*paths, *paths]) == [NAME] * 16
+    assert both.readers_of([*paths, *paths]) == [TIFF_HEADER] * 16
     (kind,) = both.reader._kinds.values()
     assert kind is not None
     assert len(kind._bands) <= 2
@@ -829,7 +829,7 @@ def test_comparison(tmp_path: Path, both: Both) -> None:
     compared = both.compare(path)
     assert compared.decoded is not None
     assert (compared.reason, compared.differences) == (None, [])
-    assert (compared.rasterio.reader, compared.decoded.reader) == ("rasterio", NAME)
+    assert (compared.rasterio.reader, compared.decoded.reader) == ("rasterio", TIFF_HEADER)
     assert told(compared.rasterio) == told(compared.decoded)
     other = compared._replace(decoded=compared.decoded._replace(width=1, crs=None))
     assert other.differences == ["crs", "width"]
@@ -870,7 +870,7 @@ def test_errors_are_rasterio_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     path = write(tmp_path / "a.tif")
     (tmp_path / "cut.tif").write_bytes(path.read_bytes()[:60])
     names = ("missing", "pipe", "folder", "empty", "short", "text", "cut")
-    assert both.readers_of([path]) == [NAME]
+    assert both.readers_of([path]) == [TIFF_HEADER]
     for name in names:
         record = both.check(tmp_path / f"{name}.tif")
         assert record.status == "error"
@@ -918,4 +918,4 @@ def test_names(tmp_path: Path, both: Both, name: bytes) -> None:
     for _ in range(2):
         record = both.reader.read(path)
         assert differing(record, both.reference.read(path)) == {}
-        assert record.reader == NAME
+        assert record.reader == TIFF_HEADER

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from rastermeta_async.config import Access
 from rastermeta_async.folders import Folders, Neighbours
 from rastermeta_async.reader import RasterioReader, record_time
-from rastermeta_async.record import Band, Bounds, Record, Tags, path_columns
+from rastermeta_async.record import TIFF_HEADER, Band, Bounds, Record, Tags, path_columns
 from rastermeta_async.stores.copies import sparse_copy
 from rastermeta_async.stores.urls import is_url
 from rastermeta_async.tiff.bytes import NotPlain
@@ -28,9 +28,6 @@ from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 MAX_KINDS = 512
 MAX_BANDS_KEPT = 512
 """Bands that are remembered of each kind."""
-
-NAME = "tiff_header"
-"""What the column `reader` calls it."""
 
 (
     _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS, _WIDTH,
@@ -151,7 +148,7 @@ class TiffReader:
             filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag
         )
         learned = self._learn(header, path, facts, record)
-        if learned.reader != NAME:
+        if learned.reader != TIFF_HEADER:
             raise NotPlain("rasterio says otherwise")
         return learned
 
@@ -250,7 +247,7 @@ class Kind:
         fields[_BANDS] = self._bands_of(header)
         fields[_TILED] = header.block_width != header.width
         fields[_FILE_SIZE], fields[_MTIME], fields[_ETAG] = facts
-        fields[_READER] = NAME
+        fields[_READER] = TIFF_HEADER
         return Record._make(fields)
 
     def _tags(self, header: Header) -> Tags:

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
-from rastermeta_async.record import Band, Record, describe_columns, to_batch
+from rastermeta_async.record import TIFF_HEADER, Band, Record, describe_columns, to_batch
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import layout_of
 from rastermeta_async.views.text import bytes_in_words, degrees, on_a_line, plural
@@ -35,13 +35,13 @@ def as_text(record: Record) -> str:
 
 def comparison_as_text(both: Comparison) -> str:
     """Return both readers' records as text, and the columns in which they differ."""
-    lines = ["rasterio", *_lines(both.rasterio), "", "tiff_header"]
+    lines = ["rasterio", *_lines(both.rasterio), "", TIFF_HEADER]
     if both.decoded is None:
         return "\n".join([*lines, f"  does not decode it: {both.reason}"])
     lines += [*_lines(both.decoded), "", "Differences"]
     for name in both.differences:
         lines.append(f"  {name}")
-        for reader, record in (("rasterio", both.rasterio), ("tiff_header", both.decoded)):
+        for reader, record in (("rasterio", both.rasterio), (TIFF_HEADER, both.decoded)):
             lines.append(f"    {reader:<{_LABEL - 2}}{getattr(record, name)!r}")
     return "\n".join(lines if both.differences else [*lines, "  none"])
 
@@ -51,7 +51,7 @@ def comparison_to_json(both: Comparison) -> str:
     records = (both.rasterio,) if both.decoded is None else (both.rasterio, both.decoded)
     rows = [*row_objects(to_batch(records)), None]
     answer = {
-        "rasterio": rows[0], "tiff_header": rows[1], "reason": both.reason,
+        "rasterio": rows[0], TIFF_HEADER: rows[1], "reason": both.reason,
         "differences": both.differences,
     }  # fmt: skip
     return json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2)

@@ -19,7 +19,7 @@ from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import TAGS, from_tags
-from rastermeta_async.views.layout import layout_of
+from rastermeta_async.views.layout import SMALL, layout_of
 from rastermeta_async.views.units import unit_of
 
 MAX_VALUES = 10_000
@@ -123,7 +123,7 @@ class Summary:
             {
                 "tiled": rasters["tiled"],
                 "overviews": _has_overviews(rasters["bands"]),
-                "size": pc.if_else(pc.less_equal(wide, 512), 512, 513),
+                "size": pc.if_else(pc.less_equal(wide, SMALL), SMALL, SMALL + 1),
             }
         )
         alike = parts.group_by(["tiled", "overviews", "size"]).aggregate([([], "count_all")])
