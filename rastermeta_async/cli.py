@@ -219,15 +219,18 @@ def stac(
         typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet, .ndjson or .jsonl."),
     ],
     collection: Annotated[
-        str | None, typer.Option(metavar="ID", help="Collection that the items belong to.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Also write their collection, of this id: FILE.collection.json."
+        ),
     ] = None,
     datetime: Annotated[
         str | None,
         typer.Option(
-            metavar="TAG|REGEX|PATTERN",
+            metavar="TAG|PATTERN|REGEX",
             help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
-            "regular expression for the path, whose groups are a date; or a pattern in the file's "
-            "name, e.g. %Y%m%d.  [default: common tags]",
+            "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); or a regular "
+            "expression for the path, whose groups are a date.  [default: common tags]",
             show_default=False,
         ),
     ] = None,
@@ -238,8 +241,11 @@ def stac(
             help="Where local paths are found: links are this URL, a slash and the path.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
+    ] = False,
 ) -> None:
-    """Write STAC items; rows without date or footprint are left out, and listed."""
+    """Write STAC items; the rows that make none are listed in FILE.left-out.txt."""
     import re
 
     from rastermeta_async.console import Console, explained_exit
@@ -252,7 +258,7 @@ def stac(
     except (ValueError, re.error) as error:
         _usage(f"--datetime: {error}")
     with explained_exit(console):
-        done = export_items(catalog, output, when, collection, base_url)
+        done = export_items(catalog, output, when, collection, base_url, overwrite=overwrite)
     for reason, count in done.left_out.items():
         rows = "row was" if count == 1 else "rows were"
         console.hint(f"{count:,} {rows} left out: {reason}")

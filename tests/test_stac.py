@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ from factory import band, failed, record
 from specs import check_by_schema
 
 from rastermeta_async.catalog.formats import format_of
-from rastermeta_async.errors import OutputError, OutputLockedError, SettingsError, WriteError
+from rastermeta_async.errors import (
+    ForeignOutputError,
+    OutputError,
+    OutputLockedError,
+    SettingsError,
+    WriteError,
+)
 from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import BBox, Record
 from rastermeta_async.stac.export import Export, _Temporary, export
@@ -465,7 +472,7 @@ def test_an_older_file_stays_when_writing_fails(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError, match=r"items\.parquet: writing failed: No space left"):
-        export(str(catalog), str(output), rule_of(None), "x")
+        export(str(catalog), str(output), rule_of(None), "x", overwrite=True)
     assert output.read_bytes() == b"older"
     assert sorted(os.listdir(tmp_path)) == ["catalog.parquet", "items.parquet"]
 
@@ -499,6 +506,50 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
         export(catalog, str(tmp_path / "x.ndjson"), rule_of(None), "a b")
     assert Path(catalog).read_bytes() == before
     assert os.listdir(tmp_path) == ["catalog.parquet"]
+
+
+TAKEN = {
+    "items.ndjson": [b"mine", b'{"type": "Feature"}\n', b"[1]\n", b"[" * 100_000, b"\xff\n"],
+    "items.parquet": [b"mine", b"", b"PAR1"],
+    "items.ndjson.collection.json": [b"", b'{"type": "Catalog", "stac_version": "1.1.0"}'],
+    "items.ndjson.left-out.txt": [b"", b"my notes\n"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(k, v) for k, all_ in TAKEN.items() for v in all_])
+def test_files_of_others_are_not_replaced(tmp_path: Path, name: str, content: bytes) -> None:
+    catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated(), failed()]))
+    output = str(tmp_path / re.sub(r"(?<=ndjson)\..*", "", name))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ForeignOutputError, match=r"; give --overwrite or another -o$"):
+        export(catalog, output, rule_of(None), "x")
+    assert (tmp_path / name).read_bytes() == content
+    assert sorted(os.listdir(tmp_path)) == ["catalog.parquet", name]
+    export(catalog, output, rule_of(None), "x", overwrite=True)
+    export(catalog, output, rule_of(None), "x")  # all three are its own now
+    assert len(read_items(Path(output))) == 1
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated()]))
+    os.mkfifo(tmp_path / "items.ndjson")
+    (tmp_path / "items.parquet").mkdir()
+    for name, reason in (("items.ndjson", "give --overwrite"), ("items.parquet", "is a folder")):
+        with pytest.raises(ForeignOutputError, match=reason):
+            export(catalog, str(tmp_path / name), rule_of(None))
+
+
+def test_a_catalog_without_its_log_is_not_replaced(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
+    other = write_catalog(tmp_path / "other.parquet", [dated()])
+    asked = ["export", "stac", str(catalog), "-o", str(other)]
+    done = command.run(asked)
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"rastermeta: {other} exists and holds no STAC items; give --overwrite or another -o\n"
+    )
+    assert other.read_bytes() == catalog.read_bytes()
+    assert command.run([*asked, "--overwrite"]).returncode == 0
 
 
 @pytest.mark.parametrize(

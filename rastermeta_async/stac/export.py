@@ -29,6 +29,12 @@ from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.output import log_path
 from rastermeta_async.errors import OutputError, SettingsError, WriteError
 from rastermeta_async.record import BBox
+from rastermeta_async.stac.earlier import (
+    PARQUET_KEY,
+    check_collection,
+    check_items,
+    check_left_out,
+)
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
 from rastermeta_async.stores.urls import is_url
@@ -115,6 +121,8 @@ def export(
     when: When,
     collection: str | None = None,
     base_url: str | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Export:
     """Write a catalog as STAC items: one JSON object a line, or stac-geoparquet.
 
@@ -122,14 +130,28 @@ def export(
     collection, that goes to OUTPUT.collection.json. Each file takes its name when it is
     complete, the items last; after a crash the same command writes them all anew.
 
+    Args:
+        catalog: a finished catalog.
+        output: the items' file; one of an earlier export is replaced.
+        when: tells when a raster was taken.
+        collection: the id of a collection to write, too.
+        base_url: where local paths are found.
+        overwrite: also replace files that no export made, but for a catalog.
+
     Raises:
         SettingsError: a name or URL makes no sense.
         OutputError: the catalog is none, or one of another version; the output is a catalog.
+        ForeignOutputError: what has the name of an output was not made by an export.
         WriteError: the disk refused a write; what stood there stands there still.
     """
     _check_names(catalog, output, collection)
     hrefs = Hrefs(base_url)
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
+    if not overwrite:
+        check_items(output)
+        check_left_out(listed)
+        if collection:
+            check_collection(described)
     link = None
     if collection:
         link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
@@ -248,7 +270,7 @@ def _write_parquet(
     about: dict[str, Any] = {"version": "1.0.0"}
     if collection:
         about["collections"] = {collection["id"]: collection}
-    writer.add_key_value_metadata({"geo": extent.metadata(), "stac-geoparquet": json.dumps(about)})
+    writer.add_key_value_metadata({"geo": extent.metadata(), PARQUET_KEY: json.dumps(about)})
     writer.close()
 
 
