@@ -150,3 +150,10 @@ def test_every_option_is_in_the_table(archive: Path) -> None:
     table = README.split("| option |")[1].split("Exit status")[0]
     missing = {option for option in options if option not in table and option != "--no-progress"}
     assert not missing
+
+
+def test_the_export_is_told_as_its_help_tells_it(archive: Path) -> None:
+    shown = run("rastermeta export stac --help").stdout
+    told = README.split("## STAC")[1].split("\n## ")[0]
+    words = r"(?<![\w-])--[a-z][a-z-]+|FILE\.[a-z.-]+[a-z]"
+    assert set(re.findall(words, told)) == set(re.findall(words, shown)) - {"--help", "--output"}
