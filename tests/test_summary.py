@@ -297,3 +297,10 @@ def test_status_of_a_catalog_that_was_being_written(tmp_path: Path) -> None:
     found = status_of(log(tmp_path, part(1, 1000.0), part(2, 1010.0), sealing))
     assert (found.state, found.sealing) == ("stopped", True)
     assert "the catalog is to be written" in found.as_text()
+
+
+def test_views_know_nothing_of_stac() -> None:
+    """STAC items are made with what views know; no arrow points back."""
+    sources = list(Path(summaries.__file__).parent.glob("*.py"))
+    assert len(sources) > 5
+    assert not [path.name for path in sources if "rastermeta_async.stac" in path.read_text()]
