@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 
 def main() -> None:
     """Run the command line."""
+    # Until a run hears signals itself, Ctrl-C simply ends the program, also within a library.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _occupy_standard_streams()
     from rastermeta_async.cli import app
 

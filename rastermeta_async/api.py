@@ -14,7 +14,7 @@ import pyarrow as pa
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
-from rastermeta_async.config import READERS, Settings
+from rastermeta_async.config import READERS, STREAM_SECONDS, Settings
 from rastermeta_async.errors import PruneError, SettingsError
 from rastermeta_async.folders import Folders
 from rastermeta_async.pathset import PathSet
@@ -240,7 +240,7 @@ async def extract_to_stream(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     inputs = Inputs(source_of(paths), PathSet(), PathSet())
-    consume = committer(LineSink(fd), NoLog(), settings, progress)
+    consume = committer(LineSink(fd), NoLog(), settings, progress, STREAM_SECONDS)
     await _run(inputs, consume, settings, progress, stop)
     return Outcome(progress.committed, progress.failures, complete=not stop.is_set())
 

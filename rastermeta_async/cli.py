@@ -126,7 +126,9 @@ def extract(
             from rastermeta_async.workers.launch import launch_ahead
 
             launch_ahead(settings)
-        source = _source(inputs or [], null, from_file or [], suffix, settings.access, console)
+        source = _source(
+            inputs or [], null, from_file or [], suffix, prune, settings.access, console
+        )
         from rastermeta_async.run import run_extract
 
         status = run_extract(source, output or "-", settings, overwrite, console)
@@ -325,8 +327,9 @@ def _drivers(value: str) -> tuple[str, ...] | None:
 
 
 def _source(
-    inputs: list[str], null: bool, lists: list[str], suffix: str, access: Access, console: Console
-) -> Source:
+    inputs: list[str], null: bool, lists: list[str], suffix: str, prune: bool, access: Access,
+    console: Console,
+) -> Source:  # fmt: skip
     from rastermeta_async.run import protected_stdin
     from rastermeta_async.sources import (
         ChainedSource,
@@ -350,6 +353,11 @@ def _source(
     named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
     for file in named:
         if not is_url(file) and not os.path.lexists(file):
+            if prune:
+                _usage(
+                    f"{os.fsdecode(file)} does not exist: is a disk not mounted? With --prune "
+                    "nothing is read and no row dropped until it is there, or not named any more"
+                )
             console.hint(f"{os.fsdecode(file)} does not exist: it gets an error row")
     if named:
         only_files = not any(map(os.path.isdir, named))

@@ -21,6 +21,9 @@ BATCH_SECONDS = 60.0
 """And so long after the last one: what a crash may cost."""
 
 
+STREAM_SECONDS = 0.5
+"""The same for rows on standard output, which somebody may be looking at."""
+
 MAX_STUCK = 64
 """Threads, or worker processes, that may hang at once before the run gives up."""
 

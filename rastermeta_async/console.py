@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rastermeta_async.errors import RastermetaError, SettingsError
 from rastermeta_async.exits import FAILED, USAGE
+from rastermeta_async.text import on_a_line, plural
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -68,7 +69,7 @@ class Console:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             line = json.dumps({"time": now, "level": level, "message": message, **facts})
         else:
-            line = f"rastermeta: {message}"
+            line = f"rastermeta: {on_a_line(message)}"
         if sys.stderr is None:  # closed from the start; print would take standard output
             return
         # The last reader of standard error may be gone; a run does not end over that.
@@ -117,7 +118,7 @@ class _ToConsole(logging.Handler):
 
 
 def _counts(progress: Progress) -> str:
-    text = f"{progress.done:,} files read"
+    text = f"{plural(progress.done, 'file')} read"
     if progress.failures:
         text += f", {progress.failures:,} with problems"
     if progress.skipped:

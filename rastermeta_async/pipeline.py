@@ -60,6 +60,8 @@ class Progress:
     """Input paths that needed no reading: finished before, or given twice."""
     dropped: int = 0
     """Rows dropped because their file is gone."""
+    example: str | None = None
+    """The first failure: path and message."""
     committed: int = 0
     """Rows of this run that are safe."""
     fraction: float | None = None
@@ -182,8 +184,10 @@ async def _read_all(
                 if doubt:
                     doubt.hear(batch)
                 progress.done += batch.num_rows
-                progress.failures += count_failures(batch)
-                _log_failures(batch)
+                if failures := count_failures(batch):
+                    progress.failures += failures
+                    progress.example = progress.example or _example(batch)
+                    _log_failures(batch)
                 await to_consumer.send(batch)
 
     async with asyncio.TaskGroup() as tasks:
@@ -194,13 +198,37 @@ async def _read_all(
 
 def _log_failures(batch: pa.RecordBatch) -> None:
     if log.isEnabledFor(logging.DEBUG):
-        for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
-            if row["status"] not in SUCCESSES:
-                log.debug("%(filepath)s: %(status)s: %(error_message)s", row)
+        for row in _failures(batch):
+            log.debug("%(filepath)s: %(status)s: %(error_message)s", row)
 
 
-def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progress) -> Consumer:
-    """Return a consumer that commits rows in batches: to the sink, then to the log."""
+def _example(batch: pa.RecordBatch) -> str:
+    return "{filepath}: {error_message}".format(**next(_failures(batch)))
+
+
+def _failures(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
+    for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
+        if row["status"] not in SUCCESSES:
+            yield row
+
+
+def committer(
+    sink: Sink,
+    checkpoint: Log,
+    settings: Settings,
+    progress: Progress,
+    seconds: float | None = None,
+) -> Consumer:
+    """Return a consumer that commits rows in batches: to the sink, then to the log.
+
+    Args:
+        sink: keeps the rows.
+        checkpoint: keeps a note of each batch.
+        settings: `batch_size` rows a batch, if they come in time.
+        progress: is told what is committed.
+        seconds: that a row waits at the most; None: `BATCH_SECONDS`.
+    """
+    patience = BATCH_SECONDS if seconds is None else seconds
 
     async def commit(rows: pa.Table) -> None:
         part = await asyncio.to_thread(sink.commit, rows)
@@ -210,11 +238,11 @@ def committer(sink: Sink, checkpoint: Log, settings: Settings, progress: Progres
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
-        async for some in _with_pauses(rows, BATCH_SECONDS):
+        async for some in _with_pauses(rows, patience):
             for complete in batch.push(some) if some is not None else ():
                 await commit(complete)
                 last = time.monotonic()
-            if batch.rows and time.monotonic() >= last + BATCH_SECONDS:
+            if batch.rows and time.monotonic() >= last + patience:
                 await commit(batch.flush())
                 last = time.monotonic()
         if batch.rows:

@@ -105,7 +105,7 @@ class Record(NamedTuple):
     status: Annotated[str, Column(_TEXT, "success, no_georef, error or fatal")]
     error_type: Annotated[str | None, Column(_TEXT, "kind of problem, e.g. RasterioIOError")]
     error_message: Annotated[str | None, Column(_TEXT, "the problem in a sentence")]
-    crs: Annotated[str | None, Column(_TEXT, "CRS as authority:code, else as WKT")] = None
+    crs: Annotated[str | None, Column(_TEXT, "CRS as rasterio has it: a code, else WKT")] = None
     bounds: Annotated[
         Bounds | None, Column(_struct_of(Bounds), "outer edges, units of the CRS")
     ] = None
@@ -134,7 +134,7 @@ class Record(NamedTuple):
         list[Band] | None, Column(pa.list_(_struct_of(Band)), "one entry a band, in band order")
     ] = None
     compression: Annotated[
-        str | None, Column(_TEXT, "compression, lower case, e.g. deflate; null: none")
+        str | None, Column(_TEXT, "compression, lower case, e.g. deflate; null: none, or not told")
     ] = None
     interleave: Annotated[str | None, Column(_TEXT, "pixel, band or line")] = None
     photometric: Annotated[
@@ -160,7 +160,7 @@ class Record(NamedTuple):
         str | None, Column(_TEXT, "entity tag that an object store gives this content")
     ] = None
     proj_code: Annotated[
-        str | None, Column(_TEXT, "authority:code of the CRS, e.g. EPSG:32633")
+        str | None, Column(_TEXT, "authority:code of the CRS where it is exactly that one")
     ] = None
     crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
     geometry: Annotated[

@@ -18,6 +18,7 @@ from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interru
 from rastermeta_async.loops import new_loop
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.sources import Source
+from rastermeta_async.text import plural
 
 
 def run_extract(
@@ -81,11 +82,13 @@ def _conclude(outcome: Outcome, output: str, progress: Progress, console: Consol
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
         console.hint("there was no path in the input")
+    if progress.example and progress.failures == progress.done:
+        console.hint(f"no file could be read, e.g. {progress.example}")
     if output != "-":
         if progress.dropped:
-            console.hint(f"{progress.dropped:,} rows dropped, as their files are gone")
-        failed = f", {outcome.failures:,} of them error rows" if outcome.failures else ""
-        console.hint(f"{output}: {outcome.rows:,} rows{failed}")
+            console.hint(f"{plural(progress.dropped, 'row')} dropped: gone from the disk")
+        failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
+        console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
 
 
 @contextlib.contextmanager

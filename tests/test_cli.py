@@ -78,7 +78,7 @@ def test_some_failed(raster: Path, catalog: Path) -> None:
     done = run(["extract", raster, "missing.tif", "-o", catalog])
     assert done.returncode == SOME_FAILED
     assert [row["status"] for row in rows_of(catalog)] == ["success", "error"]
-    assert b"1 of them error rows" in done.stderr
+    assert b"1 error row among them" in done.stderr
 
 
 def test_some_failed_on_a_stream(raster: Path) -> None:

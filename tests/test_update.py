@@ -63,7 +63,7 @@ def test_changed_and_new_files_are_read(archive: Path, catalog: Path) -> None:
 
 def test_a_new_time_is_a_change(archive: Path, catalog: Path) -> None:
     os.utime(archive / "a" / "1.tif", (1, 1))
-    assert b"1 files read, 5 skipped" in update(archive, catalog).stderr
+    assert b"1 file read, 5 skipped" in update(archive, catalog).stderr
 
 
 def test_without_the_option_a_changed_file_keeps_its_row(archive: Path, catalog: Path) -> None:
@@ -88,7 +88,7 @@ def test_rows_of_lost_files_are_dropped(archive: Path, catalog: Path) -> None:
     assert listed.stdout.decode().split() == [str(archive / "a" / "1.tif")]
     assert len(widths(catalog)) == 6
     done = update(archive, catalog, "--prune")
-    assert b"1 rows dropped" in done.stderr
+    assert b"1 row dropped" in done.stderr
     assert "a/1.tif" not in widths(catalog)
     assert len(widths(catalog)) == 5
     command.write_raster(archive / "a" / "1.tif", width=7)
@@ -98,16 +98,15 @@ def test_rows_of_lost_files_are_dropped(archive: Path, catalog: Path) -> None:
 
 def test_what_is_given_and_never_was_keeps_its_row(archive: Path, catalog: Path) -> None:
     """Else it would be read and dropped again with every run, and the catalog written."""
-    never = archive / "never.tif"
+    arguments = ["extract", str(archive), "-", "-o", str(catalog), "--update", "--prune"]
+    never, lost = archive / "never.tif", archive / "a" / "1.tif"
     for _ in range(2):
-        done = command.run(["extract", archive, never, "-o", catalog, "--update", "--prune"])
+        done = command.run(arguments, bytes(never))
         assert b"dropped" not in done.stderr
     assert b"0 files read, 7 skipped" in done.stderr
-    (archive / "a" / "1.tif").unlink()
-    done = command.run(
-        ["extract", archive, never, archive / "a" / "1.tif", "-o", catalog, "--update", "--prune"]
-    )
-    assert b"1 files read" in done.stderr
+    lost.unlink()
+    done = command.run(arguments, b"%b\n%b" % (bytes(never), bytes(lost)))
+    assert b"1 file read" in done.stderr
     assert widths(catalog)["a/1.tif"] is None
     assert len(widths(catalog)) == 7
 
@@ -192,3 +191,16 @@ def test_a_disk_that_does_not_answer_is_no_lost_disk(
     with pytest.raises(PruneError, match=r"no answer within 0\.2 s"):
         list(output.prune(patience=0.2))
     output.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--prune-folders"]])
+def test_an_input_that_is_gone_drops_nothing(
+    archive: Path, catalog: Path, options: list[str]
+) -> None:
+    """Its disk is not mounted: no row goes, and none comes that says so for ever."""
+    before = catalog.read_bytes()
+    archive.rename(archive.parent / "elsewhere")
+    done = update(archive, catalog, "--prune", *options)
+    assert done.returncode == 2
+    assert b"is a disk not mounted?" in done.stderr
+    assert catalog.read_bytes() == before

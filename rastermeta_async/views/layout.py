@@ -5,6 +5,9 @@ from __future__ import annotations
 SMALL = 512
 """Pixels a side up to which a cloud-optimised GeoTIFF needs no overviews."""
 
+TIFFS = ("GTiff", "COG")
+"""Drivers of the format that these words are about; others keep to themselves how pixels lie."""
+
 LIKE_A_COG = ("tiles and overviews (like a COG)", "small tiles (like a COG)")
 
 

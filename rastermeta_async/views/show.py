@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
 from rastermeta_async.record import TIFF_HEADER, Band, Record, describe_columns, to_batch
+from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
-from rastermeta_async.views.layout import layout_of
-from rastermeta_async.views.text import bytes_in_words, degrees, on_a_line, plural
+from rastermeta_async.views.layout import TIFFS, layout_of
 from rastermeta_async.views.units import crs_of, unit_of
 
 _LABEL = 15
@@ -146,12 +146,14 @@ def _image(record: Record) -> Entries:
         yield "size", f"{record.width:,} x {record.height:,} pixels"
     if record.count is not None:
         yield "bands", f"{plural(record.count, 'band')} of {record.dtype}"
-        yield "compression", record.compression or "none"
+        untold = "none" if record.driver in TIFFS else "not told"
+        yield "compression", record.compression or untold
     yield "interleave", record.interleave
     yield "photometric", record.photometric
     if record.tiled is not None:
         overviews = bool(record.bands and record.bands[0].overviews)
-        yield "layout", layout_of(record.tiled, overviews, record.width, record.height)
+        if record.driver in TIFFS:
+            yield "layout", layout_of(record.tiled, overviews, record.width, record.height)
 
 
 def _size(value: float) -> str:

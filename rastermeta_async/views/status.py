@@ -12,7 +12,7 @@ from rastermeta_async.catalog.checkpoint import History, Part, history, read_ent
 from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.catalog.output import log_path, sealed_temporary
 from rastermeta_async.errors import OutputError
-from rastermeta_async.views.text import plural, seconds_in_words
+from rastermeta_async.text import plural, seconds_in_words
 
 PAUSE = 300.0
 """Seconds without a part that no run which goes on lets pass, as batches close after a minute."""
@@ -96,6 +96,11 @@ def status_of(output: str) -> Status:
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
+        if os.path.exists(output):
+            raise OutputError(
+                f"{path} does not exist, so nothing tells of a run; `rastermeta summary` tells "
+                f"what is in {output}"
+            ) from None
         raise OutputError(
             f"{path} does not exist: no run has written {output}, or it was started elsewhere, or "
             "the log was removed"

@@ -19,7 +19,7 @@ from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import TAGS, from_tags
-from rastermeta_async.views.layout import SMALL, layout_of
+from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
 from rastermeta_async.views.units import unit_of
 
 MAX_VALUES = 10_000
@@ -71,9 +71,11 @@ class Summary:
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
         self._count("dtype", rasters["dtype"])
-        self._count("compression", pc.fill_null(rasters["compression"], "none"))
+        tiffs = pc.is_in(rasters["driver"], pa.array(TIFFS))  # other formats do not tell
+        untold = pc.if_else(tiffs, "none", "not told")
+        self._count("compression", pc.coalesce(rasters["compression"], untold))
         self._add_pairs("resolution", *_resolutions(rasters))
-        self._add_layouts(rasters)
+        self._add_layouts(rasters.filter(tiffs))
 
     def _count(self, name: str, values: pa.Array) -> None:
         for one in pc.value_counts(values).to_pylist():

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.views.dates import rfc3339
 from rastermeta_async.views.summary import OTHER, Summary, as_pairs
-from rastermeta_async.views.text import bytes_in_words, degrees, on_a_line, plural
 
 _SHOWN = 8
 """Values of a column that are shown to a person."""
