@@ -22,7 +22,7 @@ from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committe
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.stores.urls import is_url, shown_url
+from rastermeta_async.urls import is_url, shown_url
 
 if TYPE_CHECKING:
     from rastermeta_async.reader import RasterioReader

@@ -339,7 +339,7 @@ def _source(
         StoreSource,
         walk,
     )
-    from rastermeta_async.stores.urls import is_prefix, is_url
+    from rastermeta_async.urls import is_prefix, is_url
 
     separator = b"\0" if null else b"\n"
     endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]

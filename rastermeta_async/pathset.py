@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rastermeta_async.stores.urls import without_secrets
+from rastermeta_async.urls import without_secrets
 
 _SALT = b"\0rastermeta"
 _BUFFERED = 1 << 14

@@ -27,7 +27,7 @@ from rastermeta_async.config import (
 )
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, from_batch
-from rastermeta_async.stores.urls import without_secrets
+from rastermeta_async.urls import without_secrets
 
 SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""

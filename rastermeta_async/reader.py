@@ -36,8 +36,8 @@ from rastermeta_async.record import (
     path_columns,
     readable,
 )
-from rastermeta_async.stores.urls import is_url, redacted, without_secrets
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
+from rastermeta_async.urls import is_url, redacted, without_secrets
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pyarrow as pa
 
-from rastermeta_async.stores.urls import without_secrets
+from rastermeta_async.urls import without_secrets
 
 SCHEMA_VERSION = 2
 """Changes whenever a column is added, removed or changes its meaning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rastermeta_async.stores.urls import is_prefix, redacted, without_secrets
+from rastermeta_async.urls import is_prefix, redacted, without_secrets
 
 SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
 

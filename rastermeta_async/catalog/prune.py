@@ -17,7 +17,7 @@ import pyarrow as pa
 from rastermeta_async.errors import PruneError
 from rastermeta_async.patience import within
 from rastermeta_async.record import GONE, failure, readable, to_batch
-from rastermeta_async.stores.urls import is_url
+from rastermeta_async.urls import is_url
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.record import MISSING
 from rastermeta_async.rows import path_keys
-from rastermeta_async.stores.urls import Listed, is_url
+from rastermeta_async.urls import Listed, is_url
 
 COLUMNS = ("file_size", "mtime", "error_type", "etag")
 """What a stamp is made of, besides the path."""

@@ -37,8 +37,8 @@ from rastermeta_async.stac.earlier import (
 )
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
-from rastermeta_async.stores.urls import is_url
 from rastermeta_async.text import on_a_line
+from rastermeta_async.urls import is_url
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import When
 

@@ -10,7 +10,7 @@ import re
 from urllib.parse import quote, urlsplit
 
 from rastermeta_async.errors import SettingsError
-from rastermeta_async.stores.urls import is_url
+from rastermeta_async.urls import is_url
 
 _IN_A_PATH = "/!$&'()*+,;=@~"
 """What stays as it is in a path; a colon does not, as a name before one looks like a scheme."""

@@ -1,1 +1,1 @@
-"""Object stores: URLs, credentials, ranged reads, and what a store answers."""
+"""Object stores: credentials, listings, ranged reads, and what a store answers."""

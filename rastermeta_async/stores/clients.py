@@ -17,8 +17,8 @@ from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.stores.credentials import endpoint_of, for_obstore
 from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket, is_odd
 from rastermeta_async.stores.problems import first_line, problem_of
-from rastermeta_async.stores.urls import Listed, parts_of, redacted, shown_url
 from rastermeta_async.stores.vsi import CONNECT_SECONDS
+from rastermeta_async.urls import Listed, parts_of, redacted, shown_url
 
 MAX_STORES = 64
 """Buckets and hosts that connections are kept to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from rastermeta_async.errors import MissingExtraError, StoreError
-from rastermeta_async.stores.urls import is_url
+from rastermeta_async.urls import is_url
 
 FIRST = 100
 """Objects that must all fail alike."""

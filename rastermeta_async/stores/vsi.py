@@ -6,7 +6,7 @@ import os
 
 from rastermeta_async.config import Access
 from rastermeta_async.stores.credentials import for_gdal
-from rastermeta_async.stores.urls import parts_of
+from rastermeta_async.urls import parts_of
 
 CONNECT_SECONDS = 5
 _RETRIES = 4

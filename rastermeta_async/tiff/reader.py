@@ -17,13 +17,13 @@ from threading import Lock
 from typing import NamedTuple
 
 from rastermeta_async.config import Access
+from rastermeta_async.copies import sparse_copy
 from rastermeta_async.folders import Folders, Neighbours
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import TIFF_HEADER, Band, Bounds, Record, Tags, path_columns
-from rastermeta_async.stores.copies import sparse_copy
-from rastermeta_async.stores.urls import is_url
 from rastermeta_async.tiff.bytes import NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
+from rastermeta_async.urls import is_url
 
 MAX_KINDS = 512
 MAX_BANDS_KEPT = 512
