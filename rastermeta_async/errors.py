@@ -70,3 +70,10 @@ class PruneError(OutputError):
 
 class WriteError(OutputError):
     """A write, sync or rename failed; what was committed before is safe."""
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error in an exception group, however deep; of another error, itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -25,6 +25,7 @@ from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.errors import first_error
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import within
 from rastermeta_async.pool import Pool
@@ -329,7 +330,4 @@ def _first_error_only() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise first_error(group) from None

@@ -44,7 +44,7 @@ class PoisonReader:
     def enter(self) -> None: ...
 
     def read(self, path: bytes) -> Record:
-        deed = DEEDS.get(path.split(b"-")[0])
+        deed = DEEDS.get(path.rpartition(b"/")[2].split(b"-")[0])
         if deed is not None:
             try:
                 deed()

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from rastermeta_async import errors
-from rastermeta_async.errors import RastermetaError, SettingsError
+from rastermeta_async.errors import RastermetaError, SettingsError, StuckError, first_error
 
 
 def drawn() -> dict[str, str | None]:
@@ -46,6 +46,13 @@ def test_everything_is_caught_by_its_base_and_documented() -> None:
     for kind in classes().values():
         assert issubclass(kind, RastermetaError)
         assert kind.__doc__
+
+
+def test_the_first_error_of_a_group_is_found_however_deep() -> None:
+    first = StuckError("first")
+    inner = ExceptionGroup("inner", [first, ValueError("second")])
+    assert first_error(ExceptionGroup("outer", [inner, ValueError("third")])) is first
+    assert first_error(first) is first
 
 
 def test_a_settings_error_is_a_value_error() -> None:

@@ -17,6 +17,7 @@ import poison
 import psutil
 import pytest
 from conftest import Run
+from range_server import Server, serving
 
 from rastermeta_async.api import extract_to
 from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, Settings
@@ -320,6 +321,21 @@ def test_too_many_files_that_hang_end_the_run() -> None:
 
     with pytest.raises(StuckError, match="65 header reads hang, the last one in b'hang-64'"):
         asyncio.run(work())
+
+
+def test_too_many_objects_that_hang_end_the_run_with_the_same_sentence(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        urls = [f"{server.url}/hang-{number}".encode() for number in range(MAX_STUCK + 2)]
+        async with poisoned(settings(timeout=0.5)) as pool:
+            await rows_of(pool, urls)
+
+    for number in range(MAX_STUCK + 2):
+        (tmp_path / f"hang-{number}").write_bytes(b"some")
+    with (
+        serving(str(tmp_path)) as server,
+        pytest.raises(StuckError, match="65 header reads hang, the last one in b'http"),
+    ):
+        asyncio.run(work(server))
 
 
 def test_workers_that_cannot_start_end_the_run(run: Run) -> None:

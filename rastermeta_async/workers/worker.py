@@ -23,7 +23,7 @@ spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.catalog.durable import write_all  # noqa: E402
 from rastermeta_async.config import Settings  # noqa: E402
-from rastermeta_async.errors import StuckError  # noqa: E402
+from rastermeta_async.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
 from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
@@ -63,7 +63,7 @@ def main() -> None:
     except* BrokenPipeError:  # the run has ended
         pass
     except* StuckError as stuck:
-        write_all(2, str(stuck.exceptions[0]).encode())
+        write_all(2, str(first_error(stuck)).encode())
         status = STUCK_STATUS
     os._exit(status)  # threads that hang cannot be joined
 
