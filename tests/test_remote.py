@@ -25,11 +25,13 @@ import pyarrow.parquet as pq
 import pytest
 from factory import exact
 from obstore.store import AzureStore
-from range_server import Fault, Server, serving, some
+from range_server import Server, serving, some
 
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.errors import StoreError
+from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.oddkeys import Key, S3Bucket
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
@@ -322,8 +324,9 @@ def test_a_run_that_can_read_nothing_stops(plain: Path) -> None:
 
 
 def test_a_redirect_is_followed(plain: Path) -> None:
-    first_only: Fault = lambda _path, before: "redirect" if not before else None  # noqa: E731
-    with serving(str(plain), fault=first_only) as server:
+    with serving(
+        str(plain), fault=lambda _path, before: "redirect" if not before else None
+    ) as server:
         (record,) = read([f"{server.url}/bucket/1.tif".encode()]).values()
     assert record.ok
 
@@ -411,7 +414,7 @@ def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Pa
         kept = 0
         for _ in range(3):
             with command.running(*arguments):
-                command.wait_until(lambda: command.committed(output) > kept)  # noqa: B023
+                command.wait_until(lambda kept=kept: command.committed(output) > kept)
             kept = command.committed(output)
         assert kept < len(keys(plain))
         asked = server.counts["GET"] - server.counts["listing"]
@@ -534,8 +537,7 @@ def test_what_will_not_change_is_asked_for_once(
 
 def test_gdal_is_refused_once(bucket: Path) -> None:
     key = next(key for key in keys(bucket) if key.endswith(".txt"))
-    then_gone: Fault = lambda _path, before: "404" if before else None  # noqa: E731
-    with serving(str(bucket), fault=then_gone) as server:
+    with serving(str(bucket), fault=lambda _path, before: "404" if before else None) as server:
         (record,) = read([f"{server.url}/bucket/{quote(key)}".encode()]).values()
         assert server.counts["GET"] <= 1 + 2
     assert "404" in (record.error_message or "")
@@ -567,8 +569,7 @@ def test_a_run_that_can_read_nothing_stops_with_a_message(
     with serving(str(plain), fault=some(1, "403")) as server:
         common = ["extract", "s3://bucket/", *no_keys(server), "--workers", workers]
         arguments: list[Any] = [*common, "--concurrency", "8", "-o", tmp_path / "c.ndjson"]
-        listed: Fault = lambda path, _before: "403" if path.count("/") > 1 else None  # noqa: E731
-        server.fault = listed
+        server.fault = lambda path, _before: "403" if path.count("/") > 1 else None
         done = command.run(arguments)
         assert done.returncode == 1
         assert b"none of the first 100 objects can be read, e.g. s3://bucket/" in done.stderr
@@ -579,8 +580,9 @@ def test_a_run_that_can_read_nothing_stops_with_a_message(
 
 
 def test_a_bad_bucket_among_good_ones_costs_its_own_rows(plain: Path) -> None:
-    bad: Fault = lambda path, _before: "403" if path.startswith("/bad/") else None  # noqa: E731
-    with serving(str(plain), fault=bad) as server:
+    with serving(
+        str(plain), fault=lambda path, _before: "403" if path.startswith("/bad/") else None
+    ) as server:
         paths = [f"s3://{name}/{n}.tif" for n in range(150) for name in ("bad", "bucket")]
         paths += ["az://bucket/1.tif", "s3:///1.tif", "gs://bucket/1.tif"]
         found = read([path.encode() for path in paths], anonymous(server))
@@ -590,16 +592,18 @@ def test_a_bad_bucket_among_good_ones_costs_its_own_rows(plain: Path) -> None:
 
 def test_a_store_that_says_when_to_come_back_is_left_alone_until_then(plain: Path) -> None:
     until = time.monotonic() + 3
-    busy: Fault = lambda _path, _before: "429" if time.monotonic() < until else None  # noqa: E731
-    with serving(str(plain), fault=busy) as server:
+    with serving(
+        str(plain), fault=lambda _path, _before: "429" if time.monotonic() < until else None
+    ) as server:
         found = read_bucket(plain, anonymous(server))
         assert server.counts["429"] < 8 * len(found)
     assert [record.error_message for record in found.values() if not record.ok] == []
 
 
 def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
-    first: Fault = lambda _path, before: None if before else "503"  # noqa: E731
-    with serving(str(plain), delay=0.1, fault=first) as server:
+    with serving(
+        str(plain), delay=0.1, fault=lambda _path, before: None if before else "503"
+    ) as server:
         paths = [f"s3://bucket/{number}.tif".encode() for number in range(60)]
         found = read(paths, anonymous(server, requests=4, timeout=1.0))
         assert server.most_at_once <= 4
@@ -650,8 +654,7 @@ def test_no_signature_is_in_what_gdal_says(
 ) -> None:
     caplog.set_level("DEBUG")
     key = next(key for key in keys(bucket) if key.endswith(".txt"))
-    after_us: Fault = lambda _path, before: fault if before else None  # noqa: E731
-    with serving(str(bucket), fault=after_us) as server:
+    with serving(str(bucket), fault=lambda _path, before: fault if before else None) as server:
         url = f"{server.url}/bucket/{quote(key)}?v=1&X-Amz-Signature=hidden"
         (record,) = read([url.encode()], Settings(timeout=3)).values()
     assert not record.ok
@@ -687,6 +690,19 @@ def test_keys_that_are_no_paths_are_read_and_listed(
         found = rows[f"s3://bucket/{key}"]
         assert [n for n in found if n not in NOT_COMPARED and found[n] != expected[n]] == [], key
         assert found["etag"]
+
+
+def test_an_empty_page_in_a_listing_of_odd_keys_is_not_its_end(
+    monkeypatch: pytest.MonkeyPatch, s3: Any
+) -> None:
+    s3.put_object(Bucket="bucket", Key="p//odd.tif", Body=b"some")
+    pages = [[Key("p//odd.tif", 4, None)], [], [Key("p/later.tif", 4, None)]]
+    monkeypatch.setattr(S3Bucket, "pages", lambda *_: iter(pages))
+
+    async def walk() -> list[bytes]:
+        return [url async for page in Stores(Access()).walk("s3://bucket/p/") for url in page]
+
+    assert asyncio.run(walk()) == [b"s3://bucket/p//odd.tif", b"s3://bucket/p/later.tif"]
 
 
 def test_sidecars_are_looked_for_when_asked(plain: Path, s3: Any) -> None:
@@ -764,13 +780,14 @@ def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path)
     assert len(pq.read_table(output)) == 1051
 
 
-def test_a_listing_bears_faults(plain: Path, tmp_path: Path) -> None:
-    for fault in ("503", "reset"):
-        twice: Fault = lambda path, n: fault if path.count("/") < 2 and n < 2 else None  # noqa: B023, E731
-        with serving(str(plain), fault=twice) as server:
-            done = command.run(["extract", "s3://bucket/", "-o", "-", *no_keys(server)])
-            assert server.counts[fault] == 2
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_a_listing_bears_faults(plain: Path, fault: str) -> None:
+    with serving(
+        str(plain), fault=lambda path, n: fault if path.count("/") < 2 and n < 2 else None
+    ) as server:
+        done = command.run(["extract", "s3://bucket/", "-o", "-", *no_keys(server)])
+        assert server.counts[fault] == 2
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ class Stores:
             return
         try:  # there is an odd key among those that come now
             pages = self._kept(_ODD, host).pages(prefix, last)
-            while keys := await asyncio.to_thread(next, pages, []):
+            # A page may be empty and others follow, as some servers cut a listing short.
+            while (keys := await asyncio.to_thread(next, pages, None)) is not None:
                 yield _listed(f"{scheme}://{host}/", keys, suffixes)
         except Exception as error:
             raise _not_listed(url, error) from error

@@ -110,7 +110,8 @@ class Fetcher:
             if problem.kind in ("Throttled", "Timeout", "ServerError"):
                 self.throttle.refused()
             # A jittered wait, so that those refused together do not come back together.
-            wait = random.uniform(0.5, 1) * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))  # noqa: S311
+            jitter = random.uniform(0.5, 1)  # noqa: S311  # nothing is kept secret by it
+            wait = jitter * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))
             if not problem.passes or number == TRIES or time.monotonic() + wait > last:
                 raise FetchError(problem, number)
             await asyncio.sleep(wait)
