@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import Self
 from urllib.parse import urlsplit
 
-from rastermeta_async.errors import StoreError
+from rastermeta_async.errors import SettingsError, StoreError
 
 SCHEMES = (b"s3://", b"gs://", b"az://", b"https://", b"http://")
 """How a path begins that is no local file."""
@@ -59,6 +60,23 @@ def is_prefix(path: str) -> bool:
     return is_url(path.encode("utf-8", "surrogateescape")) and (
         path.endswith("/") or ("/" not in rest and not path.startswith("http"))
     )
+
+
+def local_name(output: str) -> str:
+    """Return the file that an output is made in; that of a URL is in the current folder.
+
+    Raises:
+        SettingsError: nothing can be uploaded there.
+    """
+    if not is_url(os.fsencode(output)):
+        return output
+    name = output.rpartition("/")[2]
+    if output.startswith("http") or not name:
+        raise SettingsError(
+            f"{shown_url(output)}: a catalog can be uploaded to a file in s3://, gs:// or az:// "
+            "only"
+        )
+    return name
 
 
 def parts_of(url: str) -> tuple[str, str, str]:

@@ -20,6 +20,7 @@ from rastermeta_async.catalog.checkpoint import (
     Part,
     Sealed,
     Sealing,
+    Uploaded,
     decode,
     encode,
     history,
@@ -42,7 +43,8 @@ def sealed(seq: int) -> Sealed:
 
 
 ENTRIES: list[Entry] = [
-    Header(output="catalog.parquet"), part(1), part(2), sealing(2), sealed(2), part(3)
+    Header(output="catalog.parquet", url=""), part(1), part(2), sealing(2), sealed(2),
+    Uploaded("e1"), part(3),
 ]  # fmt: skip
 CONTENT = b"".join(map(encode, ENTRIES))
 LAST_LINE = CONTENT.rindex(b"\n", 0, -1) + 1
@@ -138,7 +140,7 @@ def test_a_bad_last_line_is_dropped() -> None:
 
 
 def test_a_bad_line_before_a_torn_one_is_damage() -> None:
-    with pytest.raises(CheckpointError, match=f"line 7 at byte {len(CONTENT)} is damaged"):
+    with pytest.raises(CheckpointError, match=f"line 8 at byte {len(CONTENT)} is damaged"):
         read_entries(CONTENT + b"0badc0de {}\n" + b"torn", "log")
 
 
@@ -232,7 +234,7 @@ def test_numbers_go_on_after_the_last_part(entries: list[Entry], last: int) -> N
 def test_entries_are_there_when_opened_again(path: str, log: CheckpointLog) -> None:
     log.rewrite([sealed(1)])
     log.append(part(2))
-    expected = [Header(output="catalog.parquet"), sealed(1), part(2)]
+    expected = [Header(output="catalog.parquet", url=""), sealed(1), part(2)]
     assert log.entries == expected
     log.close()
     again = CheckpointLog(path, "/elsewhere/catalog.parquet")
@@ -294,7 +296,7 @@ def test_a_failed_sync_is_a_write_error(
         f"{path}: writing the checkpoint log failed: Input/output error. What was committed "
         "before is safe: free space or mend the disk, then run the same command again to go on."
     )
-    assert log.entries == [Header(output="catalog.parquet"), part(1)]
+    assert log.entries == [Header(output="catalog.parquet", url=""), part(1)]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "write"])
@@ -326,7 +328,7 @@ def test_an_entry_is_synced_before_append_returns(
         "rastermeta_async.catalog.durable._sync_data", lambda fd: synced.append(read(path))
     )
     log.append(part(1))
-    assert synced == [encode(Header(output="catalog.parquet")) + encode(part(1))]
+    assert synced == [encode(Header(output="catalog.parquet", url="")) + encode(part(1))]
 
 
 @settings(max_examples=20, deadline=None)

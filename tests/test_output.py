@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -90,7 +92,7 @@ def tree(path: str) -> dict[str, bytes]:
     return {str(at.relative_to(top)): at.read_bytes() for at in top.rglob("*") if at.is_file()}
 
 
-def refused(kind: type[Exception], path: str, **options: bool) -> str:
+def refused(kind: type[Exception], path: str, **options: Any) -> str:
     """Return the message with which opening is refused, which must change nothing."""
     before, folders = tree(path), set(os.listdir(os.path.dirname(path)))
     with pytest.raises(kind) as caught:
@@ -108,6 +110,62 @@ def unfinished(path: str, *rows: Record, retry_failed: bool = False) -> list[byt
         wanted = [path_bytes(row) for row in rows]
         return output.finished(retry_failed=retry_failed).missing(wanted)
     finally:
+        output.close()
+
+
+# Outputs that are copied to a URL
+
+ONE, TWO = "s3://one/catalog.parquet", "s3://two/catalog.parquet"
+
+
+@pytest.mark.parametrize("ended", ["stopped", "sealed"])
+@pytest.mark.parametrize(("before", "now"), [(ONE, TWO), (ONE, ""), ("", ONE)])
+def test_outputs_of_one_name_are_not_mixed(path: str, before: str, now: str, ended: str) -> None:
+    output = Output(path, before)
+    commit(output, [A])
+    if ended == "sealed":
+        output.seal()
+    output.close()
+    message = refused(ForeignOutputError, path, url=now)
+    shown, other = (url or f"the local {path}" for url in (before, now))
+    assert f"belongs to the output {shown}, not to {other}: their rows would be mixed" in message
+    assert "another folder, give -o another name, or give --overwrite" in message
+    Output(path, before).close()
+    Output(path, now, overwrite=True).close()
+    Output(path, now).close()
+
+
+def test_a_run_that_committed_nothing_binds_no_other(path: str) -> None:
+    Output(path, ONE).close()
+    output = Output(path, TWO)
+    assert output.log.url == TWO
+    output.close()
+
+
+def test_a_log_older_than_uploads_is_gone_on_with(path: str) -> None:
+    stopped(path, [A])
+    log = Path(log_path(path))
+    header, _, rest = log.read_bytes().partition(b"\n")
+    fields = json.loads(header[9:])
+    assert fields.pop("url") == ""
+    body = json.dumps(fields).encode()
+    log.write_bytes(b"%08x %s\n" % (zlib.crc32(body), body) + rest)
+    output = Output(path, ONE)
+    assert (output.log.url, len(output.finished())) == (ONE, 1)
+    output.close()
+
+
+def test_what_may_be_replaced_at_the_url_outlives_the_catalog_but_not_the_url(path: str) -> None:
+    output = Output(path, ONE)
+    commit(output, [A])
+    output.seal()
+    output.note_uploaded("first")
+    output.note_uploaded("second")
+    output.close()
+    os.unlink(path)
+    for url, known in ((ONE, "second"), (ONE, "second"), (TWO, None), (ONE, None)):
+        output = Output(path, url)
+        assert output.uploaded == known
         output.close()
 
 

@@ -6,7 +6,8 @@ being written when the run ended and is dropped; a bad line before that means th
 was damaged, and nothing is changed until a person has looked.
 
 `part` lines name a finished batch; `sealing` names the content that is about to take the
-output's name, `sealed` says that it did and that the parts are no longer needed.
+output's name, `sealed` says that it did and that the parts are no longer needed. `uploaded`
+names what may be replaced in an object store.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Header:
     """Base name of the output that the log belongs to."""
     replaces: bool = False
     """Whether the output that stands there is to be replaced, whoever made it."""
+    url: str | None = None
+    """Where the finished output is copied to, "" if nowhere; None: the log is older than this
+    field."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,20 @@ class Sealed(Sealing):
     kind: ClassVar[str] = "sealed"
 
 
-Entry = Header | Part | Sealing
-_KINDS: dict[str, type[Header] | type[Part] | type[Sealing]] = {
-    entry.kind: entry for entry in (Header, Part, Sealing, Sealed)
+@dataclass(frozen=True)
+class Uploaded:
+    """The object at the output's URL that the next upload may replace.
+
+    It is the last upload, or what stood there when leave was given to replace it.
+    """
+
+    kind: ClassVar[str] = "uploaded"
+    etag: str
+
+
+Entry = Header | Part | Sealing | Uploaded
+_KINDS: dict[str, type[Header] | type[Part] | type[Sealing] | type[Uploaded]] = {
+    entry.kind: entry for entry in (Header, Part, Sealing, Sealed, Uploaded)
 }
 
 
@@ -160,6 +175,8 @@ class History:
     """The last content that certainly took the output's name."""
     sealing: Sealing | None = None
     """A later content that may have taken it."""
+    uploaded: Uploaded | None = None
+    """What stands at the output's URL, as far as is known."""
 
     @property
     def last_seq(self) -> int:
@@ -173,6 +190,7 @@ def history(entries: Sequence[Entry]) -> History:
     parts: list[Part] = []
     sealed: Sealed | None = None
     sealing: Sealing | None = None
+    uploaded: Uploaded | None = None
     for entry in entries:
         match entry:
             case Part():
@@ -182,9 +200,11 @@ def history(entries: Sequence[Entry]) -> History:
                 parts = [part for part in parts if part.seq > entry.seq]
             case Sealing():
                 sealing = entry
+            case Uploaded():
+                uploaded = entry
             case Header():
                 pass
-    return History(tuple(parts), sealed, sealing)
+    return History(tuple(parts), sealed, sealing, uploaded)
 
 
 class CheckpointLog:
@@ -193,10 +213,11 @@ class CheckpointLog:
     Not for use by two threads at once.
     """
 
-    def __init__(self, path: str, output: str, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str, output: str, url: str = "", *, overwrite: bool = False) -> None:
         """Open and lock the log of `output` at `path`; it is made when it is missing.
 
-        What it says is not even looked at with `overwrite`; `rewrite` then replaces it.
+        What it says is not even looked at with `overwrite`; `rewrite` then replaces it. From
+        the first `rewrite` on it says that the output is copied to `url`, "" if nowhere.
 
         Raises:
             OutputLockedError: another run has it.
@@ -204,6 +225,7 @@ class CheckpointLog:
         """
         self.path = path
         self._output = os.path.basename(output)
+        self._url = url
         with explained(path, "opening the checkpoint log"):
             self._fd = open_locked(path)
         try:
@@ -220,8 +242,17 @@ class CheckpointLog:
     @property
     def replaces(self) -> bool:
         """Whether the output that stands there is to be replaced, whoever made it."""
-        header = self.entries[0] if self.entries else None
-        return isinstance(header, Header) and header.replaces
+        return self._header is not None and self._header.replaces
+
+    @property
+    def url(self) -> str | None:
+        """Where the output is copied to, "" if nowhere; None: the log does not tell."""
+        return self._header.url if self._header else None
+
+    @property
+    def _header(self) -> Header | None:
+        first = self.entries[0] if self.entries else None
+        return first if isinstance(first, Header) else None
 
     def rewrite(self, entries: Sequence[Entry], *, replaces: bool = False) -> None:
         """Replace the whole log, atomically, by a header and `entries`; the lock stays.
@@ -230,7 +261,8 @@ class CheckpointLog:
         may have written but failed to sync (a failed sync leaves the page cache looking clean).
         """
         temporary = self.path + ".tmp"
-        lines = [Header(output=self._output, replaces=replaces), *entries]
+        header = Header(output=self._output, replaces=replaces, url=self._url)
+        lines = [header, *entries]
         with explained(self.path, "rewriting the checkpoint log"):
             with created(temporary) as file:
                 for entry in lines:

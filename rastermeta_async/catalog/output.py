@@ -25,6 +25,7 @@ from rastermeta_async.catalog.checkpoint import (
     Part,
     Sealed,
     Sealing,
+    Uploaded,
     history,
 )
 from rastermeta_async.catalog.content import Content, Counted, ahead, digest_of
@@ -46,6 +47,7 @@ from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.rows import is_kept, is_success, path_keys, was_there
+from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 8 * 1024 * 1024
@@ -88,18 +90,31 @@ def log_path(output: str) -> str:
     return behind_links(output) + ".checkpoint"
 
 
+def open_output(name: str, *, overwrite: bool = False) -> Output:
+    """Return the output of a name, which may be a URL; see `Output`."""
+    local = local_name(name)
+    return Output(local, name if local != name else "", overwrite=overwrite)
+
+
 class Output:
     """An output file, locked for this process until `close`.
+
+    Args:
+        path: of the file.
+        url: where it is copied to when it is finished, "" if nowhere.
+        overwrite: start again from nothing.
 
     Raises (on construction, having changed nothing):
         SettingsError: the name's ending stands for no format.
         OutputLockedError: another run is writing it.
-        ForeignOutputError: it was not made by this program, or was changed since.
+        ForeignOutputError: it was not made by this program, was changed since, or is copied to
+            another URL.
         CheckpointError: its log, or a part that the log names, is damaged.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str, url: str = "", *, overwrite: bool = False) -> None:
         path = self.path = behind_links(path)
+        self.url = url
         self._format = format_of(path)
         self._parts_folder = parts_folder(path)
         if os.path.isdir(path):
@@ -114,7 +129,7 @@ class Output:
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 self._check_unlogged()
-        self.log = CheckpointLog(log_path(path), path, overwrite=overwrite)
+        self.log = CheckpointLog(log_path(path), path, url, overwrite=overwrite)
         try:
             self._recover(overwrite)
             last_seq = history(self.log.entries).last_seq
@@ -237,6 +252,25 @@ class Output:
         return rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
 
     @property
+    def uploaded(self) -> str | None:
+        """Entity tag of the object at the URL that may be replaced; None: none is known."""
+        known = self._state.uploaded
+        return known.etag if known else None
+
+    def note_uploaded(self, etag: str) -> None:
+        """Remember the object at the URL that may be replaced from now on.
+
+        Raises:
+            WriteError: see `CheckpointLog.append`.
+        """
+        self.log.append(Uploaded(etag))
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The catalog as it was finished last."""
+        return self._state.sealed
+
+    @property
     def _state(self) -> History:
         return history(self.log.entries)
 
@@ -265,7 +299,10 @@ class Output:
                     f"{self.path} is gone, but parts that add to it are there. Put it back, or "
                     "give --overwrite to start again from nothing."
                 )
-            state = History()  # the catalog was deleted: nothing is left to protect
+            # The catalog was deleted: nothing of it is left to protect.
+            state = History(uploaded=state.uploaded)
+        if state.sealed or state.parts:
+            self._check_url()
         if state.sealed:
             self._check_unchanged(state.sealed)
             entries.insert(0, state.sealed)
@@ -273,6 +310,8 @@ class Output:
             self._format.check(self.path)
             entries.insert(0, self._adopt())
         self._check_parts(state.parts)
+        if state.uploaded and self.log.url == self.url:
+            entries.append(state.uploaded)
         self.log.rewrite(entries, replaces=replaces)
         self._remove_unlogged({part.name for part in state.parts})
 
@@ -281,6 +320,17 @@ class Output:
         # damage. The old catalog stays readable until the new one is sealed.
         self.log.rewrite([], replaces=True)
         self._remove_unlogged(set())
+
+    def _check_url(self) -> None:
+        """Refuse to mix the rows of two catalogs whose URLs end in one name."""
+        if self.log.url in (None, self.url):
+            return
+        before, now = (url or f"the local {self.path}" for url in (self.log.url, self.url))
+        raise ForeignOutputError(
+            f"{log_path(self.path)} belongs to the output {before}, not to {now}: their rows "
+            "would be mixed. Run it in another folder, give -o another name, or give --overwrite "
+            "to start again from nothing."
+        )
 
     def _holds(self, sealing: Sealing) -> bool:
         """Tell whether the output's content is the one named."""
