@@ -138,11 +138,13 @@ def extract(
 
 def _list_gone(output: str, even_folders: bool) -> NoReturn:
     """Say which rows --prune would drop."""
-    from rastermeta_async.catalog.output import Output, log_path
+    from rastermeta_async.catalog.output import log_path, open_output
+    from rastermeta_async.urls import local_name
 
-    if not (os.path.exists(output) or os.path.exists(log_path(output))):
-        _usage(f"{output}: there is no catalog of this name")
-    target = Output(output)
+    local = local_name(output)
+    if not (os.path.exists(local) or os.path.exists(log_path(local))):
+        _usage(f"{local}: there is no catalog of this name")
+    target = open_output(output)
     try:
         for path in target.prune(even_folders=even_folders, dry_run=True):
             _say(os.fsdecode(path).encode("utf-8", "backslashreplace").decode())

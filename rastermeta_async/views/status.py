@@ -13,6 +13,7 @@ from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.catalog.output import log_path, sealed_temporary
 from rastermeta_async.errors import OutputError
 from rastermeta_async.text import plural, seconds_in_words
+from rastermeta_async.urls import local_name
 
 PAUSE = 300.0
 """Seconds without a part that no run which goes on lets pass, as batches close after a minute."""
@@ -86,11 +87,13 @@ class Status:
 
 
 def status_of(output: str) -> Status:
-    """Return what the log of an output says.
+    """Return what the log of an output says; of a URL, that of the file it is made in.
 
     Raises:
+        SettingsError: nothing can be uploaded to this URL.
         OutputError: there is no log, or it is damaged.
     """
+    output = local_name(output)
     path = log_path(output)
     try:
         with open(path, "rb") as file:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.record import SUCCESSES
+from rastermeta_async.urls import local_name
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import TAGS, from_tags
 from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
@@ -135,14 +136,14 @@ class Summary:
 
 
 def summary_of(catalog: str) -> Summary:
-    """Return what is in a finished catalog.
+    """Return what is in a finished catalog; of a URL, in the file it was made in.
 
     Raises:
         SettingsError: no catalog has a name like this.
         OutputError: it is none, or damaged, or one of another version.
     """
     summary = Summary()
-    for batch in batches_of(catalog, COLUMNS, _ROWS):
+    for batch in batches_of(local_name(catalog), COLUMNS, _ROWS):
         summary.add(batch)
     return summary
 
