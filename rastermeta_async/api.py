@@ -52,10 +52,10 @@ class Outcome:
 def read_record(
     path: AnyPath, *, drivers: tuple[str, ...] | None = None, reader: str = "auto"
 ) -> Record:
-    """Return the record of one local file, as `extract` would; blocks meanwhile.
+    """Return the record of one file or object, as `extract` would; blocks meanwhile.
 
     Args:
-        path: any file; whatever is wrong with it is said in the record's `status`,
+        path: any file or URL; whatever is wrong with it is said in the record's `status`,
             `error_type` and `error_message`.
         drivers: GDAL drivers that may open it; None: raster formats that are files in their
             own right; empty: every driver there is.
@@ -63,13 +63,22 @@ def read_record(
 
     Raises:
         SettingsError: there is no such reader.
+        RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
     """
     settings = Settings(drivers=drivers, reader=reader)
+    if is_url(os.fsencode(path)):
+        return asyncio.run(_read_url(os.fsencode(path), settings))
     # Not `Reader.enter`: the caller's thread is to be as it was.
     made = load_reader(READERS[reader], settings.drivers, settings.access)
     chosen = cast("TiffReader | RasterioReader", made)
     with chosen.environment():
         return _placed(chosen.read(os.fsencode(path)))
+
+
+async def _read_url(url: bytes, settings: Settings) -> Record:
+    async with _pool(settings) as pool:
+        (batch,) = [batch async for batch in pool.read([url])]
+    return next(from_batch(batch))
 
 
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:

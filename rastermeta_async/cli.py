@@ -166,9 +166,12 @@ def show(
 ) -> None:
     """Show one file's record."""
     from rastermeta_async.api import compare_readers, read_record
+    from rastermeta_async.urls import is_url
     from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 
     if compare:
+        if is_url(os.fsencode(file)):
+            _usage("--compare is for local files: copy the object, or leave it out")
         both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
         _say(comparison_to_json(both) if as_json else comparison_as_text(both))
         raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
