@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from rastermeta_async.catalog.output import Output
+from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
-from rastermeta_async.config import READERS, STREAM_SECONDS, Settings
+from rastermeta_async.config import READERS, STREAM_SECONDS, Access, Settings
 from rastermeta_async.errors import PruneError, SettingsError
 from rastermeta_async.folders import Folders
 from rastermeta_async.pathset import PathSet
@@ -22,10 +22,11 @@ from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committe
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.urls import is_url, shown_url
+from rastermeta_async.urls import is_url
 
 if TYPE_CHECKING:
     from rastermeta_async.reader import RasterioReader
+    from rastermeta_async.stores.uploads import Upload
     from rastermeta_async.tiff.reader import Comparison, TiffReader
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
@@ -166,17 +167,20 @@ async def extract_to(
         stop: when set, the run finishes what is in flight, commits it and returns.
 
     Raises:
+        ForeignOutputError: what stands under that name, or at the URL, was not made by this
+            program, or is another one's; nothing was read.
         SettingsError, SourceError, StoreError, StuckError, OutputError: see
             `rastermeta_async.errors`. What was committed is safe, and the same call resumes.
     """
     settings = settings or Settings()
     progress = progress or Progress()
     stop = stop or asyncio.Event()
-    name = os.fsdecode(output)
-    local = _local_name(name)
-    target = await asyncio.to_thread(Output, local, overwrite=overwrite)
+    target = await asyncio.to_thread(open_output, os.fsdecode(output), overwrite=overwrite)
     try:
         target.check_order(settings.sort)  # before the work of hours
+        upload = _upload(target, settings.access) if target.url else None
+        if upload:
+            await upload.check(overwrite=overwrite)
         finished = await asyncio.to_thread(
             target.finished, retry_failed=settings.retry_failed, update=settings.update
         )
@@ -192,10 +196,8 @@ async def extract_to(
             refused = await asyncio.to_thread(_prune, target, settings, progress)
         progress.sealing = True
         totals = await asyncio.to_thread(target.seal, settings.sort)
-        if local != name:
-            from rastermeta_async.stores.clients import RETRIES, Stores
-
-            await Stores(settings.access, settings.timeout, RETRIES).upload(local, name)
+        if upload:
+            await upload.send()
         if refused:
             raise refused
         return Outcome(totals.rows, totals.failures, complete=True)
@@ -203,21 +205,10 @@ async def extract_to(
         target.close()
 
 
-def _local_name(output: str) -> str:
-    """Return the file that an output is made in; that of a URL is in the current folder.
+def _upload(target: Output, access: Access) -> Upload:
+    from rastermeta_async.stores.uploads import Upload  # few outputs are in a store
 
-    Raises:
-        SettingsError: nothing can be uploaded there.
-    """
-    if not is_url(os.fsencode(output)):
-        return output
-    name = output.rpartition("/")[2]
-    if output.startswith("http") or not name:
-        raise SettingsError(
-            f"{shown_url(output)}: a catalog can be uploaded to a file in s3://, gs:// or az:// "
-            "only"
-        )
-    return name
+    return Upload(target, access)
 
 
 def _prune(target: Output, settings: Settings, progress: Progress) -> PruneError | None:

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from range_server import Server, serving, some
 
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
-from rastermeta_async.errors import StoreError
+from rastermeta_async.catalog.output import Output
+from rastermeta_async.errors import ForeignOutputError, StoreError
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.oddkeys import Key, S3Bucket
+from rastermeta_async.stores.uploads import UPLOAD_SECONDS
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
@@ -406,6 +408,10 @@ def test_a_catalog_is_uploaded_when_it_is_finished(
     assert there == (tmp_path / "c.parquet").read_bytes()
 
 
+def more_than(rows: int, output: Path) -> Callable[[], bool]:
+    return lambda: command.committed(output) > rows
+
+
 def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Path) -> None:
     with serving(str(plain), delay=0.05) as server:
         output = tmp_path / "catalog.parquet"
@@ -414,7 +420,7 @@ def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Pa
         kept = 0
         for _ in range(3):
             with command.running(*arguments):
-                command.wait_until(lambda kept=kept: command.committed(output) > kept)
+                command.wait_until(more_than(kept, output))
             kept = command.committed(output)
         assert kept < len(keys(plain))
         asked = server.counts["GET"] - server.counts["listing"]
@@ -484,8 +490,8 @@ def test_commands_of_the_readme_run(
     assert [(row["filepath"], row["error_type"]) for row in listed] == [
         (f"s3://bucket/scenes/a {name}.tif", None) for name in ("0", "1", "10")
     ]
-    there = s3.get_object(Bucket="bucket", Key="catalogs/scenes.parquet")["Body"].read()
-    assert there == Path("scenes.parquet").read_bytes()
+    there = s3.get_object(Bucket="bucket", Key="catalogs/uploaded.parquet")["Body"].read()
+    assert there == Path("uploaded.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -834,3 +840,132 @@ def test_an_upload_that_failed_is_made_up_for_by_the_same_command(
     assert (done.returncode, b"0 files read, 1 skipped" in done.stderr) == (0, True)
     there = s3.get_object(Bucket="later", Key="c.parquet")["Body"].read()
     assert there == (tmp_path / "c.parquet").read_bytes()
+
+
+URL = "s3://bucket/catalogs/c.parquet"
+
+
+@pytest.fixture
+def raster(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to make a catalog of, in a folder of one's own."""
+    monkeypatch.chdir(tmp_path)
+    return keys(plain)["1.tif"]
+
+
+def make(*rasters: Path, overwrite: bool = False, **more: Any) -> None:
+    """Make a catalog that is copied to `URL`."""
+    asyncio.run(rastermeta_async.extract_to(URL, rasters, Settings(**more), overwrite=overwrite))
+
+
+def replace(s3: Any, content: bytes) -> None:
+    s3.put_object(Bucket="bucket", Key="catalogs/c.parquet", Body=content)
+
+
+def there(s3: Any) -> bytes:
+    content: bytes = s3.get_object(Bucket="bucket", Key="catalogs/c.parquet")["Body"].read()
+    return content
+
+
+def test_nothing_of_others_is_replaced_in_a_store(raster: Path, s3: Any, moto: str) -> None:
+    replace(s3, b"theirs")
+    refused = extract_with_credentials(moto, raster, "-o", URL)
+    assert refused.returncode == 1
+    assert (
+        b"was not uploaded by runs in this folder, or was changed since. Run in" in refused.stderr
+    )
+    assert b"--overwrite" in refused.stderr
+    assert (there(s3), Path("c.parquet").exists()) == (b"theirs", False)
+    make(raster, overwrite=True)
+    make(raster)
+    ours = Path("c.parquet").read_bytes()
+    assert there(s3) == ours
+    replace(s3, bytes(len(ours)))  # as long as ours
+    with pytest.raises(ForeignOutputError, match=URL):
+        make(raster)
+    assert not any(there(s3))
+
+
+def test_an_upload_that_nobody_noted_is_known_by_its_content(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "note_uploaded", lambda *_: None)  # killed before that
+        make(raster)
+    make(raster)
+    make(raster, Path("more.tif"))
+    assert there(s3) == Path("c.parquet").read_bytes()
+
+
+def test_leave_to_replace_outlives_an_upload_that_failed(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreError("no")
+
+    replace(s3, b"theirs")
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="no"):
+        patch.setattr(Stores, "upload", fail)
+        make(raster, overwrite=True)
+    make(raster)
+    assert there(s3) == Path("c.parquet").read_bytes()
+
+
+def test_a_store_that_does_not_tell_what_is_there_ends_the_run_at_once(
+    raster: Path, plain: Path, tmp_path: Path
+) -> None:
+    with serving(str(plain), fault=some(1, "403")) as server:
+        output = ["-o", "s3://bucket/c.parquet", *no_keys(server)]
+        done = command.run(["extract", raster, *output])
+        odd = command.run(
+            ["extract", raster, "-o", "s3://bucket//c.parquet", "--overwrite", *no_keys(server)]
+        )
+    assert (done.returncode, odd.returncode) == (1, 1)
+    assert b"it cannot be told whether a catalog stands there: HTTP 403" in done.stderr
+    assert b"no catalog can be uploaded under a key with an empty" in odd.stderr
+    assert not (tmp_path / "c.parquet").exists()
+
+
+def test_the_time_for_a_file_is_not_that_for_a_catalog(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[float] = []
+    real = Stores.__init__
+
+    def note(self: Stores, access: Access, timeout: float = 30.0, retries: int = 0) -> None:
+        made.append(timeout)
+        real(self, access, timeout, retries)
+
+    monkeypatch.setattr(Stores, "__init__", note)
+    make(raster, timeout=7.0)
+    assert UPLOAD_SECONDS in made
+    assert 7.0 not in made
+
+
+def test_commands_find_a_catalog_by_its_url(raster: Path, s3: Any, moto: str) -> None:
+    own = Path("own.tif")
+    shutil.copyfile(raster, own)
+    make(raster, own)
+    own.unlink()
+    for view in ("status", "summary"):
+        there, here = (command.run([view, name]) for name in (URL, "c.parquet"))
+        assert (there.returncode, there.stdout) == (0, here.stdout)
+    listed = command.run(["extract", "--prune", "--dry-run", "-o", URL])
+    assert (listed.returncode, listed.stdout) == (0, b"own.tif\n")
+
+
+def test_show_of_an_object_is_the_row_that_a_run_gives(plain: Path, s3: Any, moto: str) -> None:
+    s3.upload_file(str(keys(plain)["1.tif"]), "bucket", "1.tif")
+    (row,) = read([b"s3://bucket/1.tif"]).values()
+    assert row.reader == "tiff_header"
+    assert exact(rastermeta_async.read_record("s3://bucket/1.tif")) == exact(row)
+    environment: Any = {**CREDENTIALS, "AWS_ENDPOINT_URL": moto}
+    assert command.run(["show", "s3://bucket/1.tif"], **environment).returncode == 0
+    done = command.run(["show", "--compare", "s3://bucket/1.tif"])
+    assert (done.returncode, b"--compare is for local files" in done.stderr) == (2, True)
+
+
+def test_show_without_credentials_says_what_a_run_says(plain: Path) -> None:
+    with serving(str(plain), fault=some(1, "403")) as server:
+        record = rastermeta_async.read_record(f"{server.url}/bucket/1.tif")
+    said = "HTTP 403 AccessDenied: these credentials may not read it"
+    assert (record.status, record.error_message) == ("fatal", said)

@@ -51,6 +51,14 @@ class Located(NamedTuple):
         return Part(content, meta["size"], meta["last_modified"], meta["e_tag"])
 
 
+class Found(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    """Bytes."""
+    etag: str | None
+
+
 class Stores:
     """The stores that a run reads from, lists or writes to.
 
@@ -149,31 +157,82 @@ class Stores:
         else:
             return
         try:  # there is an odd key among those that come now
-            pages = self._kept(_ODD, host).pages(prefix, last)
+            bucket: S3Bucket = self._kept(_ODD, host)
+            pages = bucket.pages(prefix, last)
             # A page may be empty and others follow, as some servers cut a listing short.
-            while (keys := await asyncio.to_thread(next, pages, None)) is not None:
-                yield _listed(f"{scheme}://{host}/", keys, suffixes)
+            while (more := await asyncio.to_thread(lambda: next(pages, None))) is not None:
+                yield _listed(f"{scheme}://{host}/", more, suffixes)
         except Exception as error:
             raise _not_listed(url, error) from error
 
-    async def upload(self, file: str, url: str) -> None:
-        """Copy a local file to a URL.
+    def place(self, url: str) -> Located:
+        """Return the store and key that a file is to be uploaded to.
+
+        Raises:
+            MissingExtraError, StoreError: as for `locate`; or nothing can be uploaded there.
+        """
+        located = self.locate(url)
+        if isinstance(located.store, S3Bucket):
+            raise StoreError(
+                f"{url}: no catalog can be uploaded under a key with an empty, . or .. step: give "
+                "another -o"
+            )
+        return located
+
+    async def look(self, url: str) -> Found | None:
+        """Return what a store says of an object; None: there is none.
+
+        Raises:
+            StoreError: it does not tell.
+        """
+        store, key = self.place(url)
+        import obstore
+
+        try:
+            meta = await obstore.head_async(store, key)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.kind in ("NotFound", "NoBucket"):  # the latter the upload will say
+                return None
+            raise StoreError(
+                f"{url}: it cannot be told whether a catalog stands there: {problem.message}"
+            ) from error
+        return Found(meta["size"], meta["e_tag"])
+
+    async def content(self, url: str) -> AsyncIterator[bytes]:
+        """Yield all bytes of an object.
+
+        Raises:
+            StoreError: it is not to be had.
+        """
+        store, key = self.locate(url)
+        import obstore
+
+        try:
+            async for some in (await obstore.get_async(store, key)).stream():
+                yield some
+        except Exception as error:
+            raise StoreError(f"{url}: cannot be read: {problem_of(error).message}") from error
+
+    async def upload(self, file: str, url: str) -> str | None:
+        """Copy a local file to a URL; return the entity tag that it has there.
 
         Raises:
             StoreError: it does not get there; what stood there before still does.
         """
         try:
-            store, key = self.locate(url)
+            store, key = self.place(url)
             import obstore
 
             with open(file, "rb") as content:  # noqa: ASYNC230  # obstore reads it in its threads
-                await obstore.put_async(store, key, content)
+                done = await obstore.put_async(store, key, content)
         except Exception as error:
             why = str(error) if isinstance(error, StoreError) else problem_of(error).message
             raise StoreError(
                 f"{url}: the catalog cannot be uploaded: {why}. It is complete in {file}; mend "
                 "that, then run the same command again to upload it."
             ) from error
+        return done["e_tag"]
 
 
 def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Listed]:

@@ -1,0 +1,84 @@
+"""A finished catalog on its way to its URL, where it replaces nothing but what it may."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+
+from rastermeta_async.catalog.output import Output
+from rastermeta_async.config import Access
+from rastermeta_async.errors import ForeignOutputError, StoreError
+from rastermeta_async.stores.clients import RETRIES, Found, Stores
+
+UPLOAD_SECONDS = 600.0
+"""For one request with content. obstore sends twelve parts of 5 MiB at once: a line of one
+megabit a second takes most of this. `Settings.timeout` is about headers that are read."""
+
+
+class Upload:
+    """The way of one output to its URL.
+
+    Args:
+        output: is open, and has a URL; its log remembers what may be replaced there.
+        access: how the store is reached.
+    """
+
+    def __init__(self, output: Output, access: Access) -> None:
+        self._output = output
+        self._looking = Stores(access, retries=RETRIES)
+        self._carrying = Stores(access, UPLOAD_SECONDS, RETRIES)
+
+    async def check(self, *, overwrite: bool) -> None:
+        """Make sure that whatever stands at the URL may be replaced, and remember it.
+
+        Args:
+            overwrite: anything may; it is remembered, so that an upload that fails can be made
+                up for without saying so again.
+
+        Raises:
+            ForeignOutputError: another one put it there.
+            StoreError: nothing can be uploaded there, or the store does not tell.
+        """
+        url = self._output.url
+        self._looking.place(url)
+        # Credentials that may only write need not be able to look: then the leave is not kept.
+        with contextlib.suppress(*[StoreError] if overwrite else []):
+            found = await self._looking.look(url)
+            if found is None or (found.etag and found.etag == self._output.uploaded):
+                return
+            if not (overwrite or await self._is_ours(found)):
+                raise ForeignOutputError(
+                    f"{url} was not uploaded by runs in this folder, or was changed since. Run in "
+                    "the folder that it was made in, give another -o, or give --overwrite to "
+                    "start again from nothing and replace it."
+                )
+            await self._remember(found.etag)
+
+    async def send(self) -> None:
+        """Copy the finished catalog to its URL.
+
+        Raises:
+            StoreError: it does not get there; what stood there before still does.
+            WriteError: it did, but the log cannot be written.
+        """
+        await self._remember(await self._carrying.upload(self._output.path, self._output.url))
+
+    async def _is_ours(self, found: Found) -> bool:
+        """Tell whether an object of unknown origin is the catalog as it was finished last.
+
+        A run may be killed after the store had it all and before the log said so. The size alone
+        could be another catalog's, and an etag cannot be foretold (it depends on how the store
+        cuts and encrypts objects): so the content decides, which costs a download, but only then.
+        """
+        sealed = self._output.sealed
+        if sealed is None or found.size != sealed.size:
+            return False
+        digest = hashlib.blake2b(digest_size=16)  # as in the log
+        async for some in self._carrying.content(self._output.url):
+            digest.update(some)
+        return digest.hexdigest() == sealed.digest
+
+    async def _remember(self, etag: str | None) -> None:
+        if etag:
+            await asyncio.to_thread(self._output.note_uploaded, etag)
