@@ -15,7 +15,7 @@ from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import READERS, STREAM_SECONDS, Access, Settings
-from rastermeta_async.errors import PruneError, SettingsError
+from rastermeta_async.errors import PruneError
 from rastermeta_async.folders import Folders
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
