@@ -109,19 +109,13 @@ def extract(
             retry_failed=retry_failed,
             sort=sort,
         )
-        if (update or prune or sort or retry_failed or overwrite) and output in ("", "-"):
-            _usage(
-                "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give "
-                "-o FILE"
-            )
         if (prune_folders or dry_run) and not prune:
             _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
+        if output in ("", "-"):
+            of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
+            _check_stream(of_catalogs, asked_for=output == "-")
         if dry_run:
             _list_gone(output, prune_folders)
-        if sys.stdout is None and output in ("", "-"):
-            _usage("standard output is closed: give -o FILE")
-        if not output and sys.stdout.isatty():
-            _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
         if workers:
             from rastermeta_async.workers.launch import launch_ahead
 
@@ -134,6 +128,18 @@ def extract(
         status = run_extract(source, output or "-", settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
+
+
+def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
+    """Refuse what makes no sense of rows on standard output."""
+    if of_catalogs:
+        _usage(
+            "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give -o FILE"
+        )
+    if sys.stdout is None:
+        _usage("standard output is closed: give -o FILE")
+    if sys.stdout.isatty() and not asked_for:
+        _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
 
 
 def _list_gone(output: str, even_folders: bool) -> NoReturn:

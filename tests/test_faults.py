@@ -77,7 +77,7 @@ CATALOG = ""
         pytest.param("fsync", "EIO", SEALED, CATALOG, id="catalog: sync"),
         pytest.param("rename", "EIO", SEALED, CATALOG, id="catalog: rename"),
         pytest.param("rename", "ENOSPC", SEALED, CATALOG, id="catalog: full at rename"),
-        pytest.param("rmdir", "EIO", PARTS, CATALOG, id="parts folder: removal"),
+        pytest.param("rmdir", "EIO", PARTS, PARTS, id="parts folder: removal"),
     ],
 )
 def test_one_call_fails(job: Job, call: str, error: str, touched: str, named: str) -> None:

@@ -383,6 +383,16 @@ def test_no_geotransform_makes_a_wrong_geometry(
         geometry(crs, raster)
 
 
+@pytest.mark.parametrize("slant", [2e-308, 1e-30, 1e-11, 0.0])
+def test_a_raster_that_is_a_point_has_no_footprint(slant: float) -> None:
+    assert outline("EPSG:32633", Grid((0.0, 0.0, slant, 1.0, slant, 0.0), 1, 1)) is None
+
+
+@pytest.mark.parametrize("slant", [2e-308, 1e-30, 1e-11, 0.0])
+def test_a_raster_that_is_a_line_has_no_footprint(slant: float) -> None:
+    assert outline("EPSG:32633", Grid((0.0, 0.0, slant, 0.0, 1.0, 1.0), 1, 1865463)) is None
+
+
 def test_beyond_the_domain_costs_only_its_own_row() -> None:
     good, bad = grid(5e5, 5e6, 1e4), grid(5e9, 5e9, 1e4)
     found = outlines_of("EPSG:32633", [good, bad, good])

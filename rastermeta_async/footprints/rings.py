@@ -39,6 +39,9 @@ _SEGMENTS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 
 _ENOUGH = 0.7
 """Of the tolerance: edges are not bent alike all along."""
 
+_FLAT = 1e-9
+"""Sine of the angle between rows and columns up to which a raster is but a line."""
+
 _SMOOTH = 1e-3
 """Degrees; the fourth difference of an edge up to which a polynomial through five points is off
 by less than 1e-5."""
@@ -86,7 +89,8 @@ def outlines(names: Sequence[str], affine: Floats, sizes: Floats) -> Made:
         sizes: columns and rows, shape (2, rasters).
     """
     turned = affine[1] * affine[5] - affine[2] * affine[4]
-    usable = np.isfinite(affine).all(axis=0) & np.isfinite(turned) & (turned != 0)
+    sides = np.hypot(affine[1], affine[4]) * np.hypot(affine[2], affine[5])
+    usable = np.isfinite(affine).all(axis=0) & (np.abs(turned) > _FLAT * sides)
     systems = [system_of(name) for name in names]
     usable &= [system is not None for system in systems]
     places = usable.nonzero()[0]
@@ -168,7 +172,8 @@ def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
     if not rasters.angles.all():
         ring[0] = np.where(rasters.angles, ring[0], unwrapped(ring[0]))
         known &= rasters.angles | _is_sure(ring)
-    good = known & (np.abs(areas(ring)) >= MIN_WIDTH * np.ptp(ring, axis=1).max(axis=0))
+    extent = np.maximum(np.ptp(ring, axis=1).max(axis=0), MIN_WIDTH)
+    good = known & (np.abs(areas(ring)) > MIN_WIDTH * extent)
     tolerance = np.maximum(_pixels(ring, rasters.sizes), TOLERANCE)
     bent = good & (_sags(ring) > _ENOUGH * tolerance)
     straight = good & ~bent
