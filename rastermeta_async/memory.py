@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 
 # malloc.h
@@ -32,6 +33,8 @@ class _LeftOut(MetaPathFinder):
 
 
 _left_out = _LeftOut()
+_trim: Callable[[int], int] | None = None
+"""glibc's malloc_trim(3), once a program asked to spare memory."""
 
 
 def spare_memory() -> None:
@@ -46,11 +49,22 @@ def spare_memory() -> None:
         sys.meta_path.insert(0, _left_out)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # Arrow's CPU threads, each with buffers
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # glibc; musl has no arenas
-            mallopt(_M_ARENA_MAX, 2)
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # glibc; musl has no arenas
+            libc.mallopt(_M_ARENA_MAX, 2)
             # Set by hand it stays; else glibc raises it up to 32 MiB as large blocks are freed.
-            mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
+            libc.mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
+            global _trim  # of the process, as the settings above
+            _trim = libc.malloc_trim
+
+
+def give_back() -> None:
+    """Give freed memory back to the system now, after much was freed; see `spare_memory`.
+
+    What lies between blocks in use is otherwise kept: 20 MiB after some batches of rows.
+    """
+    if _trim is not None:
+        _trim(0)
 
 
 def allow_boto3() -> None:

@@ -26,6 +26,7 @@ from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
 from rastermeta_async.errors import first_error
+from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import within
 from rastermeta_async.pool import Pool
@@ -235,6 +236,7 @@ def committer(
         part = await asyncio.to_thread(sink.commit, rows)
         await asyncio.to_thread(checkpoint.append, part)
         progress.committed += rows.num_rows
+        give_back()
 
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)

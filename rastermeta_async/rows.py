@@ -67,6 +67,13 @@ def is_kept(rows: pa.RecordBatch) -> pa.Array:
     return pa.array([status != GONE for status in _statuses(rows)])
 
 
+def kept(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows that belong into a catalog."""
+    if GONE not in _statuses(rows):  # as nearly always: a filter copies all columns
+        return rows
+    return rows.filter(is_kept(rows))
+
+
 def was_there(rows: pa.RecordBatch) -> pa.Array:
     """Return for each row whether there was something under its path when it was read."""
     return pa.array([error not in MISSING for error in rows.column("error_type").to_pylist()])

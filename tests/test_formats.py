@@ -29,6 +29,8 @@ from rastermeta_async.record import (
     SCHEMA,
     SCHEMA_VERSION,
     VERSION_KEY,
+    BBox,
+    Bounds,
     Record,
     from_batch,
     to_batch,
@@ -309,13 +311,27 @@ def test_json_without_its_log_is_foreign(tmp_path: Path, kind: Kind) -> None:
     )
 
 
-def test_footprints_alone_have_no_dictionary_and_no_statistics() -> None:
+def test_what_differs_has_no_dictionary_and_what_nobody_compares_no_statistics() -> None:
     square = shapely.to_wkb(shapely.box(1, 2, 3, 4), byte_order=1)
-    rows = [record(b"%d" % at, geometry=square) for at in range(9)]
+    band_tags = {1: {"STATISTICS_MEAN": "1"}}
+    rows = [
+        record(b"%d" % at, geometry=square, crs="EPSG:4326", bounds=Bounds(1, 2, 3, 4),
+               bbox=BBox(1, 2, 3, 4), dataset_tags={"A": "1"}, band_tags=band_tags)
+        for at in range(9)
+    ]  # fmt: skip
     content = content_of(ParquetFormat, iter([table(rows)]))
     group = pq.read_metadata(io.BytesIO(content)).row_group(0)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    plain = [column.path_in_schema for column in columns if not column.has_dictionary_page]
-    assert plain == ["tiled", "has_rpcs", "geometry"]  # truth values never have one
-    bare = [column.path_in_schema for column in columns if not column.is_stats_set]
-    assert bare == ["geometry"]
+    columns = {
+        column.path_in_schema: column for column in map(group.column, range(group.num_columns))
+    }
+    alike = {name for name, column in columns.items() if column.has_dictionary_page}
+    names = {name for name in columns if name.endswith(".key")}
+    assert {"crs", "status", "driver", "width", "bands.list.element.dtype", *names} <= alike
+    values = {name for name in columns if name.endswith(".key_value.value")}
+    assert len(names) == 3
+    assert len(values) == 2
+    assert alike.isdisjoint({"filepath", "geometry", "bbox.xmin", "bounds.left", "mtime", *values})
+    compared = {name for name, column in columns.items() if column.is_stats_set}
+    limits = {*(f"bbox.{name}" for name in BBox._fields), "bounds.left", "bounds.top"}
+    assert {"filepath", "crs", "width", "mtime", *limits} <= compared
+    assert compared.isdisjoint({"geometry", "crs_wkt", "bands.list.element.dtype", *names, *values})

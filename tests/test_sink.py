@@ -55,7 +55,7 @@ def test_parts_are_numbered_on(folder: Path) -> None:
 
 def test_a_part_has_small_row_groups(folder: Path) -> None:
     rows = [record(b"%05d" % at) for at in range(PART_GROUP_ROWS + 1)]
-    rows += [record(b"x%d" % at, dataset_tags={"k": "v" * 300_000}) for at in range(3)]
+    rows += [record(b"x%d" % at, dataset_tags={"k": "v" * 600_000}) for at in range(3)]
     part = PartSink(str(folder)).commit(table(rows))
     metadata = pq.read_metadata(folder / part.name)
     sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]

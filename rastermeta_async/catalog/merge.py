@@ -17,7 +17,7 @@ from rastermeta_async.catalog.order import Keys
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.rows import newest, path_keys
 
-FAN_IN = 16
+FAN_IN = 24
 """Runs merged at once: what they hold of each is at most one small batch."""
 
 RUN_ROWS = 65_536
@@ -136,7 +136,7 @@ def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Run:
     path = os.path.join(scratch, f"run-{next(_numbers):08d}.tmp")
     with (
         pa.OSFile(path, "wb") as file,
-        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out,
+        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out,
     ):
         for batch in batches:
             out.write_batch(batch)

@@ -46,12 +46,15 @@ from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import is_kept, is_success, path_keys, was_there
+from rastermeta_async.rows import is_kept, is_success, kept, path_keys, was_there
 from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 8 * 1024 * 1024
 """Row groups of the sealed catalog."""
+
+_MERGED_ROWS = 512
+"""Rows of each part that are at hand while many are merged."""
 
 _TOMBSTONES_A_PART = 5000
 
@@ -225,7 +228,7 @@ class Output:
             with created(temporary) as file:
                 content = Content(file.fileno())
                 merged = merge_many(self._runs(state, had), self._parts_folder)
-                rows = Counted(batch.filter(is_kept(batch)) for batch in merged)
+                rows = Counted(map(kept, merged))
                 ordered = self._ordered(rows, Order.PATH, order)
                 try:
                     groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
@@ -424,7 +427,7 @@ class Output:
 
 def _read_part(path: str) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        yield from parquet_batches(file)
+        yield from parquet_batches(file, rows=_MERGED_ROWS)
 
 
 def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

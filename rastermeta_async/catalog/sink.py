@@ -20,8 +20,8 @@ from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.errors import WriteError
 from rastermeta_async.rows import count_failures, newest
 
-PART_GROUP_ROWS = 1024
-PART_GROUP_BYTES = 512 * 1024
+PART_GROUP_ROWS = 2048
+PART_GROUP_BYTES = 1024 * 1024
 """Row groups of a part: what merging many parts holds of each at a time."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.urls import is_url
@@ -33,7 +34,7 @@ class Doubt:
             MissingExtraError: no object can be read in this installation.
             StoreError: the first hundred objects all failed for one reason that is not theirs.
         """
-        if not self._left:
+        if not self._left or not _in_store(rows):
             return
         for row in rows.select(["filepath", "error_type", "error_message"]).to_pylist():
             if not is_url(row["filepath"].encode()):
@@ -51,3 +52,8 @@ class Doubt:
                     f"{row['error_message']}. Mend that and run the same command again, or give "
                     "--keep-going to have a row for each."
                 )
+
+
+def _in_store(rows: pa.RecordBatch) -> bool:
+    found: bool = pc.any(pc.match_substring(rows.column("filepath"), "://")).as_py()
+    return found

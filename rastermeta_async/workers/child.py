@@ -14,7 +14,7 @@ from typing import IO, Self, cast
 import pyarrow as pa
 
 from rastermeta_async.record import SCHEMA
-from rastermeta_async.workers.launch import launch
+from rastermeta_async.workers.launch import PIPE_BYTES, launch
 from rastermeta_async.workers.wire import (
     STOP,
     STUCK_STATUS,
@@ -232,7 +232,7 @@ class Child:
 
 
 async def _stream(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    stream = asyncio.StreamReader()
+    stream = asyncio.StreamReader(PIPE_BYTES)
     protocol = asyncio.StreamReaderProtocol(stream)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
     return stream, transport

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from rastermeta_async.config import READERS, Settings, threads_for
 from rastermeta_async.errors import WorkerError
 from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
 from rastermeta_async.workers.wire import Board, Orders
+
+PIPE_BYTES = 1024 * 1024
+"""What a worker's answers may fill before it has to wait for the run; a batch is a third of it."""
 
 RESIDENT_BYTES = 256 * 1024 * 1024
 """A worker that takes more memory than this is replaced between files."""
@@ -93,4 +96,14 @@ def _start(orders: Orders) -> Launched:
             f"a worker process cannot be started: {error.strerror}. Free processes and "
             "memory, or give --workers 0, and run the same command again to go on."
         ) from error
+    _widen(process.stdout)
     return Launched(process, board)
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Give a pipe room for `PIPE_BYTES`, where the system has that (fcntl(2), F_SETPIPE_SZ)."""
+    if pipe is not None and sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # others have taken what a user may have
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
