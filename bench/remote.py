@@ -17,19 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench import archive
 from bench.common import DEFAULT_DIR, ROOT, check_catalog, context, find, rastermeta, write_report
-from bench.scenes import Spec
+from bench.scenes import KINDS, Spec
 
 GDAL_SHARE = 20
 """GDAL opens one file in so many, as it takes its time."""
 
 
 @contextmanager
-def store(folder: Path, delay: float) -> Iterator[tuple[str, dict[str, int]]]:
-    """Serve a folder; yield the address and, when done, the requests by method."""
-    counts: dict[str, int] = {}
+def store(folder: Path, delay: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Serve a folder; yield the address and, when done, the requests by method and by folder."""
+    counts: dict[str, Any] = {}
     program = [sys.executable, str(ROOT / "tests" / "range_server.py"), str(folder), str(delay)]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
@@ -37,6 +38,13 @@ def store(folder: Path, delay: float) -> Iterator[tuple[str, dict[str, int]]]:
         yield f"http://127.0.0.1:{process.stdout.readline().decode().strip()}", counts
         process.stdin.close()
         counts.update(json.loads(process.stdout.readline()))
+
+
+def _requests_of_cogs(urls: list[str], requests: dict[str, int]) -> float:
+    """Return the requests for a COG: in the others, the header may be at the end."""
+    folders = {f"bucket/{kind.folder.partition('/')[0]}" for kind in KINDS if kind.layout == "cog"}
+    files = sum("/".join(url.split("/")[2:4]) in folders for url in urls)
+    return sum(requests[folder] for folder in folders & requests.keys()) / files
 
 
 def main() -> None:
@@ -72,6 +80,7 @@ def main() -> None:
                 check_catalog(catalog, len(urls))
             requests = {
                 "GET": counts["GET"] / len(urls),
+                "GET, COGs": _requests_of_cogs(urls, counts["folders"]),
                 "HEAD": counts.get("HEAD", 0) / len(urls),
                 "bytes": counts["bytes"] / len(urls),
             }

@@ -69,6 +69,8 @@ class Server:
         self.fault = fault
         self.counts: Counter[str] = Counter()
         """Requests by method, "bytes" of bodies, "listing" pages, faults by name."""
+        self.folders: Counter[str] = Counter()
+        """Requests by bucket and first folder below it."""
         self.headers: list[str] = []
         """Heads of the first thousand requests."""
         self.most_at_once = 0
@@ -105,6 +107,7 @@ class Server:
         if self.fault:
             self._asked[path] += 1
         self.counts[method] += 1
+        self.folders["/".join(path.split("/")[1:3])] += 1
         if fault:
             self.counts[fault] += 1
         if fault and fault.isdigit():
@@ -269,7 +272,7 @@ async def _main() -> None:
     await server.start()
     print(server.port, flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.read)
-    print(json.dumps(server.counts), flush=True)  # noqa: T201
+    print(json.dumps({**server.counts, "folders": server.folders}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
