@@ -46,6 +46,9 @@ READERS = {
 DEFAULT_REQUESTS = 512
 """Requests to object stores under way at once; most stores answer in some 30 ms."""
 
+REQUEST_SECONDS = 20.0
+"""For one request to a store, so that another may follow within the time of the object."""
+
 
 class Order(StrEnum):
     """How the rows of a finished catalog are sorted."""

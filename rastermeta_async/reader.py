@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from rastermeta_async.config import Access
+from rastermeta_async.config import REQUEST_SECONDS, Access
 from rastermeta_async.crs import NO_CRS, crs_strings
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
 from rastermeta_async.folders import Folders
@@ -59,9 +59,6 @@ GDAL_OPTIONS: dict[str, object] = {
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Tags of one file above this size are left out, and its row says so."""
-
-_REQUEST_SECONDS = 20.0
-"""For one request to a store; GDAL sends several, and the pool's timeout is for them all."""
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -180,7 +177,7 @@ class RasterioReader:
         shown = without_secrets(path)
         try:
             url = path.decode()
-            name, options = gdal_name(url), gdal_options(url, self._access, _REQUEST_SECONDS)
+            name, options = gdal_name(url), gdal_options(url, self._access, REQUEST_SECONDS)
             with rasterio.Env(session=DummySession(), **options):
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")

@@ -17,7 +17,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from rastermeta_async.config import REMOTE_OPENS, Settings
+from rastermeta_async.config import REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import StoreError
 from rastermeta_async.footprints.rows import rows_of
@@ -28,9 +28,6 @@ from rastermeta_async.stores.fetch import Fetcher, FetchError, Head
 from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
 from rastermeta_async.urls import is_url, without_secrets
-
-REQUEST_SECONDS = 20.0
-"""For one request, so that another may follow within the time of the object."""
 
 GDAL_TRIES = 5
 """Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
