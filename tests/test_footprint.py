@@ -29,6 +29,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 
+from rastermeta_async.footprints.antimeridian import halves
+from rastermeta_async.footprints.polygons import polygon_of
 from rastermeta_async.footprints.rows import (
     TOLERANCE,
     Grid,
@@ -330,6 +332,60 @@ def test_across_the_antimeridian_in_utm() -> None:
     assert {part.bounds[0] == -180 or part.bounds[2] == 180 for part in shape.geoms} == {True}
 
 
+def some_rings(points: int) -> Any:
+    """Return rings about the antimeridian, shape (2, points, 400): large, tiny, turned round."""
+    random = np.random.default_rng(points)
+    angle = np.sort(random.uniform(0, 2 * np.pi, (points, 400)), axis=0)
+    angle[:, ::3] = angle[::-1, ::3]
+    size = 10 ** random.uniform(-7, 1.7, 400)
+    lon = random.choice([-180, 180, 540, 0], 400) + size * (random.normal(size=400) + np.cos(angle))
+    lat = random.uniform(-30, 30, 400) + size * np.sin(angle)
+    return np.array([lon, lat])
+
+
+@pytest.mark.parametrize("points", [4, 8, 33])
+def test_rings_cut_at_once_are_as_geos_cuts_them(points: int) -> None:
+    rings = some_rings(points)
+    rings[0] -= 360 * np.floor((rings[0].min(axis=0) + 180) / 360)
+    cut, made = halves(rings)
+    assert cut.sum() > 100
+    rows = zip(made.geometry.to_pylist(), made.limits.T, rings[..., cut].T, strict=True)
+    for wkb, limits, ring in rows:
+        shape, known = shapely.from_wkb(wkb), polygon_of(*ring.T)
+        assert known is not None
+        assert shape.is_valid
+        assert shape.bounds == tuple(limits) == pytest.approx(known.bbox, abs=1e-12)
+        assert all(part.exterior.is_ccw for part in shape.geoms)
+        oracle = shapely.from_wkb(known.geometry)
+        assert shapely.equals_exact(shape.normalize(), oracle.normalize(), 1e-10)
+
+
+def test_rings_cut_at_once_are_as_those_cut_alone() -> None:
+    rings = some_rings(12)
+    cut, made = halves(rings)
+    alone = [halves(rings[..., at : at + 1]) for at in range(rings.shape[-1])]
+    assert [bool(fit[0]) for fit, _ in alone] == cut.tolist()
+    pieces = [one for _, some in alone for one in some.geometry.to_pylist()]
+    assert pieces == made.geometry.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "lon",
+    [[170, 170, 180, 180], [170, 170, 181, 180], [-180, -180, 180.1, 180.1], [0, 0, 360, 360],
+     [179, 181, 179.5, 181], [179, 179, 180.0000001, 180.0000001], [-181, -181, -179, -179]],
+)  # fmt: skip
+def test_rings_that_are_for_geos(lon: list[float]) -> None:
+    """They touch the meridian, cross it more than twice, go round the world or leave a sliver."""
+    rings = np.array([lon, [1.0, 0.0, 0.0, 1.0]])[..., None]
+    cut, made = halves(rings)
+    assert (cut.tolist(), len(made.geometry)) == ([False], 0)
+
+
+def test_degrees_that_are_cut_off_far_away_touch_themselves() -> None:
+    turned = (-540.0, 0.0563, -0.3042, 63.67, -0.3042, -0.0563)
+    assert geometry("EPSG:4258", Grid(turned, 53, 115)).bounds[0] == -180
+
+
 @pytest.mark.parametrize(
     ("crs", "bounds"),
     [
@@ -454,6 +510,11 @@ def test_rows_that_nothing_places_have_no_footprint(fields: dict[str, Any]) -> N
     assert (row.geometry, row.bbox, row.footprint) == (None, None, None)
 
 
+def test_rows_without_word_of_other_georeferencing_have_a_footprint() -> None:
+    (row,) = from_batch(rows_of([record(b"/a.tif", gcp_count=None, has_rpcs=None)]))
+    assert row.footprint == "transform"
+
+
 def test_no_rows_at_all() -> None:
     assert rows_of([]).num_rows == 0
 
@@ -554,7 +615,8 @@ def test_shapely_is_imported_only_where_it_is_needed() -> None:
     code = (
         "import sys; from factory import record; "
         "from rastermeta_async.footprints.rows import rows_of; "
-        "assert rows_of([record()])['footprint'].to_pylist() == ['transform']; "
+        "across = record(crs='EPSG:32601', transform=(215000, 100, 0, 5e6, 0, -100)); "
+        "assert rows_of([record(), across])['footprint'].to_pylist() == ['transform'] * 2; "
         "assert 'shapely' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

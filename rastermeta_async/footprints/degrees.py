@@ -35,7 +35,7 @@ _UTM = CRS.from_epsg(32631)
 _UTM_REACH = 1e6, 1e7
 """Metres from the central meridian and the equator within which UTM is exact for sure."""
 
-_FARTHEST = 540.0, 180.0
+FARTHEST = 540.0, 180.0
 """Degrees beyond which coordinates are none in degrees, whatever their CRS says."""
 
 
@@ -60,16 +60,16 @@ class System(NamedTuple):
         if self.unit:
             return self._degrees_of_angles(x * self.unit, y * self.unit)
         near = self.reaches(x, y)
-        lon, lat = _warp(
-            self.source, WGS84, np.where(near, x, 0).ravel(), np.where(near, y, 0).ravel()
-        )
-        lon, lat = lon.reshape(x.shape), lat.reshape(x.shape)
-        return np.where(near, lon, np.nan), np.where(near, np.clip(lat, -90.0, 90.0), np.nan)
+        if not near.all():
+            lon, lat = self.degrees(np.where(near, x, 0), np.where(near, y, 0))
+            return np.where(near, lon, np.nan), np.where(near, lat, np.nan)
+        lon, lat = _warp(self.source, WGS84, x.ravel(), y.ravel())
+        return lon.reshape(x.shape), np.clip(lat, -90.0, 90.0).reshape(x.shape)
 
     def _degrees_of_angles(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         if self.source is WGS84:
             return x, y
-        near = np.clip(x, -_FARTHEST[0], _FARTHEST[0])  # what is not is not held for a place
+        near = np.clip(x, -FARTHEST[0], FARTHEST[0])  # what is not is not held for a place
         on_earth = np.clip(y, -90.0, 90.0)
         angles = (near / self.unit).ravel(), (on_earth / self.unit).ravel()
         lon, lat = (found.reshape(x.shape) for found in _warp(self.source, WGS84, *angles))
@@ -77,14 +77,14 @@ class System(NamedTuple):
 
     def reaches(self, x: Floats, y: Floats) -> Truths:
         """Tell which coordinates may be on Earth at all."""
-        reach = _FARTHEST[0] / self.unit if self.unit else self.stray * _REACH / _STRAY
+        reach = FARTHEST[0] / self.unit if self.unit else self.stray * _REACH / _STRAY
         near: Truths = (np.abs(x) <= reach) & (np.abs(y) <= reach)
         return near
 
     def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
         """Tell which points are really where the CRS seems to place them."""
         if self.unit:
-            return (np.abs(lon) <= _FARTHEST[0]) & (np.abs(lat) <= _FARTHEST[1])
+            return (np.abs(lon) <= FARTHEST[0]) & (np.abs(lat) <= FARTHEST[1])
         if self.source is _UTM:
             near: Truths = (np.abs(x - 5e5) <= _UTM_REACH[0]) & (np.abs(y) <= _UTM_REACH[1])
             if near.all():
@@ -151,7 +151,8 @@ def _warp(source: CRS, target: CRS, x: Floats, y: Floats) -> tuple[Floats, Float
         low = _warp(source, target, x[:half], y[:half])
         high = _warp(source, target, x[half:], y[half:])
         return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
-    found = np.array(first, dtype=float), np.array(second, dtype=float)
-    bad = ~(np.isfinite(found[0]) & np.isfinite(found[1]))
-    found[0][bad] = found[1][bad] = np.nan
+    found = np.fromiter(first, float, len(first)), np.fromiter(second, float, len(second))
+    good = np.isfinite(found[0]) & np.isfinite(found[1])
+    if not good.all():
+        found[0][~good] = found[1][~good] = np.nan
     return found

@@ -28,7 +28,8 @@ _WIDE = 30.0
 _MOST = 0.5
 """Of a raster's points that have to be within its footprint."""
 
-_POLYGON = struct.Struct("<BIII")  # byte order, type 3, rings, points
+POLYGON = struct.Struct("<BIII")
+"""What a polygon's points come after: byte order, type 3, rings, points."""
 
 
 class Outline(NamedTuple):
@@ -45,38 +46,44 @@ class Polygons(NamedTuple):
     geometry: pa.Array
     """WKB."""
     limits: Floats
-    """Bounding boxes, shape (polygons, 4)."""
+    """Bounding boxes, shape (4, polygons)."""
 
     @classmethod
-    def of_rings(cls, rings: Floats) -> Polygons:
-        """Return rings that need nothing more, shape (2, points, polygons), not closed."""
-        clockwise = areas(rings) < 0
-        if clockwise.any():
-            rings = np.where(clockwise, rings[:, ::-1], rings)
+    def of_rings(cls, rings: Floats, limits: Floats) -> Polygons:
+        """Return rings that need nothing more, shape (2, points, polygons), not closed.
+
+        Args:
+            rings: they.
+            limits: their bounding boxes, see `limits_of`.
+        """
+        rings = counterclockwise(rings)
         _, points, number = rings.shape
-        head = _POLYGON.pack(1, 3, 1, points + 1)
-        content = np.empty((number, len(head) + 16 * (points + 1)), np.uint8)
-        content[:, : len(head)] = np.frombuffer(head, np.uint8)
-        closed = np.concatenate([rings, rings[:, :1]], axis=1) + 0.0  # no negative zeros
-        content[:, len(head) :] = (
-            np.ascontiguousarray(closed.T, "<f8").view(np.uint8).reshape(number, -1)
-        )
-        offsets = np.arange(0, content.size + 1, content.shape[1], dtype=np.int32)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
-        limits = np.concatenate([rings.min(axis=1), rings.max(axis=1)]).T
+        closed = np.empty((points + 1, 2, number))
+        np.add(rings.transpose(1, 0, 2), 0.0, out=closed[:-1])  # no negative zeros
+        closed[-1] = closed[0]
+        head = np.void(POLYGON.pack(1, 3, 1, points + 1))
+        content = np.empty(number, [("head", head.dtype), ("points", "<f8", (points + 1, 2))])
+        content["head"], content["points"] = head, closed.transpose(2, 0, 1)
+        offsets = np.arange(number + 1, dtype=np.int32) * np.int32(content.itemsize)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content.view(np.uint8))]
         return cls(pa.BinaryArray.from_buffers(pa.binary(), number, buffers), limits)
 
     @classmethod
     def of_outlines(cls, outlines: list[Outline]) -> Polygons:
         """Return outlines that were made one by one."""
-        limits = np.array([outline.bbox for outline in outlines])
+        limits = np.array([outline.bbox for outline in outlines]).T
         return cls(pa.array([outline.geometry for outline in outlines]), limits)
 
 
 def boxes(limits: Floats) -> pa.Array:
-    """Return bounding boxes, shape (polygons, 4), as a column."""
+    """Return bounding boxes, shape (4, polygons), as a column."""
     kind = SCHEMA.field("bbox").type
-    return pa.StructArray.from_arrays([pa.array(one) for one in limits.T], fields=list(kind))
+    return pa.StructArray.from_arrays([pa.array(one) for one in limits], fields=list(kind))
+
+
+def limits_of(rings: Floats) -> Floats:
+    """Return bounding boxes, shape (4, polygons), of rings, shape (2, points, polygons)."""
+    return np.concatenate([rings.min(axis=1), rings.max(axis=1)])
 
 
 def areas(rings: Floats) -> Floats:
@@ -84,6 +91,12 @@ def areas(rings: Floats) -> Floats:
     x, y = rings[:, 1:] - rings[:, :1]
     found: Floats = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum(axis=0) / 2
     return found
+
+
+def counterclockwise(rings: Floats) -> Floats:
+    """Return rings, shape (2, points, polygons), with the clockwise ones the other way round."""
+    clockwise = areas(rings) < 0
+    return np.where(clockwise, rings[:, ::-1], rings) if clockwise.any() else rings
 
 
 def unwrapped(lon: Floats) -> Floats:

@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from rastermeta_async.footprints.degrees import System, system_of
+from rastermeta_async.footprints.antimeridian import halves
+from rastermeta_async.footprints.degrees import FARTHEST, System, system_of
 from rastermeta_async.footprints.outskirts import TOLERANCE, Grid, outline_by_parts
 from rastermeta_async.footprints.polygons import (
     MIN_WIDTH,
@@ -22,6 +23,7 @@ from rastermeta_async.footprints.polygons import (
     Truths,
     areas,
     boxes,
+    limits_of,
     polygon_of,
     unwrapped,
 )
@@ -45,6 +47,9 @@ _FLAT = 1e-9
 _SMOOTH = 1e-3
 """Degrees; the fourth difference of an edge up to which a polynomial through five points is off
 by less than 1e-5."""
+
+_WORLD = np.array([[180.0], [90.0], [180.0], [90.0]])
+"""Degrees from 0 that the limits of a ring may be."""
 
 Along = tuple[float, ...]
 """Points of an edge, as parts of it, from its start on."""
@@ -74,35 +79,37 @@ class Made:
         """Where the rasters are that have one, in the order of the columns."""
         return np.concatenate(self._places) if self._places else np.empty(0, np.int64)
 
-    def columns(self) -> tuple[pa.Array, pa.Array]:
-        """Return geometry and bbox."""
-        limits = np.concatenate([some.limits for some in self._polygons])
-        return pa.concat_arrays([some.geometry for some in self._polygons]), boxes(limits)
+    def columns(self) -> tuple[list[pa.Array], list[pa.Array]]:
+        """Return geometry and bbox, in pieces."""
+        limits = np.concatenate([some.limits for some in self._polygons], axis=1)
+        return [some.geometry for some in self._polygons], [boxes(limits)]
 
 
-def outlines(names: Sequence[str], affine: Floats, sizes: Floats) -> Made:
+def outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats) -> Made:
     """Return the footprints of rasters; some may have none.
 
     Args:
-        names: their CRSs.
+        names: CRSs.
+        which: of them each raster has, from 0.
         affine: geotransforms in GDAL's order, shape (6, rasters).
         sizes: columns and rows, shape (2, rasters).
     """
     turned = affine[1] * affine[5] - affine[2] * affine[4]
     sides = np.hypot(affine[1], affine[4]) * np.hypot(affine[2], affine[5])
     usable = np.isfinite(affine).all(axis=0) & (np.abs(turned) > _FLAT * sides)
-    systems = [system_of(name) for name in names]
-    usable &= [system is not None for system in systems]
+    found = [system_of(name) for name in names]
+    known = np.array([system is not None for system in found])
+    usable &= known[which]
     places = usable.nonzero()[0]
     made = Made()
     if len(places):
-        known = [system for at in places.tolist() if (system := systems[at])]
-        rasters = _Rasters(affine[:, places], sizes[:, places], known)
-        odd = _add_usual(made, rasters, places)
+        systems = [system for system in found if system is not None]
+        of_these = (known.cumsum() - 1)[which[places]]
+        rasters = _Rasters(affine[:, places], sizes[:, places], systems, of_these)
         made.add_each(
-            odd,
+            _add_usual(made, rasters, places),
             lambda at: outline_by_parts(
-                names[at], Grid(tuple(affine[:, at].tolist()), *map(int, sizes[:, at]))
+                names[which[at]], Grid(tuple(affine[:, at].tolist()), *map(int, sizes[:, at]))
             ),
         )
     return made
@@ -111,49 +118,53 @@ def outlines(names: Sequence[str], affine: Floats, sizes: Floats) -> Made:
 class _Rasters:
     """Rasters, and how to get from their pixels to degrees."""
 
-    def __init__(self, affine: Floats, sizes: Floats, systems: Sequence[System]) -> None:
+    def __init__(
+        self, affine: Floats, sizes: Floats, systems: Sequence[System], which: Places
+    ) -> None:
         self.sizes = sizes
-        self.angles = np.array([system.unit > 0 for system in systems])
         self._affine = affine
         self._systems = systems
-        self._east = np.array([system.east for system in systems])
-        self._north = np.array([system.north for system in systems])
-        sources: dict[int, list[int]] = {}
-        for at, system in enumerate(systems):
-            sources.setdefault(id(system.source), []).append(at)
-        self._groups = [np.array(places) for places in sources.values()]
+        self._which = which
+        self.angles = np.array([system.unit > 0 for system in systems])[which]
+        self._east = np.array([system.east for system in systems])[which]
+        self._north = np.array([system.north for system in systems])[which]
+        by_source = {id(system.source): system for system in systems}
+        self._groups: list[tuple[System, Places | slice]] = [(systems[0], slice(None))]
+        if len(by_source) > 1:
+            sources = np.array([id(system.source) for system in systems])[which]
+            self._groups = [(one, (sources == key).nonzero()[0]) for key, one in by_source.items()]
 
     def some(self, which: Truths) -> _Rasters:
         """Return some of them."""
         if which.all():
             return self
-        systems = [self._systems[at] for at in which.nonzero()[0].tolist()]
-        return _Rasters(self._affine[:, which], self.sizes[:, which], systems)
+        return _Rasters(
+            self._affine[:, which], self.sizes[:, which], self._systems, self._which[which]
+        )
 
     def edges(self, along: Along) -> Floats:
         """Return points of all edges in CRS coordinates, from the upper left corner down."""
         column, row = _way_round(along)[..., None] * self.sizes[:, None]
-        x0, a, b, y0, d, e = self._affine
-        return np.stack([x0 + column * a + row * b, y0 + self._north + column * d + row * e])
+        x0, a, b, y0, d, e = self._affine[:, None]
+        start, right, down = (np.stack(pair) for pair in ((x0, y0 + self._north), (a, d), (b, e)))
+        points: Floats = start + column * right + row * down
+        return points
 
     def degrees(self, points: Floats) -> Floats:
         """Return points in degrees; NaN where there are none."""
-        if len(self._groups) == 1:
-            found = np.stack(self._systems[0].degrees(*points))
-        else:
-            found = np.empty(points.shape)
-            for at in self._groups:
-                found[:, :, at] = self._systems[at[0]].degrees(*points[:, :, at])
+        found = np.empty(points.shape)
+        for system, at in self._groups:
+            found[:, :, at] = system.degrees(*points[:, :, at])
         found[0] += self._east
         return found
 
     def held(self, points: Floats, degrees: Floats) -> Truths:
-        """Tell whose points are all where the CRS seems to place them."""
-        found: Truths = np.asarray(np.isfinite(degrees).all(axis=(0, 1)))
-        for at in self._groups:
-            lon = degrees[0][:, at] - self._east[at]
-            there = self._systems[at[0]].holds(*points[:, :, at], lon, degrees[1][:, at])
-            found[at] &= there.all(axis=0)
+        """Tell whose points, if they are finite, are all where the CRS seems to place them."""
+        found: Truths = np.ones(points.shape[-1], dtype=bool)
+        lon, lat = degrees[0] - self._east, degrees[1]
+        for system, at in self._groups:
+            x, y = points[:, :, at]
+            found[at] = system.holds(x, y, lon[:, at], lat[:, at]).all(axis=0)
         return found
 
 
@@ -238,10 +249,8 @@ def _nodes(rasters: _Rasters, ring: Floats) -> Floats:
     """Return five points of each edge in degrees, shape (5, 2, 4, rasters)."""
     starts, middles, ends = ring[:, ::2], ring[:, 1::2], ring[:, [2, 4, 6, 0]]
     between = rasters.degrees(rasters.edges((0.25, 0.75)))
-    quarters = [between[:, [0, 2, 4, 6]], between[:, [1, 3, 5, 7]]]
-    for quarter in quarters:
-        quarter[0] -= 360.0 * np.round((quarter[0] - middles[0]) / 360.0)
-    return np.stack([starts, quarters[0], middles, quarters[1], ends])
+    between[0] -= 360.0 * np.round((between[0] - np.repeat(middles[0], 2, axis=0)) / 360.0)
+    return np.stack([starts, between[:, ::2], middles, between[:, 1::2], ends])
 
 
 def _fourth_differences(nodes: Floats) -> Floats:
@@ -261,11 +270,11 @@ def _bends(nodes: Floats) -> Floats:
 def _interpolated(nodes: Floats, segments: int) -> Floats:
     """Return rings of edges cut into segments, of the polynomials through their five points."""
     # Not a matrix product: that may add in another order for another number of rasters.
-    weighted = (
-        points[:, :, None] * weights[:, None]
-        for points, weights in zip(nodes, _weights(segments), strict=True)
-    )
-    found: Floats = sum(weighted, np.zeros(1))
+    weights = _weights(segments)[..., None]
+    found: Floats = nodes[0][:, :, None] * weights[0]
+    part = np.empty_like(found)
+    for points, weight in zip(nodes[1:], weights[1:], strict=True):
+        found += np.multiply(points[:, :, None], weight, out=part)
     return found.reshape(2, 4 * segments, nodes.shape[-1])
 
 
@@ -281,9 +290,28 @@ def _weights(segments: int) -> Floats:
 
 def _add_rings(made: Made, places: Places, rings: Floats) -> None:
     """Add rings that may go beyond 180 degrees."""
-    within = (np.abs(rings[0]) <= 180).all(axis=0) & (np.abs(rings[1]) <= 90).all(axis=0)
-    if within.any():
-        made.add(places[within], Polygons.of_rings(rings[:, :, within]))
-    if not within.all():
-        others = dict(zip(places.tolist(), rings.transpose(2, 0, 1), strict=True))
-        made.add_each(places[~within], lambda at: polygon_of(*others[at]))
+    if not len(places):
+        return
+    turned, limits = _turned(rings)
+    within = np.asarray((np.abs(limits) <= _WORLD).all(axis=0))
+    if within.all():
+        made.add(places, Polygons.of_rings(turned, limits))
+        return
+    made.add(places[within], Polygons.of_rings(turned[..., within], limits[:, within]))
+    cut, polygons = halves(turned[..., ~within])
+    made.add(places[~within][cut], polygons)
+    odd = (~within).nonzero()[0][~cut]
+    others = dict(zip(places[odd].tolist(), rings[..., odd].T, strict=True))
+    made.add_each(places[odd], lambda at: polygon_of(*others[at].T))
+
+
+def _turned(rings: Floats) -> tuple[Floats, Floats]:
+    """Return rings that start, in the west, within 180 degrees, and their limits."""
+    limits = limits_of(rings)
+    turns = np.floor((limits[0] + 180.0) / 360.0)
+    if not turns.any():
+        return rings, limits
+    # What reaches as far as this has been cut off there, and may touch itself: it stays as it is.
+    turns[(limits[0] <= -FARTHEST[0]) | (limits[2] >= FARTHEST[0])] = 0.0
+    turned = np.stack([rings[0] - 360.0 * turns, rings[1]])
+    return turned, limits_of(turned)

@@ -10,14 +10,23 @@ one (`outskirts`). Where nothing is known there is no footprint: never a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rasterio.env import env_ctx_if_needed
 
 from rastermeta_async.footprints.degrees import WGS84
 from rastermeta_async.footprints.outskirts import TOLERANCE, Grid
-from rastermeta_async.footprints.polygons import Floats, Outline, polygon_around, unwrapped
+from rastermeta_async.footprints.polygons import (
+    Floats,
+    Outline,
+    Places,
+    Truths,
+    polygon_around,
+    unwrapped,
+)
 from rastermeta_async.footprints.rings import Made, outlines
 from rastermeta_async.record import SCHEMA, UNPLACED, BBox, Record, to_batch
 
@@ -25,8 +34,6 @@ __all__ = [
     "TOLERANCE", "WGS84", "Grid", "Outline", "outline_of_points", "outlines_of", "rows_of",
     "with_footprints",
 ]  # fmt: skip
-
-_MADE = ("geometry", "bbox", "footprint")
 
 
 def rows_of(records: Sequence[Record]) -> pa.RecordBatch:
@@ -39,65 +46,89 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
 
     Rows that have a footprint keep it. What a row gets depends on its own columns alone.
     """
-    places, names = _placed(rows)
-    if not places:
+    placed = _placed(rows)
+    if not placed.any():
         return rows
-    some = rows.select(["transform", "width", "height"]).take(pa.array(places))
-    affine = some.column(0).flatten().to_numpy().reshape(-1, 6).T
-    sizes = np.array([some.column(at).to_numpy() for at in (1, 2)], dtype=float)
-    made = _outlines(names, affine, sizes)
+    some = rows.select(["crs", "transform", "width", "height"])
+    some = some if placed.all() else some.filter(pa.array(placed))
+    crs = some.column("crs").dictionary_encode()
+    affine = some.column("transform").flatten().to_numpy().reshape(-1, 6).T
+    sizes = np.array([some.column(name).to_numpy() for name in ("width", "height")], dtype=float)
+    made = _outlines(crs.dictionary.to_pylist(), crs.indices.to_numpy(), affine, sizes)
     count = len(made.places)
     if not count:
         return rows
     # Each row is taken from what was made, or else from what it had.
     source = np.arange(count, count + rows.num_rows)
-    source[np.array(places)[made.places]] = np.arange(count)
-    taken, columns = pa.array(source), rows.columns
-    words = pa.array(["transform"] * count)
-    for name, column in zip(_MADE, [*made.columns(), words], strict=True):
+    source[placed.nonzero()[0][made.places]] = np.arange(count)
+    taken = pa.array(source)
+    whole = {
+        name: pa.concat_arrays([*pieces, rows.column(name)]).take(taken)
+        for name, pieces in zip(("geometry", "bbox"), made.columns(), strict=True)
+    }
+    is_made = pa.array(source < count)
+    whole["footprint"] = pc.if_else(is_made, _word("transform"), rows.column("footprint"))
+    for name, column in whole.items():
         at = SCHEMA.get_field_index(name)
-        columns[at] = pa.concat_arrays([column, columns[at]]).take(taken)
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+        rows = rows.set_column(at, rows.schema.field(at), column)
+    return rows
 
 
-def _placed(rows: pa.RecordBatch) -> tuple[list[int], list[str]]:
-    """Return the places of rows that a footprint can be made for, and the names of their CRSs."""
-    columns = ("crs", "status", "count", "footprint", "gcp_count", "has_rpcs")
+def _placed(rows: pa.RecordBatch) -> Truths:
+    """Tell which rows a footprint can be made for."""
+    placed: Truths = (
+        _truths(pc.equal(rows.column("status"), _word("success")))
+        & _are_known(rows.column("crs"))
+        & _are_known(rows.column("transform"))
+        & ~_are_known(rows.column("footprint"))
+        & _truths(rows.column("count"))
+    )
+    # Without geotransform: its points or coefficients have told nothing.
+    doubtful = placed & (_truths(rows.column("gcp_count")) | _truths(rows.column("has_rpcs")))
     transforms = rows.column("transform")
-    places, names = [], []
-    for at, (name, status, count, had, gcps, rpcs) in enumerate(
-        zip(*(rows.column(column).to_pylist() for column in columns), strict=True)
-    ):
-        if not name or not count or had or status != "success":
-            continue
-        # Without geotransform: its points or coefficients have told nothing.
-        if (gcps or rpcs) and tuple(transforms[at].as_py()) == UNPLACED:
-            continue
-        places.append(at)
-        names.append(name)
-    if transforms.null_count:
-        known = transforms.is_valid().to_pylist()
-        pairs = [(at, name) for at, name in zip(places, names, strict=True) if known[at]]
-        return [at for at, _ in pairs], [name for _, name in pairs]
-    return places, names
+    for at in doubtful.nonzero()[0].tolist():
+        placed[at] = tuple(transforms[at].as_py()) != UNPLACED
+    return placed
+
+
+def _are_known(column: pa.Array) -> Truths:
+    """Tell which values are not null."""
+    if column.null_count in (0, len(column)):  # the usual case, at no cost
+        return np.full(len(column), not column.null_count)
+    return _truths(column.is_valid())
+
+
+def _truths(column: pa.Array) -> Truths:
+    """Tell which values are neither null, nor false or zero."""
+    if column.null_count:
+        column = column.fill_null(pa.scalar(0).cast(column.type))
+    found: Truths = column.to_numpy(zero_copy_only=False).astype(bool)
+    return found
+
+
+@lru_cache
+def _word(text: str) -> pa.Scalar:
+    """Return a text as Arrow has it; not at import, as pyarrow imports pandas then, if it can."""
+    return pa.scalar(text)
 
 
 def outlines_of(crs: str, grids: Sequence[Grid]) -> list[Outline | None]:
     """Return the outlines of rasters in one CRS; None: it cannot be told."""
     affine = np.array([grid.transform for grid in grids], dtype=float).reshape(-1, 6).T
     sizes = np.array([(grid.width, grid.height) for grid in grids], dtype=float).reshape(-1, 2).T
-    made = _outlines([crs] * len(grids), affine, sizes)
+    made = _outlines([crs], np.zeros(len(grids), np.int64), affine, sizes)
     found: list[Outline | None] = [None] * len(grids)
     if len(made.places):
-        rows = zip(*(column.to_pylist() for column in made.columns()), strict=True)
+        columns = (pa.concat_arrays(pieces).to_pylist() for pieces in made.columns())
+        rows = zip(*columns, strict=True)
         for at, (geometry, box) in zip(made.places.tolist(), rows, strict=True):
             found[at] = Outline(geometry, BBox(**box))
     return found
 
 
-def _outlines(names: Sequence[str], affine: Floats, sizes: Floats) -> Made:
+def _outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats) -> Made:
     with env_ctx_if_needed(), np.errstate(all="ignore"):  # what overflows has no footprint
-        return outlines(names, affine, sizes)
+        return outlines(names, which, affine, sizes)
 
 
 def outline_of_points(lon: Sequence[float], lat: Sequence[float]) -> Outline | None:
