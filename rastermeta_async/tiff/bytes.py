@@ -45,6 +45,8 @@ class Order:
         self.value_field = (4 + self.inline, self.inline)
         self.place = struct.Struct(self.sign + ("QQ" if big else "II"))
         """Both fields of an entry."""
+        self.places = [self.entry_at(index) + 4 for index in range(MAX_ENTRIES)]
+        """Where they are, by entry."""
         each = (self.mask((0, 4), [index]) for index in range(MAX_ENTRIES))
         length = (1 << 8 * self.count_bytes) - 1
         self.tags_masks = list(itertools.accumulate(each, initial=length))
@@ -126,8 +128,9 @@ class Entries(NamedTuple):
 
     def place(self, index: int) -> tuple[int, int]:
         """Return how many values an entry has, and where they are if not in the entry."""
-        count, offset = self.order.place.unpack_from(self.ifd, self.order.entry_at(index) + 4)
-        return count, offset
+        order = self.order
+        place: tuple[int, int] = order.place.unpack_from(self.ifd, order.places[index])
+        return place
 
     def count(self, index: int) -> int:
         """Return how many values an entry has."""

@@ -84,7 +84,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     file = File(head, size, read_at)
     layout, entries, images = images_of(file)
     image = images[0]
-    pyramid = _pyramid(*images)
+    pyramid = _pyramid(images)
     placement = _placement(file, layout, entries)
     metadata = _metadata(file, layout, entries, image.samples)
     described = (tuple(metadata.scales), tuple(metadata.offsets), metadata.asked)
@@ -109,7 +109,8 @@ class _Pyramid(NamedTuple):
 
 
 @lru_cache(MAX_REMEMBERED)
-def _pyramid(image: Image, *others: Image) -> _Pyramid:
+def _pyramid(images: tuple[Image, ...]) -> _Pyramid:
+    image, *others = images
     overviews = []
     kinds: list[Hashable] = []
     for other in others:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from rastermeta_async.tiff.bytes import (
     ASCII,
@@ -32,6 +33,7 @@ from rastermeta_async.tiff.bytes import (
     text,
 )
 from rastermeta_async.tiff.metadata import MAX_REMEMBERED, is_harmless
+from rastermeta_async.tiff.stretch import Part, Stretch
 
 MAX_IFDS = 64
 MAX_BANDS = 4096
@@ -194,6 +196,17 @@ class _Shape:
         self.follower: _Shape | None = None
         """Shape of the IFD that came after one of this shape last."""
 
+    def part(self, start: int, *, last: bool) -> Part:
+        """Return an IFD of this shape as a part of a stretch; the last one has no successor."""
+        order = self.layout.order
+        link = 8 * (self.span - order.inline)
+        offsets = sum(
+            1 << 8 * (order.entry_at(index) + order.value_field[0]) for index in self.contents
+        )
+        offset = (1 << 8 * order.inline) - 1
+        moving = offsets if last else offsets | 1 << link
+        return Part(start, self.span, self.mask | offsets * offset | offset << link, moving)
+
     def seen(self, ifd: bytes, head: bytes) -> Image | None:
         """Return what an IFD of this shape says of its image, if another has said the same."""
         parts = zip(self.offsets.unpack(ifd), self.lengths, strict=True)
@@ -279,6 +292,10 @@ class Image:
         self.kind = _image_kind(layout, scalars, shape.taken, taken)
         self.has_unseen = bool(shape.elsewhere or self.one_strip)
         """Whether it is to be checked that something lies in the file that is not looked at."""
+        self.rest: _Rest | None = None
+        """What came after an IFD that says this, if it came first."""
+        self.is_common = False
+        """Whether several files have it first: else what comes after is not worth learning."""
 
 
 class _ImageKind:
@@ -304,43 +321,100 @@ def _shape(layout: Layout, counts: int) -> _Shape:
     return _Shape(layout, Entries(layout.order, ifd))
 
 
-def images_of(file: File) -> tuple[Layout, Entries, list[Image]]:
+class _Found(NamedTuple):
+    """An IFD, and what it says."""
+
+    offset: int
+    ifd: bytes
+    shape: _Shape
+    image: Image
+
+    def link(self) -> int:
+        """Return where the next IFD is; 0: nowhere."""
+        order = self.shape.layout.order
+        return order.number(self.ifd[-order.inline :])
+
+
+def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...]]:
     """Return the first IFD's layout and entries, and what each IFD says of its image.
 
-    An IFD is guessed to be like the one in the same place of the last file: taken as one large
-    number, it tells by a mask whether it is.
+    What comes after the first IFD is guessed to be what came after the last one of that content.
     """
-    order, head = file.order, file.head
-    images: list[Image] = []
-    previous: _Shape | None = None
-    offset = file.first
-    while offset:
-        if len(images) >= MAX_IFDS:
-            raise NotPlain("IFDs without end")
-        shape, image = previous.follower if previous else _FIRST.get(order), None
-        if shape is not None and offset + shape.span <= len(head):
-            ifd = head[offset : offset + shape.span]
-            image = shape.seen(ifd, head)
-        if shape is None or image is None:
-            ifd = _ifd(file, offset)
-            shape = _shape_of(order, ifd)
-            image = shape.image(file, ifd)
-            if previous:
-                previous.follower = shape
-            else:
-                _FIRST[order] = shape
-        if image.has_unseen:
-            _check_places(file, ifd, shape, image)
-        if not images:
-            main = shape.layout, Entries(order, ifd)
-        elif METADATA in shape.layout.at:
-            _check_metadata_of_overview(file, shape.layout, Entries(order, ifd))
-        images.append(image)
-        previous = shape
-        offset = order.number(ifd[-order.inline :])
-    if not images:
+    order = file.order
+    if not file.first:
         raise NotPlain("no IFD")
-    return *main, images
+    first = _found(file, file.first, _FIRST.get(order))
+    _, ifd, shape, image = first
+    _FIRST[order] = shape
+    link = first.link()
+    rest = image.rest
+    if not link:
+        images: tuple[Image, ...] = (image,)
+    elif rest is not None and rest.stretch.is_at(link, file.head):
+        images = (image, *rest.images)
+    else:
+        others = _others(file, first)
+        images = (image, *[other.image for other in others])
+        if image.is_common:
+            image.rest = _rest(file.head, others)
+        image.is_common = True
+    return shape.layout, Entries(order, ifd), images
+
+
+def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
+    """Return the IFD at an offset, guessed to be of a shape.
+
+    Taken as one large number, it tells by a mask whether it is like one before.
+    """
+    image = None
+    if guess is not None and offset + guess.span <= len(file.head):
+        shape, ifd = guess, file.head[offset : offset + guess.span]
+        image = shape.seen(ifd, file.head)
+    if image is None:
+        ifd = _ifd(file, offset)
+        shape = _shape_of(file.order, ifd)
+        image = shape.image(file, ifd)
+    if image.has_unseen:
+        _check_places(file, ifd, shape, image)
+    return _Found(offset, ifd, shape, image)
+
+
+def _others(file: File, first: _Found) -> list[_Found]:
+    """Return the IFDs after the first, each guessed to be like the one there in the last file."""
+    others: list[_Found] = []
+    previous = first
+    while offset := previous.link():
+        if len(others) == MAX_IFDS - 1:
+            raise NotPlain("IFDs without end")
+        found = _found(file, offset, previous.shape.follower)
+        previous.shape.follower = found.shape
+        if METADATA in found.shape.layout.at:
+            _check_metadata_of_overview(file, found)
+        others.append(found)
+        previous = found
+    return others
+
+
+class _Rest(NamedTuple):
+    """All that came after a first IFD."""
+
+    stretch: Stretch
+    images: tuple[Image, ...]
+
+
+def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
+    """Return how to recognise what came after a first IFD; None: it is to be looked at."""
+    parts: list[Part] = []
+    for offset, ifd, shape, image in others:
+        layout = shape.layout
+        if layout.order.byteorder == "big" or image.has_unseen or METADATA in layout.at:
+            return None
+        last = offset == others[-1].offset
+        parts.append(shape.part(offset, last=last))
+        places = zip(shape.offsets.unpack(ifd), shape.lengths, strict=True)
+        parts += [Part(at, length, (1 << 8 * length) - 1) for at, length in places]
+    stretch = Stretch.of(head, others[0].offset, parts)
+    return _Rest(stretch, tuple([other.image for other in others])) if stretch else None
 
 
 def _ifd(file: File, offset: int) -> bytes:
@@ -371,7 +445,8 @@ def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
             raise NotPlain("odd blocks")
 
 
-def _check_metadata_of_overview(file: File, layout: Layout, entries: Entries) -> None:
+def _check_metadata_of_overview(file: File, found: _Found) -> None:
     """Raise NotPlain if GDAL, which parses also that of overviews and masks, might complain."""
-    if not is_harmless(text(file, entries, layout.at[METADATA])):
+    entries = Entries(file.order, found.ifd)
+    if not is_harmless(text(file, entries, found.shape.layout.at[METADATA])):
         raise NotPlain("odd metadata of an overview")

@@ -16,6 +16,12 @@ from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, NotPlain
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_REMEMBERED = 1024
 
+USES_UNTIL_USUAL = 256
+"""Times that a plan is met before a pattern is made of it, which takes as long as so many files."""
+
+MAX_PLANS = 256
+MAX_USUAL = 32
+
 Tags = dict[str, str]
 
 
@@ -42,6 +48,8 @@ _HEAD = re.compile(
 """An item of the metadata from the end of the line before up to its value, as GDAL writes it."""
 _START, _ITEM_END, _END = "<GDALMetadata>\n", "</Item>\n", "</GDALMetadata>"
 _BLANK = frozenset(["", *" \t\r\n\v\f"])
+_VALUE = r"[^<>& \t\r\n\v\f][^<>&]*+"
+"""A value that is neither empty nor starts with a blank, and has nothing to be unescaped."""
 _NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -67,10 +75,28 @@ def is_harmless(metadata: str) -> bool:
 
 def metadata_of(text: str, bands: int) -> Metadata:
     """Return the content of a ``GDAL_METADATA`` tag, if it is as GDAL writes it."""
-    text = text.rstrip("\n")
-    if not (text.startswith(_START) and text.endswith(_END)):
+    plan = _USUAL.get(bands)
+    match = plan.pattern.fullmatch(text) if plan and plan.pattern else None
+    if plan is None or match is None:
+        plan, values = _looked_at(text, bands)
+    else:
+        values = match.groups()
+    metadata = Metadata(
+        {name: values[at] for name, at in plan.dataset},
+        {band: {name: values[at] for name, at in tags} for band, tags in plan.of_bands},
+        {band: values[at] for band, at in plan.descriptions},
+        {}, {}, (),
+    )  # fmt: skip
+    return _with_roles(metadata, plan.roles, values) if plan.roles else metadata
+
+
+def _looked_at(text: str, bands: int) -> tuple[_Plan, Sequence[str]]:
+    """Return the plan and the values of a text that is not known to be like one before."""
+    body = text.rstrip("\n")
+    if not (body.startswith(_START) and body.endswith(_END)):
         raise NotPlain("metadata that GDAL would not write")
-    body = text[len(_START) - 1 : -len(_END)]
+    remembered = len(body) <= MAX_ARRAY_BYTES
+    body = body[len(_START) - 1 : -len(_END)]
     items = body.count(_ITEM_END)
     # Every bracket is to be one of an item, so that what follows heads are values, in turn.
     *pieces, rest = body.replace(_ITEM_END, ">\n").split(">")
@@ -79,61 +105,79 @@ def metadata_of(text: str, bands: int) -> Metadata:
     heads, values = tuple(pieces[::2]), pieces[1::2]
     if not _BLANK.isdisjoint([value[:1] for value in values]):
         raise NotPlain("a value that is empty or starts with a space")
-    remembered = len(text) <= MAX_ARRAY_BYTES
-    plan = _plan(heads) if remembered else _plan.__wrapped__(heads)
+    plan = _plan(heads) if remembered else _Plan(heads)
     if plan.bands > bands:
         raise NotPlain("metadata of no band")
+    if remembered:
+        plan.note_use(bands)
     if "&" in body:
         values = [_unescaped(_unescaped(value)) for value in values]  # GDAL does so twice
-    metadata = Metadata(
-        {name: values[at] for name, at in plan.dataset},
-        {band: {name: values[at] for name, at in tags} for band, tags in plan.of_bands},
-        {}, {}, {}, (),
-    )  # fmt: skip
-    return _with_roles(metadata, plan.roles, values) if plan.roles else metadata
+    return plan, values
 
 
-class _Plan(NamedTuple):
+class _Plan:
     """Which value of a ``GDAL_METADATA`` tag is what. Files of one product share one."""
 
-    dataset: list[tuple[str, int]]
-    """(name, index of the value) of the dataset's tags."""
-    of_bands: list[tuple[int, list[tuple[str, int]]]]
-    """(band, the same of its tags)."""
-    roles: list[tuple[int, str, int]]
-    """(band, role, index of the value)."""
-    bands: int
-    """Highest band that is mentioned."""
-
-
-@lru_cache(MAX_REMEMBERED)
-def _plan(heads: tuple[str, ...]) -> _Plan:
-    tags: dict[int, dict[str, tuple[str, int]]] = {}
-    roles: dict[tuple[int, str], int] = {}
-    found = most = 0
-    for at, head in enumerate(heads):
-        item = _HEAD.fullmatch(head)
-        if item is None:
-            raise NotPlain("metadata that GDAL would not write")
-        name, sample, role, domain = item.groups()
-        band = int(sample) + 1 if sample else 0
-        most = max(band, most)
-        if domain is not None:
-            if role or _has_effect(domain.lower(), name.lower()):
+    def __init__(self, heads: tuple[str, ...]) -> None:
+        tags: dict[int, dict[str, tuple[str, int]]] = {}
+        roles: dict[tuple[int, str], int] = {}
+        found = most = 0
+        for at, head in enumerate(heads):
+            item = _HEAD.fullmatch(head)
+            if item is None:
+                raise NotPlain("metadata that GDAL would not write")
+            name, sample, role, domain = item.groups()
+            band = int(sample) + 1 if sample else 0
+            most = max(band, most)
+            if domain is not None:
+                if role or _has_effect(domain.lower(), name.lower()):
+                    raise NotPlain("metadata of effect")
+                continue
+            if _NAME_OF_EFFECT.match(name) or (role and not band):
                 raise NotPlain("metadata of effect")
-            continue
-        if _NAME_OF_EFFECT.match(name) or (role and not band):
-            raise NotPlain("metadata of effect")
-        found += 1
-        if role:
-            roles[band, role] = at
-        else:
-            tags.setdefault(band, {})[name.lower()] = (name, at)
-    if sum(map(len, tags.values())) + len(roles) != found:
-        raise NotPlain("a tag given twice")
-    dataset = list(tags.pop(0, {}).values())
-    of_bands = [(band, list(items.values())) for band, items in tags.items()]
-    return _Plan(dataset, of_bands, [(*key, at) for key, at in roles.items()], most)
+            found += 1
+            if role:
+                roles[band, role] = at
+            else:
+                tags.setdefault(band, {})[name.lower()] = (name, at)
+        if sum(map(len, tags.values())) + len(roles) != found:
+            raise NotPlain("a tag given twice")
+        self._heads = heads
+        self._uses = 0
+        self.dataset = list(tags.pop(0, {}).values())
+        """(name, index of the value) of the dataset's tags."""
+        self.of_bands = [(band, list(items.values())) for band, items in tags.items()]
+        """(band, the same of its tags)."""
+        texts = {band: at for (band, role), at in roles.items() if role == "description"}
+        self.descriptions = list(texts.items())
+        """(band, index of the value)."""
+        self.roles = [(*key, at) for key, at in roles.items() if key[1] != "description"]
+        """(band, other role, index of the value)."""
+        self.bands = most
+        """Highest band that is mentioned."""
+        self.pattern: re.Pattern[str] | None = None
+        """Matches texts of these heads, whose groups are the values, unless they are escaped."""
+
+    def note_use(self, bands: int) -> None:
+        """Make it the one that files of so many bands are guessed to have, if it has proved so."""
+        self._uses += 1
+        if self._uses < USES_UNTIL_USUAL:
+            return
+        if self.pattern is None:
+            items = "".join(f"{re.escape(head)}>({_VALUE})</Item>" for head in self._heads)
+            self.pattern = re.compile(f"{_START[:-1]}{items}\n{_END}\n")
+        if len(_USUAL) >= MAX_USUAL:
+            _USUAL.clear()
+        _USUAL[bands] = self
+
+
+_USUAL: dict[int, _Plan] = {}
+"""The last plan that has proved to be usual, by number of bands."""
+
+
+@lru_cache(MAX_PLANS)
+def _plan(heads: tuple[str, ...]) -> _Plan:
+    return _Plan(heads)
 
 
 def _has_effect(domain: str, name: str) -> bool:
@@ -149,9 +193,7 @@ def _with_roles(
     asked = []
     for band, role, at in roles:
         value = values[at]
-        if role == "description":
-            metadata.descriptions[band] = value
-        elif role in ("scale", "offset"):
+        if role in ("scale", "offset"):
             number = float(value) if _NUMBER.fullmatch(value) else math.nan
             if not math.isfinite(number) or (number == 0 and value[0] == "-"):
                 raise NotPlain("an odd number")
