@@ -1,1 +1,1 @@
-"""Plain GeoTIFF headers, decoded without GDAL: bytes, metadata, images, header, reader."""
+"""Plain GeoTIFF headers, decoded without GDAL: bytes, metadata, stretch, images, header, reader."""

@@ -163,8 +163,7 @@ def doubles(file: File, entries: Entries, index: int, count: int) -> tuple[float
     found, offset = entries.place(index)
     if found != count:
         raise NotPlain("odd georeferencing")
-    content = file.get(offset, 8 * count)
-    values: tuple[float, ...] = reals(file.order.sign, count).unpack(content)
+    values: tuple[float, ...] = reals(file.order.sign, count).unpack(file.get(offset, 8 * count))
     if not math.isfinite(sum(values)):  # as none is that has one that is not
         raise NotPlain("odd georeferencing")
     return values

@@ -85,16 +85,16 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     layout, entries, images = images_of(file)
     image = images[0]
     pyramid = _pyramid(images)
-    placement = _placement(file, layout, entries)
+    placement, transform = _placement(file, layout, entries)
     metadata = _metadata(file, layout, entries, image.samples)
     described = (tuple(metadata.scales), tuple(metadata.offsets), metadata.asked)
     tags = _tags(file, layout, entries)
     if metadata.dataset and not tags.keys().isdisjoint(metadata.dataset):
         raise NotPlain("a tag given twice")
-    kind = (image.kind, placement.kind, described, pyramid.kind)
+    kind = (image.kind, placement, described, pyramid.kind)
     return Header(
         kind, image.width, image.height, image.block_height, image.block_width,
-        pyramid.overviews, placement.transform, tags, metadata,
+        pyramid.overviews, transform, tags, metadata,
     )  # fmt: skip
 
 
@@ -131,13 +131,13 @@ def _factor(width: int, reduced: int) -> int:
     return round(width / reduced)
 
 
-class _Placement(NamedTuple):
-    kind: Hashable
-    transform: tuple[float, ...] | None
+def _placement(
+    file: File, layout: Layout, entries: Entries
+) -> tuple[Hashable, tuple[float, ...] | None]:
+    """Return where the raster lies (OGC GeoTIFF 1.1, section 7.2; GDAL's use of it).
 
-
-def _placement(file: File, layout: Layout, entries: Entries) -> _Placement:
-    """Return where the raster lies (OGC GeoTIFF 1.1, section 7.2; GDAL's use of it)."""
+    That is, what about it is part of the kind, and the geotransform as in `Header`.
+    """
     at = layout.at
     if SCALE in at:
         if TIE_POINTS not in at:
@@ -149,7 +149,7 @@ def _placement(file: File, layout: Layout, entries: Entries) -> _Placement:
         transform = (x - column * scale_x, scale_x, 0.0, y - row * -scale_y, 0.0, -scale_y)
         # A height scale becomes that of the band under a vertical CRS.
         heights = reals(file.order.sign, 3).pack(scale_z, level, z)  # 0.0 is not -0.0
-        return _Placement(("scale", heights), transform)
+        return ("scale", heights), transform
     if MATRIX in at:
         m = doubles(file, entries, at[MATRIX], 16)
         if m[1] or m[4]:
@@ -158,14 +158,14 @@ def _placement(file: File, layout: Layout, entries: Entries) -> _Placement:
             raise NotPlain("a matrix and RPCs")
         if not (_is_usual(m[0]) and _is_usual(m[5])):
             raise NotPlain("odd georeferencing")
-        return _Placement("matrix", (m[3], m[0], m[1], m[7], m[4], m[5]))
+        return "matrix", (m[3], m[0], m[1], m[7], m[4], m[5])
     if TIE_POINTS in at:
         count, rest = divmod(entries.count(at[TIE_POINTS]), 6)
         if rest or not 0 < count <= MAX_POINTS:
             raise NotPlain("odd georeferencing")
         doubles(file, entries, at[TIE_POINTS], 6 * count)
-        return _Placement(("points", count), None)
-    return _Placement(None, None)
+        return ("points", count), None
+    return None, None
 
 
 def _is_usual(scale: float) -> bool:

@@ -321,18 +321,8 @@ def _shape(layout: Layout, counts: int) -> _Shape:
     return _Shape(layout, Entries(layout.order, ifd))
 
 
-class _Found(NamedTuple):
-    """An IFD, and what it says."""
-
-    offset: int
-    ifd: bytes
-    shape: _Shape
-    image: Image
-
-    def link(self) -> int:
-        """Return where the next IFD is; 0: nowhere."""
-        order = self.shape.layout.order
-        return order.number(self.ifd[-order.inline :])
+_Found = tuple[int, bytes, _Shape, Image]
+"""An IFD: its offset, its bytes, its shape, and what it says."""
 
 
 def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...]]:
@@ -343,18 +333,17 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...]]:
     order = file.order
     if not file.first:
         raise NotPlain("no IFD")
-    first = _found(file, file.first, _FIRST.get(order))
-    _, ifd, shape, image = first
+    _, ifd, shape, image = _found(file, file.first, _FIRST.get(order))
     _FIRST[order] = shape
-    link = first.link()
+    link = order.number(ifd[-order.inline :])
     rest = image.rest
     if not link:
         images: tuple[Image, ...] = (image,)
     elif rest is not None and rest.stretch.is_at(link, file.head):
         images = (image, *rest.images)
     else:
-        others = _others(file, first)
-        images = (image, *[other.image for other in others])
+        others = _others(file, link, shape)
+        images = (image, *[other for *_, other in others])
         if image.is_common:
             image.rest = _rest(file.head, others)
         image.is_common = True
@@ -376,22 +365,23 @@ def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
         image = shape.image(file, ifd)
     if image.has_unseen:
         _check_places(file, ifd, shape, image)
-    return _Found(offset, ifd, shape, image)
+    return offset, ifd, shape, image
 
 
-def _others(file: File, first: _Found) -> list[_Found]:
+def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
     """Return the IFDs after the first, each guessed to be like the one there in the last file."""
+    order = file.order
     others: list[_Found] = []
-    previous = first
-    while offset := previous.link():
+    while offset:
         if len(others) == MAX_IFDS - 1:
             raise NotPlain("IFDs without end")
-        found = _found(file, offset, previous.shape.follower)
-        previous.shape.follower = found.shape
-        if METADATA in found.shape.layout.at:
-            _check_metadata_of_overview(file, found)
+        found = _, ifd, shape, _ = _found(file, offset, previous.follower)
+        previous.follower = shape
+        if METADATA in shape.layout.at:
+            _check_metadata_of_overview(file, shape.layout, Entries(order, ifd))
         others.append(found)
-        previous = found
+        previous = shape
+        offset = order.number(ifd[-order.inline :])
     return others
 
 
@@ -409,12 +399,11 @@ def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
         layout = shape.layout
         if layout.order.byteorder == "big" or image.has_unseen or METADATA in layout.at:
             return None
-        last = offset == others[-1].offset
-        parts.append(shape.part(offset, last=last))
+        parts.append(shape.part(offset, last=offset == others[-1][0]))
         places = zip(shape.offsets.unpack(ifd), shape.lengths, strict=True)
         parts += [Part(at, length, (1 << 8 * length) - 1) for at, length in places]
-    stretch = Stretch.of(head, others[0].offset, parts)
-    return _Rest(stretch, tuple([other.image for other in others])) if stretch else None
+    stretch = Stretch.of(head, others[0][0], parts)
+    return _Rest(stretch, tuple([image for *_, image in others])) if stretch else None
 
 
 def _ifd(file: File, offset: int) -> bytes:
@@ -445,8 +434,7 @@ def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
             raise NotPlain("odd blocks")
 
 
-def _check_metadata_of_overview(file: File, found: _Found) -> None:
+def _check_metadata_of_overview(file: File, layout: Layout, entries: Entries) -> None:
     """Raise NotPlain if GDAL, which parses also that of overviews and masks, might complain."""
-    entries = Entries(file.order, found.ifd)
-    if not is_harmless(text(file, entries, found.shape.layout.at[METADATA])):
+    if not is_harmless(text(file, entries, layout.at[METADATA])):
         raise NotPlain("odd metadata of an overview")

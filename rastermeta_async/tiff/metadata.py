@@ -192,17 +192,23 @@ def _with_roles(
     """Return the metadata with what stands for other properties of the bands than tags."""
     asked = []
     for band, role, at in roles:
-        value = values[at]
-        if role in ("scale", "offset"):
-            number = float(value) if _NUMBER.fullmatch(value) else math.nan
-            if not math.isfinite(number) or (number == 0 and value[0] == "-"):
-                raise NotPlain("an odd number")
-            (metadata.scales if role == "scale" else metadata.offsets)[band] = number
+        if role == "scale":
+            metadata.scales[band] = _number(values[at])
+        elif role == "offset":
+            metadata.offsets[band] = _number(values[at])
         elif role in ("unittype", "colorinterp"):
-            asked.append((band, role, value))
+            asked.append((band, role, values[at]))
         else:
             raise NotPlain("metadata of effect")
-    return metadata._replace(asked=tuple(asked))
+    return metadata._replace(asked=tuple(asked)) if asked else metadata
+
+
+@lru_cache(MAX_REMEMBERED)
+def _number(text: str) -> float:
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(number) or (number == 0 and text[0] == "-"):
+        raise NotPlain("an odd number")
+    return number
 
 
 def _unescaped(value: str) -> str:

@@ -231,6 +231,7 @@ class Kind:
 
     def __init__(self, record: Record) -> None:
         self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
+        self._numbers = range(1, (record.count or 0) + 1)
         self._bands: dict[Hashable, list[Band]] = {}
 
     def record(self, header: Header, path: bytes, facts: Facts) -> Record:
@@ -268,7 +269,9 @@ class Kind:
 
     def _band_tags(self, header: Header) -> dict[int, Tags]:
         given = header.metadata.bands
-        return {band: given.get(band, {}) for band in range(1, (self.like.count or 0) + 1)}
+        if not given:
+            return {band: {} for band in self._numbers}
+        return {band: given.get(band, {}) for band in self._numbers}
 
     def _bands_of(self, header: Header) -> list[Band]:
         """Return the bands; files that have the same share one list."""
@@ -276,7 +279,7 @@ class Kind:
         key: Hashable = (header.block_height, header.block_width, header.overviews)
         if metadata.descriptions or metadata.scales or metadata.offsets:
             properties = metadata.descriptions, metadata.scales, metadata.offsets
-            key = (key, *(tuple(of_bands.items()) for of_bands in properties))
+            key = (key, *[tuple(of_bands.items()) for of_bands in properties])
         bands = self._bands.get(key)
         if bands is None:
             if len(self._bands) * max(1, self.like.count or 0) >= MAX_BANDS_KEPT:
