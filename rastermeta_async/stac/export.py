@@ -148,10 +148,7 @@ def export(
     hrefs = Hrefs(base_url)
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
     if not overwrite:
-        check_items(output)
-        check_left_out(listed)
-        if collection:
-            check_collection(described)
+        _check_earlier(output, listed, described if collection else None)
     link = None
     if collection:
         link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
@@ -177,6 +174,14 @@ def export(
             remove(listed)  # of an earlier export
         finished.publish(output)
     return result
+
+
+def _check_earlier(output: str, listed: str, described: str | None) -> None:
+    """Raise ForeignOutputError if what stands under these names is not of an earlier export."""
+    check_items(output)
+    check_left_out(listed)
+    if described:
+        check_collection(described)
 
 
 def _check_names(catalog: str, output: str, collection: str | None) -> None:
