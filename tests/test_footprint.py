@@ -23,7 +23,7 @@ import pytest
 import rasterio
 import shapely
 from factory import record
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -178,8 +178,6 @@ def test_every_utm_zone(zone: int, south: bool) -> None:
     zone=st.integers(1, 60), x=st.floats(-4e5, 1.4e6), y=st.floats(-9e6, 9e6),
     size=st.floats(10, 1e6), turn=st.floats(-4, 4), shear=st.floats(-1, 1),
 )  # fmt: skip
-@example(zone=1, x=166021.44, y=0.0, size=0.1, turn=0.0, shear=0.0)
-@example(zone=60, x=5e5, y=8.9e6, size=9e5, turn=0.0, shear=0.0)
 def test_anywhere_in_utm(
     zone: int, x: float, y: float, size: float, turn: float, shear: float
 ) -> None:
@@ -437,6 +435,22 @@ def test_no_geotransform_makes_a_wrong_geometry(
     raster = Grid(transform, width, height)
     if outline(crs, raster) is not None:
         geometry(crs, raster)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "width", "height"),
+    [
+        ("EPSG:32633", (0.0, 0.0, 1.0, 0.0, 1.0, 654.0), 1, 12071),
+        ("EPSG:32633", (0.0, 0.0, 1.0, 0.0, 1.0, 711.0), 617, 11085),
+        ("EPSG:32601", (164945.2, -123.3, 18.76, 4694949.8, -0.004659, 0.0), 5, 218),
+        ("EPSG:3031", (979705.3, 0.0, -1.0, 7139025.7, 595.0, 908.0), 98, 393),
+    ],
+)
+def test_edges_of_a_thin_raster_do_not_cross(
+    crs: str, transform: tuple[float, ...], width: int, height: int
+) -> None:
+    """Its edges are off by more than it is wide."""
+    geometry(crs, Grid(transform, width, height))
 
 
 @pytest.mark.parametrize("slant", [2e-308, 1e-30, 1e-11, 0.0])

@@ -51,6 +51,9 @@ by less than 1e-5."""
 _WORLD = np.array([[180.0], [90.0], [180.0], [90.0]])
 """Degrees from 0 that the limits of a ring may be."""
 
+_THIN = 1e-2
+"""Of the square of its extent, the area of a ring whose edges, each off by itself, may cross."""
+
 Along = tuple[float, ...]
 """Points of an edge, as parts of it, from its start on."""
 
@@ -293,14 +296,17 @@ def _add_rings(made: Made, places: Places, rings: Floats) -> None:
     if not len(places):
         return
     turned, limits = _turned(rings)
-    within = np.asarray((np.abs(limits) <= _WORLD).all(axis=0))
+    extent = np.maximum(limits[2] - limits[0], limits[3] - limits[1])
+    simple = np.abs(areas(turned)) >= _THIN * extent * extent
+    within = simple & (np.abs(limits) <= _WORLD).all(axis=0)
     if within.all():
         made.add(places, Polygons.of_rings(turned, limits))
         return
     made.add(places[within], Polygons.of_rings(turned[..., within], limits[:, within]))
-    cut, polygons = halves(turned[..., ~within])
-    made.add(places[~within][cut], polygons)
-    odd = (~within).nonzero()[0][~cut]
+    beyond = (simple & ~within).nonzero()[0]
+    cut, polygons = halves(turned[..., beyond])
+    made.add(places[beyond[cut]], polygons)
+    odd = np.concatenate([beyond[~cut], (~simple).nonzero()[0]])
     others = dict(zip(places[odd].tolist(), rings[..., odd].T, strict=True))
     made.add_each(places[odd], lambda at: polygon_of(*others[at].T))
 
