@@ -23,7 +23,7 @@ import pytest
 import rasterio
 import shapely
 from factory import record
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -174,6 +174,7 @@ def test_every_utm_zone(zone: int, south: bool) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(zone=1, x=259888.0, y=8578592.0, size=1e6, turn=-4.0, shear=1.0)  # by the pole
 @given(
     zone=st.integers(1, 60), x=st.floats(-4e5, 1.4e6), y=st.floats(-9e6, 9e6),
     size=st.floats(10, 1e6), turn=st.floats(-4, 4), shear=st.floats(-1, 1),

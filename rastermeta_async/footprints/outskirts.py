@@ -19,6 +19,9 @@ _INSET = 1e-9
 _SNAP = 1e-6
 """Degrees from the antimeridian or a pole that are none."""
 
+_LOOKED_AT = 0.25, 0.5, 0.75
+"""Where on a segment it is looked how far off it is: near a pole its ends bend different ways."""
+
 _LEVELS = 24
 _MOST_POINTS = 8192
 _ROWS, _COLUMNS = 65, 129
@@ -88,8 +91,9 @@ class _View:
         return np.isfinite(self.degrees(across, down)[0])
 
     def tolerance(self, lon: Floats, lat: Floats) -> float:
-        """Return by how many degrees an outline may be off."""
-        length = float(np.hypot(np.diff(lon), np.diff(lat)).sum())
+        """Return by how many degrees an outline may be off: a pixel's side on the ground."""
+        narrow = np.cos(np.radians((lat[1:] + lat[:-1]) / 2))  # as meridians are near a pole
+        length = float(np.hypot(np.diff(lon) * narrow, np.diff(lat)).sum())
         return max(TOLERANCE, length / 2 / (self._grid.width + self._grid.height))
 
 
@@ -103,12 +107,11 @@ def _edges(view: _View) -> Ring | None:
     found = [(at, lon, lat)]
     start, end = (at[:-1], lon[:-1], lat[:-1]), (at[1:], lon[1:], lat[1:])
     for _ in range(_LEVELS):
-        middle_at = (start[0] + end[0]) / 2
-        lon, lat = _along(view, middle_at)
-        if not np.isfinite(lon).all():
+        points = [_between(view, start, end, part) for part in _LOOKED_AT]
+        if not all(np.isfinite(lon).all() for _, lon, _ in points):
             return None
-        middle = middle_at, lon, lat
-        far = _far(start, middle, end) > tolerance
+        off = [_far(*pair, start, end) for pair in zip(points, _LOOKED_AT, strict=True)]
+        far, middle = np.max(off, axis=0) > tolerance, points[1]
         if not far.any() or sum(len(one[0]) for one in found) > _MOST_POINTS:
             break
         start, middle, end = (
@@ -137,11 +140,16 @@ def _along(view: _View, at: Floats) -> tuple[Floats, Floats]:
     return view.degrees(across, down)
 
 
-def _far(start: Points, middle: Points, end: Points) -> Floats:
-    """Return how far middles are from the chords, degrees."""
-    whole = _turned(end[1] - start[1])
-    half = _turned(middle[1] - start[1])
-    far: Floats = np.hypot(_turned(half - whole / 2), middle[2] - (start[2] + end[2]) / 2)
+def _between(view: _View, start: Points, end: Points, part: float) -> Points:
+    at = start[0] + (end[0] - start[0]) * part
+    return at, *_along(view, at)
+
+
+def _far(points: Points, part: float, start: Points, end: Points) -> Floats:
+    """Return how far points, as far along as `part`, are from the chords, degrees."""
+    whole, some = _turned(end[1] - start[1]), _turned(points[1] - start[1])
+    lat = start[2] + (end[2] - start[2]) * part
+    far: Floats = np.hypot(_turned(some - whole * part), points[2] - lat)
     return far
 
 
