@@ -216,7 +216,8 @@ class ParquetFormat:
             if not self._passing:
                 extent.add(group)
             writer.write_table(group, row_group_size=group.num_rows)
-            give_back()
+            if not self._passing:
+                give_back()
         if not self._passing:
             writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
         writer.close()
