@@ -118,18 +118,21 @@ def measure_seal(parts: Path, order: str, count: int) -> dict[str, float]:
 
 def measure_footprints(rows: Any) -> dict[str, float]:
     """Return CPU microseconds a file, in chunks as a worker has them: with footprints, without."""
+    import rasterio
+
     from rastermeta_async.footprints.rows import rows_of
     from rastermeta_async.record import from_batch, to_batch
 
     bare = [row._replace(geometry=None, bbox=None, footprint=None) for row in from_batch(rows)]
     chunks = [bare[start : start + CHUNK] for start in range(0, len(bare), CHUNK)]
     times: dict[str, list[float]] = {"with": [], "without": []}
-    for _ in range(ROUNDS):
-        for name, convert in (("with", rows_of), ("without", to_batch)):
-            start = time.process_time()
-            for chunk in chunks:
-                convert(chunk)
-            times[name].append((time.process_time() - start) / len(bare) * 1e6)
+    with rasterio.Env():  # entered once, as a worker does
+        for _ in range(ROUNDS):
+            for name, convert in (("with", rows_of), ("without", to_batch)):
+                start = time.process_time()
+                for chunk in chunks:
+                    convert(chunk)
+                times[name].append((time.process_time() - start) / len(bare) * 1e6)
     found = {name: median(values) for name, values in times.items()}
     return found | {"footprint": found["with"] - found["without"]}
 

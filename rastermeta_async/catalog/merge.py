@@ -14,6 +14,7 @@ import pyarrow as pa
 from rastermeta_async.catalog.durable import remove
 from rastermeta_async.catalog.formats import grouped
 from rastermeta_async.catalog.order import Keys
+from rastermeta_async.memory import give_back
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.rows import newest, path_keys
 
@@ -21,10 +22,10 @@ FAN_IN = 24
 """Runs merged at once: what they hold of each is at most one small batch."""
 
 RUN_ROWS = 65_536
-RUN_BYTES = 16 * 1024 * 1024
+RUN_BYTES = 8 * 1024 * 1024
 """Rows that are sorted in memory; they are held twice meanwhile."""
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 512
 
 _numbers = itertools.count()
 """Of files between passes: a merge may read what another one, in the same folder, is sorting."""
@@ -140,6 +141,7 @@ def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Run:
     ):
         for batch in batches:
             out.write_batch(batch)
+    give_back()
 
     def read() -> Iterator[pa.RecordBatch]:
         with pa.OSFile(path, "rb") as file:
