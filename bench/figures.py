@@ -23,6 +23,7 @@ def table() -> str:
         _speed("some-need-gdal", "{:,} files, one in twenty of which needs GDAL"),
         _speed("needs-gdal", "{:,} files that all need GDAL"),
         _remote(),
+        _sealing(),
         *(_memory(workers) for workers in (0, 2)),
     ]
     return "\n".join(["| what | figure | against |", "| --- | --- | --- |", *rows])
@@ -43,6 +44,16 @@ def _remote() -> str:
     what = f"{files:,} GeoTIFFs and COGs in an object store, 30 ms a request"
     ratio = report["rastermeta_over_gdal"]
     return f"| {what} | {rates['rastermeta']:,.0f} files/s | tuned `/vsis3/` {ratio:.1f} x |"
+
+
+def _sealing() -> str:
+    report = _report("sealing")
+    by_path, rows = report["sealing"]["path"], report["settings"]["rows"]
+    footprint = report["footprints_us_per_file"]["footprint"]
+    return (
+        f"| sealing {rows:,} rows that were read | {by_path['rows_per_s']:,.0f} rows/s, "
+        f"{by_path['grown_mib']:.0f} MiB | a footprint, while reading: {footprint:.0f} µs |"
+    )
 
 
 def _memory(workers: int) -> str:

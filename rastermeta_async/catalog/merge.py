@@ -18,7 +18,7 @@ from rastermeta_async.memory import give_back
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.rows import newest, path_keys
 
-FAN_IN = 24
+FAN_IN = 16
 """Runs merged at once: what they hold of each is at most one small batch."""
 
 RUN_ROWS = 65_536

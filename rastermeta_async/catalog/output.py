@@ -50,10 +50,10 @@ from rastermeta_async.rows import is_kept, is_success, kept, path_keys, was_ther
 from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
-SEALED_GROUP_BYTES = 8 * 1024 * 1024
+SEALED_GROUP_BYTES = 4 * 1024 * 1024
 """Row groups of the sealed catalog."""
 
-_MERGED_ROWS = 512
+_MERGED_ROWS = 256
 """Rows of each part that are at hand while many are merged."""
 
 _TOMBSTONES_A_PART = 5000
