@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from rastermeta_async.catalog.durable import write_all
+from rastermeta_async.memory import give_back
 from rastermeta_async.rows import count_failures
 
 
@@ -23,6 +24,7 @@ def ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
         while (group := following.result()) is not end:
             following = thread.submit(next, groups, end)
             yield group
+            give_back()
 
 
 def digest_of(file: io.BufferedReader) -> str:

@@ -18,7 +18,6 @@ from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.jsonform import from_lines, to_lines
 from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.memory import give_back
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.rows import row_bytes
 
@@ -216,8 +215,6 @@ class ParquetFormat:
             if not self._passing:
                 extent.add(group)
             writer.write_table(group, row_group_size=group.num_rows)
-            if not self._passing:
-                give_back()
         if not self._passing:
             writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
         writer.close()

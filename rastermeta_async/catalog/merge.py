@@ -25,7 +25,8 @@ RUN_ROWS = 65_536
 RUN_BYTES = 8 * 1024 * 1024
 """Rows that are sorted in memory; they are held twice meanwhile."""
 
-_BATCH_ROWS = 512
+MERGED_ROWS = 256
+"""Rows of each run that are at hand while many are merged."""
 
 _numbers = itertools.count()
 """Of files between passes: a merge may read what another one, in the same folder, is sorting."""
@@ -129,7 +130,7 @@ def resorted(
     runs = []
     for group in grouped(batches, RUN_ROWS, RUN_BYTES):
         rows = pa.Table.from_batches([newest(group, keys_of)])
-        runs.append(_store(rows.to_batches(_BATCH_ROWS), scratch))
+        runs.append(_store(rows.to_batches(MERGED_ROWS), scratch))
     yield from merge_many(runs, scratch, keys_of)
 
 

@@ -38,7 +38,7 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
-from rastermeta_async.catalog.merge import Run, merge_many, resorted
+from rastermeta_async.catalog.merge import MERGED_ROWS, Run, merge_many, resorted
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.prune import check_folders, gone, tombstones
 from rastermeta_async.catalog.sink import PartSink
@@ -52,9 +52,6 @@ from rastermeta_async.urls import local_name
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 4 * 1024 * 1024
 """Row groups of the sealed catalog."""
-
-_MERGED_ROWS = 256
-"""Rows of each part that are at hand while many are merged."""
 
 _TOMBSTONES_A_PART = 5000
 
@@ -427,7 +424,7 @@ class Output:
 
 def _read_part(path: str) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        yield from parquet_batches(file, rows=_MERGED_ROWS)
+        yield from parquet_batches(file, rows=MERGED_ROWS)
 
 
 def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rasterio.env import env_ctx_if_needed
 
 from rastermeta_async.footprints.degrees import WGS84
@@ -46,6 +45,8 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
 
     Rows that have a footprint keep it. What a row gets depends on its own columns alone.
     """
+    import pyarrow.compute as pc  # with the first rows: a worker is ready without it
+
     placed = _placed(rows)
     if not placed.any():
         return rows
@@ -76,6 +77,8 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 def _placed(rows: pa.RecordBatch) -> Truths:
     """Tell which rows a footprint can be made for."""
+    import pyarrow.compute as pc
+
     placed: Truths = (
         _truths(pc.equal(rows.column("status"), _word("success")))
         & _are_known(rows.column("crs"))
