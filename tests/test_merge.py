@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
-from rastermeta_async.catalog.merge import Run, merge, merge_many
+from rastermeta_async.catalog.merge import Run, merge, merge_many, overlap
 from rastermeta_async.record import to_batch
 
 Pieces = list[list[bytes]]
@@ -41,7 +41,10 @@ class Opened:
         self.open = 0
         self.opened = 0
 
-    def __call__(self) -> Iterator[pa.RecordBatch]:
+        keys = _keys(pieces)
+        self.run = Run(min(keys, default=b""), max(keys, default=b""), self.read)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
         self.open += 1
         self.opened += 1
         try:
@@ -52,6 +55,14 @@ class Opened:
 
 def opened(runs: Sequence[Pieces]) -> list[Opened]:
     return [Opened(number, pieces) for number, pieces in enumerate(runs)]
+
+
+def runs_of(sources: Sequence[Opened]) -> list[Run]:
+    return [source.run for source in sources]
+
+
+def _keys(pieces: Pieces) -> list[bytes]:
+    return [path for paths in pieces for path in paths]
 
 
 def model(runs: Sequence[Pieces]) -> list[tuple[bytes, int]]:
@@ -71,7 +82,7 @@ def outcome(batches: Sequence[pa.RecordBatch]) -> list[tuple[bytes, int | None]]
 @given(some_runs())
 def test_merge_takes_the_last_run_of_each_path_in_byte_order(runs: list[Pieces]) -> None:
     sources = opened(runs)
-    assert outcome(list(merge(sources))) == model(runs)
+    assert outcome(list(merge(runs_of(sources)))) == model(runs)
     assert [source.open for source in sources] == [0] * len(runs)
 
 
@@ -84,7 +95,7 @@ def test_merging_in_passes_gives_the_same(
     sources = opened(runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging, "FAN_IN", fan_in)
-        assert outcome(list(merge_many(sources, scratch))) == model(runs)
+        assert outcome(list(merge_many(runs_of(sources), scratch))) == model(runs)
     assert os.listdir(scratch) == []
     assert [(source.open, source.opened) for source in sources] == [(0, 1)] * len(runs)
 
@@ -92,11 +103,11 @@ def test_merging_in_passes_gives_the_same(
 def test_paths_that_are_no_utf8_are_in_byte_order() -> None:
     paths = [b"a", b"a\xff", b"b", "ä".encode(), b"\\xff", b"\x7f", b"\x80", b"\xff", b"\xff\xff"]
     runs = [[[path]] for path in reversed(paths)]
-    assert paths_of(list(merge(opened(runs)))) == sorted(paths)
+    assert paths_of(list(merge(runs_of(opened(runs))))) == sorted(paths)
 
 
 def test_a_path_and_the_readable_form_of_another_are_two_rows() -> None:
-    assert outcome(list(merge(opened([[[b"\xff"]], [[b"\\xff"]]])))) == [
+    assert outcome(list(merge(runs_of(opened([[[b"\xff"]], [[b"\\xff"]]]))))) == [
         (b"\\xff", 1),
         (b"\xff", 0),
     ]
@@ -104,7 +115,7 @@ def test_a_path_and_the_readable_form_of_another_are_two_rows() -> None:
 
 @pytest.mark.parametrize("runs", [[], [[]], [[[]], [[], []]]], ids=["none", "empty", "no-rows"])
 def test_no_rows(runs: list[Pieces], tmp_path: Path) -> None:
-    assert list(merge_many(opened(runs), str(tmp_path))) == []
+    assert list(merge_many(runs_of(opened(runs)), str(tmp_path))) == []
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 9, 10, 28])
@@ -118,11 +129,11 @@ def test_at_most_fan_in_runs_are_open_at_once(
     def watched(source: Opened) -> Run:
         def read() -> Iterator[pa.RecordBatch]:
             nonlocal most
-            for batch in source():
+            for batch in source.read():
                 most = max(most, sum(other.open for other in sources))
                 yield batch
 
-        return read
+        return Run(source.run.first, source.run.last, read)
 
     rows = outcome(list(merge_many([watched(source) for source in sources], str(tmp_path))))
     assert rows[-1] == (b"x", number - 1)
@@ -130,9 +141,34 @@ def test_at_most_fan_in_runs_are_open_at_once(
     assert min(number, 2) <= most <= 3
 
 
+@settings(deadline=None)
+@given(some_runs())
+def test_a_run_is_open_only_while_rows_between_its_ends_are_merged(runs: list[Pieces]) -> None:
+    sources = opened(runs)
+    for batch in merge(runs_of(sources)):
+        paths = paths_of([batch])
+        for source in sources:
+            assert not source.open or source.run.first <= paths[-1]
+            assert source.opened or source.run.first > paths[-1]
+    spans = [(min(keys), max(keys)) for keys in map(_keys, runs) if keys]
+    among = [sum(a <= key <= b for a, b in spans) for pieces in runs for key in _keys(pieces)]
+    assert overlap(
+        [s.run for s, pieces in zip(sources, runs, strict=True) if _keys(pieces)]
+    ) == max(among, default=0)
+
+
+def test_runs_one_after_another_are_merged_without_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    monkeypatch.setattr(merging, "_store", pytest.fail)
+    sources = opened([[[b"%02d" % at, b"%02d+" % (at + 1)]] for at in reversed(range(20))])
+    assert len(outcome(list(merge_many(runs_of(sources), str(tmp_path))))) == 40
+
+
 def test_a_merge_left_early_closes_every_run() -> None:
     sources = opened([[[b"a"], [b"b"]], [[b"a"], [b"c"]]])
-    merged = merge(sources)
+    merged = merge(runs_of(sources))
     next(merged)
     assert any(source.open for source in sources)
     assert isinstance(merged, Iterator)
@@ -150,7 +186,7 @@ def test_what_a_merge_holds_is_a_batch_a_run() -> None:
                 taken += 1
                 yield to_batch([record(b"%04d" % at)])
 
-        return read
+        return Run(b"", None, read)
 
     merged = merge([counting(100), counting(100)])
     for number in range(50):

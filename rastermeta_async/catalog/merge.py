@@ -1,13 +1,17 @@
 """Merge sorted runs of rows into one, and sort rows anew, both in bounded memory.
 
-Runs ascend by a key, that of the path by default; of rows with the same key the newest wins.
+Runs ascend by a key, that of the path by default; of rows with the same key the newest wins. A
+run is open only while the merge is between its first key and its last: those of an archive that
+was read folder by folder lie mostly one after another.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -31,15 +35,26 @@ MERGED_ROWS = 256
 _numbers = itertools.count()
 """Of files between passes: a merge may read what another one, in the same folder, is sorting."""
 
-Run = Callable[[], Iterator[pa.RecordBatch]]
-"""Opens a run: batches of rows that ascend by their keys, no key twice."""
+Batches = Iterator[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows that ascend by their keys, no key twice, and between which keys they lie."""
+
+    first: bytes
+    """At most the first key."""
+    last: bytes | None
+    """At least the last key; None: there may be any."""
+    open: Callable[[], Batches]
 
 
 class _Cursor:
     """A place in a run: the current batch, from its first row that was not taken yet."""
 
-    def __init__(self, run: Run, keys_of: Keys) -> None:
-        self._batches = run()
+    def __init__(self, age: int, run: Run, keys_of: Keys) -> None:
+        self.age = age
+        self._batches = run.open()
         self._keys_of = keys_of
         self.batch: pa.RecordBatch | None = None
         self.advance()
@@ -83,27 +98,40 @@ class _Cursor:
             self._batches.close()
 
 
-def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Iterator[pa.RecordBatch]:
-    """Yield all rows in the order of their keys, one a key; later runs win. Opens all at once."""
-    cursors = [_Cursor(run, keys_of) for run in runs]
+def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
+    """Yield all rows in the order of their keys, one a key; later runs win.
+
+    At most so many runs are open at once as `overlap` counts.
+    """
+    waiting = sorted(enumerate(runs), key=lambda aged: aged[1].first, reverse=True)
+    cursors: list[_Cursor] = []
     try:
-        while active := [cursor for cursor in cursors if cursor.batch is not None]:
-            limit = min(cursor.last for cursor in active)
-            taken = [rows for cursor in active if (rows := cursor.take_until(limit)) is not None]
-            # The rows of one run are in order as they are.
-            yield (
-                taken[0]
-                if len(taken) == 1
-                else newest(pa.Table.from_batches(taken, schema=SCHEMA), keys_of)
-            )
+        while waiting or cursors:
+            limit = min([cursor.last for cursor in cursors] or [waiting[-1][1].first])
+            while waiting and waiting[-1][1].first <= limit:
+                cursors.append(_Cursor(*waiting.pop(), keys_of))
+                cursors = [cursor for cursor in cursors if cursor.batch is not None]
+                limit = min((cursor.last for cursor in cursors), default=limit)
+            cursors.sort(key=lambda cursor: cursor.age)
+            taken = [rows for cursor in cursors if (rows := cursor.take_until(limit)) is not None]
+            if len(taken) == 1:  # the rows of one run are in order as they are
+                yield taken[0]
+            elif taken:
+                yield newest(pa.Table.from_batches(taken, schema=SCHEMA), keys_of)
+            cursors = [cursor for cursor in cursors if cursor.batch is not None]
     finally:
         for cursor in cursors:
             cursor.close()
 
 
-def merge_many(
-    runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys
-) -> Iterator[pa.RecordBatch]:
+def overlap(runs: Sequence[Run]) -> int:
+    """Return how many runs there are at most in which one key may be."""
+    ends = [(run.first, 0, 1) for run in runs]
+    ends += [(run.last, 1, -1) for run in runs if run.last is not None]
+    return max(itertools.accumulate(step for *_, step in sorted(ends)), default=0)
+
+
+def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> Batches:
     """Like `merge` for any number of runs, in passes of `FAN_IN`, oldest run first.
 
     Args:
@@ -112,29 +140,38 @@ def merge_many(
             removed as soon as they were read.
         keys_of: gives the keys.
     """
-    while len(runs) > FAN_IN:
-        rest, runs = list(runs), []
+    rest, runs = list(runs), []
+    while (most := overlap(runs + rest)) > FAN_IN:
         # No more are merged than has to be: each row is written once more.
-        while len(rest) > 1 and len(runs) + len(rest) > FAN_IN:
-            size = min(FAN_IN, len(runs) + len(rest) - FAN_IN + 1)
-            runs.append(_store(merge(rest[:size], keys_of), scratch))
-            del rest[:size]
-        runs += rest
-    yield from merge(runs, keys_of)
+        width = min(FAN_IN, most - FAN_IN + 1)
+        size = bisect_right(range(len(rest)), width, key=lambda at: overlap(rest[: at + 1]))
+        if size > 1:
+            runs.append(_merged(rest[:size], scratch, keys_of))
+            rest = rest[size:]
+        else:
+            rest, runs = runs + rest, []
+    yield from merge(runs + rest, keys_of)
 
 
-def resorted(
-    batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys
-) -> Iterator[pa.RecordBatch]:
+def resorted(batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys) -> Batches:
     """Yield rows in the order of their keys; arguments as for `merge_many`."""
     runs = []
     for group in grouped(batches, RUN_ROWS, RUN_BYTES):
-        rows = pa.Table.from_batches([newest(group, keys_of)])
-        runs.append(_store(rows.to_batches(MERGED_ROWS), scratch))
+        rows = newest(group, keys_of)
+        keys = keys_of(rows)
+        read = _store(pa.Table.from_batches([rows]).to_batches(MERGED_ROWS), scratch)
+        runs.append(Run(keys[0].as_py(), keys[-1].as_py(), read))
     yield from merge_many(runs, scratch, keys_of)
 
 
-def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Run:
+def _merged(runs: Sequence[Run], scratch: str, keys_of: Keys) -> Run:
+    """Return one run, on disk, in place of several."""
+    known = [run.last for run in runs if run.last is not None]
+    last = max(known) if len(known) == len(runs) else None
+    return Run(min(run.first for run in runs), last, _store(merge(runs, keys_of), scratch))
+
+
+def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Callable[[], Batches]:
     path = os.path.join(scratch, f"run-{next(_numbers):08d}.tmp")
     with (
         pa.OSFile(path, "wb") as file,
@@ -144,7 +181,7 @@ def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Run:
             out.write_batch(batch)
     give_back()
 
-    def read() -> Iterator[pa.RecordBatch]:
+    def read() -> Batches:
         with pa.OSFile(path, "rb") as file:
             # A name that is gone is a file that no crash can leave behind.
             remove(path)

@@ -58,7 +58,8 @@ _TOMBSTONES_A_PART = 5000
 _OWN = re.compile(r"part-\d+\.parquet|.*\.tmp")
 """Names in a parts folder that this program gives."""
 
-_IDENTITY = ["filepath", "filepath_bytes", "status"]
+_PATH = ["filepath", "filepath_bytes"]
+_IDENTITY = [*_PATH, "status"]
 
 
 @dataclass(frozen=True)
@@ -406,11 +407,9 @@ class Output:
 
     def _runs(self, state: History, order: Order) -> list[Run]:
         """Return the last catalog, which is in the order given, and the parts, all by path."""
-        runs: list[Run] = [partial(self._sealed_by_path, order)] if state.sealed else []
-        for part in state.parts:
-            path = os.path.join(self._parts_folder, part.name)
-            runs.append(partial(_whole, path, _read_part(path)))
-        return runs
+        paths = [os.path.join(self._parts_folder, part.name) for part in state.parts]
+        sealed = Run(b"", None, partial(self._sealed_by_path, order))
+        return [sealed] * bool(state.sealed) + list(map(_part_run, paths))
 
     def _sealed_by_path(self, order: Order) -> Iterator[pa.RecordBatch]:
         rows = _whole(self.path, self._format.read(self.path))
@@ -420,6 +419,23 @@ class Output:
         self.log.append(Sealed(**vars(sealing)))
         self._remove_unlogged(set())
         sync_folder(folder_of(self._parts_folder))
+
+
+def _part_run(path: str) -> Run:
+    """Return the rows of a part.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    ends = [path_keys(rows) for rows in _whole(path, _outer_rows(path))]
+    return Run(ends[0][0].as_py(), ends[-1][-1].as_py(), lambda: _whole(path, _read_part(path)))
+
+
+def _outer_rows(path: str) -> Iterator[pa.Table]:
+    """Yield the first and the last group of a part's rows, as far as their paths go."""
+    with pq.ParquetFile(path) as file:
+        for index in (0, file.num_row_groups - 1):
+            yield file.read_row_group(index, _PATH, use_threads=False)
 
 
 def _read_part(path: str) -> Iterator[pa.RecordBatch]:
