@@ -79,6 +79,8 @@ class Case:
     scope: str
     """What the rates are taken over."""
     absent: Callable[[], bool] = lambda: False
+    tiff_only: bool = False
+    """Opens no other format."""
 
 
 def _rates(result: Measurement, files: int) -> Rates:
@@ -179,7 +181,11 @@ CASES = {
     "bare_rasterio": Case(run_bare_rasterio, slow=True, scope=_LOOP),
     "bare_no_sidecars": Case(run_bare_no_sidecars, slow=True, scope=_LOOP),
     "async_tiff": Case(
-        run_async_tiff, slow=False, scope=_LOOP, absent=lambda: find_spec("async_tiff") is None
+        run_async_tiff,
+        slow=False,
+        scope=_LOOP,
+        absent=lambda: find_spec("async_tiff") is None,
+        tiff_only=True,
     ),
     "floor": Case(run_floor, slow=False, scope=_LOOP),
 }
@@ -256,7 +262,11 @@ def main() -> None:
     if min(args.count, args.slow_count, args.rounds) < 1:
         parser.error("--count, --slow-count and --rounds must be at least 1")
 
-    chosen = [name for name in CASES if not args.only or name in args.only]
+    chosen = [
+        name
+        for name, case in CASES.items()
+        if (name in args.only if args.only else not (case.tiff_only and args.gdal_share))
+    ]
     absent = [name for name in chosen if CASES[name].absent()]
     names = [name for name in chosen if name not in absent]
     if "rastermeta" in names:

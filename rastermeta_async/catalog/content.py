@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,16 +16,25 @@ from rastermeta_async.catalog.durable import write_all
 from rastermeta_async.memory import give_back
 from rastermeta_async.rows import count_failures
 
+WRITE_BYTES = 256 * 1024
+"""A Parquet file comes in pieces of some hundred bytes: so many are written at once."""
+
+_GIVEN_BACK_AFTER = 4
+"""Groups after which freed memory is given back: after each takes a fourth of the time of all."""
+
 
 def ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Yield groups, the next of which is made in another thread meanwhile."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
         following: Future[Any] = thread.submit(next, groups, end)
-        while (group := following.result()) is not end:
+        for number in itertools.count(1):
+            if (group := following.result()) is end:
+                return
             following = thread.submit(next, groups, end)
             yield group
-            give_back()
+            if number % _GIVEN_BACK_AFTER == 0:
+                give_back()
 
 
 def digest_of(file: io.BufferedReader) -> str:
@@ -56,16 +66,23 @@ class Content(io.RawIOBase):
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._hash = hashlib.blake2b(digest_size=16)
+        self._waiting = bytearray()
         self._finished = False
         self.size = 0
 
     def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # narrower
-        """Write all of `data`."""
+        """Take all of `data`; it is in the file at the latest when `complete` was called."""
         if not self._finished:
-            write_all(self._fd, data)
-            self._hash.update(data)
+            self._waiting += data
             self.size += len(data)
+            if len(self._waiting) >= WRITE_BYTES:
+                self._write_waiting()
         return len(data)
+
+    def _write_waiting(self) -> None:
+        write_all(self._fd, self._waiting)
+        self._hash.update(self._waiting)
+        self._waiting.clear()
 
     def writable(self) -> bool:
         """Return True, as pyarrow asks."""
@@ -75,11 +92,16 @@ class Content(io.RawIOBase):
         """Return the bytes written so far."""
         return self.size
 
+    def complete(self) -> None:
+        """Write what waits: nothing comes after it."""
+        self._write_waiting()
+        self.finish()
+
     def finish(self) -> None:
         """Ignore everything from now on."""
         self._finished = True
 
     @property
     def digest(self) -> str:
-        """BLAKE2b-128 of what was written, hexadecimal."""
+        """BLAKE2b-128 of what was written, hexadecimal; after `complete`."""
         return self._hash.hexdigest()

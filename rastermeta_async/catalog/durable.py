@@ -59,7 +59,7 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of `data`, however many calls that takes."""
     view = memoryview(data)
     while view:

@@ -22,15 +22,15 @@ from rastermeta_async.memory import give_back
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.rows import newest, path_keys
 
-FAN_IN = 16
-"""Runs merged at once: what they hold of each is at most one small batch."""
+FAN_IN = 8
+"""Runs merged at once: what is held of each is a batch, up to some megabytes with its copies."""
 
 RUN_ROWS = 65_536
 RUN_BYTES = 8 * 1024 * 1024
 """Rows that are sorted in memory; they are held twice meanwhile."""
 
-MERGED_ROWS = 256
-"""Rows of each run that are at hand while many are merged."""
+STORED_ROWS = 256
+"""Rows that are at hand of a run that was stored between passes."""
 
 _numbers = itertools.count()
 """Of files between passes: a merge may read what another one, in the same folder, is sorting."""
@@ -159,7 +159,7 @@ def resorted(batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys) -> 
     for group in grouped(batches, RUN_ROWS, RUN_BYTES):
         rows = newest(group, keys_of)
         keys = keys_of(rows)
-        read = _store(pa.Table.from_batches([rows]).to_batches(MERGED_ROWS), scratch)
+        read = _store(pa.Table.from_batches([rows]).to_batches(STORED_ROWS), scratch)
         runs.append(Run(keys[0].as_py(), keys[-1].as_py(), read))
     yield from merge_many(runs, scratch, keys_of)
 

@@ -38,13 +38,14 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
-from rastermeta_async.catalog.merge import MERGED_ROWS, Run, merge_many, resorted
+from rastermeta_async.catalog.merge import Run, merge_many, resorted
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.prune import check_folders, gone, tombstones
 from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
+from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.rows import is_kept, is_success, kept, path_keys, was_there
 from rastermeta_async.urls import local_name
@@ -220,6 +221,7 @@ class Output:
         order = order or had
         if state.sealed and not state.parts and order is had:
             return Totals(state.sealed.rows, state.sealed.failures)
+        give_back()  # what reading has left behind
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder)
             temporary = sealed_temporary(self.path)
@@ -231,6 +233,7 @@ class Output:
                 try:
                     groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
                     self._format.write(content, ahead(groups), order)
+                    content.complete()
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -439,8 +442,10 @@ def _outer_rows(path: str) -> Iterator[pa.Table]:
 
 
 def _read_part(path: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a part, a group at a time: nothing else of the file is held meanwhile."""
     with pq.ParquetFile(path) as file:
-        yield from parquet_batches(file, rows=MERGED_ROWS)
+        for index in range(file.num_row_groups):
+            yield from file.read_row_group(index, use_threads=False).to_batches()
 
 
 def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
