@@ -12,7 +12,7 @@ from importlib.abc import MetaPathFinder
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-_OWN_MAPPING_BYTES = 2 * 1024 * 1024
+_OWN_MAPPING_BYTES = 1024 * 1024
 """Blocks from this size on go back to the system when they are freed (mallopt(3))."""
 
 
