@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from rastermeta_async.config import READERS, STREAM_SECONDS, Access, Settings
 from rastermeta_async.errors import PruneError
 from rastermeta_async.folders import Folders
 from rastermeta_async.pathset import PathSet
+from rastermeta_async.patience import to_the_end
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
@@ -175,14 +177,16 @@ async def extract_to(
     settings = settings or Settings()
     progress = progress or Progress()
     stop = stop or asyncio.Event()
-    target = await asyncio.to_thread(open_output, os.fsdecode(output), overwrite=overwrite)
+    target = await to_the_end(
+        partial(open_output, os.fsdecode(output), overwrite=overwrite), if_cancelled=Output.close
+    )
     try:
         target.check_order(settings.sort)  # before the work of hours
         upload = _upload(target, settings.access) if target.url else None
         if upload:
             await upload.check(overwrite=overwrite)
-        finished = await asyncio.to_thread(
-            target.finished, retry_failed=settings.retry_failed, update=settings.update
+        finished = await to_the_end(
+            partial(target.finished, retry_failed=settings.retry_failed, update=settings.update)
         )
         log.debug("%s: %d paths are finished already", target.path, len(finished))
         seen = PathSet(window=DUPLICATE_WINDOW)
@@ -193,9 +197,9 @@ async def extract_to(
             return Outcome(progress.committed, progress.failures, complete=False)
         refused = None
         if settings.prune:
-            refused = await asyncio.to_thread(_prune, target, settings, progress)
+            refused = await to_the_end(partial(_prune, target, settings, progress))
         progress.sealing = True
-        totals = await asyncio.to_thread(target.seal, settings.sort)
+        totals = await to_the_end(partial(target.seal, settings.sort))
         if upload:
             await upload.send()
         if refused:

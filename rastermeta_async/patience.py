@@ -1,7 +1,11 @@
-"""Calls to the system that may hang, on a dead mount for ever, waited for only so long."""
+"""Calls to the system in other threads, and how long they are waited for.
+
+Those that may hang, on a dead mount for ever, only so long; those that write, to their end.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -32,3 +36,22 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if not found:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return found[0]
+
+
+async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:
+    """Return what `work` returns, done in another thread; cancelled, wait for its end all the same.
+
+    For what writes: nobody else may have the files before that.
+
+    Args:
+        work: is called.
+        if_cancelled: is given what it returned where nobody takes that any more.
+    """
+    call = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait({call})
+        if not call.cancelled() and call.exception() is None and if_cancelled:
+            if_cancelled(call.result())
+        raise

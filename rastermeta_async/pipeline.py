@@ -28,7 +28,7 @@ from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHU
 from rastermeta_async.errors import first_error
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import within
+from rastermeta_async.patience import to_the_end, within
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.rows import count_failures
@@ -233,8 +233,8 @@ def committer(
     patience = BATCH_SECONDS if seconds is None else seconds
 
     async def commit(rows: pa.Table) -> None:
-        part = await asyncio.to_thread(sink.commit, rows)
-        await asyncio.to_thread(checkpoint.append, part)
+        part = await to_the_end(partial(sink.commit, rows))
+        await to_the_end(partial(checkpoint.append, part))
         progress.committed += rows.num_rows
         give_back()
 

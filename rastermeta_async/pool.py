@@ -244,12 +244,15 @@ class _Walk:
         self._paths = paths
         self._lock = Lock()
         self._abandoned = False
+        self._reading = True
         self._last = False
         self._opened_at = time.monotonic()
 
     def run(self) -> pa.RecordBatch:
         """Return the rows of the paths until the time or the bytes of a batch are used up."""
         self._read()
+        with self._lock:
+            self._reading = False  # what takes time from now on is no file
         return _rows_of(self.records)
 
     def _read(self) -> None:
@@ -269,7 +272,9 @@ class _Walk:
                 return
 
     def seconds_left(self, timeout: float) -> float:
-        """Return how long the file that is open now may still take."""
+        """Return how long the file that is open now may still take; where none is, all the time."""
+        if not self._reading:
+            return timeout
         return max(self._opened_at + timeout - time.monotonic(), 0.0)
 
     def go_no_further(self) -> None:
@@ -279,7 +284,7 @@ class _Walk:
     def abandon(self) -> bool:
         """Take no further record from the thread; False if it got on in the meantime."""
         with self._lock:
-            self._abandoned = len(self.records) < len(self._paths)
+            self._abandoned = self._reading and len(self.records) < len(self._paths)
             return self._abandoned
 
 

@@ -59,24 +59,22 @@ def _offsets(array: pa.Array) -> Sizes:
 
 def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array:
     """Return for each row whether its file was read."""
-    return pa.array([status in SUCCESSES for status in _statuses(rows)])
-
-
-def is_kept(rows: pa.RecordBatch) -> pa.Array:
-    """Return for each row whether it belongs into a catalog."""
-    return pa.array([status != GONE for status in _statuses(rows)])
+    return pa.array([status in SUCCESSES for status in _statuses(rows)], pa.bool_())
 
 
 def kept(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows that belong into a catalog."""
-    if GONE not in _statuses(rows):  # as nearly always: a filter copies all columns
+    """Return the rows that belong into a catalog; the batch itself if that are all."""
+    statuses = _statuses(rows)
+    if GONE not in statuses:  # as nearly always: a filter copies all columns
         return rows
-    return rows.filter(is_kept(rows))
+    return rows.filter(pa.array([status != GONE for status in statuses]))
 
 
 def was_there(rows: pa.RecordBatch) -> pa.Array:
     """Return for each row whether there was something under its path when it was read."""
-    return pa.array([error not in MISSING for error in rows.column("error_type").to_pylist()])
+    return pa.array(
+        [error not in MISSING for error in rows.column("error_type").to_pylist()], pa.bool_()
+    )
 
 
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:

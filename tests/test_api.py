@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Run
@@ -17,12 +18,14 @@ from factory import exact, records_of
 
 import rastermeta_async
 from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream, read_record
+from rastermeta_async.catalog import sink
 from rastermeta_async.catalog.jsonform import from_lines
 from rastermeta_async.catalog.output import log_path, parts_folder
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import OutputLockedError, SourceError
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.record import Record, path_bytes
+from rastermeta_async.rows import newest
 from rastermeta_async.tiff.reader import TiffReader
 
 PATIENCE = 2
@@ -463,3 +466,35 @@ def test_a_stream_whose_reader_has_gone(run: Run, files: list[str]) -> None:
             run(extract_to_stream(writing, files))
     finally:
         os.close(writing)
+
+
+def test_a_call_that_is_cancelled_ends_when_its_part_is_written(
+    run: Run, catalog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next call would have the lock, and its first part would be overwritten."""
+    order_rows, begun, go_on = newest, threading.Event(), threading.Event()
+
+    def slow(rows: pa.Table) -> pa.RecordBatch:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(PATIENCE)
+        return order_rows(rows)
+
+    monkeypatch.setattr(sink, "newest", slow)
+
+    async def work() -> Outcome:
+        settings = Settings(batch_size=2)
+        first = asyncio.create_task(extract_to(catalog, ["/no/1", "/no/2"], settings))
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        first.cancel()
+        await asyncio.wait({first}, timeout=0.2)
+        with pytest.raises(OutputLockedError):
+            await extract_to(catalog, [])
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return await extract_to(catalog, ["/no/3", "/no/4"], settings)
+
+    assert run(work()).complete
+    # The first part is there or not, as after a crash; of the second call nothing is missing.
+    assert {row.filepath for row in rows_in(catalog)} >= {"/no/3", "/no/4"}

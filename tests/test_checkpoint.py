@@ -117,13 +117,13 @@ def test_short_lines_are_damage(text: bytes) -> None:
 
 
 def test_a_log_cut_anywhere_is_a_prefix() -> None:
-    for cut in range(len(CONTENT) + 1):
+    for cut in range(len(encode(ENTRIES[0])), len(CONTENT) + 1):
         whole_lines = CONTENT[:cut].count(b"\n")
         assert read_entries(CONTENT[:cut], "log") == ENTRIES[:whole_lines]
 
 
 def test_a_file_cut_anywhere_can_be_continued(path: str) -> None:
-    for cut in range(0, len(CONTENT) + 1, 7):
+    for cut in [0, *range(len(encode(ENTRIES[0])), len(CONTENT) + 1, 7)]:
         write(path, CONTENT[:cut])
         log = CheckpointLog(path, "catalog.parquet")
         kept = [entry for entry in log.entries if not isinstance(entry, Header)]
@@ -132,6 +132,14 @@ def test_a_file_cut_anywhere_can_be_continued(path: str) -> None:
         log.append(part(9))
         log.close()
         assert read_entries(read(path), path) == [ENTRIES[0], *kept, part(9)]
+
+
+def test_a_header_that_is_torn_or_bad_is_damage() -> None:
+    header = encode(ENTRIES[0])
+    for bad in (*(header[:cut] for cut in range(1, len(header))), header[1:], b"\n"):
+        with pytest.raises(CheckpointError, match="log: line 1 at byte 0 is damaged"):
+            read_entries(bad, "log")
+    assert read_entries(b"", "log") == []
 
 
 def test_a_bad_last_line_is_dropped() -> None:

@@ -335,3 +335,10 @@ def test_what_differs_has_no_dictionary_and_what_nobody_compares_no_statistics()
     limits = {*(f"bbox.{name}" for name in BBox._fields), "bounds.left", "bounds.top"}
     assert {"filepath", "crs", "width", "mtime", *limits} <= compared
     assert compared.isdisjoint({"geometry", "crs_wkt", "bands.list.element.dtype", *names, *values})
+
+
+def test_groups_may_grow_from_one_to_the_next() -> None:
+    rows = [of_length(1)] * 100
+    size = size_of(rows[0])
+    groups = [group.num_rows for group in grouped([to_batch(rows)], 12, 2 * size, size)]
+    assert groups == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 11]

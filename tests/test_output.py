@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import os
@@ -18,8 +19,10 @@ from factory import failed, record, records_of, table
 from rastermeta_async.catalog import durable
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
+from rastermeta_async.catalog.content import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.catalog.output import Output, Totals, log_path, parts_folder
+from rastermeta_async.config import Order
 from rastermeta_async.errors import (
     CheckpointError,
     ForeignOutputError,
@@ -256,6 +259,36 @@ def test_retrying_takes_failures_out_of_what_is_finished(any_path: str) -> None:
     assert unfinished(any_path, A, BAD, retry_failed=True) == []
 
 
+@pytest.mark.parametrize("ended", ["stopped", "sealed"])
+def test_only_the_newest_row_of_a_path_tells_whether_it_is_read_again(
+    path: str, ended: str
+) -> None:
+    stopped(path, [A, BAD])
+    if ended == "sealed":
+        completed(path)
+    stopped(path, [failed(b"/a.tif"), record(b"/bad.tif")])
+    assert unfinished(path, A, BAD, retry_failed=True) == [b"/a.tif"]
+    assert not os.path.exists(path) or catalog(path) == [A, BAD], "it is not sealed before its time"
+
+
+def test_an_update_looks_at_the_newest_row_of_a_path(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    file.write_bytes(b"x")
+    status = file.stat()
+    name = bytes(file)
+    time = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(
+        microseconds=status.st_mtime_ns // 1000
+    )
+    now = record(name, file_size=1, mtime=time)
+    stopped(path, [now], [record(name, file_size=2, mtime=time)])
+    for changed, rows in (([name], ()), ([], [now])):
+        stopped(path, *[rows] * bool(rows))
+        output = Output(path)
+        assert output.finished(update=True).missing([name]) == changed
+        output.close()
+    assert not os.path.exists(path)
+
+
 def test_a_row_without_georeference_is_no_failure(path: str) -> None:
     stopped(path, [A._replace(status="no_georef")])
     assert unfinished(path, A, retry_failed=True) == []
@@ -280,6 +313,54 @@ def test_overwriting_forgets_parts_and_a_damaged_log(path: str) -> None:
     refused(CheckpointError, path)
     completed(path, [C], overwrite=True)
     assert catalog(path) == [C]
+
+
+def test_a_log_whose_header_is_torn_is_damaged(path: str) -> None:
+    stopped(path, [A], [B])
+    log = Path(log_path(path))
+    log.write_bytes(log.read_bytes()[:20])
+    assert "line 1 at byte 0 is damaged" in refused(CheckpointError, path)
+
+
+def test_a_log_that_has_lost_its_end_is_damaged(path: str) -> None:
+    stopped(path, [A], [B], [C])
+    log = Path(log_path(path))
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:2]))
+    said = refused(CheckpointError, path)
+    assert f"{log} does not name 2 parts that are in {parts_folder(path)}: its end is" in said
+    log.write_bytes(b"".join(lines[:3]))  # as after a crash
+    assert unfinished(path, A, B, C) == [path_bytes(C)]
+
+
+def test_what_merging_left_behind_is_removed(path: str) -> None:
+    stopped(path, [A])
+    folder = Path(parts_folder(path)) / "abc.tmp"
+    folder.mkdir()
+    (folder / "run").write_bytes(b"x")
+    assert unfinished(path, A) == []
+    assert sorted(os.listdir(parts_folder(path))) == ["part-00000001.parquet"]
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_sealing_that_fails_leaves_the_parts_alone(
+    path: str, monkeypatch: pytest.MonkeyPatch, order: Order
+) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    stopped(path, *[[record(b"/%d.tif" % at), record(b"/x%d.tif" % at)] for at in range(9)])
+    parts = sorted(os.listdir(parts_folder(path)))
+
+    def full(self: Content, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = Output(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Content, "write", full)
+        with pytest.raises(WriteError, match="No space left"):
+            output.seal(order)
+    assert sorted(os.listdir(parts_folder(path))) == parts, "the disk is as full as before"
+    assert output.seal(order).rows == 18
+    output.close()
 
 
 def test_overwriting_replaces_a_foreign_file(any_path: str) -> None:

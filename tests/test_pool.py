@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 import pytest
 from conftest import Run
 from factory import record
@@ -281,3 +282,27 @@ def test_other_work_finds_a_thread_beside_a_busy_pool(run: Run) -> None:
             return answer
 
     assert run(work()) == "done"
+
+
+def test_no_file_is_blamed_for_what_takes_time_after_reading(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_rows = pool_module._rows_of
+
+    def slow(records: Sequence[Record]) -> pa.RecordBatch:
+        time.sleep(4 * SHORT)
+        return make_rows(records)
+
+    def answer(path: bytes) -> Record:
+        time.sleep(SHORT / 2)
+        return record(path)
+
+    monkeypatch.setattr(pool_module, "_rows_of", slow)
+    monkeypatch.setattr(pool_module, "SLICE_SECONDS", SHORT)
+
+    async def work() -> list[Record]:
+        settings = Settings(concurrency=1, timeout=2 * SHORT)
+        async with ThreadPool(FakeReader(answer=answer), settings) as pool:
+            return await rows_of(pool, names(10))
+
+    assert [row.status for row in run(work())] == ["success"] * 10

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -78,6 +80,29 @@ def verdicts(rows: Iterable[Record]) -> dict[bytes, tuple[str, str | None]]:
 
 
 GOOD = ("success", None)
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "No space left on device"), None])
+def test_a_system_without_room_for_a_worker(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: OSError | None
+) -> None:
+    """Nothing is kept in the folder for temporary files: where that is full, a page is missing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, names(2))
+
+    if problem is None:
+        assert len(run(work())) == 2
+        return
+
+    def refuse(*_: object) -> int:
+        raise problem
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(WorkerError, match=r"cannot be started: No space left on device\. Free"):
+        run(work())
 
 
 def test_a_row_for_each_path(run: Run) -> None:

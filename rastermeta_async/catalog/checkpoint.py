@@ -2,8 +2,8 @@ r"""The append-only checkpoint log: the only authority on what is finished.
 
 One line an entry: its CRC-32 as eight hexadecimal digits, a space, the entry as JSON, a
 newline. The first line is the header. A line without its newline, or a bad *last* line, was
-being written when the run ended and is dropped; a bad line before that means that the file
-was damaged, and nothing is changed until a person has looked.
+being written when the run ended and is dropped; a bad line before that, or a bad header, means
+that the file was damaged, and nothing is changed until a person has looked.
 
 `part` lines name a finished batch; `sealing` names the content that is about to take the
 output's name, `sealed` says that it did and that the parts are no longer needed. `uploaded`
@@ -135,7 +135,8 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
     """Return the entries of a log's content, a torn last line left out.
 
     Raises:
-        CheckpointError: a line before the last is damaged, or the log is of another version.
+        CheckpointError: a line before the last, or the header, is damaged, or the log is of another
+            version.
     """
     lines = data.split(b"\n")
     torn = lines.pop()  # b"" after a last newline
@@ -146,15 +147,21 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
     for number, line in enumerate(lines, 1):
         entry = decode(line)
         if entry is None:
-            if number == len(lines) and not torn:
+            if number == len(lines) > 1 and not torn:
                 break
-            raise CheckpointError(
-                f"{path}: line {number} at byte {offset} is damaged. Nothing was changed: restore "
-                "the file from a backup, or give --overwrite to start again from nothing."
-            )
+            raise _damaged_line(path, number, offset)
         entries.append(entry)
         offset += len(line) + 1
+    if data and not entries:  # no crash tears the header: it came with a rename
+        raise _damaged_line(path, 1, 0)
     return entries
+
+
+def _damaged_line(path: str, number: int, offset: int) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: line {number} at byte {offset} is damaged. Nothing was changed: restore the file "
+        "from a backup, or give --overwrite to start again from nothing."
+    )
 
 
 def _check_version(header: dict[str, Any], path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -23,8 +23,11 @@ _GIVEN_BACK_AFTER = 4
 """Groups after which freed memory is given back: after each takes a fourth of the time of all."""
 
 
-def ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield groups, the next of which is made in another thread meanwhile."""
+def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
+    """Yield groups, the next of which is made in another thread meanwhile.
+
+    From time to time memory that was freed is given back.
+    """
     end = object()
     with ThreadPoolExecutor(1) as thread:
         following: Future[Any] = thread.submit(next, groups, end)

@@ -22,6 +22,7 @@ if os.name == "posix":
 _ADVICE = dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS), "get the right to write there, or give another -o"
 ) | dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "make that folder, or give another -o")
+_ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n)")
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE = 0.02
 """Seconds between attempts to take a lock."""

@@ -64,11 +64,17 @@ class Grouper:
     """Cuts a stream of rows into groups, by rows and by bytes.
 
     Where it cuts depends on the rows alone, not on the batches that they come in.
+
+    Args:
+        max_rows: of a group.
+        max_bytes: of the first group; a row that has more is a group of its own.
+        growth: bytes that each group may have more than the one before.
     """
 
-    def __init__(self, max_rows: int, max_bytes: int) -> None:
+    def __init__(self, max_rows: int, max_bytes: int, growth: int = 0) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._growth = growth
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes: int | None = 0
@@ -131,12 +137,15 @@ class Grouper:
         """Return what is left, possibly no rows, and begin anew."""
         table = pa.Table.from_batches(self._pending, schema=SCHEMA)
         self._pending, self._rows, self._bytes, self._most_bytes = [], 0, 0, 0
+        self._max_bytes += self._growth
         return table
 
 
-def grouped(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
+def grouped(
+    batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int, growth: int = 0
+) -> Iterator[pa.Table]:
     """Yield the rows of `batches` in groups cut by `Grouper`, one chunk a column."""
-    grouper = Grouper(max_rows, max_bytes)
+    grouper = Grouper(max_rows, max_bytes, growth)
     for batch in batches:
         yield from map(pa.Table.combine_chunks, grouper.push(batch))
     if grouper.rows:

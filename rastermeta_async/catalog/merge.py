@@ -2,15 +2,17 @@
 
 Runs ascend by a key, that of the path by default; of rows with the same key the newest wins. A
 run is open only while the merge is between its first key and its last: those of an archive that
-was read folder by folder lie mostly one after another.
+was read folder by folder lie mostly one after another. Where too many lie over each other, some
+are merged beforehand.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,15 +32,13 @@ RUN_BYTES = 8 * 1024 * 1024
 """Rows that are sorted in memory; they are held twice meanwhile."""
 
 STORED_ROWS = 256
-"""Rows that are at hand of a run that was stored between passes."""
+STORED_BYTES = 1024 * 1024
+"""Rows that are at hand of a run that was stored, or about as many as have so many bytes."""
 
-_numbers = itertools.count()
-"""Of files between passes: a merge may read what another one, in the same folder, is sorting."""
-
-Batches = Iterator[pa.RecordBatch]
+Batches = Generator[pa.RecordBatch, None, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """Rows that ascend by their keys, no key twice, and between which keys they lie."""
 
@@ -46,7 +46,12 @@ class Run:
     """At most the first key."""
     last: bytes | None
     """At least the last key; None: there may be any."""
+    rows: int
     open: Callable[[], Batches]
+
+    def may_hold(self, key: bytes) -> bool:
+        """Tell whether a key lies between its ends."""
+        return self.first <= key and (self.last is None or key <= self.last)
 
 
 class _Cursor:
@@ -74,7 +79,8 @@ class _Cursor:
             taken = self.batch
             self.advance()
             return taken
-        stop = self._first_above(limit)
+        places = range(len(self._keys))
+        stop = bisect_right(places, limit, key=lambda at: self._keys[at].as_py())
         if stop == 0:
             return None
         taken = self.batch.slice(0, stop)
@@ -82,20 +88,9 @@ class _Cursor:
         self._keys = self._keys.slice(stop)
         return taken
 
-    def _first_above(self, limit: bytes) -> int:
-        low, high = 0, len(self._keys)
-        while low < high:
-            middle = (low + high) // 2
-            if self._keys[middle].as_py() <= limit:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
     def close(self) -> None:
         """Close the run's file."""
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        self._batches.close()
 
 
 def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
@@ -124,67 +119,96 @@ def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
             cursor.close()
 
 
-def overlap(runs: Sequence[Run]) -> int:
-    """Return how many runs there are at most in which one key may be."""
-    ends = [(run.first, 0, 1) for run in runs]
-    ends += [(run.last, 1, -1) for run in runs if run.last is not None]
-    return max(itertools.accumulate(step for *_, step in sorted(ends)), default=0)
+def overlap(runs: Sequence[Run]) -> tuple[int, bytes]:
+    """Return how many runs there are at most in which one key may be, and such a key."""
+    firsts = [(run.first, False) for run in runs]
+    lasts = [(run.last, True) for run in runs if run.last is not None]
+    most, at, count = 0, b"", 0
+    for key, is_last in sorted([*firsts, *lasts]):
+        count += -1 if is_last else 1
+        if count > most:
+            most, at = count, key
+    return most, at
+
+
+def crowded(runs: Sequence[Run]) -> list[slice]:
+    """Return which neighbours are to be merged first, each slice for itself, from the end on.
+
+    There are none where no key may be in more than `FAN_IN` runs. Else they are of those that
+    may hold one such key: the slices with the fewest rows, as each row is written once more.
+    """
+    most, key = overlap(runs)
+    if most <= FAN_IN:
+        return []
+    over = [at for at, run in enumerate(runs) if run.may_hold(key)]
+    width = min(FAN_IN, most - FAN_IN + 1)
+    slices = [slice(over[end - width], over[end - 1] + 1) for end in range(most, width - 1, -width)]
+    before = [0, *itertools.accumulate(run.rows for run in runs)]
+    slices.sort(key=lambda some: before[some.stop] - before[some.start])
+    enough = -(-(most - FAN_IN) // (width - 1))
+    return sorted(slices[:enough], key=lambda some: some.start, reverse=True)
 
 
 def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> Batches:
-    """Like `merge` for any number of runs, in passes of `FAN_IN`, oldest run first.
+    """Like `merge` for any number of runs; no more than `FAN_IN` are open at once.
 
     Args:
         runs: sorted runs; of rows with the same key that of the last run wins.
-        scratch: existing folder for the files between passes (Arrow IPC streams); they are
-            removed as soon as they were read.
+        scratch: existing folder for the files of runs that had to be merged beforehand (Arrow
+            IPC streams); they are gone in the end, however it ends.
         keys_of: gives the keys.
     """
-    rest, runs = list(runs), []
-    while (most := overlap(runs + rest)) > FAN_IN:
-        # No more are merged than has to be: each row is written once more.
-        width = min(FAN_IN, most - FAN_IN + 1)
-        size = bisect_right(range(len(rest)), width, key=lambda at: overlap(rest[: at + 1]))
-        if size > 1:
-            runs.append(_merged(rest[:size], scratch, keys_of))
-            rest = rest[size:]
-        else:
-            rest, runs = runs + rest, []
-    yield from merge(runs + rest, keys_of)
+    left = list(runs)
+    with _scratch_folder(scratch) as folder:
+        while slices := crowded(left):
+            for some in slices:
+                # A slice is less than all, so this comes to an end.
+                left[some] = [_stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
+        yield from merge(left, keys_of)
 
 
 def resorted(batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys) -> Batches:
     """Yield rows in the order of their keys; arguments as for `merge_many`."""
-    runs = []
-    for group in grouped(batches, RUN_ROWS, RUN_BYTES):
-        rows = newest(group, keys_of)
-        keys = keys_of(rows)
-        read = _store(pa.Table.from_batches([rows]).to_batches(STORED_ROWS), scratch)
-        runs.append(Run(keys[0].as_py(), keys[-1].as_py(), read))
-    yield from merge_many(runs, scratch, keys_of)
+    with _scratch_folder(scratch) as folder:
+        groups = grouped(batches, RUN_ROWS, RUN_BYTES)
+        runs = [_stored([newest(group, keys_of)], folder, keys_of) for group in groups]
+        yield from merge_many(runs, folder, keys_of)
 
 
-def _merged(runs: Sequence[Run], scratch: str, keys_of: Keys) -> Run:
-    """Return one run, on disk, in place of several."""
-    known = [run.last for run in runs if run.last is not None]
-    last = max(known) if len(known) == len(runs) else None
-    return Run(min(run.first for run in runs), last, _store(merge(runs, keys_of), scratch))
+def _scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(suffix=".tmp", dir=parent)
 
 
-def _store(batches: Iterable[pa.RecordBatch], scratch: str) -> Callable[[], Batches]:
-    path = os.path.join(scratch, f"run-{next(_numbers):08d}.tmp")
+def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run:
+    """Write rows, which are in order, into a file; return them as a run."""
+    number, path = tempfile.mkstemp(dir=folder)
+    os.close(number)
+    first = last = None
+    rows = 0
     with (
         pa.OSFile(path, "wb") as file,
         pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out,
     ):
         for batch in batches:
-            out.write_batch(batch)
+            for some in _cut(batch):
+                out.write_batch(some)
+            first, last = first or batch, batch
+            rows += batch.num_rows
     give_back()
 
     def read() -> Batches:
         with pa.OSFile(path, "rb") as file:
-            # A name that is gone is a file that no crash can leave behind.
-            remove(path)
+            remove(path)  # its room on the disk is free as soon as it was read
             yield from pa.ipc.open_stream(file)
 
-    return read
+    if first is None or last is None:
+        return Run(b"", b"", 0, read)
+    return Run(keys_of(first)[0].as_py(), keys_of(last)[-1].as_py(), rows, read)
+
+
+def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut rows into batches that may be held of many runs at once."""
+    fitting = STORED_BYTES * batch.num_rows // max(batch.nbytes, 1)
+    rows = max(1, min(STORED_ROWS, fitting))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import (
@@ -38,26 +38,28 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
-from rastermeta_async.catalog.merge import Run, merge_many, resorted
+from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.prune import check_folders, gone, tombstones
-from rastermeta_async.catalog.sink import PartSink
+from rastermeta_async.catalog.sink import PartSink, part_number
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import is_kept, is_success, kept, path_keys, was_there
+from rastermeta_async.rows import is_success, kept, path_keys, was_there
 from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 4 * 1024 * 1024
-"""Row groups of the sealed catalog."""
+"""The first row group of the sealed catalog, at most."""
+
+SEALED_GROUP_GROWTH = 8 * 1024
+"""Bytes that each group may have more than the one before: the writer keeps 50 KiB of each to the
+end, so the largest catalogs are to have few."""
 
 _TOMBSTONES_A_PART = 5000
 
-_OWN = re.compile(r"part-\d+\.parquet|.*\.tmp")
-"""Names in a parts folder that this program gives."""
 
 _PATH = ["filepath", "filepath_bytes"]
 _IDENTITY = [*_PATH, "status"]
@@ -147,24 +149,23 @@ class Output:
     def finished(self, *, retry_failed: bool = False, update: bool = False) -> PathSet | Unchanged:
         """Return the paths that need no reading; without failures if those are to be redone.
 
-        With `update` these are only the files that are as they were.
+        With `update` these are only the files that are as they were. Costs 16 bytes a path; either
+        option, as much again for each path that is in no catalog yet.
 
         Raises:
             CheckpointError: a part is not what the log says.
         """
-        state = self._state
-        if (retry_failed or update) and state.sealed and state.parts:
-            self.seal()  # of each path only the newest row counts
+        rows = self._newest_rows(COLUMNS) if retry_failed or update else self._committed_rows()
         unchanged, finished = Unchanged(), PathSet()
-        for batch in self._committed_rows(COLUMNS if update else ()):
-            if not pc.all(is_kept(batch)).as_py():  # a run was killed before it dropped them
+        for batch in rows:
+            if kept(batch) is not batch:  # a run was killed before it dropped them
                 self.seal()
                 return self.finished(retry_failed=retry_failed, update=update)
-            kept = batch.filter(is_success(batch)) if retry_failed else batch
+            counting = batch.filter(is_success(batch)) if retry_failed else batch
             if update:
-                unchanged.update(kept)
+                unchanged.update(counting)
             else:
-                finished.update(path_keys(kept).to_pylist())
+                finished.update(path_keys(counting).to_pylist())
         return unchanged if update else finished
 
     def prune(
@@ -229,13 +230,17 @@ class Output:
                 content = Content(file.fileno())
                 merged = merge_many(self._runs(state, had), self._parts_folder)
                 rows = Counted(map(kept, merged))
-                ordered = self._ordered(rows, Order.PATH, order)
-                try:
-                    groups = grouped(ordered, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES)
-                    self._format.write(content, ahead(groups), order)
-                    content.complete()
-                finally:
-                    content.finish()
+                # Closed whatever happens, as what merging has on the disk goes with that.
+                with (
+                    closing(merged),
+                    closing(self._ordered(rows, Order.PATH, order)) as ordered,
+                    closing(ahead(self._groups(ordered))) as ready,
+                ):
+                    try:
+                        self._format.write(content, ready, order)
+                        content.complete()
+                    finally:
+                        content.finish()
             sealing = Sealing(
                 state.last_seq, rows.rows, rows.failures, content.size, content.digest
             )
@@ -249,11 +254,13 @@ class Output:
         if order and order not in self._format.orders:
             raise SettingsError(f"{self.path}: only a .parquet catalog can be sorted by {order}")
 
-    def _ordered(
-        self, rows: Iterable[pa.RecordBatch], had: Order, order: Order
-    ) -> Iterable[pa.RecordBatch]:
-        """Return rows that are in one order in another."""
-        return rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
+    def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:
+        """Yield rows that are in one order in another."""
+        yield from rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
+
+    def _groups(self, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """Return the rows in the row groups of a catalog."""
+        return grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES, SEALED_GROUP_GROWTH)
 
     @property
     def uploaded(self) -> str | None:
@@ -293,6 +300,7 @@ class Output:
             self._start_over()
             return
         state = self._state
+        self._check_log_names_parts(state)
         if state.sealing and self._holds(state.sealing):
             state = history([*self.log.entries, Sealed(**vars(state.sealing))])
         replaces = self.log.replaces and not state.sealed
@@ -318,6 +326,22 @@ class Output:
             entries.append(state.uploaded)
         self.log.rewrite(entries, replaces=replaces)
         self._remove_unlogged({part.name for part in state.parts})
+
+    def _check_log_names_parts(self, state: History) -> None:
+        """Refuse a log that lacks its end: a crash leaves one part at most that it does not name.
+
+        A log that was begun anew, as with `overwrite`, may stand next to parts of the old one.
+        """
+        if self.log.replaces or not os.path.isdir(self._parts_folder):
+            return
+        numbers = map(part_number, os.listdir(self._parts_folder))
+        unnamed = sum(number > state.last_seq for number in numbers if number is not None)
+        if unnamed > 1:
+            raise CheckpointError(
+                f"{self.log.path} does not name {unnamed} parts that are in {self._parts_folder}: "
+                "its end is missing. Nothing was changed: restore the file from a backup, or give "
+                "--overwrite to start again from nothing."
+            )
 
     def _start_over(self) -> None:
         # The log first: parts that no log names are nothing, a log of parts that are gone is
@@ -382,17 +406,26 @@ class Output:
         with explained(self._parts_folder, "removing leftovers"):
             others = False
             for name in os.listdir(self._parts_folder):
-                others = others or not _OWN.fullmatch(name)
-                if name not in named and _OWN.fullmatch(name):
-                    os.unlink(os.path.join(self._parts_folder, name))
+                others = others or not _is_own(name)
+                if name not in named and _is_own(name):
+                    _remove_all(os.path.join(self._parts_folder, name))
             if not named and not others:
                 os.rmdir(self._parts_folder)
 
-    def _committed_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
-        """Yield what identifies the rows so far, and some columns more; parts come last."""
+    def _committed_rows(self) -> Iterator[pa.RecordBatch]:
+        """Yield what identifies the rows so far."""
+        state = self._state
+        yield from self._sealed_rows(state, _IDENTITY)
+        yield from self._part_rows(state.parts, _IDENTITY)
+
+    def _newest_rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield of each path the newest row so far: what identifies it, and some columns more."""
         state, names = self._state, [*_IDENTITY, *columns]
-        yield from self._sealed_rows(state, names)
-        yield from self._part_rows(state.parts, names)
+        since = PathSet()
+        for batch in self._part_rows(reversed(state.parts), names):
+            yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
+        for batch in self._sealed_rows(state, names):
+            yield _rows_of(batch, since.missing(path_keys(batch).to_pylist()))
 
     def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:
@@ -410,11 +443,13 @@ class Output:
 
     def _runs(self, state: History, order: Order) -> list[Run]:
         """Return the last catalog, which is in the order given, and the parts, all by path."""
-        paths = [os.path.join(self._parts_folder, part.name) for part in state.parts]
-        sealed = Run(b"", None, partial(self._sealed_by_path, order))
-        return [sealed] * bool(state.sealed) + list(map(_part_run, paths))
+        runs = [_part_run(self._parts_folder, part) for part in state.parts]
+        if state.sealed:
+            sealed = partial(self._sealed_by_path, order)
+            runs.insert(0, Run(b"", None, state.sealed.rows, sealed))
+        return runs
 
-    def _sealed_by_path(self, order: Order) -> Iterator[pa.RecordBatch]:
+    def _sealed_by_path(self, order: Order) -> Batches:
         rows = _whole(self.path, self._format.read(self.path))
         yield from self._ordered(rows, order, Order.PATH)
 
@@ -424,14 +459,36 @@ class Output:
         sync_folder(folder_of(self._parts_folder))
 
 
-def _part_run(path: str) -> Run:
+def _rows_of(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
+    """Return the rows of some of the paths of a batch, no path of which is there twice."""
+    if len(paths) == batch.num_rows:
+        return batch
+    wanted = set(paths)
+    return batch.filter(pa.array([path in wanted for path in path_keys(batch).to_pylist()]))
+
+
+def _is_own(name: str) -> bool:
+    """Tell whether this program gives such a name to something in a parts folder."""
+    return name.endswith(".tmp") or part_number(name) is not None
+
+
+def _remove_all(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def _part_run(folder: str, part: Part) -> Run:
     """Return the rows of a part.
 
     Raises:
         CheckpointError: it cannot be read.
     """
+    path = os.path.join(folder, part.name)
     ends = [path_keys(rows) for rows in _whole(path, _outer_rows(path))]
-    return Run(ends[0][0].as_py(), ends[-1][-1].as_py(), lambda: _whole(path, _read_part(path)))
+    first, last = ends[0][0].as_py(), ends[-1][-1].as_py()
+    return Run(first, last, part.rows, lambda: _whole(path, _read_part(path)))
 
 
 def _outer_rows(path: str) -> Iterator[pa.Table]:
@@ -448,7 +505,7 @@ def _read_part(path: str) -> Iterator[pa.RecordBatch]:
             yield from file.read_row_group(index, use_threads=False).to_batches()
 
 
-def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Batches:
     """Yield rows of a file that this program wrote.
 
     Raises:

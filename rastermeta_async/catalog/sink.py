@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import Protocol
 
 import pyarrow as pa
@@ -45,6 +46,15 @@ class Log(Protocol):
         ...
 
 
+_PART = re.compile(r"part-(\d+)\.parquet")
+
+
+def part_number(name: str) -> int | None:
+    """Return the number of the part whose file has this name; None: it is none's."""
+    match = _PART.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 class PartSink:
     """Writes each batch as one Parquet file into a folder (made when missing), in path order."""
 
@@ -62,7 +72,7 @@ class PartSink:
         )
         content = memoryview(buffer.getvalue())
         seq = self._seq + 1
-        name = f"part-{seq:08d}.parquet"
+        name = f"part-{seq:08d}.parquet"  # see `part_number`
         path = os.path.join(self._folder, name)
         with explained(path, "writing a part"):
             ensure_folder(self._folder)

@@ -77,8 +77,9 @@ def launch(orders: Orders) -> Launched:
 
 
 def _start(orders: Orders) -> Launched:
-    board = Board.create(orders.slots)
+    board: Board | None = None
     try:
+        board = Board.create(orders.slots)
         process = subprocess.Popen(  # noqa: S603  # our own command
             # -P: nothing is imported from the current folder, which may be anybody's archive.
             [sys.executable, "-P", "-c", "from rastermeta_async.workers.worker import main; main()",
@@ -91,10 +92,11 @@ def _start(orders: Orders) -> Launched:
             start_new_session=True,  # the terminal's Ctrl-C is the run's alone
         )  # fmt: skip
     except OSError as error:
-        board.close()
+        if board:
+            board.close()
         raise WorkerError(
-            f"a worker process cannot be started: {error.strerror}. Free processes and "
-            "memory, or give --workers 0, and run the same command again to go on."
+            f"a worker process cannot be started: {error.strerror}. Free processes, memory and "
+            "open files, or give --workers 0, and run the same command again to go on."
         ) from error
     _widen(process.stdout)
     return Launched(process, board)

@@ -102,6 +102,8 @@ class WorkerPool:
         lost = 0
         while rest and not self._stopping:
             worker = await self._choose()
+            if self._stopping:  # one that was starting meanwhile was not told
+                return
             try:
                 async for batch in worker.ask(rest):
                     del rest[: batch.num_rows]

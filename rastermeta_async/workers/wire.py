@@ -162,9 +162,20 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Board:
-        """Return an empty board."""
+        """Return an empty board.
+
+        Raises:
+            OSError: the system has no room for it.
+        """
+        # Written, not only made longer: on a full disk that is an error here, and no signal later.
+        content = bytes(cls._SLOT.size * slots)
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("rastermeta-board")
+            os.write(fd, content)
+            return cls(fd, slots)
         with tempfile.TemporaryFile() as file:
-            file.truncate(cls._SLOT.size * slots)
+            file.write(content)
+            file.flush()
             return cls(os.dup(file.fileno()), slots)
 
     def opened(self, slot: int, path: bytes) -> None:
