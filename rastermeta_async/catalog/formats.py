@@ -82,19 +82,21 @@ class Grouper:
 
     def push(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         """Add rows; yield each group that they complete."""
-        most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a truth value counts a byte
-        if (
-            self._rows + batch.num_rows < self._max_rows
-            and self._most_bytes + most_bytes < self._max_bytes
-        ):
-            # No group can end in these rows: to measure each of many small batches would cost
-            # more than all the rest.
-            self._keep(batch)
-            self._rows += batch.num_rows
+        while batch.num_rows:
+            room = self._max_rows - self._rows
+            most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a truth value counts a byte
+            if self._most_bytes + most_bytes >= self._max_bytes:
+                yield from self._cut(batch)
+                return
+            # They are not to be measured, which takes longer than all the rest: no group can end
+            # in them for their bytes.
+            self._keep(batch.slice(0, room))
+            self._rows += min(room, batch.num_rows)
             self._bytes = None
             self._most_bytes += most_bytes
-        else:
-            yield from self._cut(batch)
+            batch = batch.slice(room)
+            if self._rows == self._max_rows:
+                yield self.flush()
 
     def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         if self._bytes is None:
