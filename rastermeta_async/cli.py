@@ -144,7 +144,8 @@ def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
 
 def _list_gone(output: str, even_folders: bool) -> NoReturn:
     """Say which rows --prune would drop."""
-    from rastermeta_async.catalog.output import log_path, open_output
+    from rastermeta_async.catalog.names import log_path
+    from rastermeta_async.catalog.output import open_output
     from rastermeta_async.urls import local_name
 
     local = local_name(output)

@@ -21,7 +21,8 @@ from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
 from rastermeta_async.catalog.content import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
-from rastermeta_async.catalog.output import Output, Totals, log_path, parts_folder
+from rastermeta_async.catalog.names import log_path, parts_folder
+from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.config import Order
 from rastermeta_async.errors import (
     CheckpointError,
@@ -328,7 +329,10 @@ def test_a_log_that_has_lost_its_end_is_damaged(path: str) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:2]))
     said = refused(CheckpointError, path)
-    assert f"{log} does not name 2 parts that are in {parts_folder(path)}: its end is" in said
+    assert (
+        f"{log}: it does not name 2 parts that are in {parts_folder(path)}: its end is missing."
+        in said
+    )
     log.write_bytes(b"".join(lines[:3]))  # as after a crash
     assert unfinished(path, A, B, C) == [path_bytes(C)]
 

@@ -149,18 +149,19 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
         if entry is None:
             if number == len(lines) > 1 and not torn:
                 break
-            raise _damaged_line(path, number, offset)
+            raise damaged(path, f"line {number} at byte {offset} is damaged")
         entries.append(entry)
         offset += len(line) + 1
     if data and not entries:  # no crash tears the header: it came with a rename
-        raise _damaged_line(path, 1, 0)
+        raise damaged(path, "line 1 at byte 0 is damaged")
     return entries
 
 
-def _damaged_line(path: str, number: int, offset: int) -> CheckpointError:
+def damaged(path: str, what: str) -> CheckpointError:
+    """Return the error of a file that is not as it was written; `what` is wrong with it."""
     return CheckpointError(
-        f"{path}: line {number} at byte {offset} is damaged. Nothing was changed: restore the file "
-        "from a backup, or give --overwrite to start again from nothing."
+        f"{path}: {what}. Nothing was changed: restore the file from a backup, or give "
+        "--overwrite to start again from nothing."
     )
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.formats import FORMATS, parquet_batches
 from rastermeta_async.catalog.jsonform import decoder
-from rastermeta_async.catalog.output import log_path
+from rastermeta_async.catalog.names import log_path
 from rastermeta_async.errors import OutputError, SettingsError
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 

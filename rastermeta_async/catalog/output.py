@@ -7,28 +7,23 @@ earlier run left behind; `Output.seal` turns the parts into the catalog.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
-    Entry,
     History,
-    Part,
     Sealed,
     Sealing,
     Uploaded,
     history,
 )
-from rastermeta_async.catalog.content import Content, Counted, ahead, digest_of
+from rastermeta_async.catalog.content import Content, Counted, ahead
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -37,14 +32,17 @@ from rastermeta_async.catalog.durable import (
     publish,
     sync_folder,
 )
-from rastermeta_async.catalog.formats import ParquetFormat, format_of, grouped, parquet_batches
+from rastermeta_async.catalog.formats import format_of, grouped
 from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
+from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
+from rastermeta_async.catalog.parts import part_rows, part_run, whole
 from rastermeta_async.catalog.prune import check_folders, gone, tombstones
-from rastermeta_async.catalog.sink import PartSink, part_number
+from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
+from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
-from rastermeta_async.errors import CheckpointError, ForeignOutputError, SettingsError
+from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.rows import is_success, kept, path_keys, was_there
@@ -61,8 +59,7 @@ end, so the largest catalogs are to have few."""
 _TOMBSTONES_A_PART = 5000
 
 
-_PATH = ["filepath", "filepath_bytes"]
-_IDENTITY = [*_PATH, "status"]
+_IDENTITY = ["filepath", "filepath_bytes", "status"]
 
 
 @dataclass(frozen=True)
@@ -72,26 +69,6 @@ class Totals:
     rows: int
     failures: int
     """Rows that are no success."""
-
-
-def behind_links(output: str) -> str:
-    """Return an output's own path, where it is a link that of what it leads to."""
-    return os.path.realpath(output) if os.path.islink(output) else output
-
-
-def parts_folder(output: str) -> str:
-    """Return the folder that holds an output's parts."""
-    return behind_links(output) + ".parts"
-
-
-def sealed_temporary(output: str) -> str:
-    """Return the file that a catalog is written to before it takes its name."""
-    return os.path.join(parts_folder(output), "sealed.tmp")
-
-
-def log_path(output: str) -> str:
-    """Return the path of an output's checkpoint log."""
-    return behind_links(output) + ".checkpoint"
 
 
 def open_output(name: str, *, overwrite: bool = False) -> Output:
@@ -132,10 +109,13 @@ class Output:
             log = log_path(path)  # an empty one was made by a run that died at once
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
-                self._check_unlogged()
+                check_unlogged(path, self._format)
         self.log = CheckpointLog(log_path(path), path, url, overwrite=overwrite)
         try:
-            self._recover(overwrite)
+            if overwrite:
+                start_over(self.log, self._parts_folder)
+            else:
+                Recovery(path, url, self._format, self.log).run()
             last_seq = history(self.log.entries).last_seq
             self.sink = PartSink(self._parts_folder, last_seq)
         except BaseException:
@@ -198,7 +178,7 @@ class Output:
         """Yield the catalog's paths of files that were there, but not those read since."""
         state = self._state
         since = PathSet()
-        for batch in self._part_rows(state.parts, _IDENTITY):
+        for batch in part_rows(self._parts_folder, state.parts, _IDENTITY):
             since.update(path_keys(batch).to_pylist())
         for batch in self._sealed_rows(state, [*_IDENTITY, "error_type"]):
             yield from since.missing(path_keys(batch.filter(was_there(batch))).to_pylist())
@@ -285,177 +265,40 @@ class Output:
     def _state(self) -> History:
         return history(self.log.entries)
 
-    def _check_unlogged(self) -> None:
-        if os.path.exists(self.path):
-            self._format.check(self.path)
-        if os.path.isdir(self._parts_folder) and os.listdir(self._parts_folder):
-            raise ForeignOutputError(
-                f"{self._parts_folder} holds parts, but their log {log_path(self.path)} is "
-                "missing. Put the log back, or give --overwrite to start again from nothing."
-            )
-
-    def _recover(self, overwrite: bool) -> None:
-        """Bring the log, the parts and the output into one state."""
-        if overwrite:
-            self._start_over()
-            return
-        state = self._state
-        self._check_log_names_parts(state)
-        if state.sealing and self._holds(state.sealing):
-            state = history([*self.log.entries, Sealed(**vars(state.sealing))])
-        replaces = self.log.replaces and not state.sealed
-        entries: list[Entry] = list(state.parts)
-        if state.sealed and not os.path.exists(self.path):
-            if state.parts:
-                raise ForeignOutputError(
-                    f"{self.path} is gone, but parts that add to it are there. Put it back, or "
-                    "give --overwrite to start again from nothing."
-                )
-            # The catalog was deleted: nothing of it is left to protect.
-            state = History(uploaded=state.uploaded)
-        if state.sealed or state.parts:
-            self._check_url()
-        if state.sealed:
-            self._check_unchanged(state.sealed)
-            entries.insert(0, state.sealed)
-        elif os.path.exists(self.path) and not replaces:
-            self._format.check(self.path)
-            entries.insert(0, self._adopt())
-        self._check_parts(state.parts)
-        if state.uploaded and self.log.url == self.url:
-            entries.append(state.uploaded)
-        self.log.rewrite(entries, replaces=replaces)
-        self._remove_unlogged({part.name for part in state.parts})
-
-    def _check_log_names_parts(self, state: History) -> None:
-        """Refuse a log that lacks its end: a crash leaves one part at most that it does not name.
-
-        A log that was begun anew, as with `overwrite`, may stand next to parts of the old one.
-        """
-        if self.log.replaces or not os.path.isdir(self._parts_folder):
-            return
-        numbers = map(part_number, os.listdir(self._parts_folder))
-        unnamed = sum(number > state.last_seq for number in numbers if number is not None)
-        if unnamed > 1:
-            raise CheckpointError(
-                f"{self.log.path} does not name {unnamed} parts that are in {self._parts_folder}: "
-                "its end is missing. Nothing was changed: restore the file from a backup, or give "
-                "--overwrite to start again from nothing."
-            )
-
-    def _start_over(self) -> None:
-        # The log first: parts that no log names are nothing, a log of parts that are gone is
-        # damage. The old catalog stays readable until the new one is sealed.
-        self.log.rewrite([], replaces=True)
-        self._remove_unlogged(set())
-
-    def _check_url(self) -> None:
-        """Refuse to mix the rows of two catalogs whose URLs end in one name."""
-        if self.log.url in (None, self.url):
-            return
-        before, now = (url or f"the local {self.path}" for url in (self.log.url, self.url))
-        raise ForeignOutputError(
-            f"{log_path(self.path)} belongs to the output {before}, not to {now}: their rows "
-            "would be mixed. Run it in another folder, give -o another name, or give --overwrite "
-            "to start again from nothing."
-        )
-
-    def _holds(self, sealing: Sealing) -> bool:
-        """Tell whether the output's content is the one named."""
-        try:
-            if os.path.getsize(self.path) != sealing.size:
-                return False
-            with open(self.path, "rb") as file:
-                return digest_of(file) == sealing.digest
-        except FileNotFoundError:
-            return False
-
-    def _check_unchanged(self, sealed: Sealed) -> None:
-        size = os.path.getsize(self.path)
-        if size != sealed.size:
-            raise ForeignOutputError(
-                f"{self.path} has {size} bytes, but {log_path(self.path)} says {sealed.size}: it "
-                "was changed by another program. Put it back, give --overwrite to start again "
-                "from nothing, or give another -o."
-            )
-        if isinstance(self._format, ParquetFormat):
-            self._format.check(self.path)
-
-    def _adopt(self) -> Sealed:
-        """Return the entry of a catalog that this program made but whose log is gone."""
-        rows = Counted(self._format.read(self.path))
-        for _ in rows:
-            pass
-        with open(self.path, "rb") as file:
-            digest = digest_of(file)
-        size = os.path.getsize(self.path)
-        return Sealed(0, rows.rows, rows.failures, size, digest)
-
-    def _check_parts(self, parts: tuple[Part, ...]) -> None:
-        for part in parts:
-            path = os.path.join(self._parts_folder, part.name)
-            size = os.path.getsize(path) if os.path.exists(path) else None
-            if size != part.size:
-                found = "is missing" if size is None else f"has {size} bytes"
-                what = f"{found}, but the log says {part.size} bytes"
-                raise CheckpointError(_damaged(path, what))
-
-    def _remove_unlogged(self, named: set[str]) -> None:
-        if not os.path.isdir(self._parts_folder):
-            return
-        with explained(self._parts_folder, "removing leftovers"):
-            others = False
-            for name in os.listdir(self._parts_folder):
-                others = others or not _is_own(name)
-                if name not in named and _is_own(name):
-                    _remove_all(os.path.join(self._parts_folder, name))
-            if not named and not others:
-                os.rmdir(self._parts_folder)
-
     def _committed_rows(self) -> Iterator[pa.RecordBatch]:
         """Yield what identifies the rows so far."""
         state = self._state
         yield from self._sealed_rows(state, _IDENTITY)
-        yield from self._part_rows(state.parts, _IDENTITY)
+        yield from part_rows(self._parts_folder, state.parts, _IDENTITY)
 
     def _newest_rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield of each path the newest row so far: what identifies it, and some columns more."""
         state, names = self._state, [*_IDENTITY, *columns]
         since = PathSet()
-        for batch in self._part_rows(reversed(state.parts), names):
+        for batch in part_rows(self._parts_folder, reversed(state.parts), names):
             yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
         for batch in self._sealed_rows(state, names):
             yield _rows_of(batch, since.missing(path_keys(batch).to_pylist()))
 
     def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:
-            yield from _whole(self.path, self._format.read(self.path, names))
-
-    def _part_rows(self, parts: Iterable[Part], names: list[str]) -> Iterator[pa.RecordBatch]:
-        for part in parts:
-            path = os.path.join(self._parts_folder, part.name)
-            with open(path, "rb") as file:
-                content = file.read()
-            if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
-                raise CheckpointError(_damaged(path, "its content is not what the log says"))
-            with pq.ParquetFile(pa.BufferReader(content)) as table:
-                yield from parquet_batches(table, names, rows=8192)
+            yield from whole(self.path, self._format.read(self.path, names))
 
     def _runs(self, state: History, order: Order) -> list[Run]:
         """Return the last catalog, which is in the order given, and the parts, all by path."""
-        runs = [_part_run(self._parts_folder, part) for part in state.parts]
+        runs = [part_run(self._parts_folder, part) for part in state.parts]
         if state.sealed:
             sealed = partial(self._sealed_by_path, order)
             runs.insert(0, Run(b"", None, state.sealed.rows, sealed))
         return runs
 
     def _sealed_by_path(self, order: Order) -> Batches:
-        rows = _whole(self.path, self._format.read(self.path))
+        rows = whole(self.path, self._format.read(self.path))
         yield from self._ordered(rows, order, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))
-        self._remove_unlogged(set())
+        remove_unlogged(self._parts_folder, ())
         sync_folder(folder_of(self._parts_folder))
 
 
@@ -465,61 +308,3 @@ def _rows_of(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
         return batch
     wanted = set(paths)
     return batch.filter(pa.array([path in wanted for path in path_keys(batch).to_pylist()]))
-
-
-def _is_own(name: str) -> bool:
-    """Tell whether this program gives such a name to something in a parts folder."""
-    return name.endswith(".tmp") or part_number(name) is not None
-
-
-def _remove_all(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
-def _part_run(folder: str, part: Part) -> Run:
-    """Return the rows of a part.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    path = os.path.join(folder, part.name)
-    ends = [path_keys(rows) for rows in _whole(path, _outer_rows(path))]
-    first, last = ends[0][0].as_py(), ends[-1][-1].as_py()
-    return Run(first, last, part.rows, lambda: _whole(path, _read_part(path)))
-
-
-def _outer_rows(path: str) -> Iterator[pa.Table]:
-    """Yield the first and the last group of a part's rows, as far as their paths go."""
-    with pq.ParquetFile(path) as file:
-        for index in (0, file.num_row_groups - 1):
-            yield file.read_row_group(index, _PATH, use_threads=False)
-
-
-def _read_part(path: str) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a part, a group at a time: nothing else of the file is held meanwhile."""
-    with pq.ParquetFile(path) as file:
-        for index in range(file.num_row_groups):
-            yield from file.read_row_group(index, use_threads=False).to_batches()
-
-
-def _whole(path: str, rows: Iterable[pa.RecordBatch]) -> Batches:
-    """Yield rows of a file that this program wrote.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        yield from rows
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(_damaged(path, f"it cannot be read: {reason}")) from error
-
-
-def _damaged(path: str, what: str) -> str:
-    return (
-        f"{path}: {what}. Nothing was changed: restore the file from a backup, or give "
-        "--overwrite to start again from nothing."
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from typing import Protocol
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.durable import created, ensure_folder, explained, publish, write_all
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.names import part_name
 from rastermeta_async.errors import WriteError
 from rastermeta_async.rows import count_failures, newest
 
@@ -46,15 +46,6 @@ class Log(Protocol):
         ...
 
 
-_PART = re.compile(r"part-(\d+)\.parquet")
-
-
-def part_number(name: str) -> int | None:
-    """Return the number of the part whose file has this name; None: it is none's."""
-    match = _PART.fullmatch(name)
-    return int(match[1]) if match else None
-
-
 class PartSink:
     """Writes each batch as one Parquet file into a folder (made when missing), in path order."""
 
@@ -72,7 +63,7 @@ class PartSink:
         )
         content = memoryview(buffer.getvalue())
         seq = self._seq + 1
-        name = f"part-{seq:08d}.parquet"  # see `part_number`
+        name = part_name(seq)
         path = os.path.join(self._folder, name)
         with explained(path, "writing a part"):
             ensure_folder(self._folder)

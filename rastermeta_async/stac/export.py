@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from rastermeta_async.catalog.durable import open_locked, publish, remove
 from rastermeta_async.catalog.finished import rows_of
 from rastermeta_async.catalog.geoparquet import Extent
-from rastermeta_async.catalog.output import log_path
+from rastermeta_async.catalog.names import log_path
 from rastermeta_async.errors import OutputError, SettingsError, WriteError
 from rastermeta_async.record import BBox
 from rastermeta_async.stac.earlier import (

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from rastermeta_async.catalog.checkpoint import History, Part, history, read_entries
 from rastermeta_async.catalog.durable import is_locked
-from rastermeta_async.catalog.output import log_path, sealed_temporary
+from rastermeta_async.catalog.names import log_path, sealed_temporary
 from rastermeta_async.errors import OutputError
 from rastermeta_async.text import plural, seconds_in_words
 from rastermeta_async.urls import local_name

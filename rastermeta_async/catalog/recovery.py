@@ -1,0 +1,186 @@
+"""An output as the last run left it, however that ended, brought into one state.
+
+The log says what there should be. Whatever contradicts it is refused, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+
+from rastermeta_async.catalog.checkpoint import (
+    CheckpointLog,
+    Entry,
+    History,
+    Part,
+    Sealed,
+    Sealing,
+    damaged,
+    history,
+)
+from rastermeta_async.catalog.content import Counted, digest_of
+from rastermeta_async.catalog.durable import explained
+from rastermeta_async.catalog.formats import Format, ParquetFormat
+from rastermeta_async.catalog.names import is_own, log_path, part_number, parts_folder
+from rastermeta_async.errors import ForeignOutputError
+
+
+def check_unlogged(path: str, form: Format) -> None:
+    """Raise ForeignOutputError where there is no log, but what only a log can explain."""
+    folder = parts_folder(path)
+    if os.path.exists(path):
+        form.check(path)
+    if os.path.isdir(folder) and os.listdir(folder):
+        raise ForeignOutputError(
+            f"{folder} holds parts, but their log {log_path(path)} is "
+            "missing. Put the log back, or give --overwrite to start again from nothing."
+        )
+
+
+def start_over(log: CheckpointLog, folder: str) -> None:
+    """Forget all that was committed.
+
+    The log comes first: parts that no log names are nothing, a log of parts that are gone is
+    damage. The old catalog stays readable until the new one is sealed.
+    """
+    log.rewrite([], replaces=True)
+    remove_unlogged(folder, ())
+
+
+class Recovery:
+    """Brings the log, the parts and the output into one state.
+
+    Args:
+        path: of the output.
+        url: where it is copied to, "" if nowhere.
+        form: of the output.
+        log: its log, which is locked.
+    """
+
+    def __init__(self, path: str, url: str, form: Format, log: CheckpointLog) -> None:
+        self.path = path
+        self.url = url
+        self.log = log
+        self._format = form
+        self._parts = parts_folder(path)
+
+    def run(self) -> None:
+        """Do it.
+
+        Raises:
+            CheckpointError: the log or a part that it names is damaged; nothing was changed.
+            ForeignOutputError: the output is not what the log says; nothing was changed.
+        """
+        state = history(self.log.entries)
+        self._check_log_names_parts(state)
+        if state.sealing and self._holds(state.sealing):
+            state = history([*self.log.entries, Sealed(**vars(state.sealing))])
+        replaces = self.log.replaces and not state.sealed
+        entries: list[Entry] = list(state.parts)
+        if state.sealed and not os.path.exists(self.path):
+            if state.parts:
+                raise ForeignOutputError(
+                    f"{self.path} is gone, but parts that add to it are there. Put it back, or "
+                    "give --overwrite to start again from nothing."
+                )
+            # The catalog was deleted: nothing of it is left to protect.
+            state = History(uploaded=state.uploaded)
+        if state.sealed or state.parts:
+            self._check_url()
+        if state.sealed:
+            self._check_unchanged(state.sealed)
+            entries.insert(0, state.sealed)
+        elif os.path.exists(self.path) and not replaces:
+            self._format.check(self.path)
+            entries.insert(0, self._adopt())
+        self._check_parts(state.parts)
+        if state.uploaded and self.log.url == self.url:
+            entries.append(state.uploaded)
+        self.log.rewrite(entries, replaces=replaces)
+        remove_unlogged(self._parts, {part.name for part in state.parts})
+
+    def _check_log_names_parts(self, state: History) -> None:
+        """Refuse a log that lacks its end: a crash leaves one part at most that it does not name.
+
+        A log that was begun anew, as with `overwrite`, may stand next to parts of the old one.
+        """
+        if self.log.replaces or not os.path.isdir(self._parts):
+            return
+        numbers = map(part_number, os.listdir(self._parts))
+        unnamed = sum(number > state.last_seq for number in numbers if number is not None)
+        if unnamed > 1:
+            what = f"it does not name {unnamed} parts that are in {self._parts}: its end is missing"
+            raise damaged(self.log.path, what)
+
+    def _check_url(self) -> None:
+        """Refuse to mix the rows of two catalogs whose URLs end in one name."""
+        if self.log.url in (None, self.url):
+            return
+        before, now = (url or f"the local {self.path}" for url in (self.log.url, self.url))
+        raise ForeignOutputError(
+            f"{log_path(self.path)} belongs to the output {before}, not to {now}: their rows "
+            "would be mixed. Run it in another folder, give -o another name, or give --overwrite "
+            "to start again from nothing."
+        )
+
+    def _holds(self, sealing: Sealing) -> bool:
+        """Tell whether the output's content is the one named."""
+        try:
+            if os.path.getsize(self.path) != sealing.size:
+                return False
+            with open(self.path, "rb") as file:
+                return digest_of(file) == sealing.digest
+        except FileNotFoundError:
+            return False
+
+    def _check_unchanged(self, sealed: Sealed) -> None:
+        size = os.path.getsize(self.path)
+        if size != sealed.size:
+            raise ForeignOutputError(
+                f"{self.path} has {size} bytes, but {log_path(self.path)} says {sealed.size}: it "
+                "was changed by another program. Put it back, give --overwrite to start again "
+                "from nothing, or give another -o."
+            )
+        if isinstance(self._format, ParquetFormat):
+            self._format.check(self.path)
+
+    def _adopt(self) -> Sealed:
+        """Return the entry of a catalog that this program made but whose log is gone."""
+        rows = Counted(self._format.read(self.path))
+        for _ in rows:
+            pass
+        with open(self.path, "rb") as file:
+            digest = digest_of(file)
+        size = os.path.getsize(self.path)
+        return Sealed(0, rows.rows, rows.failures, size, digest)
+
+    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            path = os.path.join(self._parts, part.name)
+            size = os.path.getsize(path) if os.path.exists(path) else None
+            if size != part.size:
+                found = "is missing" if size is None else f"has {size} bytes"
+                what = f"{found}, but the log says {part.size} bytes"
+                raise damaged(path, what)
+
+
+def remove_unlogged(folder: str, named: Collection[str]) -> None:
+    """Remove from a parts folder what no log names, and the folder itself once it is empty."""
+    if not os.path.isdir(folder):
+        return
+    with explained(folder, "removing leftovers"):
+        others = False
+        for name in os.listdir(folder):
+            others = others or not is_own(name)
+            if name not in named and is_own(name):
+                _remove_all(os.path.join(folder, name))
+        if not named and not others:
+            os.rmdir(folder)
+
+
+def _remove_all(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
