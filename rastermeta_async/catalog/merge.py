@@ -35,6 +35,10 @@ STORED_ROWS = 256
 STORED_BYTES = 1024 * 1024
 """Rows that are at hand of a run that was stored, or about as many as have so many bytes."""
 
+# Buffers are small: to hand each to another thread takes longer than to compress it.
+_TO_STORE = {"compression": "lz4", "use_threads": False}
+_TO_READ = {"use_threads": False}
+
 Batches = Generator[pa.RecordBatch, None, None]
 
 
@@ -187,7 +191,7 @@ def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Ru
     rows = 0
     with (
         pa.OSFile(path, "wb") as file,
-        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out,
+        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(**_TO_STORE)) as out,
     ):
         for batch in batches:
             for some in _cut(batch):
@@ -199,7 +203,7 @@ def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Ru
     def read() -> Batches:
         with pa.OSFile(path, "rb") as file:
             remove(path)  # its room on the disk is free as soon as it was read
-            yield from pa.ipc.open_stream(file)
+            yield from pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(**_TO_READ))
 
     if first is None or last is None:
         return Run(b"", b"", 0, read)
