@@ -264,6 +264,7 @@ def stac(
 
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.stac.export import export as export_items
+    from rastermeta_async.urls import local_name
     from rastermeta_async.views.evidence import rule_of
 
     console = Console()
@@ -272,7 +273,9 @@ def stac(
     except (ValueError, re.error) as error:
         _usage(f"--datetime: {error}")
     with explained_exit(console):
-        done = export_items(catalog, output, when, collection, base_url, overwrite=overwrite)
+        done = export_items(
+            local_name(catalog), output, when, collection, base_url, overwrite=overwrite
+        )
     for reason, count in done.left_out.items():
         rows = "row was" if count == 1 else "rows were"
         console.hint(f"{count:,} {rows} left out: {reason}")

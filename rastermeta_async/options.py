@@ -141,7 +141,7 @@ Update = Annotated[
     typer.Option("--update", help="Also redo files whose size or time of change is another one."),
 ]
 
-Prune = Annotated[bool, typer.Option("--prune", help="Drop the rows whose file is gone.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Drop the rows whose local file is gone.")]
 
 PruneFolders = Annotated[
     bool,

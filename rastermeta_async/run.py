@@ -82,7 +82,7 @@ def _conclude(outcome: Outcome, output: str, progress: Progress, console: Consol
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
         console.hint("there was no path in the input")
-    if progress.example and progress.failures == progress.done:
+    if progress.example and progress.failures == progress.done and not progress.skipped:
         console.hint(f"no file could be read, e.g. {progress.example}")
     if output != "-":
         if progress.dropped:

@@ -804,6 +804,9 @@ def test_status_of_nothing(catalog: Path) -> None:
     done = run(["status", catalog])
     assert (done.returncode, done.stdout) == (FAILED, b"")
     assert b"no run has written" in done.stderr
+    catalog.touch()
+    assert b"`rastermeta summary` tells" in run(["status", catalog]).stderr
+    assert b"no run has written" in run(["status", catalog.parent]).stderr
     assert not catalog.with_name("catalog.parquet.checkpoint").exists()
 
 

@@ -763,7 +763,7 @@ def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path)
         os.link(files[0], tmp_path / "bucket" / f"more-{number:03d}.tif")
     output = tmp_path / "catalog.parquet"
 
-    def update() -> tuple[int, int]:
+    def update(status: int = 0) -> tuple[int, int]:
         with serving(str(tmp_path)) as server:
             arguments: list[Any] = [
                 "extract",
@@ -774,7 +774,8 @@ def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path)
                 *no_keys(server),
             ]
             done = command.run(arguments)
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == status, done.stderr
+            assert b"no file could be read" not in done.stderr
             assert server.counts["HEAD"] == 0
             listings = server.counts["listing"]
             return listings, server.counts["GET"] - listings
@@ -785,6 +786,11 @@ def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path)
     shutil.copyfile(files[1], tmp_path / "bucket" / "new.tif")
     assert update() == (2, 2)
     assert len(pq.read_table(output)) == 1051
+    (tmp_path / "bucket" / "empty.tif").touch()
+    assert update(3) == (2, 1)
+    assert update(3) == (2, 0)
+    shutil.copyfile(files[1], tmp_path / "bucket" / "empty.tif")
+    assert update() == (2, 1)
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
@@ -969,5 +975,5 @@ def test_show_of_an_object_is_the_row_that_a_run_gives(plain: Path, s3: Any, mot
 def test_show_without_credentials_says_what_a_run_says(plain: Path) -> None:
     with serving(str(plain), fault=some(1, "403")) as server:
         record = rastermeta_async.read_record(f"{server.url}/bucket/1.tif")
-    said = "HTTP 403 AccessDenied: these credentials may not read it"
+    said = "HTTP 403 AccessDenied: access is denied, with these credentials or for want of any"
     assert (record.status, record.error_message) == ("fatal", said)

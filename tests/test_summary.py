@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.record import Record, to_batch
+from rastermeta_async.record import UNPLACED, Bounds, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
 from rastermeta_async.views import summary as summaries
 from rastermeta_async.views.evidence import from_tags
@@ -247,6 +248,18 @@ def test_show_of_odd_places() -> None:
     assert "Subdatasets\n  HDF5:a:b" in container
     text = shown(failed())
     assert "  problem        RasterioIOError: not recognized" in text
+
+
+def test_pixels_of_what_only_points_place_have_no_size_on_the_ground() -> None:
+    points = record(
+        footprint="gcps", gcp_count=4, transform=UNPLACED, res=(1.0, 1.0), bounds=Bounds(0, 9, 9, 0)
+    )
+    text = shown(points)
+    assert "approximate, from gcps" not in text  # there is no box
+    assert not re.search(r"^  (origin|pixel|x|y)  ", text, re.MULTILINE)
+    assert re.search(r"^  origin ", shown(record(footprint="gcps", gcp_count=4)), re.MULTILINE)
+    found = json.loads(to_json(summed(points, record())))
+    assert [(one["value"]["x"], one["count"]) for one in found["resolution"]] == [(10.5, 1)]
 
 
 # A run

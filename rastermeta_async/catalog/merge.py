@@ -163,11 +163,16 @@ def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> 
         keys_of: gives the keys.
     """
     left = list(runs)
+    slices = crowded(left)
+    if not slices:  # as mostly
+        yield from merge(left, keys_of)
+        return
     with _scratch_folder(scratch) as folder:
-        while slices := crowded(left):
+        while slices:
             for some in slices:
                 # A slice is less than all, so this comes to an end.
                 left[some] = [_stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
+            slices = crowded(left)
         yield from merge(left, keys_of)
 
 

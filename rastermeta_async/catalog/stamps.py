@@ -66,6 +66,8 @@ def _of_object(size: int, etag: str) -> bytes:
 
 
 def _now(path: bytes) -> bytes:
+    if isinstance(path, Listed) and not path.size:  # no byte of it was read, so no etag is known
+        return b"\0%d %d" % (0, 0)
     if isinstance(path, Listed) and path.etag is not None:
         return _of_object(path.size, path.etag)
     if is_url(path):

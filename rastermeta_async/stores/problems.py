@@ -63,7 +63,7 @@ def _problem_of_answer(status: int, code: str) -> Problem:
     elif status in (404, 410):
         kind, means = "NotFound", "there is no such object"
     elif status in (401, 403):
-        kind, means = "AccessDenied", "these credentials may not read it"
+        kind, means = "AccessDenied", "access is denied, with these credentials or for want of any"
     elif status in (429, 503) or code == "SlowDown":
         kind, means = "Throttled", "the store wants fewer requests"
     elif status >= 500 or status == 408 or code == "RequestTimeout":

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
-from rastermeta_async.record import TIFF_HEADER, Band, Record, describe_columns, to_batch
+from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, describe_columns, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
@@ -110,7 +110,7 @@ def _place(record: Record) -> Entries:
     yield "CRS", f"{code} ({name})" if code and name and name != code else code or name
     unit = unit_of(record.crs)
     unit = unit if unit in ("", "°") else f" {unit}"
-    by_transform = record.footprint == "transform" or bool(record.crs) or not record.bbox
+    by_transform = record.footprint == "transform" or record.transform != UNPLACED
     if record.transform and record.bounds and record.count and by_transform:
         x, a, b, y, d, e = record.transform
         yield "origin", f"x {x!r}, y {y!r}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from rastermeta_async.catalog.checkpoint import History, Part, history, read_entries
 from rastermeta_async.catalog.durable import is_locked
+from rastermeta_async.catalog.formats import FORMATS
 from rastermeta_async.catalog.names import log_path, sealed_temporary
 from rastermeta_async.errors import OutputError
 from rastermeta_async.text import plural, seconds_in_words
@@ -99,7 +100,7 @@ def status_of(output: str) -> Status:
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
-        if os.path.exists(output):
+        if os.path.isfile(output) and output.endswith(tuple(FORMATS)):
             raise OutputError(
                 f"{path} does not exist, so nothing tells of a run; `rastermeta summary` tells "
                 f"what is in {output}"

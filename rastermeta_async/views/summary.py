@@ -30,7 +30,7 @@ OTHER = "(other)"
 
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "bands", "width", "height", "file_size", "bbox",
-           "dataset_tags", "reader")  # fmt: skip
+           "dataset_tags", "reader", "footprint")  # fmt: skip
 _ROWS = 8192
 
 _COUNTED = ("status", "driver", "crs", "dtype", "resolution", "bands", "compression", "layout",
@@ -159,7 +159,9 @@ def _general(message: str, path: str) -> str:
 def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
     """Return the different (x, y, unit), and how many rasters have each."""
     # Without a place, pixels have no size: rasterio then says 1 by 1.
-    placed = rasters.filter(pc.equal(rasters["status"], "success"))
+    by_points = pc.is_in(rasters["footprint"], pa.array(["gcps", "rpcs"]))
+    success = pc.equal(rasters["status"], "success")
+    placed = rasters.filter(pc.and_(success, pc.invert(by_points)))
     known = placed.filter(pc.equal(pc.fill_null(pc.list_value_length(placed["res"]), 0), 2))
     if not known.num_rows:
         return [], []
