@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
-from rastermeta_async.errors import SourceError
+from rastermeta_async.errors import PruneError, SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.loops import new_loop
 from rastermeta_async.pipeline import Progress
@@ -62,9 +62,13 @@ async def _extract(
                     sys.stdout.fileno(), source, settings, progress=progress, stop=stop
                 )
             else:
-                outcome = await extract_to(
-                    output, source, settings, overwrite=overwrite, progress=progress, stop=stop
-                )
+                try:
+                    outcome = await extract_to(
+                        output, source, settings, overwrite=overwrite, progress=progress, stop=stop
+                    )
+                except PruneError:  # all else was done
+                    console.report("finished", progress)
+                    raise
     finally:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):

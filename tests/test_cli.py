@@ -804,6 +804,10 @@ def test_status_of_nothing(catalog: Path) -> None:
     done = run(["status", catalog])
     assert (done.returncode, done.stdout) == (FAILED, b"")
     assert b"no run has written" in done.stderr
+    Path(f"{catalog.parent}/other.parquet.checkpoint").mkdir()
+    done = run(["status", catalog.with_name("other.parquet")])
+    assert (done.returncode, done.stdout) == (FAILED, b"")
+    assert b"other.parquet.checkpoint cannot be read: Is a directory\n" in done.stderr
     catalog.touch()
     assert b"`rastermeta summary` tells" in run(["status", catalog]).stderr
     assert b"no run has written" in run(["status", catalog.parent]).stderr

@@ -396,6 +396,21 @@ def test_many_parts_are_merged_in_passes(any_path: str, monkeypatch: pytest.Monk
     assert not os.path.exists(parts_folder(any_path))
 
 
+def test_a_folder_that_can_be_listed_now_loses_its_row(path: str, tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file.tif"
+    folder.mkdir()
+    file.touch()
+    rows = [failed(bytes(at), "fatal") for at in (file, folder)]
+    named = failed(bytes(tmp_path))  # as a file
+    completed(path, [named, *rows])
+    for dry_run in (True, False):
+        output = Output(path)
+        assert list(output.prune(dry_run=dry_run)) == [bytes(folder)]
+        output.seal()
+        output.close()
+    assert catalog(path) == [named, rows[0]]
+
+
 # What is refused
 
 
@@ -410,6 +425,19 @@ def test_a_foreign_file_is_refused(any_path: str) -> None:
     said = refused(ForeignOutputError, any_path)
     assert said.startswith(f"{any_path} exists and was not made by rastermeta")
     assert said.endswith("give --overwrite or another -o")
+
+
+def test_a_catalog_that_may_not_be_read_is_not_called_foreign(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed(path, [A])
+
+    def refusing(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pq, "read_schema", refusing)
+    said = refused(ForeignOutputError, path)
+    assert said.startswith(f"{path} cannot be read: Permission denied. Get the right to read it")
 
 
 def test_a_catalog_of_another_version_is_refused(path: str) -> None:

@@ -114,7 +114,7 @@ def test_transcript(archive: Path) -> None:
     (transcript,) = (text for mark, text in blocks("console") if mark == "transcript")
     Path("archive").rename("elsewhere")
     for step in transcript.split("$ ")[1:]:
-        command, *shown = step.splitlines()
+        command, *shown = step.removesuffix("…\n").splitlines()
         done = run(command)
         printed = [*done.stderr.splitlines(), *done.stdout.splitlines()]
         assert [_steady(line) for line in printed[: len(shown)]] == [_steady(x) for x in shown]

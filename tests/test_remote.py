@@ -505,7 +505,7 @@ def test_without_the_extra_a_message_says_what_to_install(tmp_path: Path, worker
             given, PYTHONPATH=str(tmp_path),
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (1, b"")
-        assert b"pip install 'rastermeta-async[cloud]'" in done.stderr
+        assert b"pip install '.[cloud]'" in done.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])

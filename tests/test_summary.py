@@ -13,6 +13,7 @@ from typing import Any
 import command
 import pyarrow as pa
 import pytest
+import shapely
 from factory import band, failed, record, some_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.record import UNPLACED, Bounds, Record, to_batch
+from rastermeta_async.record import UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
 from rastermeta_async.views import summary as summaries
 from rastermeta_async.views.evidence import from_tags
@@ -260,6 +261,18 @@ def test_pixels_of_what_only_points_place_have_no_size_on_the_ground() -> None:
     assert re.search(r"^  origin ", shown(record(footprint="gcps", gcp_count=4)), re.MULTILINE)
     found = json.loads(to_json(summed(points, record())))
     assert [(one["value"]["x"], one["count"]) for one in found["resolution"]] == [(10.5, 1)]
+
+
+def test_limits_across_the_antimeridian_go_from_west_to_east() -> None:
+    parts = [shapely.box(170, -20, 180, 0), shapely.box(-180, -20, -175, 0)]
+    across = record(
+        geometry=shapely.MultiPolygon(parts).wkb,
+        bbox=BBox(-180, -20, 180, 0),
+        footprint="transform",
+    )
+    assert "  longitude      170.0000° E to 175.0000° W\n" in shown(across)
+    world = across._replace(geometry=shapely.box(-180, -20, 180, 0).wkb)
+    assert "  longitude      180.0000° W to 180.0000° E\n" in shown(world)
 
 
 # A run

@@ -6,7 +6,9 @@ same rows always give the same bytes.
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -243,6 +245,11 @@ class ParquetFormat:
         """See `Format.check`."""
         try:
             found = pq.read_schema(path)
+        except PermissionError as error:
+            raise ForeignOutputError(
+                f"{path} cannot be read: {os.strerror(error.errno or errno.EACCES)}. Get the right "
+                "to read it, or give another -o."
+            ) from error
         except (pa.ArrowException, OSError):
             found = pa.schema([])
         version = (found.metadata or {}).get(VERSION_KEY)

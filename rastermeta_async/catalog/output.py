@@ -7,6 +7,7 @@ earlier run left behind; `Output.seal` turns the parts into the catalog.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
@@ -37,7 +39,7 @@ from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import part_rows, part_run, whole
-from rastermeta_async.catalog.prune import check_folders, gone, tombstones
+from rastermeta_async.catalog.prune import check_folders, gone, mended, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
@@ -153,6 +155,8 @@ class Output:
     ) -> Iterator[bytes]:
         """Yield the paths whose file is gone, and drop their rows with the next sealing.
 
+        Folders that could not be listed go, too, once they can be: their files are rows.
+
         Args:
             even_folders: also where a whole folder is gone.
             dry_run: only yield them.
@@ -165,7 +169,8 @@ class Output:
         if not even_folders:
             check_folders(self._prunable(), patience)
         lost: list[bytes] = []
-        for path in gone(self._prunable(), patience):
+        mended_folders = mended(self._unreadable(), patience)
+        for path in itertools.chain(gone(self._prunable(), patience), mended_folders):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:
@@ -176,12 +181,23 @@ class Output:
 
     def _prunable(self) -> Iterator[bytes]:
         """Yield the catalog's paths of files that were there, but not those read since."""
+        for batch in self._not_read_since():
+            yield from path_keys(batch.filter(was_there(batch))).to_pylist()
+
+    def _unreadable(self) -> Iterator[bytes]:
+        """Yield the catalog's paths that may be folders, not read since."""
+        for batch in self._not_read_since():
+            fatal = pc.equal(batch.column("status"), "fatal")
+            yield from path_keys(batch.filter(fatal)).to_pylist()
+
+    def _not_read_since(self) -> Iterator[pa.RecordBatch]:
+        """Yield the catalog's rows of paths that are in no part."""
         state = self._state
         since = PathSet()
         for batch in part_rows(self._parts_folder, state.parts, _IDENTITY):
             since.update(path_keys(batch).to_pylist())
         for batch in self._sealed_rows(state, [*_IDENTITY, "error_type"]):
-            yield from since.missing(path_keys(batch.filter(was_there(batch))).to_pylist())
+            yield _rows_of(batch, since.missing(path_keys(batch).to_pylist()))
 
     def seal(self, order: Order | None = None) -> Totals:
         """Make the catalog out of the last one and the parts since.

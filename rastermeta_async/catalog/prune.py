@@ -1,4 +1,4 @@
-"""Rows whose files are gone: found by asking the disk, dropped by a note that outlives a crash.
+"""Rows that have had their day: found by asking the disk, dropped by a note that outlives a crash.
 
 A dropped path is a row of status ``gone`` in a part of its own; sealing leaves it out. Objects in
 stores are not asked for.
@@ -63,6 +63,17 @@ def check_folders(paths: Iterable[bytes], patience: float) -> None:
         )
 
 
+def mended(folders: Iterable[bytes], patience: float) -> Iterator[bytes]:
+    """Yield those of some folders that could not be listed that can be now.
+
+    Raises:
+        PruneError: see `gone`.
+    """
+    for folder in folders:
+        if not is_url(folder) and _answered(patience, folder, partial(_is_listable, folder)):
+            yield folder
+
+
 def tombstones(paths: Sequence[bytes]) -> pa.Table:
     """Return rows that take the place of those of these paths until the next sealing."""
     rows = [failure(path, GONE, "Gone", "the file is gone") for path in paths]
@@ -92,6 +103,14 @@ def _is_gone(path: bytes) -> bool:
     except (OSError, ValueError):
         return False
     return False
+
+
+def _is_listable(path: bytes) -> bool:
+    try:
+        os.scandir(path).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_empty(folder: bytes) -> bool:

@@ -19,6 +19,7 @@ from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
 from rastermeta_async.views.evidence import When
 from rastermeta_async.views.layout import is_like_a_cog
+from rastermeta_async.views.limits import limits_of
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
 
 STAC_VERSION = "1.1.0"
@@ -80,7 +81,7 @@ def item_of(
         "stac_extensions": [PROJECTION],
         "id": _id(path),
         "geometry": geometry,
-        "bbox": _bbox(row["bbox"], geometry),
+        "bbox": limits_of(row["bbox"], row["geometry"]),
         "properties": _times(interval) | _projection(row),
         "links": [],
         "assets": {"data": asset},
@@ -134,26 +135,6 @@ def _geojson(geometry: bytes) -> dict[str, Any]:
         raise LeftOut("its place on Earth is not known")
     found: dict[str, Any] = json.loads(shapely.to_geojson(shape))
     return found
-
-
-def _bbox(box: Mapping[str, float], geometry: Mapping[str, Any]) -> list[float]:
-    """Return the limits west, south, east, north; west is east of east across the antimeridian.
-
-    Reference: RFC 7946, section 5.2. Such an outline is cut there, in parts that touch it from
-    both sides: its limits are at the widest gap between the parts.
-    """
-    west, south, east, north = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
-    if geometry["type"] == "MultiPolygon" and (west, east) == (-180, 180):
-        spans = sorted(
-            (min(x for x, *_ in ring), max(x for x, *_ in ring))
-            for (ring, *_) in geometry["coordinates"]
-        )
-        widest, reached = 0.0, -180.0
-        for start, end in spans:
-            if start - reached > widest:
-                widest, west, east = start - reached, start, reached
-            reached = max(reached, end)
-    return [west, south, east, north]
 
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:

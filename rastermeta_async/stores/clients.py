@@ -106,7 +106,7 @@ class Stores:
             from obstore import store
         except ImportError:
             raise MissingExtraError(
-                f"{scheme}:// paths need the extra cloud: pip install 'rastermeta-async[cloud]'"
+                f"{scheme}:// paths need the extra cloud, in a clone: pip install '.[cloud]'"
             ) from None
         endpoint = name if scheme in ("http", "https") else endpoint_of(scheme, self._access)
         common: dict[str, Any] = {

@@ -114,8 +114,8 @@ def _boto3() -> Any:
         import boto3
     except ImportError:
         raise MissingExtraError(
-            "AWS's own files, and odd keys, need the extra cloud: pip install "
-            "'rastermeta-async[cloud]'"
+            "AWS's own files, and odd keys, need the extra cloud, in a clone: "
+            "pip install '.[cloud]'"
         ) from None
     return boto3
 

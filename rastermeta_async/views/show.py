@@ -13,6 +13,7 @@ from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, describ
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
+from rastermeta_async.views.limits import limits_of
 from rastermeta_async.views.units import crs_of, unit_of
 
 _LABEL = 15
@@ -126,9 +127,10 @@ def _place(record: Record) -> Entries:
         left, bottom, right, top = record.bounds
         yield "x", f"{left!r} to {right!r}"
         yield "y", f"{min(bottom, top)!r} to {max(bottom, top)!r}"
-    if box := record.bbox:
-        yield "longitude", f"{degrees(box.xmin, 'EW')} to {degrees(box.xmax, 'EW')}"
-        yield "latitude", f"{degrees(box.ymin, 'NS')} to {degrees(box.ymax, 'NS')}"
+    if record.bbox and record.geometry:
+        west, south, east, north = limits_of(record.bbox._asdict(), record.geometry)
+        yield "longitude", f"{degrees(west, 'EW')} to {degrees(east, 'EW')}"
+        yield "latitude", f"{degrees(south, 'NS')} to {degrees(north, 'NS')}"
         if record.footprint != "transform":
             yield "footprint", f"approximate, from {record.footprint}"
     yield "pixel is", record.area_or_point and record.area_or_point.lower()

@@ -109,6 +109,8 @@ def status_of(output: str) -> Status:
             f"{path} does not exist: no run has written {output}, or it was started elsewhere, or "
             "the log was removed"
         ) from None
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}") from error
     state = history(read_entries(content, path))
     sealed, parts = state.sealed, state.parts
     last_part = parts[-1] if parts else None
