@@ -186,7 +186,7 @@ def test_a_folder_that_vanishes_between_two_runs_of_one_process(
 def test_a_disk_that_does_not_answer_is_no_lost_disk(
     catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "_is_gone", lambda path: time.sleep(5))
+    monkeypatch.setattr(prune, "_is_gone", lambda *row: time.sleep(5))
     output = Output(str(catalog))
     with pytest.raises(PruneError, match=r"no answer within 0\.2 s"):
         list(output.prune(patience=0.2))

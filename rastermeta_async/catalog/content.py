@@ -17,7 +17,7 @@ from rastermeta_async.memory import give_back
 from rastermeta_async.rows import count_failures
 
 WRITE_BYTES = 256 * 1024
-"""A Parquet file comes in pieces of some hundred bytes: so many are written at once."""
+"""To be written at once: a Parquet file comes in pieces of some hundred bytes."""
 
 _GIVEN_BACK_AFTER = 4
 """Groups after which freed memory is given back: after each takes a fourth of the time of all."""
@@ -69,23 +69,16 @@ class Content(io.RawIOBase):
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._hash = hashlib.blake2b(digest_size=16)
-        self._waiting = bytearray()
         self._finished = False
         self.size = 0
 
-    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # narrower
-        """Take all of `data`; it is in the file at the latest when `complete` was called."""
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`."""
         if not self._finished:
-            self._waiting += data
+            write_all(self._fd, data)
+            self._hash.update(data)
             self.size += len(data)
-            if len(self._waiting) >= WRITE_BYTES:
-                self._write_waiting()
         return len(data)
-
-    def _write_waiting(self) -> None:
-        write_all(self._fd, self._waiting)
-        self._hash.update(self._waiting)
-        self._waiting.clear()
 
     def writable(self) -> bool:
         """Return True, as pyarrow asks."""
@@ -95,16 +88,11 @@ class Content(io.RawIOBase):
         """Return the bytes written so far."""
         return self.size
 
-    def complete(self) -> None:
-        """Write what waits: nothing comes after it."""
-        self._write_waiting()
-        self.finish()
-
     def finish(self) -> None:
         """Ignore everything from now on."""
         self._finished = True
 
     @property
     def digest(self) -> str:
-        """BLAKE2b-128 of what was written, hexadecimal; after `complete`."""
+        """BLAKE2b-128 of what was written, hexadecimal."""
         return self._hash.hexdigest()

@@ -60,7 +60,7 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, however many calls that takes."""
     view = memoryview(data)
     while view:

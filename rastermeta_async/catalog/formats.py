@@ -247,8 +247,8 @@ class ParquetFormat:
             found = pq.read_schema(path)
         except PermissionError as error:
             raise ForeignOutputError(
-                f"{path} cannot be read: {os.strerror(error.errno or errno.EACCES)}. Get the right "
-                "to read it, or give another -o."
+                f"{path} cannot be read: {os.strerror(errno.EACCES)}. Get the right to "
+                "read it, or give another -o."
             ) from error
         except (pa.ArrowException, OSError):
             found = pa.schema([])

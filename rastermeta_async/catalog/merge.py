@@ -192,16 +192,17 @@ def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Ru
     """Write rows, which are in order, into a file; return them as a run."""
     number, path = tempfile.mkstemp(dir=folder)
     os.close(number)
-    first = last = None
-    rows = 0
+    first, rows = b"", 0
+    batch: pa.RecordBatch | None = None
     with (
         pa.OSFile(path, "wb") as file,
         pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(**_TO_STORE)) as out,
     ):
         for batch in batches:
+            if not rows:
+                first = keys_of(batch)[0].as_py()
             for some in _cut(batch):
                 out.write_batch(some)
-            first, last = first or batch, batch
             rows += batch.num_rows
     give_back()
 
@@ -210,9 +211,8 @@ def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Ru
             remove(path)  # its room on the disk is free as soon as it was read
             yield from pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(**_TO_READ))
 
-    if first is None or last is None:
-        return Run(b"", b"", 0, read)
-    return Run(keys_of(first)[0].as_py(), keys_of(last)[-1].as_py(), rows, read)
+    last = b"" if batch is None else keys_of(batch)[-1].as_py()
+    return Run(first, last, rows, read)
 
 
 def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ earlier run left behind; `Output.seal` turns the parts into the catalog.
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
@@ -25,7 +24,7 @@ from rastermeta_async.catalog.checkpoint import (
     Uploaded,
     history,
 )
-from rastermeta_async.catalog.content import Content, Counted, ahead
+from rastermeta_async.catalog.content import WRITE_BYTES, Content, Counted, ahead
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -39,7 +38,7 @@ from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import part_rows, part_run, whole
-from rastermeta_async.catalog.prune import check_folders, gone, mended, tombstones
+from rastermeta_async.catalog.prune import check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
@@ -167,10 +166,9 @@ class Output:
             WriteError: the disk refused; what was committed is safe.
         """
         if not even_folders:
-            check_folders(self._prunable(), patience)
+            check_folders((path for path, _ in self._prunable()), patience)
         lost: list[bytes] = []
-        mended_folders = mended(self._unreadable(), patience)
-        for path in itertools.chain(gone(self._prunable(), patience), mended_folders):
+        for path in gone(self._prunable(), patience):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:
@@ -179,25 +177,16 @@ class Output:
         if lost and not dry_run:
             self.log.append(self.sink.commit(tombstones(lost)))
 
-    def _prunable(self) -> Iterator[bytes]:
-        """Yield the catalog's paths of files that were there, but not those read since."""
-        for batch in self._not_read_since():
-            yield from path_keys(batch.filter(was_there(batch))).to_pylist()
-
-    def _unreadable(self) -> Iterator[bytes]:
-        """Yield the catalog's paths that may be folders, not read since."""
-        for batch in self._not_read_since():
-            fatal = pc.equal(batch.column("status"), "fatal")
-            yield from path_keys(batch.filter(fatal)).to_pylist()
-
-    def _not_read_since(self) -> Iterator[pa.RecordBatch]:
-        """Yield the catalog's rows of paths that are in no part."""
-        state = self._state
+    def _prunable(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield paths of what was there, not read since, and whether it could not be read."""
         since = PathSet()
-        for batch in part_rows(self._parts_folder, state.parts, _IDENTITY):
+        for batch in part_rows(self._parts_folder, self._state.parts, _IDENTITY):
             since.update(path_keys(batch).to_pylist())
-        for batch in self._sealed_rows(state, [*_IDENTITY, "error_type"]):
-            yield _rows_of(batch, since.missing(path_keys(batch).to_pylist()))
+        for batch in self._sealed_rows_but(since, [*_IDENTITY, "error_type"]):
+            there = batch.filter(was_there(batch))
+            statuses = there.column("status").to_pylist()
+            for path, status in zip(path_keys(there).to_pylist(), statuses, strict=True):
+                yield path, status == "fatal"
 
     def seal(self, order: Order | None = None) -> Totals:
         """Make the catalog out of the last one and the parts since.
@@ -233,8 +222,9 @@ class Output:
                     closing(ahead(self._groups(ordered))) as ready,
                 ):
                     try:
-                        self._format.write(content, ready, order)
-                        content.complete()
+                        buffered = io.BufferedWriter(content, WRITE_BYTES)
+                        self._format.write(buffered, ready, order)
+                        buffered.flush()
                     finally:
                         content.finish()
             sealing = Sealing(
@@ -293,8 +283,12 @@ class Output:
         since = PathSet()
         for batch in part_rows(self._parts_folder, reversed(state.parts), names):
             yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
-        for batch in self._sealed_rows(state, names):
-            yield _rows_of(batch, since.missing(path_keys(batch).to_pylist()))
+        yield from self._sealed_rows_but(since, names)
+
+    def _sealed_rows_but(self, paths: PathSet, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the catalog's rows of all but some paths."""
+        for batch in self._sealed_rows(self._state, names):
+            yield _rows_of(batch, paths.missing(path_keys(batch).to_pylist()))
 
     def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:

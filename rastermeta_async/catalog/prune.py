@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -29,15 +30,21 @@ _FOLDERS = 4096
 """Folders that are remembered while they are looked at."""
 
 
-def gone(paths: Iterable[bytes], patience: float) -> Iterator[bytes]:
-    """Yield the local paths that lead to nothing any more.
+def gone(rows: Iterable[tuple[bytes, bool]], patience: float) -> Iterator[bytes]:
+    """Yield the local paths whose rows have had their day.
+
+    They lead to nothing any more, or they are folders that could not be listed and now can be.
+
+    Args:
+        rows: paths, and whether what was there could not be read.
+        patience: seconds that the disk may take to answer.
 
     Raises:
-        PruneError: the disk has not answered within `patience` seconds.
+        PruneError: it has not answered in time.
     """
-    local = (path for path in paths if not is_url(path))
+    local = (row for row in rows if not is_url(row[0]))
     while some := list(itertools.islice(local, _PATHS_AT_ONCE)):
-        yield from _answered(patience, some[0], partial(_gone_of, some))
+        yield from _answered(patience, some[0][0], partial(_gone_of, some))
 
 
 def check_folders(paths: Iterable[bytes], patience: float) -> None:
@@ -63,17 +70,6 @@ def check_folders(paths: Iterable[bytes], patience: float) -> None:
         )
 
 
-def mended(folders: Iterable[bytes], patience: float) -> Iterator[bytes]:
-    """Yield those of some folders that could not be listed that can be now.
-
-    Raises:
-        PruneError: see `gone`.
-    """
-    for folder in folders:
-        if not is_url(folder) and _answered(patience, folder, partial(_is_listable, folder)):
-            yield folder
-
-
 def tombstones(paths: Sequence[bytes]) -> pa.Table:
     """Return rows that take the place of those of these paths until the next sealing."""
     rows = [failure(path, GONE, "Gone", "the file is gone") for path in paths]
@@ -91,26 +87,21 @@ def _answered(patience: float, path: bytes, question: Callable[[], T]) -> T:
         ) from error
 
 
-def _gone_of(paths: Sequence[bytes]) -> list[bytes]:
-    return [path for path in paths if _is_gone(path)]
+def _gone_of(rows: Sequence[tuple[bytes, bool]]) -> list[bytes]:
+    return [path for path, unreadable in rows if _is_gone(path, unreadable)]
 
 
-def _is_gone(path: bytes) -> bool:
+def _is_gone(path: bytes, unreadable: bool) -> bool:
     try:
+        if unreadable and stat.S_ISDIR(os.stat(path).st_mode):
+            os.scandir(path).close()
+            return True
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
         return False
     return False
-
-
-def _is_listable(path: bytes) -> bool:
-    try:
-        os.scandir(path).close()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _is_empty(folder: bytes) -> bool:

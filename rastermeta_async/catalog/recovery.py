@@ -33,8 +33,8 @@ def check_unlogged(path: str, form: Format) -> None:
         form.check(path)
     if os.path.isdir(folder) and os.listdir(folder):
         raise ForeignOutputError(
-            f"{folder} holds parts, but their log {log_path(path)} is "
-            "missing. Put the log back, or give --overwrite to start again from nothing."
+            f"{folder} holds parts, but their log {log_path(path)} is missing. Put the log back, "
+            "or give --overwrite to start again from nothing."
         )
 
 
@@ -59,9 +59,9 @@ class Recovery:
     """
 
     def __init__(self, path: str, url: str, form: Format, log: CheckpointLog) -> None:
-        self.path = path
-        self.url = url
-        self.log = log
+        self._path = path
+        self._url = url
+        self._log = log
         self._format = form
         self._parts = parts_folder(path)
 
@@ -72,16 +72,16 @@ class Recovery:
             CheckpointError: the log or a part that it names is damaged; nothing was changed.
             ForeignOutputError: the output is not what the log says; nothing was changed.
         """
-        state = history(self.log.entries)
+        state = history(self._log.entries)
         self._check_log_names_parts(state)
         if state.sealing and self._holds(state.sealing):
-            state = history([*self.log.entries, Sealed(**vars(state.sealing))])
-        replaces = self.log.replaces and not state.sealed
+            state = history([*self._log.entries, Sealed(**vars(state.sealing))])
+        replaces = self._log.replaces and not state.sealed
         entries: list[Entry] = list(state.parts)
-        if state.sealed and not os.path.exists(self.path):
+        if state.sealed and not os.path.exists(self._path):
             if state.parts:
                 raise ForeignOutputError(
-                    f"{self.path} is gone, but parts that add to it are there. Put it back, or "
+                    f"{self._path} is gone, but parts that add to it are there. Put it back, or "
                     "give --overwrite to start again from nothing."
                 )
             # The catalog was deleted: nothing of it is left to protect.
@@ -91,13 +91,13 @@ class Recovery:
         if state.sealed:
             self._check_unchanged(state.sealed)
             entries.insert(0, state.sealed)
-        elif os.path.exists(self.path) and not replaces:
-            self._format.check(self.path)
+        elif os.path.exists(self._path) and not replaces:
+            self._format.check(self._path)
             entries.insert(0, self._adopt())
         self._check_parts(state.parts)
-        if state.uploaded and self.log.url == self.url:
+        if state.uploaded and self._log.url == self._url:
             entries.append(state.uploaded)
-        self.log.rewrite(entries, replaces=replaces)
+        self._log.rewrite(entries, replaces=replaces)
         remove_unlogged(self._parts, {part.name for part in state.parts})
 
     def _check_log_names_parts(self, state: History) -> None:
@@ -105,21 +105,21 @@ class Recovery:
 
         A log that was begun anew, as with `overwrite`, may stand next to parts of the old one.
         """
-        if self.log.replaces or not os.path.isdir(self._parts):
+        if self._log.replaces or not os.path.isdir(self._parts):
             return
         numbers = map(part_number, os.listdir(self._parts))
         unnamed = sum(number > state.last_seq for number in numbers if number is not None)
         if unnamed > 1:
             what = f"it does not name {unnamed} parts that are in {self._parts}: its end is missing"
-            raise damaged(self.log.path, what)
+            raise damaged(self._log.path, what)
 
     def _check_url(self) -> None:
         """Refuse to mix the rows of two catalogs whose URLs end in one name."""
-        if self.log.url in (None, self.url):
+        if self._log.url in (None, self._url):
             return
-        before, now = (url or f"the local {self.path}" for url in (self.log.url, self.url))
+        before, now = (url or f"the local {self._path}" for url in (self._log.url, self._url))
         raise ForeignOutputError(
-            f"{log_path(self.path)} belongs to the output {before}, not to {now}: their rows "
+            f"{log_path(self._path)} belongs to the output {before}, not to {now}: their rows "
             "would be mixed. Run it in another folder, give -o another name, or give --overwrite "
             "to start again from nothing."
         )
@@ -127,32 +127,32 @@ class Recovery:
     def _holds(self, sealing: Sealing) -> bool:
         """Tell whether the output's content is the one named."""
         try:
-            if os.path.getsize(self.path) != sealing.size:
+            if os.path.getsize(self._path) != sealing.size:
                 return False
-            with open(self.path, "rb") as file:
+            with open(self._path, "rb") as file:
                 return digest_of(file) == sealing.digest
         except FileNotFoundError:
             return False
 
     def _check_unchanged(self, sealed: Sealed) -> None:
-        size = os.path.getsize(self.path)
+        size = os.path.getsize(self._path)
         if size != sealed.size:
             raise ForeignOutputError(
-                f"{self.path} has {size} bytes, but {log_path(self.path)} says {sealed.size}: it "
+                f"{self._path} has {size} bytes, but {log_path(self._path)} says {sealed.size}: it "
                 "was changed by another program. Put it back, give --overwrite to start again "
                 "from nothing, or give another -o."
             )
         if isinstance(self._format, ParquetFormat):
-            self._format.check(self.path)
+            self._format.check(self._path)
 
     def _adopt(self) -> Sealed:
         """Return the entry of a catalog that this program made but whose log is gone."""
-        rows = Counted(self._format.read(self.path))
+        rows = Counted(self._format.read(self._path))
         for _ in rows:
             pass
-        with open(self.path, "rb") as file:
+        with open(self._path, "rb") as file:
             digest = digest_of(file)
-        size = os.path.getsize(self.path)
+        size = os.path.getsize(self._path)
         return Sealed(0, rows.rows, rows.failures, size, digest)
 
     def _check_parts(self, parts: tuple[Part, ...]) -> None:

@@ -57,8 +57,12 @@ def _stamp(
     if size is not None and etag is not None:
         return path + _of_object(size, etag)
     if size is not None:
-        return path + b"\0%d %d" % (size, mtime or 0)
+        return path + _of_file(size, mtime or 0)
     return path + (_GONE if error in MISSING else _ANY)
+
+
+def _of_file(size: int, mtime: int) -> bytes:
+    return b"\0%d %d" % (size, mtime)
 
 
 def _of_object(size: int, etag: str) -> bytes:
@@ -67,7 +71,7 @@ def _of_object(size: int, etag: str) -> bytes:
 
 def _now(path: bytes) -> bytes:
     if isinstance(path, Listed) and not path.size:  # no byte of it was read, so no etag is known
-        return b"\0%d %d" % (0, 0)
+        return _of_file(0, 0)
     if isinstance(path, Listed) and path.etag is not None:
         return _of_object(path.size, path.etag)
     if is_url(path):
@@ -78,4 +82,4 @@ def _now(path: bytes) -> bytes:
         return _GONE
     except (OSError, ValueError):
         return _UNKNOWN
-    return b"\0%d %d" % (status.st_size, status.st_mtime_ns // 1000)
+    return _of_file(status.st_size, status.st_mtime_ns // 1000)

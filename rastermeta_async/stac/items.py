@@ -19,7 +19,7 @@ from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
 from rastermeta_async.views.evidence import When
 from rastermeta_async.views.layout import is_like_a_cog
-from rastermeta_async.views.limits import limits_of
+from rastermeta_async.views.limits import west_to_east
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
 
 STAC_VERSION = "1.1.0"
@@ -81,7 +81,7 @@ def item_of(
         "stac_extensions": [PROJECTION],
         "id": _id(path),
         "geometry": geometry,
-        "bbox": limits_of(row["bbox"], row["geometry"]),
+        "bbox": west_to_east(row["bbox"], row["geometry"]),
         "properties": _times(interval) | _projection(row),
         "links": [],
         "assets": {"data": asset},

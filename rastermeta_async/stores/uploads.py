@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
+from functools import partial
 
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Access
 from rastermeta_async.errors import ForeignOutputError, StoreError
+from rastermeta_async.patience import to_the_end
 from rastermeta_async.stores.clients import RETRIES, Found, Stores
 
 UPLOAD_SECONDS = 600.0
@@ -81,4 +82,4 @@ class Upload:
 
     async def _remember(self, etag: str | None) -> None:
         if etag:
-            await asyncio.to_thread(self._output.note_uploaded, etag)
+            await to_the_end(partial(self._output.note_uploaded, etag))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def limits_of(box: Mapping[str, float], geometry: bytes) -> list[float]:
+def west_to_east(box: Mapping[str, float], geometry: bytes) -> list[float]:
     """Return the limits west, south, east, north; west is east of east across the antimeridian.
 
     Reference: RFC 7946, section 5.2. Such an outline is cut there, in parts that touch it from

@@ -13,7 +13,7 @@ from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, describ
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
-from rastermeta_async.views.limits import limits_of
+from rastermeta_async.views.limits import west_to_east
 from rastermeta_async.views.units import crs_of, unit_of
 
 _LABEL = 15
@@ -128,7 +128,7 @@ def _place(record: Record) -> Entries:
         yield "x", f"{left!r} to {right!r}"
         yield "y", f"{min(bottom, top)!r} to {max(bottom, top)!r}"
     if record.bbox and record.geometry:
-        west, south, east, north = limits_of(record.bbox._asdict(), record.geometry)
+        west, south, east, north = west_to_east(record.bbox._asdict(), record.geometry)
         yield "longitude", f"{degrees(west, 'EW')} to {degrees(east, 'EW')}"
         yield "latitude", f"{degrees(south, 'NS')} to {degrees(north, 'NS')}"
         if record.footprint != "transform":
