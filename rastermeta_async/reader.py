@@ -7,10 +7,11 @@ import logging
 import os
 import stat
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import rasterio
@@ -53,6 +54,7 @@ GDAL_OPTIONS: dict[str, object] = {
     "GDAL_HTTP_MAX_RETRY": 0,
     "GDAL_VRT_ENABLE_PYTHON": False,
     "GDAL_CACHEMAX": 16,  # MB; no pixel is ever read
+    "GDAL_NUM_THREADS": 1,  # JP2OpenJPEG starts as many for each file that it opens
     "GDAL_PAM_ENABLED": True,
 }
 """GDAL configuration that header opens run with, besides rasterio's own defaults."""
@@ -84,10 +86,34 @@ class _Path(str):
         return str.encode(self, "utf-8", "surrogateescape")
 
 
+class _KnownCrs(threading.local):
+    """CRSs by their WKT, as rasterio has made them of it. A CRS is of one thread."""
+
+    def __init__(self) -> None:
+        self.by_wkt: dict[Any, Any] = {}
+
+
+_KNOWN_CRS = _KnownCrs()
+_MAX_KNOWN_CRS = 128
+_MAX_KNOWN_WKT = 16 * 1024
+
+
 class _Dataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no types
     """A dataset that knows whether it is placed on the ground at all."""
 
     unplaced = False
+
+    def _handle_crswkt(self, wkt: Any) -> Any:
+        # rasterio's own step from WKT to CRS: PROJ takes long, and files share their CRS.
+        known = _KNOWN_CRS.by_wkt
+        crs = known.get(wkt)
+        if crs is None:
+            crs = super()._handle_crswkt(wkt)
+            if len(known) >= _MAX_KNOWN_CRS:
+                known.clear()
+            if len(wkt) <= _MAX_KNOWN_WKT:
+                known[wkt] = crs
+        return crs
 
     def read_transform(self) -> Sequence[float]:
         # GDAL's GetGeoTransform() failed and there are no GCPs or RPCs: rasterio warns, and
@@ -115,7 +141,7 @@ class RasterioReader:
         folders: Folders | None = None,
         access: Access | None = None,
     ) -> None:
-        self._drivers = list(SAFE_DRIVERS if drivers is None else drivers) or None
+        self._wanted = SAFE_DRIVERS if drivers is None else drivers
         self._folders = folders
         self._access = access or Access()
         for name in ("rasterio._env", "rasterio._err", "rasterio.env"):
@@ -157,6 +183,13 @@ class RasterioReader:
         return self._open(path)._replace(
             file_size=status.st_size, mtime=record_time(status), reader="rasterio"
         )
+
+    @cached_property
+    def _drivers(self) -> list[str] | None:
+        """Those that GDAL has here, in its order: for each of its own it goes through the list."""
+        wanted = {name.lower() for name in self._wanted}
+        here = [name for name in rasterio.Env().drivers() if name.lower() in wanted]
+        return here or list(self._wanted) or None
 
     def _open(self, path: bytes) -> Record:
         try:
@@ -269,6 +302,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
+    transform = tuple(dataset.get_transform())
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
@@ -284,7 +318,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
         count=count,
         dtype=dataset.dtypes[0] if count else None,
         nodata=nodata[0] if count else None,
-        transform=dataset.transform.to_gdal(),
+        transform=transform,
         dataset_tags=dataset_tags,
         band_tags=band_tags,
         driver=dataset.driver,
