@@ -181,7 +181,7 @@ async def extract_to(
         partial(open_output, os.fsdecode(output), overwrite=overwrite), if_cancelled=Output.close
     )
     try:
-        target.check_order(settings.sort)  # before the work of hours
+        target.prepare(settings.sort)  # before the work of hours
         upload = _upload(target, settings.access) if target.url else None
         if upload:
             await upload.check(overwrite=overwrite)

@@ -57,6 +57,8 @@ class Order(StrEnum):
     """By the bytes of the path."""
     SPATIAL = "spatial"
     """Along a Hilbert curve through the middles of the footprints."""
+    NONE = "none"
+    """As they were read, by and large."""
 
 
 @dataclass(frozen=True)

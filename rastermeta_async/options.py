@@ -158,8 +158,9 @@ DryRun = Annotated[
 Sort = Annotated[
     Order | None,
     typer.Option(
-        help="Order of the catalog's rows: by path, or so that rows that are near each other "
-        "on the ground are in the file, too (.parquet only).  [default: as it is; path]",
+        help="Order of a .parquet catalog's rows: by path; so that rows that are near each other "
+        "on the ground are in the file, too; or as they come, which takes the least time at the "
+        "end.  [default: as it is; path]",
         show_default=False,
     ),
 ]

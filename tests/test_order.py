@@ -181,14 +181,14 @@ def test_only_parquet_is_sorted_by_place(tmp_path: Path, sample_archive: Path) -
     output = tmp_path / "catalog.ndjson"
     done = command.run(["extract", sample_archive, "-o", output, "--sort", "spatial"])
     assert done.returncode == 2
-    assert b"only a .parquet catalog can be sorted by spatial" in done.stderr
+    assert b"--sort spatial is for .parquet catalogs" in done.stderr
     assert not output.exists()
 
 
 def test_a_format_without_the_order_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     from rastermeta_async import Settings, extract_to
 
-    with pytest.raises(SettingsError, match=r"only a \.parquet catalog"):
+    with pytest.raises(SettingsError, match=r"is for \.parquet catalogs"):
         asyncio.run(extract_to(tmp_path / "x.json", [], Settings(sort=Order.SPATIAL)))
 
 

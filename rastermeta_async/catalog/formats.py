@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.geoparquet import GEO_KEY, Extent
 from rastermeta_async.catalog.jsonform import from_lines, to_lines
 from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.rows import row_bytes
 
-_ORDER_KEY = "rastermeta:order"
+_ORDER_KEY = b"rastermeta:order"
 """In a Parquet catalog's metadata: one of `Order`."""
 
 _LINES_A_BATCH = 256
@@ -229,8 +229,18 @@ class ParquetFormat:
                 extent.add(group)
             writer.write_table(group, row_group_size=group.num_rows)
         if not self._passing:
-            writer.add_key_value_metadata({"geo": extent.metadata(), _ORDER_KEY: order.value})
+            writer.add_key_value_metadata(self.metadata(extent, order))
         writer.close()
+
+    @staticmethod
+    def metadata(extent: Extent, order: Order) -> dict[bytes, bytes]:
+        """Return what a catalog's metadata have besides the schema."""
+        return {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.value.encode()}
+
+    @staticmethod
+    def is_lasting(meta: pq.FileMetaData) -> bool:
+        """Tell whether a file was written as a catalog is, and not only for passing."""
+        return _ORDER_KEY in meta.metadata
 
     def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
@@ -239,7 +249,7 @@ class ParquetFormat:
 
     def order(self, path: str) -> Order:
         """See `Format.order`."""
-        return Order(pq.read_metadata(path).metadata[_ORDER_KEY.encode()].decode())
+        return Order(pq.read_metadata(path).metadata[_ORDER_KEY].decode())
 
     def check(self, path: str) -> None:
         """See `Format.check`."""
@@ -266,10 +276,13 @@ class ParquetFormat:
 
 
 def parquet_batches(
-    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 1024
+    file: pq.ParquetFile,
+    columns: list[str] | None = None,
+    rows: int = 1024,
+    groups: Iterable[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an open Parquet file in batches that do not span row groups."""
-    for index in range(file.num_row_groups):
+    """Yield the rows of an open Parquet file, or of some row groups; no batch spans two."""
+    for index in range(file.num_row_groups) if groups is None else groups:
         yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 VERSION = "1.1.0"
+GEO_KEY = b"geo"
 _TYPES = {3: "Polygon", 6: "MultiPolygon"}
 _TYPE_AT = slice(1, 5)
 """Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
@@ -33,8 +35,30 @@ class Extent:
         box = rows["bbox"]
         low = [pc.min(pc.struct_field(box, name)).as_py() for name in ("xmin", "ymin")]
         high = [pc.max(pc.struct_field(box, name)).as_py() for name in ("xmax", "ymax")]
-        if None in (*low, *high):
-            return
+        if None not in (*low, *high):
+            self._widen(low, high)
+
+    def add_group(self, file: pq.FileMetaData, index: int) -> None:
+        """Take notice of a row group of a file that has such metadata, and limits of its columns.
+
+        Its kinds of geometry are taken to be all that there are in that file.
+        """
+        self._types |= set(
+            json.loads(file.metadata[GEO_KEY])["columns"]["geometry"]["geometry_types"]
+        )
+        group = file.row_group(index)
+        chunks = (group.column(at) for at in range(group.num_columns))
+        limits = {
+            chunk.path_in_schema: chunk.statistics
+            for chunk in chunks
+            if chunk.path_in_schema.startswith("bbox.") and chunk.statistics.has_min_max
+        }
+        if limits:
+            low = [limits[f"bbox.{name}"].min for name in ("xmin", "ymin")]
+            high = [limits[f"bbox.{name}"].max for name in ("xmax", "ymax")]
+            self._widen(low, high)
+
+    def _widen(self, low: list[float], high: list[float]) -> None:
         if self._limits:
             low = [min(pair) for pair in zip(low, self._limits[:2], strict=True)]
             high = [max(pair) for pair in zip(high, self._limits[2:], strict=True)]

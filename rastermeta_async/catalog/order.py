@@ -1,4 +1,4 @@
-"""The orders that a catalog can have, told by a key for each row: rows ascend by it.
+"""The orders that a catalog's rows can be sorted in, told by a key for each row: rows ascend by it.
 
 By path, or along a Hilbert curve over the Earth, so that rows near each other in the file are
 near each other on the ground, and a filter by `bbox` reads few row groups.

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import IO
 
 import pyarrow as pa
 
@@ -34,6 +35,7 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import format_of, grouped
+from rastermeta_async.catalog.join import join
 from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
@@ -117,8 +119,7 @@ class Output:
                 start_over(self.log, self._parts_folder)
             else:
                 Recovery(path, url, self._format, self.log).run()
-            last_seq = history(self.log.entries).last_seq
-            self.sink = PartSink(self._parts_folder, last_seq)
+            self.prepare(None)
         except BaseException:
             self.close()
             raise
@@ -201,9 +202,8 @@ class Output:
             SettingsError: the format has no such order.
             WriteError: the disk refused; all that was committed is safe.
         """
-        self.check_order(order)
-        state = self._state
-        had = self._format.order(self.path) if state.sealed else Order.PATH
+        self._check_order(order)
+        state, had = self._state, self._order
         order = order or had
         if state.sealed and not state.parts and order is had:
             return Totals(state.sealed.rows, state.sealed.failures)
@@ -213,32 +213,64 @@ class Output:
             temporary = sealed_temporary(self.path)
             with created(temporary) as file:
                 content = Content(file.fileno())
-                merged = merge_many(self._runs(state, had), self._parts_folder)
-                rows = Counted(map(kept, merged))
-                # Closed whatever happens, as what merging has on the disk goes with that.
-                with (
-                    closing(merged),
-                    closing(self._ordered(rows, Order.PATH, order)) as ordered,
-                    closing(ahead(self._groups(ordered))) as ready,
-                ):
-                    try:
-                        buffered = io.BufferedWriter(content, WRITE_BYTES)
-                        self._format.write(buffered, ready, order)
-                        buffered.flush()
-                    finally:
-                        content.finish()
+                try:
+                    buffered = io.BufferedWriter(content, WRITE_BYTES)
+                    if order is Order.NONE:
+                        totals = self._join(state, buffered)
+                    else:
+                        totals = self._merge(state, had, order, buffered)
+                    buffered.flush()
+                finally:
+                    content.finish()
             sealing = Sealing(
-                state.last_seq, rows.rows, rows.failures, content.size, content.digest
+                state.last_seq, totals.rows, totals.failures, content.size, content.digest
             )
             self.log.append(sealing)
             publish(temporary, self.path)
             self._finish_sealing(sealing)
+        return totals
+
+    def prepare(self, order: Order | None) -> None:
+        """Have parts written such that they make a catalog in an order at little cost.
+
+        Raises:
+            SettingsError: the output's format has no such order.
+        """
+        self._check_order(order)
+        lasting = (order or self._order) is Order.NONE
+        self.sink = PartSink(self._parts_folder, self._state.last_seq, lasting=lasting)
+
+    def _check_order(self, order: Order | None) -> None:
+        if order and order not in self._format.orders:
+            raise SettingsError(
+                f"{self.path}: --sort {order} is for .parquet catalogs; other ones are by path"
+            )
+
+    @property
+    def _order(self) -> Order:
+        """The order of the last catalog, or that of a new one."""
+        return self._format.order(self.path) if self._state.sealed else Order.PATH
+
+    def _merge(self, state: History, had: Order, order: Order, file: IO[bytes]) -> Totals:
+        """Write the catalog of rows in an order."""
+        merged = merge_many(self._runs(state, had), self._parts_folder)
+        rows = Counted(map(kept, merged))
+        # Closed whatever happens, as what merging has on the disk goes with that.
+        with (
+            closing(merged),
+            closing(self._ordered(rows, Order.PATH, order)) as ordered,
+            closing(ahead(self._groups(ordered))) as ready,
+        ):
+            self._format.write(file, ready, order)
         return Totals(rows.rows, rows.failures)
 
-    def check_order(self, order: Order | None) -> None:
-        """Raise SettingsError if the output's format has no such order."""
-        if order and order not in self._format.orders:
-            raise SettingsError(f"{self.path}: only a .parquet catalog can be sorted by {order}")
+    def _join(self, state: History, file: IO[bytes]) -> Totals:
+        """Write the catalog of rows as they come."""
+        paths = [os.path.join(self._parts_folder, part.name) for part in state.parts]
+        if state.sealed:
+            paths.insert(0, self.path)
+        told = join(paths, file, self._parts_folder, self._groups)
+        return Totals(told.rows, told.failures)
 
     def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:
         """Yield rows that are in one order in another."""

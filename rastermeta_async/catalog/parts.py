@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,8 +66,19 @@ def whole(path: str, rows: Iterable[pa.RecordBatch]) -> Batches:
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
+    with undamaged(path):
         yield from rows
+
+
+@contextmanager
+def undamaged(path: str) -> Iterator[None]:
+    """Hold that what is read of a file that this program wrote can be read.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise damaged(path, f"it cannot be read: {reason}") from error

@@ -18,12 +18,17 @@ from rastermeta_async.catalog.durable import created, ensure_folder, explained, 
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.catalog.names import part_name
+from rastermeta_async.config import Order
 from rastermeta_async.errors import WriteError
 from rastermeta_async.rows import count_failures, newest
 
 PART_GROUP_ROWS = 2048
 PART_GROUP_BYTES = 1024 * 1024
 """Row groups of a part: what merging many parts holds of each at a time."""
+
+LASTING_GROUP_ROWS = 32_768
+LASTING_GROUP_BYTES = 16 * 1024 * 1024
+"""Row groups of a part that are to be a catalog's: mostly one."""
 
 
 class Sink(Protocol):
@@ -47,20 +52,28 @@ class Log(Protocol):
 
 
 class PartSink:
-    """Writes each batch as one Parquet file into a folder (made when missing), in path order."""
+    """Writes each batch as one Parquet file into a folder (made when missing), in path order.
 
-    def __init__(self, folder: str, last_seq: int = 0) -> None:
-        """Continue after part number `last_seq` in `folder`."""
+    Args:
+        folder: that the files go into.
+        last_seq: number of the last part that is there.
+        lasting: a catalog is to have the row groups of the parts, as they are.
+    """
+
+    def __init__(self, folder: str, last_seq: int = 0, *, lasting: bool = False) -> None:
         self._folder = folder
         self._seq = last_seq
+        self._format = ParquetFormat(passing=not lasting)
+        self._most = (
+            (LASTING_GROUP_ROWS, LASTING_GROUP_BYTES) if lasting
+            else (PART_GROUP_ROWS, PART_GROUP_BYTES)
+        )  # fmt: skip
 
     def commit(self, rows: pa.Table) -> Part:
         """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
         batch = newest(rows)
         buffer = pa.BufferOutputStream()
-        ParquetFormat(passing=True).write(
-            buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES)
-        )
+        self._format.write(buffer, grouped([batch], *self._most), Order.NONE)
         content = memoryview(buffer.getvalue())
         seq = self._seq + 1
         name = part_name(seq)

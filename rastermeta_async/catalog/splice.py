@@ -1,0 +1,324 @@
+"""Parquet files put together as they are: row groups are copied, only the footer is made anew.
+
+To decode rows and encode them again takes some 10 us a row; a row group that stays as it is may
+be copied instead. Its bytes do not depend on where they are; the footer, which says where that
+is, is a Thrift structure whose offsets have to be moved. No library of the field does that from
+Python.
+
+References: Apache Parquet, "File Format" and ``parquet.thrift`` (numbers of the fields); Apache
+Thrift, "Thrift compact protocol encoding".
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import IO, NamedTuple
+
+MAGIC = b"PAR1"
+COPY_BYTES = 1024 * 1024
+_IN_MEMORY = 2 * 1024 * 1024
+"""Bytes of the new footer that are not kept in a file."""
+
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+_VARINTS = frozenset({_I16, _I32, _I64})
+
+_VERSION, _SCHEMA, _ROWS, _GROUPS, _KEY_VALUES, _CREATED_BY, _ORDERS = range(1, 8)
+"""Fields of ``FileMetaData``."""
+
+
+class _Move(Enum):
+    """What becomes of a field in another file."""
+
+    SHIFTED = auto()
+    """It says where in the file something is."""
+    DROPPED = auto()
+    """It is not true there, and may be left out."""
+
+
+_Moves = Mapping[int, "_Moves | _Move"]
+
+_COLUMN: _Moves = {
+    9: _Move.SHIFTED, 10: _Move.SHIFTED, 11: _Move.SHIFTED, 14: _Move.DROPPED, 15: _Move.DROPPED,
+}  # fmt: skip
+"""``ColumnMetaData``: data, index and dictionary pages. Bloom filters, and the page indexes below,
+lie outside of the group and stay behind."""
+_CHUNK: _Moves = {2: _Move.SHIFTED, 3: _COLUMN, **dict.fromkeys((4, 5, 6, 7), _Move.DROPPED)}
+"""``ColumnChunk``."""
+_GROUP: _Moves = {1: _CHUNK, 5: _Move.SHIFTED, 7: _Move.DROPPED}
+"""``RowGroup``: its columns, where it is, and its number."""
+
+
+class Group(NamedTuple):
+    """A row group in a file."""
+
+    start: int
+    end: int
+    """Bytes of the file that it is in."""
+    meta: bytes
+    """The footer's words about it."""
+
+
+class Footer(NamedTuple):
+    """The footer of a Parquet file."""
+
+    fields: dict[int, bytes]
+    """Of ``FileMetaData`` as they are encoded, by number."""
+    groups: list[Group]
+
+    @property
+    def schema(self) -> bytes:
+        """The columns, encoded."""
+        return self.fields[_SCHEMA]
+
+
+def read_footer(file: IO[bytes]) -> Footer:
+    """Return the footer of an open file.
+
+    Raises:
+        ValueError: it is no Parquet file.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 8))
+    length, magic = struct.unpack("<I4s", file.read(8).rjust(8))
+    start = size - 8 - length
+    if magic != MAGIC or start < len(MAGIC):
+        raise ValueError("no Parquet file")
+    file.seek(start)
+    try:
+        return _footer(file.read(length), start)
+    except (IndexError, KeyError) as error:
+        raise ValueError("a Parquet file whose footer is damaged") from error
+
+
+def _footer(content: bytes, end: int) -> Footer:
+    fields: dict[int, bytes] = {}
+    metas: list[bytes] = []
+    at = number = 0
+    while content[at]:
+        number, kind, at = _field(content, at, number)
+        start = at
+        if number == _GROUPS:
+            count, _, at = _list(content, at)
+            for _ in range(count):
+                begin, at = at, _after(content, at, _STRUCT)
+                metas.append(content[begin:at])
+        else:
+            at = _after(content, at, kind)
+            fields[number] = content[start:at]
+    groups: list[Group] = []
+    for meta in reversed(metas):
+        start = _first_page(meta) or end
+        groups.append(Group(start, end, meta))
+        end = start
+    return Footer(fields, groups[::-1])
+
+
+def _first_page(meta: bytes) -> int:
+    """Return where a row group starts: with the dictionary of its first column, or its data.
+
+    0 where it has neither, as it has no rows.
+    """
+    offsets = {}
+    _, _, at = _list(meta, _value_of(meta, 0, 1))
+    at, number = _value_of(meta, at, 3), 0
+    while meta[at]:
+        number, kind, at = _field(meta, at, number)
+        if number in (9, 11):
+            offsets[number] = _unzigzag(_varint(meta, at)[0])
+        at = _after(meta, at, kind)
+    return min((offset for offset in offsets.values() if offset), default=0)
+
+
+def _value_of(content: bytes, at: int, wanted: int) -> int:
+    """Return where the value of a field of the structure at a place starts."""
+    number = 0
+    while content[at]:
+        number, kind, at = _field(content, at, number)
+        if number == wanted:
+            return at
+        at = _after(content, at, kind)
+    raise KeyError(wanted)
+
+
+class Splicer:
+    """A Parquet file that is made of row groups of others.
+
+    Args:
+        out: takes the bytes.
+        like: footer of a file as it is to be, whatever its groups.
+        scratch: folder for a file that is gone in the end.
+    """
+
+    def __init__(self, out: IO[bytes], like: Footer, scratch: str) -> None:
+        self._out = out
+        self._like = like
+        self._size = 0
+        self._groups = 0
+        # Some kilobytes a group.
+        self._metas = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=scratch)  # noqa: SIM115  # see close
+        self._write(MAGIC)
+
+    def add(self, file: IO[bytes], group: Group) -> None:
+        """Copy a row group, which has the columns that the file is to have.
+
+        Raises:
+            ValueError: the file ends before the group does.
+        """
+        meta = bytearray()
+        _moved(group.meta, 0, _GROUP, self._size - group.start, meta)
+        file.seek(group.start)
+        left = group.end - group.start
+        while left:
+            content = file.read(min(left, COPY_BYTES))
+            if not content:
+                raise ValueError("it ends too early")
+            self._write(content)
+            left -= len(content)
+        self._metas.write(meta)
+        self._groups += 1
+
+    def finish(self, rows: int, metadata: Mapping[bytes, bytes]) -> None:
+        """Write the footer.
+
+        Args:
+            rows: of all groups together.
+            metadata: of the file, by key.
+        """
+        start = self._size
+        fields = self._like.fields
+        pairs = b"".join(_pair(*item) for item in metadata.items())
+        self._write(b"\x15" + fields[_VERSION] + b"\x19" + fields[_SCHEMA])
+        self._write(b"\x16" + _encoded(_zigzag(rows)))
+        self._write(b"\x19" + _list_head(self._groups))
+        self._metas.seek(0)
+        while content := self._metas.read(COPY_BYTES):
+            self._write(content)
+        self._write(b"\x19" + _list_head(len(metadata)) + pairs)
+        self._write(b"\x18" + fields[_CREATED_BY] + b"\x19" + fields[_ORDERS] + b"\0")
+        self._write(struct.pack("<I", self._size - start) + MAGIC)
+
+    def close(self) -> None:
+        """Remove what is on the disk besides."""
+        self._metas.close()
+
+    def _write(self, content: bytes) -> None:
+        self._out.write(content)
+        self._size += len(content)
+
+
+def _moved(data: bytes, at: int, moves: _Moves, by: int, out: bytearray) -> int:
+    """Copy a structure, with the offsets in it moved; return where it ends."""
+    number = written = 0
+    while data[at]:
+        number, kind, at = _field(data, at, number)
+        move = moves.get(number)
+        if move is _Move.DROPPED:
+            at = _after(data, at, kind)
+            continue
+        step = number - written
+        out += bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + _encoded(2 * number)
+        written = number
+        start = at
+        if isinstance(move, Mapping) and kind == _STRUCT:
+            at = _moved(data, at, move, by, out)
+        elif isinstance(move, Mapping):
+            count, _, at = _list(data, at)
+            out += data[start:at]
+            for _ in range(count):
+                at = _moved(data, at, move, by, out)
+        elif move is _Move.SHIFTED:
+            value, at = _varint(data, at)
+            out += _encoded(value and _zigzag(_unzigzag(value) + by))  # 0 is none
+        else:
+            at = _after(data, at, kind)
+            out += data[start:at]
+    out.append(0)
+    return at + 1
+
+
+# The compact protocol
+
+
+def _field(data: bytes, at: int, before: int) -> tuple[int, int, int]:
+    """Return number and kind of the field whose head is at a place, and where its value starts."""
+    step, kind = data[at] >> 4, data[at] & 15
+    if step:
+        return before + step, kind, at + 1
+    number, at = _varint(data, at + 1)
+    return _unzigzag(number), kind, at
+
+
+def _list(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return the length and the kind of a list, and where its first element is."""
+    count, kind = data[at] >> 4, data[at] & 15
+    at += 1
+    if count == 15:
+        count, at = _varint(data, at)
+    return count, kind, at
+
+
+def _after(data: bytes, at: int, kind: int) -> int:
+    """Return where a value ends."""
+    if kind in _VARINTS:
+        while data[at] > 127:
+            at += 1
+        return at + 1
+    if kind == _BINARY:
+        length, at = _varint(data, at)
+        return at + length
+    if kind == _STRUCT:
+        number = 0
+        while data[at]:
+            number, inner, at = _field(data, at, number)
+            at = _after(data, at, inner)
+        return at + 1
+    if kind in (_LIST, _SET):
+        count, inner, at = _list(data, at)
+        if inner in (_TRUE, _FALSE):  # a byte each, but in a structure
+            return at + count
+        for _ in range(count):
+            at = _after(data, at, inner)
+        return at
+    if kind == _MAP:
+        raise ValueError("a Parquet file whose footer is damaged")  # the format has none
+    return at + {_BYTE: 1, _DOUBLE: 8}.get(kind, 0)  # true and false are in the head
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while (byte := data[at]) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+        at += 1
+    return value | byte << shift, at + 1
+
+
+def _encoded(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _unzigzag(value: int) -> int:
+    return value >> 1 ^ -(value & 1)
+
+
+def _zigzag(value: int) -> int:
+    return value << 1 ^ value >> 63
+
+
+def _list_head(count: int) -> bytes:
+    """Return the head of a list of structures."""
+    return bytes([count << 4 | _STRUCT]) if count < 15 else bytes([240 | _STRUCT]) + _encoded(count)
+
+
+def _pair(key: bytes, value: bytes) -> bytes:
+    """Return a ``KeyValue``."""
+    return b"".join(b"\x18" + _encoded(len(text)) + text for text in (key, value)) + b"\0"
