@@ -7,7 +7,7 @@ two share one is below 10^-22.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ _BUFFERED = 1 << 14
 _SEGMENT = 1 << 21
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
-Fingerprint = tuple[int, int]
 
 
-def fingerprint(path: bytes) -> Fingerprint:
-    """Return the two 64-bit words that stand for a path in this process."""
-    return hash(path), hash(_SALT + path)
+def fingerprints(paths: Sequence[bytes]) -> Words:
+    """Return the two 64-bit words that stand for each path in this process, shape (n, 2)."""
+    words = np.empty((len(paths), 2), np.int64)
+    words[:, 0] = np.fromiter(map(hash, paths), np.int64, len(paths))
+    words[:, 1] = np.fromiter(map(hash, map(_SALT.__add__, paths)), np.int64, len(paths))
+    return words
 
 
 class PathSet:
@@ -35,25 +37,22 @@ class PathSet:
 
     def __init__(self, window: int | None = None) -> None:
         self._window = window
-        self._recent: set[Fingerprint] = set()
+        self._recent: set[tuple[int, ...]] = set()
         self._segments: list[tuple[Words, Words]] = []
 
     def __len__(self) -> int:
         return len(self._recent) + sum(len(first) for first, _ in self._segments)
 
-    def update(self, paths: Iterable[bytes]) -> None:
+    def update(self, paths: Sequence[bytes]) -> None:
         """Add many paths at once; duplicates among them cost memory but do no harm."""
-        words = np.array([fingerprint(path) for path in paths], dtype=np.int64).reshape(-1, 2)
-        if len(words):
-            self._add_segment(words)
+        if paths:
+            self._add_segment(fingerprints(paths))
 
     def add_new(self, paths: Sequence[bytes]) -> list[bytes]:
         """Add `paths` and return those that were not there, in order, each once."""
-        prints = [fingerprint(without_secrets(path)) for path in paths]
-        known = self._in_segments(prints)
         new = []
-        for path, key, old in zip(paths, prints, known, strict=True):
-            if not old and key not in self._recent:
+        for path, key in self._unknown(paths):
+            if key not in self._recent:
                 self._recent.add(key)
                 new.append(path)
         if len(self._recent) >= _BUFFERED:
@@ -66,21 +65,19 @@ class PathSet:
         """Return the paths that are not in the set, in order; adds nothing."""
         if not len(self):
             return list(paths)
-        prints = [fingerprint(without_secrets(path)) for path in paths]
-        known = self._in_segments(prints)
-        return [
-            path
-            for path, key, old in zip(paths, prints, known, strict=True)
-            if not old and key not in self._recent
-        ]
+        return [path for path, key in self._unknown(paths) if key not in self._recent]
 
-    def _in_segments(self, prints: list[Fingerprint]) -> Sequence[bool]:
-        found = np.zeros(len(prints), dtype=bool)
-        if self._segments and prints:
-            words = np.array(prints, dtype=np.int64)
-            for first, second in self._segments:
-                found |= _contains(first, second, words[:, 0], words[:, 1])
-        return found  # type: ignore[return-value]  # an array of bool is a sequence of bool
+    def _unknown(self, paths: Sequence[bytes]) -> list[tuple[bytes, tuple[int, ...]]]:
+        """Return the paths that are in no segment, and what stands for them."""
+        words = fingerprints(list(map(without_secrets, paths)))
+        known = np.zeros(len(words), dtype=bool)
+        for first, second in self._segments:
+            known |= _contains(first, second, words[:, 0], words[:, 1])
+        keys = map(tuple, words.tolist())
+        return [
+            (path, key) for path, key, old in zip(paths, keys, known.tolist(), strict=True)
+            if not old
+        ]  # fmt: skip
 
     def _add_segment(self, words: Words) -> None:
         self._segments.append(_sorted(words[:, 0], words[:, 1]))

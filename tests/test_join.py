@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from specs import check_by_schema
 from test_order import at, some_rows
+from test_pathset import colliding
 
 from rastermeta_async.catalog import join as joining
 from rastermeta_async.catalog import superseded as telling
@@ -149,7 +150,7 @@ def test_a_group_beyond_the_end_is_refused(tmp_path: Path) -> None:
     splicer = Splicer(io.BytesIO(), read_footer(file), str(tmp_path))
     (group,) = read_footer(file).groups
     with pytest.raises(ValueError, match="too early"):
-        splicer.add(file, Group(group.start, 10**6, group.meta))
+        splicer.add(file, Group(group.start, 10**6, group.pieces))
     splicer.close()
 
 
@@ -344,5 +345,17 @@ def test_the_command(tmp_path: Path, sample_archive: Path) -> None:
     assert done.returncode == 3, done.stderr
     command.run(["extract", sample_archive, "-o", by_path])
     assert list(map(exact, rows_of(loose))) == list(map(exact, rows_of(by_path)))
+    before = loose.stat()
     again = command.run(["extract", sample_archive, "-o", loose, "--update"])
     assert b"0 files read" in again.stderr
+    assert (loose.stat().st_ino, loose.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_rows_with_the_same_first_word_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "fingerprints", colliding)
+    rows = identities([b"/%d" % (number % 40) for number in range(100)], random.Random(1))
+    told = superseded(table(rows).to_batches(), 100, str(tmp_path))
+    stays = [place for place in range(60, 100) if rows[place].status != GONE]
+    assert sorted({*range(100)} - {*told.places.tolist()}) == stays

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rastermeta_async import pathset
-from rastermeta_async.pathset import Fingerprint, PathSet
+from rastermeta_async.pathset import PathSet, Words
 
 paths = st.integers(0, 40).map(lambda number: b"%d" % number)
 blocks = st.lists(paths, max_size=12)
 steps = st.lists(st.tuples(st.sampled_from(["add_new", "missing", "update"]), blocks), max_size=25)
 
 
-def colliding(path: bytes) -> Fingerprint:
+def colliding(paths: Sequence[bytes]) -> Words:
     """Few first words, extreme ones among them; the second tells paths apart."""
-    return [-(2**63), 0, 2**63 - 1][len(path) % 2 + path[-1] % 2], int.from_bytes(path, "big")
+    ends = [-(2**63), 0, 2**63 - 1]
+    words = [(ends[len(path) % 2 + path[-1] % 2], int.from_bytes(path, "big")) for path in paths]
+    return np.array(words, np.int64).reshape(-1, 2)
 
 
 def follow(steps: list[tuple[str, list[bytes]]]) -> PathSet:
@@ -55,7 +59,7 @@ def test_colliding_first_words_are_told_apart(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pathset, "_BUFFERED", buffered)
-        patch.setattr(pathset, "fingerprint", colliding)
+        patch.setattr(pathset, "fingerprints", colliding)
         follow(steps)
 
 
@@ -102,7 +106,7 @@ def test_empty_blocks_change_nothing() -> None:
 
 
 def test_a_fingerprint_has_two_words_that_differ() -> None:
-    prints = {pathset.fingerprint(b"%d" % number) for number in range(1000)}
+    prints = pathset.fingerprints([b"%d" % number for number in range(1000)]).tolist()
     assert len({first for first, _ in prints}) == len({second for _, second in prints}) == 1000
     assert all(first != second for first, second in prints)
 
@@ -116,7 +120,7 @@ def test_a_million_paths_take_16_bytes_each(block: int) -> None:
     else:
         for start in range(0, total, block):
             stop = min(start + block, total)
-            tested.update(b"/archive/%d.tif" % at for at in range(start, stop))
+            tested.update([b"/archive/%d.tif" % at for at in range(start, stop)])
     assert len(tested) == total
     held = [words for segment in tested._segments for words in segment]
     assert all(words.base is None for words in held), "a view keeps a larger array alive"

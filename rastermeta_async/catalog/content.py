@@ -63,22 +63,32 @@ class Counted:
 class Content(io.RawIOBase):
     """A file being written: keeps its size and digest; deaf once finished.
 
-    pyarrow writes a footer when a writer is thrown away; nobody is to hear that.
+    pyarrow writes a footer when a writer is thrown away; nobody is to hear that. Bytes are
+    digested in another thread, which takes as long as to copy a row group.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._hash = hashlib.blake2b(digest_size=16)
+        self._hashing = ThreadPoolExecutor(1)
+        self._hashed: Future[None] | None = None
         self._finished = False
         self.size = 0
 
     def write(self, data: Any, /) -> int:
         """Write all of `data`."""
         if not self._finished:
-            write_all(self._fd, data)
-            self._hash.update(data)
-            self.size += len(data)
+            content = bytes(data)  # its buffer is used again, and need not be one of bytes
+            self._wait()
+            self._hashed = self._hashing.submit(self._hash.update, content)
+            write_all(self._fd, content)
+            self.size += len(content)
         return len(data)
+
+    def _wait(self) -> None:
+        """Wait until what was written before is digested: no more than that is held."""
+        if self._hashed is not None:
+            self._hashed.result()
 
     def writable(self) -> bool:
         """Return True, as pyarrow asks."""
@@ -91,8 +101,9 @@ class Content(io.RawIOBase):
     def finish(self) -> None:
         """Ignore everything from now on."""
         self._finished = True
+        self._hashing.shutdown()
 
     @property
     def digest(self) -> str:
-        """BLAKE2b-128 of what was written, hexadecimal."""
+        """BLAKE2b-128 of what was written, hexadecimal; once finished."""
         return self._hash.hexdigest()

@@ -41,11 +41,14 @@ class _Loose(NamedTuple):
     """Of the rows in it that go."""
 
 
-def join(paths: Sequence[str], out: IO[bytes], scratch: str, groups: Groups) -> Superseded:
+def join(
+    paths: Sequence[str], count: int, out: IO[bytes], scratch: str, groups: Groups
+) -> Superseded:
     """Write a Parquet catalog of the rows of some files; return what became of them.
 
     Args:
         paths: Parquet files that this program made, oldest first.
+        count: of the rows in them.
         out: takes the bytes.
         scratch: existing folder for files that are gone in the end.
         groups: cuts rows into row groups.
@@ -53,7 +56,6 @@ def join(paths: Sequence[str], out: IO[bytes], scratch: str, groups: Groups) -> 
     Raises:
         CheckpointError: a file cannot be read.
     """
-    count = sum(pq.read_metadata(path).num_rows for path in paths)
     told = superseded(_identities(paths), count, scratch)
     with closing(_Joined(out, scratch)) as joined:
         loose = list(_copied(paths, told.places, joined))

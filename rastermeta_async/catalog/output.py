@@ -267,9 +267,11 @@ class Output:
     def _join(self, state: History, file: IO[bytes]) -> Totals:
         """Write the catalog of rows as they come."""
         paths = [os.path.join(self._parts_folder, part.name) for part in state.parts]
+        count = sum(part.rows for part in state.parts)
         if state.sealed:
             paths.insert(0, self.path)
-        told = join(paths, file, self._parts_folder, self._groups)
+            count += state.sealed.rows
+        told = join(paths, count, file, self._parts_folder, self._groups)
         return Totals(told.rows, told.failures)
 
     def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:

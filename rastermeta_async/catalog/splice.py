@@ -39,7 +39,7 @@ class _Move(Enum):
     """It is not true there, and may be left out."""
 
 
-_Moves = Mapping[int, "_Moves | _Move"]
+_Moves = dict[int, "_Moves | _Move"]
 
 _COLUMN: _Moves = {
     9: _Move.SHIFTED, 10: _Move.SHIFTED, 11: _Move.SHIFTED, 14: _Move.DROPPED, 15: _Move.DROPPED,
@@ -58,8 +58,8 @@ class Group(NamedTuple):
     start: int
     end: int
     """Bytes of the file that it is in."""
-    meta: bytes
-    """The footer's words about it."""
+    pieces: list[bytes | int]
+    """What the footer says of it: bytes, and between them offsets in the file."""
 
 
 class Footer(NamedTuple):
@@ -96,7 +96,7 @@ def read_footer(file: IO[bytes]) -> Footer:
 
 def _footer(content: bytes, end: int) -> Footer:
     fields: dict[int, bytes] = {}
-    metas: list[bytes] = []
+    groups: list[list[bytes | int]] = []
     at = number = 0
     while content[at]:
         number, kind, at = _field(content, at, number)
@@ -104,44 +104,78 @@ def _footer(content: bytes, end: int) -> Footer:
         if number == _GROUPS:
             count, _, at = _list(content, at)
             for _ in range(count):
-                begin, at = at, _after(content, at, _STRUCT)
-                metas.append(content[begin:at])
+                pieces = _Pieces(content, at)
+                groups.append(pieces.of(_GROUP))
+                at = pieces.at
         else:
             at = _after(content, at, kind)
             fields[number] = content[start:at]
-    groups: list[Group] = []
-    for meta in reversed(metas):
-        start = _first_page(meta) or end
-        groups.append(Group(start, end, meta))
+    return Footer(fields, _placed(groups, end))
+
+
+def _placed(groups: list[list[bytes | int]], end: int) -> list[Group]:
+    """Return groups that follow each other up to a place; one without rows has no pages."""
+    placed = []
+    for pieces in reversed(groups):
+        start = min((piece for piece in pieces if isinstance(piece, int)), default=end)
+        placed.append(Group(start, end, pieces))
         end = start
-    return Footer(fields, groups[::-1])
+    return placed[::-1]
 
 
-def _first_page(meta: bytes) -> int:
-    """Return where a row group starts: with the dictionary of its first column, or its data.
+class _Pieces:
+    """A structure, taken apart where something in it is another in another file."""
 
-    0 where it has neither, as it has no rows.
-    """
-    offsets = {}
-    _, _, at = _list(meta, _value_of(meta, 0, 1))
-    at, number = _value_of(meta, at, 3), 0
-    while meta[at]:
-        number, kind, at = _field(meta, at, number)
-        if number in (9, 11):
-            offsets[number] = _unzigzag(_varint(meta, at)[0])
-        at = _after(meta, at, kind)
-    return min((offset for offset in offsets.values() if offset), default=0)
+    def __init__(self, data: bytes, at: int) -> None:
+        self.at = at
+        """What comes next."""
+        self._data = data
+        self._begin = at
+        self._found: list[bytes | int] = []
 
+    def of(self, moves: _Moves) -> list[bytes | int]:
+        """Return the structure that comes next: bytes, and between them the offsets in it."""
+        self._structure(moves)
+        self._cut(self.at, self.at)
+        return self._found
 
-def _value_of(content: bytes, at: int, wanted: int) -> int:
-    """Return where the value of a field of the structure at a place starts."""
-    number = 0
-    while content[at]:
-        number, kind, at = _field(content, at, number)
-        if number == wanted:
-            return at
-        at = _after(content, at, kind)
-    raise KeyError(wanted)
+    def _structure(self, moves: _Moves) -> None:
+        data = self._data
+        number = before = 0
+        while data[self.at]:
+            head = self.at
+            number, kind, at = _field(data, head, number)
+            move = moves.get(number)
+            if move is _Move.DROPPED:
+                self.at = _after(data, at, kind)
+                self._cut(head, self.at)
+                continue
+            if data[head] >> 4 not in (0, number - before):  # there was one that is dropped
+                self._cut(head, at)
+                self._found.append(_head(number, number - before, kind))
+            before = number
+            self.at = at
+            if isinstance(move, dict):
+                self._structures(kind, move)
+                continue
+            self.at = _after(data, at, kind)
+            if move is _Move.SHIFTED and (value := _varint(data, at)[0]):  # 0 is none
+                self._cut(at, self.at)
+                self._found.append(_unzigzag(value))
+        self.at += 1
+
+    def _structures(self, kind: int, moves: _Moves) -> None:
+        """Go over a structure, or a list of such."""
+        count = 1
+        if kind == _LIST:
+            count, _, self.at = _list(self._data, self.at)
+        for _ in range(count):
+            self._structure(moves)
+
+    def _cut(self, end: int, begin: int) -> None:
+        """Take what there is up to an end; the next bytes begin elsewhere."""
+        self._found.append(self._data[self._begin : end])
+        self._begin = begin
 
 
 class Splicer:
@@ -168,8 +202,11 @@ class Splicer:
         Raises:
             ValueError: the file ends before the group does.
         """
-        meta = bytearray()
-        _moved(group.meta, 0, _GROUP, self._size - group.start, meta)
+        by = self._size - group.start
+        meta = [
+            piece if isinstance(piece, bytes) else _encoded(_zigzag(piece + by))
+            for piece in group.pieces
+        ]
         file.seek(group.start)
         left = group.end - group.start
         while left:
@@ -178,7 +215,7 @@ class Splicer:
                 raise ValueError("it ends too early")
             self._write(content)
             left -= len(content)
-        self._metas.write(meta)
+        self._metas.write(b"".join(meta))
         self._groups += 1
 
     def finish(self, rows: int, metadata: Mapping[bytes, bytes]) -> None:
@@ -210,36 +247,6 @@ class Splicer:
         self._size += len(content)
 
 
-def _moved(data: bytes, at: int, moves: _Moves, by: int, out: bytearray) -> int:
-    """Copy a structure, with the offsets in it moved; return where it ends."""
-    number = written = 0
-    while data[at]:
-        number, kind, at = _field(data, at, number)
-        move = moves.get(number)
-        if move is _Move.DROPPED:
-            at = _after(data, at, kind)
-            continue
-        step = number - written
-        out += bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + _encoded(2 * number)
-        written = number
-        start = at
-        if isinstance(move, Mapping) and kind == _STRUCT:
-            at = _moved(data, at, move, by, out)
-        elif isinstance(move, Mapping):
-            count, _, at = _list(data, at)
-            out += data[start:at]
-            for _ in range(count):
-                at = _moved(data, at, move, by, out)
-        elif move is _Move.SHIFTED:
-            value, at = _varint(data, at)
-            out += _encoded(value and _zigzag(_unzigzag(value) + by))  # 0 is none
-        else:
-            at = _after(data, at, kind)
-            out += data[start:at]
-    out.append(0)
-    return at + 1
-
-
 # The compact protocol
 
 
@@ -250,6 +257,11 @@ def _field(data: bytes, at: int, before: int) -> tuple[int, int, int]:
         return before + step, kind, at + 1
     number, at = _varint(data, at + 1)
     return _unzigzag(number), kind, at
+
+
+def _head(number: int, step: int, kind: int) -> bytes:
+    """Return the head of a field."""
+    return bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + _encoded(_zigzag(number))
 
 
 def _list(data: bytes, at: int) -> tuple[int, int, int]:

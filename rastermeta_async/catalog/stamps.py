@@ -40,7 +40,7 @@ class Unchanged:
         times = pc.cast(rows.column("mtime"), pa.int64())
         others = (rows.column(name) for name in ("error_type", "etag"))
         columns = (path_keys(rows), rows.column("file_size"), times, *others)
-        self._stamps.update(map(_stamp, *(column.to_pylist() for column in columns)))
+        self._stamps.update(list(map(_stamp, *(column.to_pylist() for column in columns))))
 
     def missing(self, paths: Sequence[bytes]) -> list[bytes]:
         """Return the paths that are not there, or not as they were, in order; asks the disk."""

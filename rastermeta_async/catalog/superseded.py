@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rastermeta_async.pathset import fingerprint
+from rastermeta_async.pathset import fingerprints
 from rastermeta_async.record import GONE, SUCCESSES
 from rastermeta_async.rows import path_keys
 
@@ -69,13 +69,11 @@ def superseded(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Supe
 
 def _marked(batch: pa.RecordBatch, place: int) -> Numbers:
     """Return fingerprint and mark of each row, shape (rows, 3); the first is at `place`."""
-    marked = np.empty((batch.num_rows, 3), np.int64)
-    prints = [fingerprint(path) for path in path_keys(batch).to_pylist()]
-    marked[:, :2] = np.array(prints, np.int64).reshape(-1, 2)
     flags = {GONE: _GONE, **dict.fromkeys(SUCCESSES, 0)}
-    bits = [flags.get(status, _FAILED) for status in batch.column("status").to_pylist()]
-    marked[:, 2] = np.arange(place, place + batch.num_rows) << 2 | np.array(bits, np.int64)
-    return marked
+    status = batch.column("status").dictionary_encode()
+    bits = np.array([flags.get(name, _FAILED) for name in status.dictionary.to_pylist()], np.int64)
+    marks = np.arange(place, place + batch.num_rows) << 2 | bits[status.indices.to_numpy()]
+    return np.column_stack([fingerprints(path_keys(batch).to_pylist()), marks])
 
 
 def _deal(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
@@ -95,7 +93,10 @@ def _deal(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
 
 def _told(heap: Numbers) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
     """Return of a heap, ordered anew, which rows are the last of their path, and all marks."""
-    heap = heap[np.lexsort((heap[:, 2], heap[:, 1], heap[:, 0]))]
-    last = np.ones(len(heap), bool)
-    last[:-1] = (heap[1:, :2] != heap[:-1, :2]).any(axis=1)
-    return last, heap[:, 2]
+    first, second, marks = heap.T
+    order = np.argsort(first, kind="stable")  # marks ascend already
+    same = first[order[1:]] == first[order[:-1]]
+    if (second[order[1:]] != second[order[:-1]])[same].any():  # once in ages
+        order = np.lexsort((marks, second, first))
+        same = (heap[order[1:], :2] == heap[order[:-1], :2]).all(axis=1)
+    return np.append(~same, True)[: len(heap)], marks[order]
