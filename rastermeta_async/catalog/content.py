@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,9 @@ from rastermeta_async.rows import count_failures
 
 WRITE_BYTES = 256 * 1024
 """To be written at once: a Parquet file comes in pieces of some hundred bytes."""
+
+_MAX_UNHASHED = 4
+"""Writes that may wait to be digested."""
 
 _GIVEN_BACK_AFTER = 4
 """Groups after which freed memory is given back: after each takes a fourth of the time of all."""
@@ -71,7 +75,7 @@ class Content(io.RawIOBase):
         self._fd = fd
         self._hash = hashlib.blake2b(digest_size=16)
         self._hashing = ThreadPoolExecutor(1)
-        self._hashed: Future[None] | None = None
+        self._unhashed: deque[Future[None]] = deque()
         self._finished = False
         self.size = 0
 
@@ -79,16 +83,12 @@ class Content(io.RawIOBase):
         """Write all of `data`."""
         if not self._finished:
             content = bytes(data)  # its buffer is used again, and need not be one of bytes
-            self._wait()
-            self._hashed = self._hashing.submit(self._hash.update, content)
+            if len(self._unhashed) == _MAX_UNHASHED:
+                self._unhashed.popleft().result()
+            self._unhashed.append(self._hashing.submit(self._hash.update, content))
             write_all(self._fd, content)
             self.size += len(content)
         return len(data)
-
-    def _wait(self) -> None:
-        """Wait until what was written before is digested: no more than that is held."""
-        if self._hashed is not None:
-            self._hashed.result()
 
     def writable(self) -> bool:
         """Return True, as pyarrow asks."""
