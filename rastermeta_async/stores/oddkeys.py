@@ -31,9 +31,12 @@ class Key(NamedTuple):
     etag: str | None
 
 
+_ODD_STEPS = frozenset(["", ".", ".."])
+
+
 def is_odd(key: str) -> bool:
     """Whether obstore cannot name a key."""
-    return any(step in ("", ".", "..") for step in key.split("/"))
+    return not _ODD_STEPS.isdisjoint(key.split("/"))
 
 
 class S3Bucket:
