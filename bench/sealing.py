@@ -73,8 +73,7 @@ def make_parts(output: Path, rows: Any, count: int, order: str) -> None:
     from rastermeta_async.catalog.output import Output
     from rastermeta_async.config import Order
 
-    target = Output(str(output))
-    target.prepare(Order(order))
+    target = Output(str(output), order=Order(order))
     for part in parts_of(rows, count):
         target.log.append(target.sink.commit(part))
     target.close()
@@ -88,11 +87,11 @@ def seal(output: str, order: str) -> dict[str, float]:
     from rastermeta_async.catalog.output import Output
     from rastermeta_async.config import Order
 
-    target = Output(output)
+    target = Output(output, order=Order(order))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _memory("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
-    target.seal(Order(order))
+    target.seal()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     target.close()
     return {"wall_s": wall, "cpu_s": cpu, "grown_mib": (_memory("VmHWM") - before) / MIB}

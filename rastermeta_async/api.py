@@ -178,10 +178,10 @@ async def extract_to(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     target = await to_the_end(
-        partial(open_output, os.fsdecode(output), overwrite=overwrite), if_cancelled=Output.close
+        partial(open_output, os.fsdecode(output), overwrite=overwrite, order=settings.sort),
+        if_cancelled=Output.close,
     )
     try:
-        target.prepare(settings.sort)  # before the work of hours
         upload = _upload(target, settings.access) if target.url else None
         if upload:
             await upload.check(overwrite=overwrite)
@@ -199,7 +199,7 @@ async def extract_to(
         if settings.prune:
             refused = await to_the_end(partial(_prune, target, settings, progress))
         progress.sealing = True
-        totals = await to_the_end(partial(target.seal, settings.sort))
+        totals = await to_the_end(target.seal)
         if upload:
             await upload.send()
         if refused:

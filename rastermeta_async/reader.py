@@ -188,7 +188,11 @@ class RasterioReader:
     def _drivers(self) -> list[str] | None:
         """Those that GDAL has here, in its order: for each of its own it goes through the list."""
         wanted = {name.lower() for name in self._wanted}
-        here = [name for name in rasterio.Env().drivers() if name.lower() in wanted]
+        here = [
+            name
+            for name in rasterio.Env(session=DummySession()).drivers()
+            if name.lower() in wanted
+        ]
         return here or list(self._wanted) or None
 
     def _open(self, path: bytes) -> Record:

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 
 from rastermeta_async.record import GONE, MISSING, SUCCESSES
 
+IDENTITY = ["filepath", "filepath_bytes", "status"]
+"""Columns that tell whose row it is, and whether it counts."""
+
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     """Return each row's path as the exact bytes given: what identifies and orders rows."""

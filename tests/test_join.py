@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +26,13 @@ from test_order import at, some_rows
 from test_pathset import colliding
 
 from rastermeta_async.catalog import join as joining
+from rastermeta_async.catalog import output as sealing
 from rastermeta_async.catalog import superseded as telling
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.catalog.splice import Group, Splicer, read_footer
+from rastermeta_async.catalog.splice import Group, Splicer, read_footer, read_group
 from rastermeta_async.catalog.superseded import superseded
 from rastermeta_async.config import Order
-from rastermeta_async.errors import CheckpointError
+from rastermeta_async.errors import CheckpointError, ForeignOutputError, WriteError
 from rastermeta_async.record import GONE, SCHEMA, Record, path_bytes
 
 
@@ -45,7 +48,7 @@ def spliced(files: Sequence[io.BytesIO], scratch: Path) -> io.BytesIO:
     rows = 0
     for file in files:
         for group in read_footer(file).groups:
-            splicer.add(file, group)
+            splicer.add(group, read_group(file, group))
         rows += pq.read_metadata(file).num_rows
     splicer.finish(rows, {b"key": b"value", b"other": b""})
     splicer.close()
@@ -116,7 +119,7 @@ def test_more_row_groups_than_fit_into_sixteen_bits(tmp_path: Path) -> None:
     out = io.BytesIO()
     splicer = Splicer(out, read_footer(file), str(tmp_path))
     for _ in range(40_000):
-        splicer.add(file, group)
+        splicer.add(group, read_group(file, group))
     splicer.finish(40_000, {})
     splicer.close()
     assert pq.read_metadata(out).num_row_groups == 40_000
@@ -145,13 +148,11 @@ def test_damaged_footers_are_refused_or_read_and_nothing_else() -> None:
     assert 0 < refused < 3000
 
 
-def test_a_group_beyond_the_end_is_refused(tmp_path: Path) -> None:
+def test_a_group_beyond_the_end_is_refused() -> None:
     file = parquet(pa.table({"number": [1]}))
-    splicer = Splicer(io.BytesIO(), read_footer(file), str(tmp_path))
     (group,) = read_footer(file).groups
     with pytest.raises(ValueError, match="too early"):
-        splicer.add(file, Group(group.start, 10**6, group.pieces))
-    splicer.close()
+        list(read_group(file, Group(group.start, 10**6, group.pieces)))
 
 
 # Rows that go
@@ -198,11 +199,10 @@ def commit(output: Output, *batches: list[Record]) -> None:
 
 
 def seal(catalog: Path, *batches: list[Record], order: Order | None = Order.NONE) -> Totals:
-    output = Output(str(catalog))
+    output = Output(str(catalog), order=order)
     try:
-        output.prepare(order)
         commit(output, *batches)
-        return output.seal(order)
+        return output.seal()
     finally:
         output.close()
 
@@ -224,28 +224,29 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many rows were written anew, a number each time."""
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each sealing writes anew, where it does."""
     numbers: list[int] = []
-    anew = joining._rows_of
+    left = joining._left
 
     def counted(loose: list[joining._Loose]) -> Iterator[pa.RecordBatch]:
-        numbers.append(0)
-        for batch in anew(loose):
+        if loose:
+            numbers.append(0)
+        for batch in left(loose):
             numbers[-1] += batch.num_rows
             yield batch
 
-    monkeypatch.setattr(joining, "_rows_of", counted)
-    return iter([numbers])
+    monkeypatch.setattr(joining, "_left", counted)
+    return numbers
 
 
-def test_parts_become_row_groups(catalog: Path, encoded: Iterator[list[int]]) -> None:
+def test_parts_become_row_groups(catalog: Path, encoded: list[int]) -> None:
     rows = [*some_rows(30), failed(b"/x")]
     assert seal(catalog, rows[20:], rows[:20]) == Totals(31, 1)
     assert rows_of(catalog) == sorted(rows, key=path_bytes)
     assert groups_of(catalog) == [11, 20]
     assert pq.read_schema(catalog).equals(SCHEMA)
-    assert next(encoded) == []
+    assert encoded == []
 
 
 def test_it_is_geoparquet_with_the_limits_of_all_groups(catalog: Path) -> None:
@@ -259,9 +260,7 @@ def test_it_is_geoparquet_with_the_limits_of_all_groups(catalog: Path) -> None:
     assert len(geopandas.read_parquet(catalog, bbox=(19, -61, 22, -59))) == 1
 
 
-def test_only_groups_with_rows_that_go_are_written_anew(
-    catalog: Path, encoded: Iterator[list[int]]
-) -> None:
+def test_only_groups_with_rows_that_go_are_written_anew(catalog: Path, encoded: list[int]) -> None:
     rows = some_rows(60)
     seal(catalog, rows[:20], rows[20:40], rows[40:])
     changed = [at(path_bytes(rows[25]), 1, 2), at(b"/new", 3, 4)]
@@ -269,11 +268,11 @@ def test_only_groups_with_rows_that_go_are_written_anew(
     left = [row for place, row in enumerate(rows) if place not in (25, 45)]
     assert rows_of(catalog) == sorted([*left, *changed], key=path_bytes)
     assert groups_of(catalog) == [20, 2, 38]
-    assert next(encoded) == [38]
+    assert encoded == [38]
 
 
 def test_small_groups_are_gathered(
-    catalog: Path, monkeypatch: pytest.MonkeyPatch, encoded: Iterator[list[int]]
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[int]
 ) -> None:
     rows = some_rows(3100)
     some = [rows[3000 + at : 3001 + at] for at in range(100)]
@@ -281,7 +280,7 @@ def test_small_groups_are_gathered(
     seal(catalog, rows[:3000], *some)
     assert groups_of(catalog) == [3000, 100]
     assert rows_of(catalog) == rows
-    assert next(encoded) == [100]
+    assert encoded == [100]
 
 
 def test_a_catalog_takes_every_order_and_back(catalog: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_catalog_takes_every_order_and_back(catalog: Path) -> None:
 
 
 def test_parts_that_were_made_for_another_order_are_written_anew(
-    catalog: Path, encoded: Iterator[list[int]]
+    catalog: Path, encoded: list[int]
 ) -> None:
     """A run that was begun without the option."""
     rows = some_rows(30)
@@ -308,7 +307,7 @@ def test_parts_that_were_made_for_another_order_are_written_anew(
     output.close()
     assert seal(catalog, rows[15:]).rows == 30
     assert rows_of(catalog) == rows
-    assert next(encoded) == [15]
+    assert encoded == [15]
     meta = pq.read_metadata(catalog)
     for number in range(meta.num_row_groups):
         limits = meta.row_group(number).column(0).statistics
@@ -323,19 +322,75 @@ def test_nothing_is_left_behind(catalog: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_damaged_part_is_named_and_the_catalog_stays(catalog: Path) -> None:
-    seal(catalog, some_rows(30))
-    before = catalog.read_bytes()
-    output = Output(str(catalog))
-    commit(output, [at(b"/new", 3, 4)])
+def part_of(catalog: Path) -> Path:
     (part,) = Path(f"{catalog}.parts").iterdir()
-    content = bytearray(part.read_bytes())
-    content[4:200] = bytes(196)
-    part.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"part-\d+\.parquet: it cannot be read"):
+    return part
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("which", ["part", "catalog"])
+def test_damage_is_named_and_the_catalog_stays(catalog: Path, which: str, share: float) -> None:
+    """Wherever it is: most bytes are copied without being understood."""
+    seal(catalog, some_rows(30))
+    output = Output(str(catalog))
+    commit(output, [at(b"/new%d" % number, 3, 4) for number in range(30)])
+    damaged = part_of(catalog) if which == "part" else catalog
+    content = bytearray(damaged.read_bytes())
+    middle = 4 + int(share * (len(content) - 12))
+    content[middle] ^= 1
+    damaged.write_bytes(content)
+    before = catalog.read_bytes()
+    with pytest.raises(CheckpointError, match=f"{damaged.name}: (it|its content) "):
         output.seal()
     output.close()
     assert catalog.read_bytes() == before
+    assert [path.name for path in Path(f"{catalog}.parts").iterdir()] == ["part-00000002.parquet"]
+
+
+@pytest.mark.parametrize("length", [None, 0, 3, 500])
+def test_a_part_that_is_gone_or_cut_is_named(catalog: Path, length: int | None) -> None:
+    output = Output(str(catalog), order=Order.NONE)
+    commit(output, some_rows(30))
+    if length is None:
+        part_of(catalog).unlink()
+    else:
+        os.truncate(part_of(catalog), length)
+    with pytest.raises(CheckpointError, match=r"part-00000001\.parquet: it cannot be read"):
+        output.seal()
+    output.close()
+
+
+def test_a_disk_that_is_full_is_no_damage(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Output(str(catalog), order=Order.NONE)
+    commit(output, some_rows(30), some_rows(20))
+    monkeypatch.setattr(sealing, "WRITE_BYTES", 1)
+
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space left"):
+        patch.setattr(os, "write", refuse)
+        output.seal()
+    assert output.seal() == Totals(30, 0)
+    output.close()
+
+
+def test_a_catalog_that_was_rewritten_is_refused(catalog: Path) -> None:
+    seal(catalog, some_rows(30))
+    pq.write_table(pq.read_table(catalog), catalog)
+    Path(f"{catalog}.checkpoint").unlink()
+    with pytest.raises(ForeignOutputError, match="written anew by another program"):
+        Output(str(catalog))
+
+
+def test_no_more_groups_than_readers_bear(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "MAX_GROUPS", 8)
+    monkeypatch.setattr(joining, "GROUP_BYTES", 0)
+    rows = some_rows(2000)
+    for start in range(0, 2000, 100):
+        seal(catalog, rows[start : start + 100], order=None if start else Order.NONE)
+        assert len(groups_of(catalog)) <= 16
+    assert rows_of(catalog) == rows
 
 
 def test_the_command(tmp_path: Path, sample_archive: Path) -> None:

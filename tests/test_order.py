@@ -86,6 +86,12 @@ def commit(output: Output, rows: list[Record]) -> None:
     output.log.append(output.sink.commit(table(rows)))
 
 
+def seal(catalog: Path, order: Order | None) -> None:
+    output = Output(str(catalog), order=order)
+    output.seal()
+    output.close()
+
+
 def paths(catalog: Path) -> list[str]:
     found: list[str] = pq.read_table(catalog)["filepath"].to_pylist()
     return found
@@ -97,9 +103,9 @@ def sorted_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sealing, "SEALED_GROUP_ROWS", 100)
     monkeypatch.setattr(merging, "RUN_ROWS", 500)
     catalog = tmp_path / "catalog.parquet"
-    output = Output(str(catalog))
+    output = Output(str(catalog), order=Order.SPATIAL)
     commit(output, some_rows(3000))
-    output.seal(Order.SPATIAL)
+    output.seal()
     output.close()
     return catalog
 
@@ -123,9 +129,7 @@ def test_a_query_by_place_reads_few_row_groups(sorted_catalog: Path) -> None:
         return found
 
     by_place = groups_read(sorted_catalog)
-    output = Output(str(sorted_catalog))
-    output.seal(Order.PATH)
-    output.close()
+    seal(sorted_catalog, Order.PATH)
     assert groups_read(sorted_catalog) == 30
     assert by_place <= 4
 
@@ -148,20 +152,16 @@ def test_a_sorted_catalog_takes_new_rows_and_keeps_its_order(sorted_catalog: Pat
 
 def test_another_order_is_the_same_catalog_again(sorted_catalog: Path) -> None:
     spatial = sorted_catalog.read_bytes()
-    output = Output(str(sorted_catalog))
-    output.seal(Order.PATH)
+    seal(sorted_catalog, Order.PATH)
     assert paths(sorted_catalog) == sorted(paths(sorted_catalog))
-    output.seal(Order.SPATIAL)
-    output.close()
+    seal(sorted_catalog, Order.SPATIAL)
     assert sorted_catalog.read_bytes() == spatial
 
 
 def test_the_order_asked_for_again_changes_nothing(sorted_catalog: Path) -> None:
     before = sorted_catalog.stat()
-    output = Output(str(sorted_catalog))
-    output.seal(Order.SPATIAL)
-    output.seal()
-    output.close()
+    seal(sorted_catalog, Order.SPATIAL)
+    seal(sorted_catalog, None)
     after = sorted_catalog.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -183,6 +183,7 @@ def test_only_parquet_is_sorted_by_place(tmp_path: Path, sample_archive: Path) -
     assert done.returncode == 2
     assert b"--sort spatial is for .parquet catalogs" in done.stderr
     assert not output.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_format_without_the_order_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -357,13 +357,13 @@ def test_sealing_that_fails_leaves_the_parts_alone(
     def full(self: Content, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    output = Output(path)
+    output = Output(path, order=order)
     with monkeypatch.context() as patch:
         patch.setattr(Content, "write", full)
         with pytest.raises(WriteError, match="No space left"):
-            output.seal(order)
+            output.seal()
     assert sorted(os.listdir(parts_folder(path))) == parts, "the disk is as full as before"
-    assert output.seal(order).rows == 18
+    assert output.seal().rows == 18
     output.close()
 
 

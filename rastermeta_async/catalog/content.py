@@ -23,6 +23,9 @@ WRITE_BYTES = 256 * 1024
 _MAX_UNHASHED = 4
 """Writes that may wait to be digested."""
 
+_LARGE_WRITE = 1024 * 1024
+"""Bytes; of larger writes only one may wait."""
+
 _GIVEN_BACK_AFTER = 4
 """Groups after which freed memory is given back: after each takes a fourth of the time of all."""
 
@@ -83,7 +86,8 @@ class Content(io.RawIOBase):
         """Write all of `data`."""
         if not self._finished:
             content = bytes(data)  # its buffer is used again, and need not be one of bytes
-            if len(self._unhashed) == _MAX_UNHASHED:
+            most = _MAX_UNHASHED if len(content) <= _LARGE_WRITE else 1
+            while len(self._unhashed) >= most:
                 self._unhashed.popleft().result()
             self._unhashed.append(self._hashing.submit(self._hash.update, content))
             write_all(self._fd, content)

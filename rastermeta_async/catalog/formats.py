@@ -54,7 +54,11 @@ class Format(Protocol):
         ...
 
     def order(self, path: str) -> Order:
-        """Return the order of a finished catalog's rows."""
+        """Return the order of a finished catalog's rows.
+
+        Raises:
+            ForeignOutputError: the catalog does not tell.
+        """
         ...
 
     def check(self, path: str) -> None:
@@ -249,7 +253,13 @@ class ParquetFormat:
 
     def order(self, path: str) -> Order:
         """See `Format.order`."""
-        return Order(pq.read_metadata(path).metadata[_ORDER_KEY].decode())
+        order = pq.read_metadata(path).metadata.get(_ORDER_KEY)
+        if order is None:
+            raise ForeignOutputError(
+                f"{path} was written anew by another program: nothing tells the order of its rows "
+                "any more. Give --overwrite to make it anew, or another -o."
+            )
+        return Order(order.decode())
 
     def check(self, path: str) -> None:
         """See `Format.check`."""

@@ -38,24 +38,28 @@ class Extent:
         if None not in (*low, *high):
             self._widen(low, high)
 
-    def add_group(self, file: pq.FileMetaData, index: int) -> None:
-        """Take notice of a row group of a file that has such metadata, and limits of its columns.
+    def add_kinds(self, file: pq.FileMetaData) -> None:
+        """Take the kinds of geometry that a file with such metadata has."""
+        columns = json.loads(file.metadata[GEO_KEY])["columns"]
+        self._types |= set(columns["geometry"]["geometry_types"])
 
-        Its kinds of geometry are taken to be all that there are in that file.
+    def add_limits(self, group: pq.RowGroupMetaData) -> None:
+        """Take the limits of a row group.
+
+        Raises:
+            ValueError: it has none in its metadata.
         """
-        self._types |= set(
-            json.loads(file.metadata[GEO_KEY])["columns"]["geometry"]["geometry_types"]
-        )
-        group = file.row_group(index)
-        chunks = (group.column(at) for at in range(group.num_columns))
-        limits = {
-            chunk.path_in_schema: chunk.statistics
-            for chunk in chunks
-            if chunk.path_in_schema.startswith("bbox.") and chunk.statistics.has_min_max
-        }
+        limits: dict[str, tuple[float, float]] = {}
+        for number in range(group.num_columns):
+            chunk = group.column(number)  # what it says goes with it
+            if chunk.path_in_schema.startswith("bbox."):
+                if chunk.statistics is None:
+                    raise ValueError("a row group has no limits of its columns")
+                if chunk.statistics.has_min_max:
+                    limits[chunk.path_in_schema] = chunk.statistics.min, chunk.statistics.max
         if limits:
-            low = [limits[f"bbox.{name}"].min for name in ("xmin", "ymin")]
-            high = [limits[f"bbox.{name}"].max for name in ("xmax", "ymax")]
+            low = [limits[f"bbox.{name}"][0] for name in ("xmin", "ymin")]
+            high = [limits[f"bbox.{name}"][1] for name in ("xmax", "ymax")]
             self._widen(low, high)
 
     def _widen(self, low: list[float], high: list[float]) -> None:

@@ -1,35 +1,51 @@
 """A catalog in no order: the row groups of the last one and of the parts since, as they are.
 
-Only rows that have to go cost more: their groups are written anew without them. So are groups
-that are too small for queries, all together at the end.
+Only rows that have to go cost more: their groups are written anew without them, at the end. So
+are groups that are too small, as every reader pays for their number.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rastermeta_async.catalog.formats import ParquetFormat, parquet_batches
+from rastermeta_async.catalog.formats import ParquetFormat, grouped, parquet_batches
 from rastermeta_async.catalog.geoparquet import Extent
-from rastermeta_async.catalog.parts import undamaged, whole
-from rastermeta_async.catalog.splice import Splicer, read_footer
+from rastermeta_async.catalog.parts import undamaged, verify, whole
+from rastermeta_async.catalog.splice import Splicer, read_footer, read_group
 from rastermeta_async.catalog.superseded import Numbers, Superseded, superseded
 from rastermeta_async.config import Order
+from rastermeta_async.rows import IDENTITY
 
 SMALL_BYTES = 256 * 1024
 """Row groups of fewer are gathered to larger ones."""
 
-_IDENTITY = ["filepath", "filepath_bytes", "status"]
+MAX_GROUPS = 2048
+"""Row groups of fewer bytes than their share of so many are, too: readers hold 50 KiB of each."""
 
-Groups = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Table]]
+GROUP_ROWS = 1 << 20
+GROUP_BYTES = 8 * 1024 * 1024
+"""Rows are gathered up to so many bytes, or so many times those of a small group, which are
+compressed to a third or so."""
+_TIMES_SMALL = 6
+
+
+class Source(NamedTuple):
+    """A Parquet file that this program made."""
+
+    path: str
+    digest: str
+    """What the log says of its content."""
+    rows: int
 
 
 class _Loose(NamedTuple):
@@ -37,81 +53,114 @@ class _Loose(NamedTuple):
 
     path: str
     number: int
+    rows: int
     places: Numbers
     """Of the rows in it that go."""
 
 
-def join(
-    paths: Sequence[str], count: int, out: IO[bytes], scratch: str, groups: Groups
-) -> Superseded:
+def join(sources: Sequence[Source], out: IO[bytes], scratch: str) -> Superseded:
     """Write a Parquet catalog of the rows of some files; return what became of them.
 
     Args:
-        paths: Parquet files that this program made, oldest first.
-        count: of the rows in them.
+        sources: the files, oldest first.
         out: takes the bytes.
         scratch: existing folder for files that are gone in the end.
-        groups: cuts rows into row groups.
 
     Raises:
-        CheckpointError: a file cannot be read.
+        CheckpointError: a file cannot be read, or is not what the log says.
     """
-    told = superseded(_identities(paths), count, scratch)
+    small = max(SMALL_BYTES, sum(map(_size, sources)) // MAX_GROUPS)
+    with _verified(sources):
+        rows = itertools.chain.from_iterable(
+            whole(source.path, _rows(source.path, IDENTITY, 8192)) for source in sources
+        )
+        told = superseded(rows, sum(source.rows for source in sources), scratch)
     with closing(_Joined(out, scratch)) as joined:
-        loose = list(_copied(paths, told.places, joined))
-        if loose:
-            with tempfile.TemporaryFile(dir=scratch) as file:
-                ParquetFormat().write(file, groups(_rows_of(loose)), Order.NONE)
-                content = _Content(file)
-                for index in range(len(content.footer.groups)):
-                    joined.add(content, index)
+        loose = list(_copied(sources, told.places, joined, small))
+        for group in grouped(_left(loose), GROUP_ROWS, max(GROUP_BYTES, _TIMES_SMALL * small)):
+            encoded = io.BytesIO()
+            ParquetFormat().write(encoded, [group], Order.NONE)
+            content = _Content("", encoded)
+            for number in range(len(content.groups)):
+                joined.add(content, number)
         joined.finish(told.rows)
     return told
 
 
-def _identities(paths: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            yield from whole(path, parquet_batches(file, _IDENTITY, 8192))
+@contextmanager
+def _verified(sources: Sequence[Source]) -> Iterator[None]:
+    """Verify all sources, which are copied unseen, in another thread; wait for it in the end."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        checks = [thread.submit(verify, source.path, source.digest) for source in sources]
+        yield
+        for check in checks:
+            check.result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
-def _copied(paths: Sequence[str], places: Numbers, joined: _Joined) -> Iterator[_Loose]:
+def _size(source: Source) -> int:
+    with undamaged(source.path):
+        return os.path.getsize(source.path)
+
+
+def _rows(
+    path: str, columns: list[str] | None, rows: int, groups: Iterable[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from parquet_batches(file, columns, rows, groups)
+
+
+def _copied(
+    sources: Sequence[Source], places: Numbers, joined: _Joined, small: int
+) -> Iterator[_Loose]:
     """Copy the row groups that may stay as they are; yield the others."""
     start = 0
-    for path in paths:
-        with open(path, "rb") as file, undamaged(path):
-            content = _Content(file)
-            for index, group in enumerate(content.footer.groups):
-                end = start + content.meta.row_group(index).num_rows
+    for path, _, _ in sources:
+        with ExitStack() as stack:
+            with undamaged(path):
+                content = _Content(path, stack.enter_context(open(path, "rb")))
+            fits = joined.fits(content)
+            for number, group in enumerate(content.groups):
+                end = start + content.meta.row_group(number).num_rows
                 first, stop = np.searchsorted(places, (start, end))
-                is_small = group.end - group.start < SMALL_BYTES
-                if first == stop and not is_small and joined.takes(content):
-                    joined.add(content, index)
+                if fits and first == stop and group.end - group.start >= small:
+                    joined.add(content, number)
                 else:
-                    yield _Loose(path, index, places[first:stop] - start)
+                    yield _Loose(path, number, end - start, places[first:stop] - start)
                 start = end
 
 
-def _rows_of(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
+def _left(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of groups, but for those that go."""
     for path, of_path in itertools.groupby(loose, key=lambda group: group.path):
-        with pq.ParquetFile(path) as file:
-            for _, number, places in of_path:
-                start = 0
-                for batch in whole(path, parquet_batches(file, groups=[number])):
-                    stays = np.ones(batch.num_rows, bool)
-                    stays[places[(places >= start) & (places < start + len(stays))] - start] = False
-                    start += len(stays)
-                    yield batch if stays.all() else batch.filter(pa.array(stays))
+        groups = list(of_path)
+        starts = np.cumsum([0, *(group.rows for group in groups)]).tolist()
+        placed = [group.places + at for group, at in zip(groups, starts, strict=False)]
+        places, start = np.concatenate(placed), 0
+        for batch in whole(path, _rows(path, None, 1024, [group.number for group in groups])):
+            end = start + batch.num_rows
+            first, stop = np.searchsorted(places, (start, end))
+            stays = np.ones(batch.num_rows, bool)
+            stays[places[first:stop] - start] = False
+            yield batch if first == stop else batch.filter(pa.array(stays))
+            start = end
 
 
 class _Content:
     """A Parquet file of rows: its footer, as it is and as it is understood."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+    def __init__(self, path: str, file: IO[bytes]) -> None:
+        self._path = path
+        self._file = file
         self.footer = read_footer(file)
+        self.groups = self.footer.groups
         self.meta = pq.read_metadata(file)
+
+    def read(self, number: int) -> Iterator[bytes]:
+        """Yield the bytes of a row group."""
+        return whole(self._path, read_group(self._file, self.groups[number]))
 
 
 class _Joined:
@@ -120,19 +169,19 @@ class _Joined:
     def __init__(self, out: IO[bytes], scratch: str) -> None:
         empty = io.BytesIO()
         ParquetFormat().write(empty, [], Order.NONE)
-        self._like = _Content(empty)
+        self._like = _Content("", empty)
         self._splicer = Splicer(out, self._like.footer, scratch)
         self._extent = Extent()
 
-    def takes(self, content: _Content) -> bool:
+    def fits(self, content: _Content) -> bool:
         """Tell whether a file's row groups are such as a catalog has."""
-        is_lasting = ParquetFormat.is_lasting(content.meta)
-        return is_lasting and content.footer.schema == self._like.footer.schema
+        return ParquetFormat.is_lasting(content.meta) and content.footer.is_like(self._like.footer)
 
-    def add(self, content: _Content, index: int) -> None:
+    def add(self, content: _Content, number: int) -> None:
         """Copy a row group."""
-        self._splicer.add(content.file, content.footer.groups[index])
-        self._extent.add_group(content.meta, index)
+        self._extent.add_kinds(content.meta)
+        self._extent.add_limits(content.meta.row_group(number))
+        self._splicer.add(content.groups[number], content.read(number))
 
     def finish(self, rows: int) -> None:
         """Write the footer."""

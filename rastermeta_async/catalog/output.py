@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import IO
 
 import pyarrow as pa
@@ -35,7 +34,7 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import format_of, grouped
-from rastermeta_async.catalog.join import join
+from rastermeta_async.catalog.join import Source, join
 from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
@@ -48,7 +47,7 @@ from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import is_success, kept, path_keys, was_there
+from rastermeta_async.rows import IDENTITY, is_success, kept, path_keys, was_there
 from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
@@ -62,9 +61,6 @@ end, so the largest catalogs are to have few."""
 _TOMBSTONES_A_PART = 5000
 
 
-_IDENTITY = ["filepath", "filepath_bytes", "status"]
-
-
 @dataclass(frozen=True)
 class Totals:
     """What a sealed catalog holds."""
@@ -74,10 +70,10 @@ class Totals:
     """Rows that are no success."""
 
 
-def open_output(name: str, *, overwrite: bool = False) -> Output:
+def open_output(name: str, *, overwrite: bool = False, order: Order | None = None) -> Output:
     """Return the output of a name, which may be a URL; see `Output`."""
     local = local_name(name)
-    return Output(local, name if local != name else "", overwrite=overwrite)
+    return Output(local, name if local != name else "", overwrite=overwrite, order=order)
 
 
 class Output:
@@ -87,19 +83,31 @@ class Output:
         path: of the file.
         url: where it is copied to when it is finished, "" if nowhere.
         overwrite: start again from nothing.
+        order: of the catalog's rows once it is sealed; None: as they are, by path if it is new.
 
     Raises (on construction, having changed nothing):
-        SettingsError: the name's ending stands for no format.
+        SettingsError: the name's ending stands for no format, or that has no such order.
         OutputLockedError: another run is writing it.
         ForeignOutputError: it was not made by this program, was changed since, or is copied to
             another URL.
         CheckpointError: its log, or a part that the log names, is damaged.
     """
 
-    def __init__(self, path: str, url: str = "", *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        url: str = "",
+        *,
+        overwrite: bool = False,
+        order: Order | None = None,
+    ) -> None:
         path = self.path = behind_links(path)
         self.url = url
         self._format = format_of(path)
+        if order and order not in self._format.orders:
+            raise SettingsError(
+                f"{path}: --sort {order} is for .parquet catalogs; other ones are by path"
+            )
         self._parts_folder = parts_folder(path)
         if os.path.isdir(path):
             raise ForeignOutputError(f"{path} is a folder: give another -o")
@@ -119,7 +127,12 @@ class Output:
                 start_over(self.log, self._parts_folder)
             else:
                 Recovery(path, url, self._format, self.log).run()
-            self.prepare(None)
+            state = self._state
+            self._had = self._format.order(path) if state.sealed else Order.PATH
+            self._order = order or self._had
+            self.sink = PartSink(
+                self._parts_folder, state.last_seq, lasting=self._order is Order.NONE
+            )
         except BaseException:
             self.close()
             raise
@@ -181,31 +194,26 @@ class Output:
     def _prunable(self) -> Iterator[tuple[bytes, bool]]:
         """Yield paths of what was there, not read since, and whether it could not be read."""
         since = PathSet()
-        for batch in part_rows(self._parts_folder, self._state.parts, _IDENTITY):
+        for batch in part_rows(self._parts_folder, self._state.parts, IDENTITY):
             since.update(path_keys(batch).to_pylist())
-        for batch in self._sealed_rows_but(since, [*_IDENTITY, "error_type"]):
+        for batch in self._sealed_rows_but(since, [*IDENTITY, "error_type"]):
             there = batch.filter(was_there(batch))
             statuses = there.column("status").to_pylist()
             for path, status in zip(path_keys(there).to_pylist(), statuses, strict=True):
                 yield path, status == "fatal"
 
-    def seal(self, order: Order | None = None) -> Totals:
+    def seal(self) -> Totals:
         """Make the catalog out of the last one and the parts since.
 
         Does nothing where there are no new parts and the order is the one that it has. Killed at
         any point, the next run finishes the job.
 
-        Args:
-            order: of the rows; None: as they are, by path if it is new.
-
         Raises:
-            SettingsError: the format has no such order.
             WriteError: the disk refused; all that was committed is safe.
+            CheckpointError: a part, or the last catalog, cannot be read.
         """
-        self._check_order(order)
-        state, had = self._state, self._order
-        order = order or had
-        if state.sealed and not state.parts and order is had:
+        state = self._state
+        if state.sealed and not state.parts and self._order is self._had:
             return Totals(state.sealed.rows, state.sealed.failures)
         give_back()  # what reading has left behind
         with explained(self.path, "writing the catalog"):
@@ -215,10 +223,8 @@ class Output:
                 content = Content(file.fileno())
                 try:
                     buffered = io.BufferedWriter(content, WRITE_BYTES)
-                    if order is Order.NONE:
-                        totals = self._join(state, buffered)
-                    else:
-                        totals = self._merge(state, had, order, buffered)
+                    write = self._join if self._order is Order.NONE else self._merge
+                    totals = write(state, buffered)
                     buffered.flush()
                 finally:
                     content.finish()
@@ -228,50 +234,31 @@ class Output:
             self.log.append(sealing)
             publish(temporary, self.path)
             self._finish_sealing(sealing)
+            self._had = self._order
         return totals
 
-    def prepare(self, order: Order | None) -> None:
-        """Have parts written such that they make a catalog in an order at little cost.
-
-        Raises:
-            SettingsError: the output's format has no such order.
-        """
-        self._check_order(order)
-        lasting = (order or self._order) is Order.NONE
-        self.sink = PartSink(self._parts_folder, self._state.last_seq, lasting=lasting)
-
-    def _check_order(self, order: Order | None) -> None:
-        if order and order not in self._format.orders:
-            raise SettingsError(
-                f"{self.path}: --sort {order} is for .parquet catalogs; other ones are by path"
-            )
-
-    @property
-    def _order(self) -> Order:
-        """The order of the last catalog, or that of a new one."""
-        return self._format.order(self.path) if self._state.sealed else Order.PATH
-
-    def _merge(self, state: History, had: Order, order: Order, file: IO[bytes]) -> Totals:
-        """Write the catalog of rows in an order."""
-        merged = merge_many(self._runs(state, had), self._parts_folder)
+    def _merge(self, state: History, file: IO[bytes]) -> Totals:
+        """Write the catalog of rows in their order."""
+        merged = merge_many(self._runs(state), self._parts_folder)
         rows = Counted(map(kept, merged))
         # Closed whatever happens, as what merging has on the disk goes with that.
         with (
             closing(merged),
-            closing(self._ordered(rows, Order.PATH, order)) as ordered,
+            closing(self._ordered(rows, Order.PATH, self._order)) as ordered,
             closing(ahead(self._groups(ordered))) as ready,
         ):
-            self._format.write(file, ready, order)
+            self._format.write(file, ready, self._order)
         return Totals(rows.rows, rows.failures)
 
     def _join(self, state: History, file: IO[bytes]) -> Totals:
         """Write the catalog of rows as they come."""
-        paths = [os.path.join(self._parts_folder, part.name) for part in state.parts]
-        count = sum(part.rows for part in state.parts)
+        sources = [
+            Source(os.path.join(self._parts_folder, part.name), part.digest, part.rows)
+            for part in state.parts
+        ]
         if state.sealed:
-            paths.insert(0, self.path)
-            count += state.sealed.rows
-        told = join(paths, count, file, self._parts_folder, self._groups)
+            sources.insert(0, Source(self.path, state.sealed.digest, state.sealed.rows))
+        told = join(sources, file, self._parts_folder)
         return Totals(told.rows, told.failures)
 
     def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:
@@ -308,12 +295,12 @@ class Output:
     def _committed_rows(self) -> Iterator[pa.RecordBatch]:
         """Yield what identifies the rows so far."""
         state = self._state
-        yield from self._sealed_rows(state, _IDENTITY)
-        yield from part_rows(self._parts_folder, state.parts, _IDENTITY)
+        yield from self._sealed_rows(state, IDENTITY)
+        yield from part_rows(self._parts_folder, state.parts, IDENTITY)
 
     def _newest_rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield of each path the newest row so far: what identifies it, and some columns more."""
-        state, names = self._state, [*_IDENTITY, *columns]
+        state, names = self._state, [*IDENTITY, *columns]
         since = PathSet()
         for batch in part_rows(self._parts_folder, reversed(state.parts), names):
             yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
@@ -328,17 +315,16 @@ class Output:
         if state.sealed:
             yield from whole(self.path, self._format.read(self.path, names))
 
-    def _runs(self, state: History, order: Order) -> list[Run]:
-        """Return the last catalog, which is in the order given, and the parts, all by path."""
+    def _runs(self, state: History) -> list[Run]:
+        """Return the last catalog and the parts, all by path."""
         runs = [part_run(self._parts_folder, part) for part in state.parts]
         if state.sealed:
-            sealed = partial(self._sealed_by_path, order)
-            runs.insert(0, Run(b"", None, state.sealed.rows, sealed))
+            runs.insert(0, Run(b"", None, state.sealed.rows, self._sealed_by_path))
         return runs
 
-    def _sealed_by_path(self, order: Order) -> Batches:
+    def _sealed_by_path(self) -> Batches:
         rows = whole(self.path, self._format.read(self.path))
-        yield from self._ordered(rows, order, Order.PATH)
+        yield from self._ordered(rows, self._had, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))

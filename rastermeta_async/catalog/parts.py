@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Part, damaged
+from rastermeta_async.catalog.content import digest_of
 from rastermeta_async.catalog.formats import parquet_batches
-from rastermeta_async.catalog.merge import Batches, Run
+from rastermeta_async.catalog.merge import Run
 from rastermeta_async.rows import path_keys
+
+Item = TypeVar("Item")
 
 _PATH = ["filepath", "filepath_bytes"]
 
@@ -60,14 +64,22 @@ def _read_part(path: str) -> Iterator[pa.RecordBatch]:
             yield from file.read_row_group(index, use_threads=False).to_batches()
 
 
-def whole(path: str, rows: Iterable[pa.RecordBatch]) -> Batches:
-    """Yield rows of a file that this program wrote.
+def whole(path: str, items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield rows, or what else is read of a file that this program wrote.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     with undamaged(path):
-        yield from rows
+        yield from items
+
+
+def verify(path: str, digest: str) -> None:
+    """Raise CheckpointError unless a file can be read, and its content is what the log says."""
+    with undamaged(path), open(path, "rb") as file:
+        found = digest_of(file)
+    if found != digest:
+        raise damaged(path, "its content is not what the log says")
 
 
 @contextmanager

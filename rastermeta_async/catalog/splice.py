@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import IO, NamedTuple
 
@@ -69,10 +69,10 @@ class Footer(NamedTuple):
     """Of ``FileMetaData`` as they are encoded, by number."""
     groups: list[Group]
 
-    @property
-    def schema(self) -> bytes:
-        """The columns, encoded."""
-        return self.fields[_SCHEMA]
+    def is_like(self, other: Footer) -> bool:
+        """Tell whether two files have the same columns, written by the same program."""
+        same = (_SCHEMA, _CREATED_BY, _ORDERS)
+        return all(self.fields.get(number) == other.fields.get(number) for number in same)
 
 
 def read_footer(file: IO[bytes]) -> Footer:
@@ -92,6 +92,22 @@ def read_footer(file: IO[bytes]) -> Footer:
         return _footer(file.read(length), start)
     except (IndexError, KeyError) as error:
         raise ValueError("a Parquet file whose footer is damaged") from error
+
+
+def read_group(file: IO[bytes], group: Group) -> Iterator[bytes]:
+    """Yield the bytes of a row group of an open file.
+
+    Raises:
+        ValueError: the file ends before the group does.
+    """
+    file.seek(group.start)
+    left = group.end - group.start
+    while left:
+        content = file.read(min(left, COPY_BYTES))
+        if not content:
+            raise ValueError("it ends too early")
+        yield content
+        left -= len(content)
 
 
 def _footer(content: bytes, end: int) -> Footer:
@@ -191,30 +207,20 @@ class Splicer:
         self._out = out
         self._like = like
         self._size = 0
+        self._write(MAGIC)
         self._groups = 0
         # Some kilobytes a group.
         self._metas = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=scratch)  # noqa: SIM115  # see close
-        self._write(MAGIC)
 
-    def add(self, file: IO[bytes], group: Group) -> None:
-        """Copy a row group, which has the columns that the file is to have.
-
-        Raises:
-            ValueError: the file ends before the group does.
-        """
+    def add(self, group: Group, content: Iterable[bytes]) -> None:
+        """Add a row group, which has the columns that the file is to have, with its content."""
         by = self._size - group.start
         meta = [
             piece if isinstance(piece, bytes) else _encoded(_zigzag(piece + by))
             for piece in group.pieces
         ]
-        file.seek(group.start)
-        left = group.end - group.start
-        while left:
-            content = file.read(min(left, COPY_BYTES))
-            if not content:
-                raise ValueError("it ends too early")
-            self._write(content)
-            left -= len(content)
+        for some in content:
+            self._write(some)
         self._metas.write(b"".join(meta))
         self._groups += 1
 
@@ -283,10 +289,11 @@ def _after(data: bytes, at: int, kind: int) -> int:
         length, at = _varint(data, at)
         return at + length
     if kind == _STRUCT:
-        number = 0
-        while data[at]:
-            number, inner, at = _field(data, at, number)
-            at = _after(data, at, inner)
+        while head := data[at]:
+            at += 1
+            if not head >> 4:  # the number stands for itself
+                at = _after(data, at, _I16)
+            at = _after(data, at, head & 15)
         return at + 1
     if kind in (_LIST, _SET):
         count, inner, at = _list(data, at)

@@ -20,7 +20,7 @@ from rastermeta_async.record import GONE, SUCCESSES
 from rastermeta_async.rows import path_keys
 
 HEAP_ROWS = 1 << 18
-MAX_HEAPS = 256
+MAX_HEAPS = 64
 """Files open at once."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -44,7 +44,7 @@ def superseded(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Supe
     """Return the rows that a newer one of the same path replaces, or whose path is gone.
 
     Args:
-        rows: the columns filepath, filepath_bytes and status, oldest first.
+        rows: the columns `IDENTITY`, oldest first.
         count: how many rows there are.
         scratch: existing folder for files that are gone in the end.
     """
