@@ -23,7 +23,7 @@ WRITE_BYTES = 256 * 1024
 _MAX_UNHASHED = 4
 """Writes that may wait to be digested."""
 
-_LARGE_WRITE = 1024 * 1024
+_LARGE_WRITE = 512 * 1024
 """Bytes; of larger writes only one may wait."""
 
 _GIVEN_BACK_AFTER = 4

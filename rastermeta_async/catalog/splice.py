@@ -19,7 +19,8 @@ from enum import Enum, auto
 from typing import IO, NamedTuple
 
 MAGIC = b"PAR1"
-COPY_BYTES = 1024 * 1024
+COPY_BYTES = 512 * 1024
+"""At once; larger blocks of memory would be mapped anew each time (see `memory`)."""
 _IN_MEMORY = 2 * 1024 * 1024
 """Bytes of the new footer that are not kept in a file."""
 
