@@ -1,7 +1,9 @@
-"""What a record says of a CRS: a code or WKT, remembered, as PROJ takes long to look for a code."""
+"""What a record says of a CRS, and CRSs made of WKT: remembered, as PROJ takes long for either."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ class CrsStrings(NamedTuple):
 
 NO_CRS = CrsStrings(None, None, None)
 _MAX_CACHED_WKT = 16 * 1024
+_MAX_CACHED = 256
 
 
 def crs_strings(crs: Any) -> CrsStrings:
@@ -46,9 +49,32 @@ def _cached_crs(wkt: str, crs: Any) -> CrsStrings:
     return _identify_cached(_ByWkt(wkt, crs))
 
 
-@lru_cache(256)
+@lru_cache(_MAX_CACHED)
 def _identify_cached(key: _ByWkt) -> CrsStrings:
     return _identify(key.crs)
+
+
+class _Made(threading.local):
+    """CRSs by the WKT that they were made of. Each belongs to the thread that made it."""
+
+    def __init__(self) -> None:
+        self.by_wkt: dict[str, Any] = {}
+
+
+_MADE = _Made()
+
+
+def crs_of_wkt(wkt: str, make: Callable[[str], Any]) -> Any:
+    """Return what `make` makes of a WKT, made once a thread for files that share it."""
+    known = _MADE.by_wkt
+    if wkt in known:
+        return known[wkt]
+    crs = make(wkt)
+    if len(wkt) <= _MAX_CACHED_WKT:
+        if len(known) >= _MAX_CACHED:
+            known.clear()
+        known[wkt] = crs
+    return crs
 
 
 def _identify(crs: Any) -> CrsStrings:

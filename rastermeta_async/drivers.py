@@ -46,8 +46,14 @@ NETWORK_DRIVERS: tuple[str, ...] = (
 
 def unknown_drivers(names: Sequence[str]) -> list[str]:
     """Return those of `names` that this GDAL build has no driver for."""
-    import rasterio
-
-    with rasterio.Env() as environment:
-        known = {name.lower() for name in environment.drivers()}
+    known = {name.lower() for name in drivers_here()}
     return [name for name in names if name.lower() not in known]
+
+
+def drivers_here() -> list[str]:
+    """Return the drivers that this GDAL build has, in the order in which it asks them."""
+    import rasterio
+    from rasterio.session import DummySession
+
+    with rasterio.Env(session=DummySession()) as environment:
+        return list(environment.drivers())

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,8 +21,8 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from rastermeta_async.config import REQUEST_SECONDS, Access
-from rastermeta_async.crs import NO_CRS, crs_strings
-from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS
+from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings
+from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
 from rastermeta_async.record import (
@@ -86,34 +85,14 @@ class _Path(str):
         return str.encode(self, "utf-8", "surrogateescape")
 
 
-class _KnownCrs(threading.local):
-    """CRSs by their WKT, as rasterio has made them of it. A CRS is of one thread."""
-
-    def __init__(self) -> None:
-        self.by_wkt: dict[Any, Any] = {}
-
-
-_KNOWN_CRS = _KnownCrs()
-_MAX_KNOWN_CRS = 128
-_MAX_KNOWN_WKT = 16 * 1024
-
-
 class _Dataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no types
     """A dataset that knows whether it is placed on the ground at all."""
 
     unplaced = False
 
-    def _handle_crswkt(self, wkt: Any) -> Any:
-        # rasterio's own step from WKT to CRS: PROJ takes long, and files share their CRS.
-        known = _KNOWN_CRS.by_wkt
-        crs = known.get(wkt)
-        if crs is None:
-            crs = super()._handle_crswkt(wkt)
-            if len(known) >= _MAX_KNOWN_CRS:
-                known.clear()
-            if len(wkt) <= _MAX_KNOWN_WKT:
-                known[wkt] = crs
-        return crs
+    def _handle_crswkt(self, wkt: str) -> Any:
+        # rasterio's own step from WKT to CRS.
+        return crs_of_wkt(wkt, super()._handle_crswkt)
 
     def read_transform(self) -> Sequence[float]:
         # GDAL's GetGeoTransform() failed and there are no GCPs or RPCs: rasterio warns, and
@@ -188,11 +167,7 @@ class RasterioReader:
     def _drivers(self) -> list[str] | None:
         """Those that GDAL has here, in its order: for each of its own it goes through the list."""
         wanted = {name.lower() for name in self._wanted}
-        here = [
-            name
-            for name in rasterio.Env(session=DummySession()).drivers()
-            if name.lower() in wanted
-        ]
+        here = [name for name in drivers_here() if name.lower() in wanted]
         return here or list(self._wanted) or None
 
     def _open(self, path: bytes) -> Record:
@@ -306,7 +281,6 @@ def _describe(path: bytes, dataset: Any) -> Record:
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     nodata = dataset.nodatavals
-    transform = tuple(dataset.get_transform())
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
@@ -322,7 +296,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
         count=count,
         dtype=dataset.dtypes[0] if count else None,
         nodata=nodata[0] if count else None,
-        transform=transform,
+        transform=tuple(dataset.get_transform()),
         dataset_tags=dataset_tags,
         band_tags=band_tags,
         driver=dataset.driver,

@@ -18,11 +18,10 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factory import exact, failed, record, records_of, table
+from factory import at, commit, exact, failed, record, records_of, seal, some_rows, table
 from hypothesis import given
 from hypothesis import strategies as st
 from specs import check_by_schema
-from test_order import at, some_rows
 from test_pathset import colliding
 
 from rastermeta_async.catalog import join as joining
@@ -191,20 +190,6 @@ def test_nothing_goes_of_no_rows(tmp_path: Path) -> None:
 
 
 # Catalogs
-
-
-def commit(output: Output, *batches: list[Record]) -> None:
-    for rows in batches:
-        output.log.append(output.sink.commit(table(rows)))
-
-
-def seal(catalog: Path, *batches: list[Record], order: Order | None = Order.NONE) -> Totals:
-    output = Output(str(catalog), order=order)
-    try:
-        commit(output, *batches)
-        return output.seal()
-    finally:
-        output.close()
 
 
 def rows_of(catalog: Path) -> list[Record]:

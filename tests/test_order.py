@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import shapely
-from factory import paths_of, record, table
+from factory import at, commit, paths_of, record, seal, some_rows, table
 
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog import output as sealing
@@ -23,19 +22,6 @@ from rastermeta_async.catalog.order import hilbert, keys_of, spatial_keys
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Order
 from rastermeta_async.errors import SettingsError
-from rastermeta_async.record import BBox, Record
-
-
-def at(path: bytes, west: float, south: float) -> Record:
-    """Return the record of a raster of a tenth of a degree."""
-    box = BBox(west, south, west + 0.1, south + 0.1)
-    return record(path, bbox=box, geometry=shapely.to_wkb(shapely.box(*box), byte_order=1))
-
-
-def some_rows(count: int) -> list[Record]:
-    dice = random.Random(1)
-    places = [(dice.uniform(-180, 179), dice.uniform(-90, 89)) for _ in range(count)]
-    return [at(b"/%06d.tif" % number, *place) for number, place in enumerate(places)]
 
 
 def test_the_curve_visits_every_cell_and_takes_single_steps() -> None:
@@ -82,16 +68,6 @@ def test_sorting_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Or
     assert list(tmp_path.iterdir()) == []
 
 
-def commit(output: Output, rows: list[Record]) -> None:
-    output.log.append(output.sink.commit(table(rows)))
-
-
-def seal(catalog: Path, order: Order | None) -> None:
-    output = Output(str(catalog), order=order)
-    output.seal()
-    output.close()
-
-
 def paths(catalog: Path) -> list[str]:
     found: list[str] = pq.read_table(catalog)["filepath"].to_pylist()
     return found
@@ -129,7 +105,7 @@ def test_a_query_by_place_reads_few_row_groups(sorted_catalog: Path) -> None:
         return found
 
     by_place = groups_read(sorted_catalog)
-    seal(sorted_catalog, Order.PATH)
+    seal(sorted_catalog, order=Order.PATH)
     assert groups_read(sorted_catalog) == 30
     assert by_place <= 4
 
@@ -152,16 +128,16 @@ def test_a_sorted_catalog_takes_new_rows_and_keeps_its_order(sorted_catalog: Pat
 
 def test_another_order_is_the_same_catalog_again(sorted_catalog: Path) -> None:
     spatial = sorted_catalog.read_bytes()
-    seal(sorted_catalog, Order.PATH)
+    seal(sorted_catalog, order=Order.PATH)
     assert paths(sorted_catalog) == sorted(paths(sorted_catalog))
-    seal(sorted_catalog, Order.SPATIAL)
+    seal(sorted_catalog, order=Order.SPATIAL)
     assert sorted_catalog.read_bytes() == spatial
 
 
 def test_the_order_asked_for_again_changes_nothing(sorted_catalog: Path) -> None:
     before = sorted_catalog.stat()
-    seal(sorted_catalog, Order.SPATIAL)
-    seal(sorted_catalog, None)
+    seal(sorted_catalog, order=Order.SPATIAL)
+    seal(sorted_catalog, order=None)
     after = sorted_catalog.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 

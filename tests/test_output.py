@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from factory import failed, record, records_of, table
+from factory import commit, failed, record, records_of, table
 
 from rastermeta_async.catalog import durable
 from rastermeta_async.catalog import merge as merging
@@ -52,15 +52,6 @@ def any_path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "catalog.parquet")
-
-
-def commit(output: Output, *batches: Sequence[Record]) -> list[Part]:
-    parts = []
-    for rows in batches:
-        part = output.sink.commit(table(rows))
-        output.log.append(part)
-        parts.append(part)
-    return parts
 
 
 def stopped(path: str, *batches: Sequence[Record], overwrite: bool = False) -> list[Part]:

@@ -8,7 +8,6 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -47,9 +46,14 @@ def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
                 give_back()
 
 
+def new_hash(content: bytes | memoryview = b"") -> hashlib.blake2b:
+    """Return what makes the digests that the log holds: BLAKE2b-128."""
+    return hashlib.blake2b(content, digest_size=16)
+
+
 def digest_of(file: io.BufferedReader) -> str:
-    """Return the BLAKE2b-128 of an open file's content, hexadecimal."""
-    return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    """Return the digest of an open file's content, as the log has it."""
+    return hashlib.file_digest(file, new_hash).hexdigest()
 
 
 class Counted:
@@ -76,7 +80,7 @@ class Content(io.RawIOBase):
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = new_hash()
         self._hashing = ThreadPoolExecutor(1)
         self._unhashed: deque[Future[None]] = deque()
         self._finished = False
@@ -109,5 +113,5 @@ class Content(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """BLAKE2b-128 of what was written, hexadecimal; once finished."""
+        """Digest of what was written, as the log has it; once finished."""
         return self._hash.hexdigest()

@@ -286,13 +286,10 @@ class ParquetFormat:
 
 
 def parquet_batches(
-    file: pq.ParquetFile,
-    columns: list[str] | None = None,
-    rows: int = 1024,
-    groups: Iterable[int] | None = None,
+    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 1024
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an open Parquet file, or of some row groups; no batch spans two."""
-    for index in range(file.num_row_groups) if groups is None else groups:
+    """Yield the rows of an open Parquet file in batches that do not span row groups."""
+    for index in range(file.num_row_groups):
         yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rastermeta_async.catalog.formats import ParquetFormat, grouped, parquet_batches
+from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.parts import undamaged, verify, whole
 from rastermeta_async.catalog.splice import Splicer, read_footer, read_group
@@ -37,6 +37,9 @@ GROUP_BYTES = 8 * 1024 * 1024
 """Rows are gathered up to so many bytes, or so many times those of a small group, which are
 compressed to a third or so."""
 _TIMES_SMALL = 6
+
+BATCH_ROWS = 1024
+"""Rows at hand of those that are written anew."""
 
 
 class Source(NamedTuple):
@@ -72,7 +75,7 @@ def join(sources: Sequence[Source], out: IO[bytes], scratch: str) -> Superseded:
     small = max(SMALL_BYTES, sum(map(_size, sources)) // MAX_GROUPS)
     with _verified(sources):
         rows = itertools.chain.from_iterable(
-            whole(source.path, _rows(source.path, IDENTITY, 8192)) for source in sources
+            whole(path, ParquetFormat().read(path, IDENTITY)) for path, _, _ in sources
         )
         told = superseded(rows, sum(source.rows for source in sources), scratch)
     with closing(_Joined(out, scratch)) as joined:
@@ -105,13 +108,6 @@ def _size(source: Source) -> int:
         return os.path.getsize(source.path)
 
 
-def _rows(
-    path: str, columns: list[str] | None, rows: int, groups: Iterable[int] | None = None
-) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        yield from parquet_batches(file, columns, rows, groups)
-
-
 def _copied(
     sources: Sequence[Source], places: Numbers, joined: _Joined, small: int
 ) -> Iterator[_Loose]:
@@ -139,13 +135,18 @@ def _left(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
         starts = np.cumsum([0, *(group.rows for group in groups)]).tolist()
         placed = [group.places + at for group, at in zip(groups, starts, strict=False)]
         places, start = np.concatenate(placed), 0
-        for batch in whole(path, _rows(path, None, 1024, [group.number for group in groups])):
+        for batch in whole(path, _rows(path, [group.number for group in groups])):
             end = start + batch.num_rows
             first, stop = np.searchsorted(places, (start, end))
             stays = np.ones(batch.num_rows, bool)
             stays[places[first:stop] - start] = False
             yield batch if first == stop else batch.filter(pa.array(stays))
             start = end
+
+
+def _rows(path: str, groups: list[int]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False)
 
 
 class _Content:

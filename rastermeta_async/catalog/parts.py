@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Part, damaged
-from rastermeta_async.catalog.content import digest_of
+from rastermeta_async.catalog.content import digest_of, new_hash
 from rastermeta_async.catalog.formats import parquet_batches
 from rastermeta_async.catalog.merge import Run
 from rastermeta_async.rows import path_keys
@@ -32,8 +31,7 @@ def part_rows(folder: str, parts: Iterable[Part], columns: list[str]) -> Iterato
         path = os.path.join(folder, part.name)
         with open(path, "rb") as file:
             content = file.read()
-        if hashlib.blake2b(content, digest_size=16).hexdigest() != part.digest:
-            raise damaged(path, "its content is not what the log says")
+        _check_digest(path, new_hash(content).hexdigest(), part.digest)
         with pq.ParquetFile(pa.BufferReader(content)) as table:
             yield from parquet_batches(table, columns, rows=8192)
 
@@ -78,7 +76,11 @@ def verify(path: str, digest: str) -> None:
     """Raise CheckpointError unless a file can be read, and its content is what the log says."""
     with undamaged(path), open(path, "rb") as file:
         found = digest_of(file)
-    if found != digest:
+    _check_digest(path, found, digest)
+
+
+def _check_digest(path: str, found: str, logged: str) -> None:
+    if found != logged:
         raise damaged(path, "its content is not what the log says")
 
 

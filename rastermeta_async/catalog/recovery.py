@@ -31,6 +31,7 @@ def check_unlogged(path: str, form: Format) -> None:
     folder = parts_folder(path)
     if os.path.exists(path):
         form.check(path)
+        form.order(path)  # or the run would adopt what it cannot go on with
     if os.path.isdir(folder) and os.listdir(folder):
         raise ForeignOutputError(
             f"{folder} holds parts, but their log {log_path(path)} is missing. Put the log back, "

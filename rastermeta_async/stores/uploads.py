@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from functools import partial
 
+from rastermeta_async.catalog.content import new_hash
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Access
 from rastermeta_async.errors import ForeignOutputError, StoreError
@@ -75,7 +75,7 @@ class Upload:
         sealed = self._output.sealed
         if sealed is None or found.size != sealed.size:
             return False
-        digest = hashlib.blake2b(digest_size=16)  # as in the log
+        digest = new_hash()
         async for some in self._carrying.content(self._output.url):
             digest.update(some)
         return digest.hexdigest() == sealed.digest
