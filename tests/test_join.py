@@ -25,7 +25,6 @@ from specs import check_by_schema
 from test_pathset import colliding
 
 from rastermeta_async.catalog import join as joining
-from rastermeta_async.catalog import output as sealing
 from rastermeta_async.catalog import superseded as telling
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.catalog.splice import Group, Splicer, read_footer, read_group
@@ -348,7 +347,6 @@ def test_a_part_that_is_gone_or_cut_is_named(catalog: Path, length: int | None) 
 def test_a_disk_that_is_full_is_no_damage(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = Output(str(catalog), order=Order.NONE)
     commit(output, some_rows(30), some_rows(20))
-    monkeypatch.setattr(sealing, "WRITE_BYTES", 1)
 
     def refuse(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

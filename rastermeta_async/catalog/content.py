@@ -89,7 +89,8 @@ class Content(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         """Write all of `data`."""
         if not self._finished:
-            content = bytes(data)  # its buffer is used again, and need not be one of bytes
+            # A buffer is used again, and need not be one of bytes.
+            content = data if isinstance(data, bytes) else bytes(data)
             most = _MAX_UNHASHED if len(content) <= _LARGE_WRITE else 1
             while len(self._unhashed) >= most:
                 self._unhashed.popleft().result()

@@ -61,7 +61,7 @@ class _Loose(NamedTuple):
     """Of the rows in it that go."""
 
 
-def join(sources: Sequence[Source], out: IO[bytes], scratch: str) -> Superseded:
+def join(sources: Sequence[Source], out: io.RawIOBase, scratch: str) -> Superseded:
     """Write a Parquet catalog of the rows of some files; return what became of them.
 
     Args:
@@ -167,7 +167,7 @@ class _Content:
 class _Joined:
     """A catalog of row groups of other files."""
 
-    def __init__(self, out: IO[bytes], scratch: str) -> None:
+    def __init__(self, out: io.RawIOBase, scratch: str) -> None:
         empty = io.BytesIO()
         ParquetFormat().write(empty, [], Order.NONE)
         self._like = _Content("", empty)

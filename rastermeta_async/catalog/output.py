@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import IO
 
 import pyarrow as pa
 
@@ -222,10 +221,8 @@ class Output:
             with created(temporary) as file:
                 content = Content(file.fileno())
                 try:
-                    buffered = io.BufferedWriter(content, WRITE_BYTES)
                     write = self._join if self._order is Order.NONE else self._merge
-                    totals = write(state, buffered)
-                    buffered.flush()
+                    totals = write(state, content)
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -237,8 +234,9 @@ class Output:
             self._had = self._order
         return totals
 
-    def _merge(self, state: History, file: IO[bytes]) -> Totals:
+    def _merge(self, state: History, content: Content) -> Totals:
         """Write the catalog of rows in their order."""
+        file = io.BufferedWriter(content, WRITE_BYTES)
         merged = merge_many(self._runs(state), self._parts_folder)
         rows = Counted(map(kept, merged))
         # Closed whatever happens, as what merging has on the disk goes with that.
@@ -248,9 +246,10 @@ class Output:
             closing(ahead(self._groups(ordered))) as ready,
         ):
             self._format.write(file, ready, self._order)
+            file.flush()
         return Totals(rows.rows, rows.failures)
 
-    def _join(self, state: History, file: IO[bytes]) -> Totals:
+    def _join(self, state: History, content: Content) -> Totals:
         """Write the catalog of rows as they come."""
         sources = [
             Source(os.path.join(self._parts_folder, part.name), part.digest, part.rows)
@@ -258,7 +257,7 @@ class Output:
         ]
         if state.sealed:
             sources.insert(0, Source(self.path, state.sealed.digest, state.sealed.rows))
-        told = join(sources, file, self._parts_folder)
+        told = join(sources, content, self._parts_folder)
         return Totals(told.rows, told.failures)
 
     def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:

@@ -204,7 +204,7 @@ class Splicer:
         scratch: folder for a file that is gone in the end.
     """
 
-    def __init__(self, out: IO[bytes], like: Footer, scratch: str) -> None:
+    def __init__(self, out: io.RawIOBase | IO[bytes], like: Footer, scratch: str) -> None:
         self._out = out
         self._like = like
         self._size = 0

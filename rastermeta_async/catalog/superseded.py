@@ -94,9 +94,8 @@ def _deal(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
 def _told(heap: Numbers) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
     """Return of a heap, ordered anew, which rows are the last of their path, and all marks."""
     first, second, marks = heap.T
-    order = np.argsort(first, kind="stable")  # marks ascend already
-    same = first[order[1:]] == first[order[:-1]]
-    if (second[order[1:]] != second[order[:-1]])[same].any():  # once in ages
+    order = np.argsort(first)
+    if (first[order[1:]] == first[order[:-1]]).any():  # else, as mostly, no path is there twice
         order = np.lexsort((marks, second, first))
-        same = (heap[order[1:], :2] == heap[order[:-1], :2]).all(axis=1)
+    same = (heap[order[1:], :2] == heap[order[:-1], :2]).all(axis=1)
     return np.append(~same, True)[: len(heap)], marks[order]
