@@ -17,6 +17,7 @@ files only, see `rastermeta_async.reader.GDAL_OPTIONS`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 # fmt: off
 SAFE_DRIVERS: tuple[str, ...] = (
@@ -53,7 +54,10 @@ def unknown_drivers(names: Sequence[str]) -> list[str]:
 def drivers_here() -> list[str]:
     """Return the drivers that this GDAL build has, in the order in which it asks them."""
     import rasterio
+    from rasterio.env import hasenv
     from rasterio.session import DummySession
 
-    with rasterio.Env(session=DummySession()) as environment:
+    environment = rasterio.Env(session=DummySession())
+    # To leave an environment inside another one sets the options of that one anew.
+    with nullcontext() if hasenv() else environment:
         return list(environment.drivers())

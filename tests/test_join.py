@@ -18,7 +18,8 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factory import at, commit, exact, failed, record, records_of, seal, some_rows, table
+from catalogs import at, commit, seal, some_rows
+from factory import exact, failed, record, records_of, table
 from hypothesis import given
 from hypothesis import strategies as st
 from specs import check_by_schema

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factory import at, commit, paths_of, record, seal, some_rows, table
+from catalogs import at, commit, seal, some_rows
+from factory import paths_of, record, table
 
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog import output as sealing

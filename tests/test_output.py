@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from factory import commit, failed, record, records_of, table
+from catalogs import commit
+from factory import failed, record, records_of, table
 
 from rastermeta_async.catalog import durable
 from rastermeta_async.catalog import merge as merging
