@@ -11,7 +11,13 @@ from rastermeta_async.errors import SettingsError
 CHUNK_PATHS = 256
 """Paths handed to a thread at once: a hop, and a batch, cost as much as many fast reads."""
 
-CHUNK_BYTES = 256 * 1024
+MAX_CHUNK_PATHS = 512
+"""The same where files are read fast."""
+
+CHUNK_SECONDS = 0.25
+"""For which a chunk of more than `CHUNK_PATHS` is to last, queued like the others."""
+
+CHUNK_BYTES = 512 * 1024
 """A chunk of paths, or of records on their way back, closes at this size."""
 
 BATCH_BYTES = 8 * 1024 * 1024

@@ -24,7 +24,15 @@ from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.channel import Receiver, Sender, channel
-from rastermeta_async.config import BATCH_BYTES, BATCH_SECONDS, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.config import (
+    BATCH_BYTES,
+    BATCH_SECONDS,
+    CHUNK_BYTES,
+    CHUNK_PATHS,
+    CHUNK_SECONDS,
+    MAX_CHUNK_PATHS,
+    Settings,
+)
 from rastermeta_async.errors import first_error
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
@@ -167,7 +175,7 @@ async def _produce(
         progress.taken += len(new)
         progress.skipped += len(block) - len(new)
         progress.fraction = inputs.source.fraction()
-        for chunk in _chunks(new, pool.capacity):
+        for chunk in _chunks(new, pool.capacity, progress.rate):
             if stop.is_set():
                 break
             await to_readers.send(chunk)
@@ -254,10 +262,20 @@ def committer(
     return consume
 
 
-def _chunks(paths: list[bytes], readers: int) -> Iterator[list[bytes]]:
-    """Cut a block into chunks: a short block is spread over all readers."""
-    short = len(paths) < 2 * CHUNK_PATHS
-    most = max(1, -(-len(paths) // readers)) if short else CHUNK_PATHS
+def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[bytes]]:
+    """Cut a block into chunks of about the same length, so that the block is not left in scraps.
+
+    Args:
+        paths: the block; a short one is spread over all readers.
+        readers: how many there are.
+        rate: files a second, over all readers.
+    """
+    if len(paths) < 2 * CHUNK_PATHS:
+        number = readers
+    else:
+        lasting = int(CHUNK_SECONDS * rate / readers)
+        number = -(-len(paths) // min(max(CHUNK_PATHS, lasting), MAX_CHUNK_PATHS))
+    most = max(1, -(-len(paths) // number))
     chunk: list[bytes] = []
     size = 0
     for path in paths:

@@ -233,8 +233,17 @@ def test_a_batch_also_closes_at_a_size(run: Run) -> None:
 def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
     pool = FakePool(capacity=1)
     long = [b"%d" % at + b"x" * (CHUNK_BYTES // 3) for at in range(8)]
-    run(go(FakeSource([names(2 * CHUNK_PATHS + 9), long]), pool, Storage()))
-    assert [len(chunk) for chunk in pool.chunks] == [CHUNK_PATHS, CHUNK_PATHS, 9, 3, 3, 2]
+    run(go(FakeSource([names(2 * CHUNK_PATHS + 10), long]), pool, Storage()))
+    assert [len(chunk) for chunk in pool.chunks] == [174, 174, 174, 3, 3, 2]
+
+
+@pytest.mark.parametrize(("done", "lengths"), [(0, {250}), (10**12, {500})])
+def test_chunks_are_longer_where_files_are_read_fast(
+    run: Run, done: int, lengths: set[int]
+) -> None:
+    pool = FakePool(capacity=2)
+    run(go(FakeSource([names(1000)]), pool, Storage(), progress=Progress(done=done)))
+    assert {len(chunk) for chunk in pool.chunks} == lengths
 
 
 def test_a_short_block_is_spread_over_all_readers(run: Run) -> None:
