@@ -1,8 +1,9 @@
-"""What keeps the memory of a process down; to be called before pyarrow is imported."""
+"""How a process of a run uses memory; `spare_memory` is for before pyarrow is imported."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -65,6 +66,12 @@ def give_back() -> None:
     """
     if _trim is not None:
         _trim(0)
+
+
+def collect_seldom() -> None:
+    """Have Python look for cycles seldom: what was imported stays, and rows have none."""
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def allow_boto3() -> None:

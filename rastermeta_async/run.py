@@ -16,6 +16,7 @@ from rastermeta_async.console import Console
 from rastermeta_async.errors import PruneError, SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.loops import new_loop
+from rastermeta_async.memory import collect_seldom
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.sources import Source
 from rastermeta_async.text import plural
@@ -30,6 +31,7 @@ def run_extract(
     """
     if not settings.workers:
         _quiet_rasterio()
+    collect_seldom()
     progress = Progress()
     loop = new_loop()
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import itertools
 import os
 import signal
@@ -17,7 +16,7 @@ import sys
 import threading
 import warnings
 
-from rastermeta_async.memory import spare_memory
+from rastermeta_async.memory import collect_seldom, spare_memory
 
 spare_memory()  # before anything imports pyarrow
 
@@ -54,8 +53,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
     reader = load_reader(orders.reader, orders.drivers, orders.access)
-    gc.freeze()  # what was imported stays, and records have no cycles
-    gc.set_threshold(20_000)
+    collect_seldom()
     status = 0
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
