@@ -47,7 +47,7 @@ def _main(
 
 @app.command(
     epilog="Exit status: 0 all read; 1 the run failed; 2 usage; 3 finished, but some inputs have "
-    "error rows; 130/143 interrupted. The same command again resumes."
+    "error rows; 129/130/143 interrupted. The same command again resumes."
 )
 def extract(
     inputs: options.Inputs = None,

@@ -99,7 +99,7 @@ def _conclude(outcome: Outcome, output: str, progress: Progress, console: Consol
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
-    """Set `stop` on the first SIGINT or SIGTERM, end the process on the second.
+    """Set `stop` on the first signal to end, end the process on the second.
 
     Ending it at once is as safe as a crash: everything on disk is in order at any instant.
     """
@@ -113,10 +113,12 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
         console.hint("stopping: finishing what is in flight; once more to stop at once")
 
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
     if sys.platform == "win32":
         yield received
         return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup(1)
+        numbers.append(signal.SIGHUP)  # the terminal is gone
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:

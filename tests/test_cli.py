@@ -36,7 +36,7 @@ from rastermeta_async.record import SCHEMA
 from rastermeta_async.sources import MAX_RECORD
 
 OK, FAILED, USAGE, SOME_FAILED, READER_GONE = 0, 1, 2, 3, 141
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 Words = list[str | bytes | Path]
 ESCAPE = b"\x1b"
 COLOUR = re.compile(rb"\x1b\[[\d;]*\b(?:3\d|4\d|9\d|10[0-7])[;m]")
@@ -131,7 +131,7 @@ def test_wrong_commands(arguments: list[str]) -> None:
 def test_help_says_what_exit_statuses_mean() -> None:
     done = run(["extract", "--help"])
     assert (done.returncode, done.stderr) == (OK, b"")
-    assert b"130/143 interrupted" in done.stdout
+    assert b"129/130/143 interrupted" in done.stdout
 
 
 def test_version() -> None:
@@ -645,6 +645,22 @@ def test_second_signal(
     again = run([*arguments, "--log-json"], f"{raster}\n{slow.path}\n".encode())
     assert facts(again) == (1, 0, 1)
     assert paths_of(catalog) == [os.fsencode(raster), os.fsencode(slow.path)]
+
+
+def test_nohup_keeps_a_run_going(catalog: Path, raster: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup(1), which the run inherits
+    try:
+        with running("extract", "-o", catalog, "--batch-size", "1") as run_:
+            run_.give(raster)
+            wait_until(lambda: committed(catalog) == 1)
+            run_.signal(signal.SIGHUP)
+            run_.give("missing.tif")
+            wait_until(lambda: committed(catalog) == 2)
+            assert run_.process.stdin
+            run_.process.stdin.close()
+            assert run_.wait() == SOME_FAILED
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_signal_while_waiting_for_paths(catalog: Path, raster: Path) -> None:
