@@ -208,6 +208,8 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, answer: bytes, fault: str | None) -> None:
         self._server.open -= 1
+        if self._transport.is_closing():  # the client has not waited for it
+            return
         if fault == "reset":
             self._transport.abort()
         elif fault == "short":

@@ -31,6 +31,7 @@ from rasterio.rpc import RPC
 
 from rastermeta_async.footprints.antimeridian import halves
 from rastermeta_async.footprints.polygons import polygon_of
+from rastermeta_async.footprints.rings import outlines
 from rastermeta_async.footprints.rows import (
     TOLERANCE,
     Grid,
@@ -499,6 +500,24 @@ def test_a_rows_footprint_depends_on_the_row_alone() -> None:
         assert pa.Table.from_batches(pieces).combine_chunks().equals(pa.table(together))
     backwards = list(from_batch(rows_of(rows[::-1])))
     assert backwards[::-1] == list(from_batch(together))
+
+
+def test_the_footprint_of_a_grid_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of a scene, or a tile's dates, have one grid; what it makes must reach all of them."""
+    rows = some_rows()
+    each = list(from_batch(rows_of(rows)))
+    made: list[int] = []
+
+    def counted(names: Any, which: Any, affine: Any, sizes: Any) -> Any:
+        made.append(affine.shape[1])
+        return outlines(names, which, affine, sizes)
+
+    monkeypatch.setattr("rastermeta_async.footprints.rows.outlines", counted)
+    assert list(from_batch(rows_of([row for row in rows for _ in range(3)]))) == [
+        row for row in each for _ in range(3)
+    ]
+    assert list(from_batch(rows_of(rows * 3))) == each * 3
+    assert made == [len(rows) - 2] * 2  # two of them have no grid
 
 
 def test_rows_that_have_a_footprint_keep_it() -> None:

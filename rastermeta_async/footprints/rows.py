@@ -55,13 +55,19 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
     crs = some.column("crs").dictionary_encode()
     affine = some.column("transform").flatten().to_numpy().reshape(-1, 6).T
     sizes = np.array([some.column(name).to_numpy() for name in ("width", "height")], dtype=float)
-    made = _outlines(crs.dictionary.to_pylist(), crs.indices.to_numpy(), affine, sizes)
+    first, which = _alike(np.concatenate([[crs.indices.to_numpy()], affine, sizes]))
+    made = _outlines(
+        crs.dictionary.to_pylist(), crs.indices.to_numpy()[first], affine[:, first], sizes[:, first]
+    )
     count = len(made.places)
     if not count:
         return rows
     # Each row is taken from what was made, or else from what it had.
     source = np.arange(count, count + rows.num_rows)
-    source[placed.nonzero()[0][made.places]] = np.arange(count)
+    of_grid = np.full(len(first), -1)
+    of_grid[made.places] = np.arange(count)
+    found = of_grid[which]
+    source[placed.nonzero()[0][found >= 0]] = found[found >= 0]
     taken = pa.array(source)
     whole = {
         name: pa.concat_arrays([*pieces, rows.column(name)]).take(taken)
@@ -73,6 +79,25 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
         at = SCHEMA.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), column)
     return rows
+
+
+def _alike(grids: Floats) -> tuple[Places, Places]:
+    """Tell which grids are the same, to the last bit: those of bands or dates of one scene are.
+
+    Args:
+        grids: shape (numbers of a grid, grids).
+
+    Returns:
+        Where each one is first, and which of those each grid is.
+    """
+    content = grids.T.tobytes()
+    size = len(content) // grids.shape[1]
+    seen: dict[bytes, int] = {}
+    firsts = [
+        seen.setdefault(content[at * size : (at + 1) * size], at) for at in range(grids.shape[1])
+    ]
+    first, which = np.unique(firsts, return_inverse=True)
+    return first, which
 
 
 def _placed(rows: pa.RecordBatch) -> Truths:
