@@ -21,6 +21,7 @@ from typing import Any
 
 from bench import archive
 from bench.common import DEFAULT_DIR, ROOT, check_catalog, context, find, rastermeta, write_report
+from bench.floor import read_header
 from bench.scenes import KINDS, Spec
 
 GDAL_SHARE = 20
@@ -47,6 +48,12 @@ def _requests_of_cogs(urls: list[str], requests: dict[str, int]) -> float:
     return sum(requests[folder] for folder in folders & requests.keys()) / files
 
 
+def _warm(files: list[str]) -> None:
+    """Have the page cache hold what the store is asked for, so that its answers take `delay`."""
+    for file in files:
+        read_header(file)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -61,7 +68,8 @@ def main() -> None:
     folder = args.dir.resolve() / f"remote-{args.count}"
     archive.make(folder / "bucket", Spec(args.count))
     listed = subprocess.run(find(folder / "bucket"), capture_output=True, check=True).stdout
-    urls = [path.decode().replace(str(folder), "s3:/") for path in listed.split(b"\0") if path]
+    files = [path.decode() for path in listed.split(b"\0") if path]
+    urls = [path.replace(str(folder), "s3:/") for path in files]
     cases: dict[str, list[float]] = {"rastermeta": [], "gdal": []}
     requests: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as work:
@@ -69,6 +77,7 @@ def main() -> None:
         every.write_text("\n".join(urls))
         few.write_text("\n".join(urls[::GDAL_SHARE]))
         for number in range(args.rounds):
+            _warm(files)
             with store(folder, args.delay) as (address, counts):
                 catalog = Path(work, "catalog.parquet")
                 began = time.perf_counter()
@@ -84,6 +93,7 @@ def main() -> None:
                 "HEAD": counts.get("HEAD", 0) / len(urls),
                 "bytes": counts["bytes"] / len(urls),
             }
+            _warm(files)
             with store(folder, args.delay) as (address, _):
                 command = [sys.executable, "-m", "bench.gdal_remote", str(few), address]
                 done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
