@@ -601,6 +601,15 @@ def test_foreign_output(raster: Path, name: str) -> None:
 # Signals
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Have programs hear SIGHUP, even where these tests run under nohup(1)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
 def test_first_signal(catalog: Path, raster: Path, slow: SlowFile, number: int) -> None:
     """What is in flight is finished and committed, though standard input never ends."""
