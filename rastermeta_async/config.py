@@ -15,7 +15,7 @@ MAX_CHUNK_PATHS = 512
 """The same where files are read fast."""
 
 CHUNK_SECONDS = 0.25
-"""For which a chunk of more than `CHUNK_PATHS` is to last, queued like the others."""
+"""A chunk is only longer than `CHUNK_PATHS` as far as a reader is done with it in this time."""
 
 CHUNK_BYTES = 512 * 1024
 """A chunk of paths, or of records on their way back, closes at this size."""
@@ -99,7 +99,7 @@ class Settings:
     workers: int = 0
     """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
-    """Paths that wait between the source and the pool, in chunks of 256; None: 1024 times
+    """Paths that wait between the source and the pool, in chunks of up to 512; None: 1024 times
     `concurrency`."""
     timeout: float = 60.0
     """Seconds that one file may take."""

@@ -154,7 +154,7 @@ async def run(
     """
     to_readers: Sender[list[bytes]]
     to_consumer: Sender[pa.RecordBatch]
-    to_readers, paths = channel(max(1, settings.queued_paths // CHUNK_PATHS))
+    to_readers, paths = channel(max(1, settings.queued_paths // MAX_CHUNK_PATHS))
     to_consumer, rows = channel(2 * pool.capacity)
     with _first_error_only():
         async with asyncio.TaskGroup() as tasks:
@@ -273,8 +273,8 @@ def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[byte
     if len(paths) < 2 * CHUNK_PATHS:
         number = readers
     else:
-        lasting = int(CHUNK_SECONDS * rate / readers)
-        number = -(-len(paths) // min(max(CHUNK_PATHS, lasting), MAX_CHUNK_PATHS))
+        in_time = int(CHUNK_SECONDS * rate / readers)
+        number = -(-len(paths) // min(max(CHUNK_PATHS, in_time), MAX_CHUNK_PATHS))
     most = max(1, -(-len(paths) // number))
     chunk: list[bytes] = []
     size = 0

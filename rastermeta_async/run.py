@@ -117,8 +117,8 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
         yield received
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup(1)
-        numbers.append(signal.SIGHUP)  # the terminal is gone
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it is as under nohup(1)
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:

@@ -7,7 +7,8 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -602,17 +603,20 @@ def test_foreign_output(raster: Path, name: str) -> None:
 
 
 @pytest.fixture
-def hangup() -> Iterator[None]:
-    """Have programs hear SIGHUP, even where these tests run under nohup(1)."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
+def hangup() -> Iterator[Callable[[signal.Handlers], object]]:
+    """Set what programs that are started do on SIGHUP; under nohup(1) they ignore it."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield partial(signal.signal, signal.SIGHUP)
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
-def test_first_signal(catalog: Path, raster: Path, slow: SlowFile, number: int) -> None:
+def test_first_signal(
+    catalog: Path, raster: Path, slow: SlowFile, number: int,
+    hangup: Callable[[signal.Handlers], object],
+) -> None:  # fmt: skip
     """What is in flight is finished and committed, though standard input never ends."""
+    hangup(signal.SIG_DFL)
     arguments: Words = ["extract", "-o", catalog, "--concurrency", "1"]
     with running(*arguments) as run_:
         run_.give(raster, slow.path)
@@ -656,20 +660,19 @@ def test_second_signal(
     assert paths_of(catalog) == [os.fsencode(raster), os.fsencode(slow.path)]
 
 
-def test_nohup_keeps_a_run_going(catalog: Path, raster: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup(1), which the run inherits
-    try:
-        with running("extract", "-o", catalog, "--batch-size", "1") as run_:
-            run_.give(raster)
-            wait_until(lambda: committed(catalog) == 1)
-            run_.signal(signal.SIGHUP)
-            run_.give("missing.tif")
-            wait_until(lambda: committed(catalog) == 2)
-            assert run_.process.stdin
-            run_.process.stdin.close()
-            assert run_.wait() == SOME_FAILED
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_nohup_keeps_a_run_going(
+    catalog: Path, raster: Path, hangup: Callable[[signal.Handlers], object]
+) -> None:
+    hangup(signal.SIG_IGN)
+    with running("extract", "-o", catalog, "--batch-size", "1") as run_:
+        run_.give(raster)
+        wait_until(lambda: committed(catalog) == 1)
+        run_.signal(signal.SIGHUP)
+        run_.give("missing.tif")
+        wait_until(lambda: committed(catalog) == 2)
+        assert run_.process.stdin
+        run_.process.stdin.close()
+        assert run_.wait() == SOME_FAILED
 
 
 def test_signal_while_waiting_for_paths(catalog: Path, raster: Path) -> None:

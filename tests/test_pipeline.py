@@ -14,7 +14,7 @@ from factory import failed, paths_of, record
 
 from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.stamps import Unchanged
-from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, Settings
+from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, MAX_CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
 from rastermeta_async.pipeline import run as run_pipeline
@@ -260,7 +260,7 @@ def test_a_fast_source_waits_for_a_slow_sink(run: Run, count: int) -> None:
     """What is taken ahead depends on the settings, not on how much there is to take."""
     storage = Storage()
     storage.release.clear()
-    settings = Settings(batch_size=5, concurrency=2, queue_size=4 * CHUNK_PATHS)
+    settings = Settings(batch_size=5, concurrency=2, queue_size=4 * MAX_CHUNK_PATHS)
     source, pool = FakeSource(single(names(count))), FakePool(capacity=2)
 
     async def work() -> int:
@@ -275,6 +275,26 @@ def test_a_fast_source_waits_for_a_slow_sink(run: Run, count: int) -> None:
     most = being_committed + waiting_for_the_sink + in_readers + queued + in_hand
     assert 5 <= run(work()) <= most + 2
     assert len(storage.paths) == count
+
+
+def test_no_more_paths_wait_than_settings_say_where_files_are_read_fast(run: Run) -> None:
+    pool = FakePool(capacity=1)
+    pool.release.clear()
+    paths = names(10_000)
+    source = FakeSource([paths[at : at + 500] for at in range(0, len(paths), 500)])
+    settings = Settings(queue_size=2 * MAX_CHUNK_PATHS)
+
+    async def work() -> int:
+        progress = Progress(done=10**12)
+        running = asyncio.create_task(go(source, pool, Storage(), settings, progress=progress))
+        await pool.reading.wait()
+        taken = await settled(lambda: progress.taken)
+        pool.release.set()
+        await running
+        return taken
+
+    being_read, in_hand = 500, 500
+    assert run(work()) <= being_read + settings.queued_paths + in_hand
 
 
 PARTS: dict[str, Callable[[], tuple[FakeSource, FakePool, Storage]]] = {

@@ -52,22 +52,13 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
         return rows
     some = rows.select(["crs", "transform", "width", "height"])
     some = some if placed.all() else some.filter(pa.array(placed))
-    crs = some.column("crs").dictionary_encode()
-    affine = some.column("transform").flatten().to_numpy().reshape(-1, 6).T
-    sizes = np.array([some.column(name).to_numpy() for name in ("width", "height")], dtype=float)
-    first, which = _alike(np.concatenate([[crs.indices.to_numpy()], affine, sizes]))
-    made = _outlines(
-        crs.dictionary.to_pylist(), crs.indices.to_numpy()[first], affine[:, first], sizes[:, first]
-    )
+    made, found = _made_for(some)
     count = len(made.places)
     if not count:
         return rows
     # Each row is taken from what was made, or else from what it had.
     source = np.arange(count, count + rows.num_rows)
-    of_grid = np.full(len(first), -1)
-    of_grid[made.places] = np.arange(count)
-    found = of_grid[which]
-    source[placed.nonzero()[0][found >= 0]] = found[found >= 0]
+    source[placed] = np.where(found < 0, source[placed], found)
     taken = pa.array(source)
     whole = {
         name: pa.concat_arrays([*pieces, rows.column(name)]).take(taken)
@@ -79,6 +70,20 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
         at = SCHEMA.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), column)
     return rows
+
+
+def _made_for(rows: pa.RecordBatch) -> tuple[Made, Places]:
+    """Make footprints, one a grid; tell where among them that of each row is, -1: nowhere."""
+    crs = rows.column("crs").dictionary_encode()
+    names, of_row = crs.dictionary.to_pylist(), crs.indices.to_numpy()
+    affine = rows.column("transform").flatten().to_numpy().reshape(-1, 6).T
+    sizes = np.array([rows.column(name).to_numpy() for name in ("width", "height")], dtype=float)
+    first, which = _alike(np.concatenate([[of_row], affine, sizes]))
+    made = _outlines(names, of_row[first], affine[:, first], sizes[:, first])
+    of_grid = np.full(len(first), -1)
+    of_grid[made.places] = np.arange(len(made.places))
+    found: Places = of_grid[which]
+    return made, found
 
 
 def _alike(grids: Floats) -> tuple[Places, Places]:

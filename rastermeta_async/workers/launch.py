@@ -15,7 +15,7 @@ from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
 from rastermeta_async.workers.wire import Board, Orders
 
 PIPE_BYTES = 1024 * 1024
-"""What a worker's answers may fill before it has to wait for the run; a batch is a third of it."""
+"""What a worker's answers may fill before it has to wait for the run; a batch is half of it."""
 
 RESIDENT_BYTES = 256 * 1024 * 1024
 """A worker that takes more memory than this is replaced between files."""
