@@ -166,6 +166,17 @@ def test_each_process_keeps_to_a_cpu_of_its_own(run: Run, monkeypatch: pytest.Mo
     assert sorted(run(work())) == cpus
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the policy is Linux's")
+def test_threads_of_a_process_do_not_interrupt_each_other(run: Run) -> None:
+    async def work() -> Counter[int]:
+        async with poisoned(settings()) as pool:
+            await rows_of(pool, names(1))
+            (worker,) = children()
+            return Counter(os.sched_getscheduler(thread.id) for thread in worker.threads())
+
+    assert run(work())[os.SCHED_BATCH] >= 2  # the event loop's, and one that reads
+
+
 def test_capacity_follows_concurrency() -> None:
     assert WorkerPool(settings(2, concurrency=2)).capacity == 2 * JOBS_A_OPENING
     assert WorkerPool(settings(2, concurrency=5)).capacity == 6 * JOBS_A_OPENING
