@@ -7,7 +7,8 @@ two share one is below 10^-22.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from rastermeta_async.urls import without_secrets
 _SALT = b"\0rastermeta"
 _BUFFERED = 1 << 14
 _SEGMENT = 1 << 21
+_KEY = np.dtype("V16")
+"""Both words of a path together, as bytes."""
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -37,7 +40,7 @@ class PathSet:
 
     def __init__(self, window: int | None = None) -> None:
         self._window = window
-        self._recent: set[tuple[int, ...]] = set()
+        self._recent: set[bytes] = set()
         self._segments: list[tuple[Words, Words]] = []
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class PathSet:
                 self._recent.add(key)
                 new.append(path)
         if len(self._recent) >= _BUFFERED:
-            words = np.array(list(self._recent), dtype=np.int64)
+            words = np.frombuffer(b"".join(self._recent), np.int64).reshape(-1, 2)
             self._recent.clear()
             self._add_segment(words)
         return new
@@ -67,17 +70,16 @@ class PathSet:
             return list(paths)
         return [path for path, key in self._unknown(paths) if key not in self._recent]
 
-    def _unknown(self, paths: Sequence[bytes]) -> list[tuple[bytes, tuple[int, ...]]]:
+    def _unknown(self, paths: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
         """Return the paths that are in no segment, and what stands for them."""
         words = fingerprints(list(map(without_secrets, paths)))
+        keyed = zip(paths, words.view(_KEY).ravel().tolist(), strict=True)
+        if not self._segments:
+            return keyed
         known = np.zeros(len(words), dtype=bool)
         for first, second in self._segments:
             known |= _contains(first, second, words[:, 0], words[:, 1])
-        keys = map(tuple, words.tolist())
-        return [
-            (path, key) for path, key, old in zip(paths, keys, known.tolist(), strict=True)
-            if not old
-        ]  # fmt: skip
+        return itertools.compress(keyed, (~known).tolist())
 
     def _add_segment(self, words: Words) -> None:
         self._segments.append(_sorted(words[:, 0], words[:, 1]))
