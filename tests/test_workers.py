@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -166,15 +167,24 @@ def test_each_process_keeps_to_a_cpu_of_its_own(run: Run, monkeypatch: pytest.Mo
     assert sorted(run(work())) == cpus
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the policy is Linux's")
-def test_threads_of_a_process_do_not_interrupt_each_other(run: Run) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the policies are Linux's")
+@pytest.mark.parametrize(
+    ("given", "used"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")]
+)
+def test_threads_of_a_process_do_not_interrupt_each_other(run: Run, given: str, used: str) -> None:
     async def work() -> Counter[int]:
         async with poisoned(settings()) as pool:
             await rows_of(pool, names(1))
             (worker,) = children()
             return Counter(os.sched_getscheduler(thread.id) for thread in worker.threads())
 
-    assert run(work())[os.SCHED_BATCH] >= 2  # the event loop's, and one that reads
+    def under_policy() -> Counter[int]:
+        os.sched_setscheduler(0, getattr(os, given), os.sched_param(0))  # of this thread only
+        return run(work())
+
+    with ThreadPoolExecutor(1) as thread:
+        threads = thread.submit(under_policy).result()
+    assert threads[getattr(os, used)] >= 2  # the event loop's, and one that reads
 
 
 def test_capacity_follows_concurrency() -> None:
