@@ -22,6 +22,7 @@ def table() -> str:
         _speed("local-100000", "{:,} plain GeoTIFFs and COGs"),
         _speed("some-need-gdal", "{:,} files, one in twenty of which needs GDAL"),
         _speed("needs-gdal", "{:,} files that all need GDAL"),
+        _speed("reader-rasterio", "{:,} GeoTIFFs and COGs with `--reader rasterio`"),
         _remote(),
         _sealing(),
         *(_memory(workers) for workers in (0, 2)),
