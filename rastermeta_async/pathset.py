@@ -74,8 +74,6 @@ class PathSet:
         """Return the paths that are in no segment, and what stands for them."""
         words = fingerprints(list(map(without_secrets, paths)))
         keyed = zip(paths, words.view(_KEY).ravel().tolist(), strict=True)
-        if not self._segments:
-            return keyed
         known = np.zeros(len(words), dtype=bool)
         for first, second in self._segments:
             known |= _contains(first, second, words[:, 0], words[:, 1])
