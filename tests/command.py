@@ -120,8 +120,11 @@ def running(*arguments: str | bytes | Path) -> Iterator[Running]:
             process.kill()
 
 
-def killed_after(seconds: float, arguments: Arguments) -> bool:
-    """Run the command, kill it after that time; tell whether it was still running then."""
+def killed_when(condition: Callable[[], bool], arguments: Arguments) -> bool:
+    """Run the command, kill it as soon as the condition holds; tell whether it was still running.
+
+    The condition is asked some hundred times a second, the first time right after the start.
+    """
     with subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
@@ -129,10 +132,9 @@ def killed_after(seconds: float, arguments: Arguments) -> bool:
         stderr=subprocess.DEVNULL,
         env=_ENVIRONMENT,
     ) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        while process.poll() is None and not condition():
+            time.sleep(0.002)
+        process.kill()
         return process.wait() < 0
 
 

@@ -17,8 +17,9 @@ from typing import TypeVar
 import pytest
 from command import (
     calls_of,
-    killed_after,
+    committed,
     killed_at,
+    killed_when,
     leftovers,
     log_of,
     many_rasters,
@@ -101,7 +102,11 @@ def report(what: str, phases: Counter[str], capsys: pytest.CaptureFixture[str]) 
 
 
 def kill_at_random_moments(archive: Archive, folder: Path, runs: int) -> Counter[str]:
-    """Kill so many runs; one in four is killed again while it resumes. Then finish them."""
+    """Kill so many runs; one in four is killed again while it resumes. Then finish them.
+
+    Of half of them the moment is drawn from the time that a run takes, of the others from the
+    parts that are still to come: most of a short run's time is its start.
+    """
     seconds = archive.seconds(folder)
 
     def kill(seed: int) -> Counter[str]:
@@ -109,7 +114,12 @@ def kill_at_random_moments(archive: Archive, folder: Path, runs: int) -> Counter
         catalog = folder / f"catalog-{seed}.parquet"
         phases: Counter[str] = Counter()
         for resuming in ["", "resuming: "][: 2 if moments.random() < 0.25 else 1]:
-            if killed_after(moments.uniform(0, seconds), archive.command(catalog)):
+            condition = (
+                part_number(moments, archive, catalog)
+                if seed % 2
+                else time_passed(moments.uniform(0, seconds))
+            )
+            if killed_when(condition, archive.command(catalog)):
                 phases[resuming + phase(catalog, archive)] += 1
         archive.finish(catalog)
         catalog.unlink()
@@ -118,6 +128,20 @@ def kill_at_random_moments(archive: Archive, folder: Path, runs: int) -> Counter
     phases = sum(side_by_side(kill, range(runs)), Counter[str]())
     assert {"parts", "sealing"} & set(phases), "no kill hit a run at work"
     return phases
+
+
+def time_passed(seconds: float) -> Callable[[], bool]:
+    """Tell whether so much time has passed since now."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def part_number(moments: random.Random, archive: Archive, catalog: Path) -> Callable[[], bool]:
+    """Tell whether one of the parts that are still to come, any, was committed."""
+    rows = committed(catalog)
+    left = len(archive.paths) - rows
+    wanted = rows + moments.randint(1, max(left, 1))
+    return lambda: committed(catalog) >= wanted
 
 
 @pytest.mark.parametrize(("order", "runs"), [("path", 12), ("none", 6)])
