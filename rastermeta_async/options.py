@@ -160,7 +160,7 @@ Sort = Annotated[
     typer.Option(
         help="Order of a .parquet catalog's rows: by path; so that rows that are near each other "
         "on the ground are in the file, too; or as they come, which takes the least time at the "
-        "end.  [default: that of the finished catalog; path]",
+        "end.  [default: the one asked for last; path]",
         show_default=False,
     ),
 ]

@@ -143,6 +143,25 @@ def test_the_order_asked_for_again_changes_nothing(sorted_catalog: Path) -> None
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_a_stopped_run_goes_on_in_the_order_that_it_was_asked_for(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    stopped = Output(str(catalog), order=Order.SPATIAL)
+    commit(stopped, some_rows(50))
+    stopped.close()
+    for _ in range(2):  # it is not forgotten by a run that is stopped as well
+        Output(str(catalog)).close()
+    seal(catalog, order=None)
+    assert pq.read_metadata(catalog).metadata[b"rastermeta:order"] == b"spatial"
+    keys = spatial_keys(pq.read_table(catalog)).to_pylist()
+    assert keys == sorted(keys)
+
+
+def test_starting_again_from_nothing_forgets_the_order(sorted_catalog: Path) -> None:
+    Output(str(sorted_catalog), overwrite=True).close()
+    seal(sorted_catalog, some_rows(3), order=None)
+    assert paths(sorted_catalog) == ["/000000.tif", "/000001.tif", "/000002.tif"]
+
+
 def test_the_command_sorts_and_says_so_in_the_metadata(
     tmp_path: Path, sample_archive: Path
 ) -> None:

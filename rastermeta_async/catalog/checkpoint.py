@@ -29,6 +29,7 @@ from rastermeta_async.catalog.durable import (
     sync_file,
     write_all,
 )
+from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError
 
 LOG_VERSION = 1
@@ -47,6 +48,8 @@ class Header:
     url: str | None = None
     """Where the finished output is copied to, "" if nowhere; None: the log is older than this
     field."""
+    order: str | None = None
+    """The `Order` that was asked for last; None: none ever was."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +224,20 @@ class CheckpointLog:
     Not for use by two threads at once.
     """
 
-    def __init__(self, path: str, output: str, url: str = "", *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        output: str,
+        url: str = "",
+        *,
+        order: Order | None = None,
+        overwrite: bool = False,
+    ) -> None:
         """Open and lock the log of `output` at `path`; it is made when it is missing.
 
         What it says is not even looked at with `overwrite`; `rewrite` then replaces it. From
-        the first `rewrite` on it says that the output is copied to `url`, "" if nowhere.
+        the first `rewrite` on it says that the output is copied to `url`, "" if nowhere, and that
+        `order` was asked for, unless that is None.
 
         Raises:
             OutputLockedError: another run has it.
@@ -241,6 +253,9 @@ class CheckpointLog:
         except BaseException:
             self.close()
             raise
+        asked = self._header.order if self._header else None
+        self.order = order or (Order(asked) if asked else None)
+        """The order of rows that was asked for last; None: none ever was."""
 
     def _content(self) -> bytes:
         with open(self._fd, "rb", closefd=False) as file:
@@ -269,7 +284,7 @@ class CheckpointLog:
         may have written but failed to sync (a failed sync leaves the page cache looking clean).
         """
         temporary = self.path + ".tmp"
-        header = Header(output=self._output, replaces=replaces, url=self._url)
+        header = Header(output=self._output, replaces=replaces, url=self._url, order=self.order)
         lines = [header, *entries]
         with explained(self.path, "rewriting the checkpoint log"):
             with created(temporary) as file:

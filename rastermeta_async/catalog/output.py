@@ -82,7 +82,8 @@ class Output:
         path: of the file.
         url: where it is copied to when it is finished, "" if nowhere.
         overwrite: start again from nothing.
-        order: of the catalog's rows once it is sealed; None: as they are, by path if it is new.
+        order: of the catalog's rows once it is sealed; None: the one asked for last, else as they
+            are, by path if it is new.
 
     Raises (on construction, having changed nothing):
         SettingsError: the name's ending stands for no format, or that has no such order.
@@ -120,7 +121,7 @@ class Output:
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 check_unlogged(path, self._format)
-        self.log = CheckpointLog(log_path(path), path, url, overwrite=overwrite)
+        self.log = CheckpointLog(log_path(path), path, url, order=order, overwrite=overwrite)
         try:
             if overwrite:
                 start_over(self.log, self._parts_folder)
@@ -128,7 +129,7 @@ class Output:
                 Recovery(path, url, self._format, self.log).run()
             state = self._state
             self._had = self._format.order(path) if state.sealed else Order.PATH
-            self._order = order or self._had
+            self._order = self.log.order or self._had
             self.sink = PartSink(
                 self._parts_folder, state.last_seq, lasting=self._order is Order.NONE
             )
