@@ -123,7 +123,7 @@ class Settings:
     retry_failed: bool = False
     """Also redo the paths whose row is not a success."""
     sort: Order | None = None
-    """Order of a finished Parquet catalog; None: the one it has, by path if it is new."""
+    """Order of a finished Parquet catalog; None: the one asked for last, by path if it is new."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "concurrency", "requests"):
