@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
+from typing import NamedTuple
 
 # malloc.h
 _M_MMAP_THRESHOLD = -3
@@ -66,6 +69,60 @@ def give_back() -> None:
     """
     if _trim is not None:
         _trim(0)
+
+
+STACK_BYTES = 1024 * 1024
+"""Of the stack of a thread of a worker: twice that of a thread on macOS, where GDAL runs as well.
+What ``ulimit -s`` says may be a thousand times that, and counts as data."""
+
+_limited = False
+
+
+def limit_data(allowance: int, threads: int) -> None:
+    """Make this process's allocations fail beyond an allowance (Linux, setrlimit(2)).
+
+    Args:
+        allowance: bytes on top of what it has now.
+        threads: that it may start besides; their stacks are small from now on.
+    """
+    threading.stack_size(STACK_BYTES)
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = memory_bytes().data + allowance + threads * STACK_BYTES
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        global _limited  # of the process, as the limit
+        _limited = True
+
+
+def allow_data(more: int) -> None:
+    """Raise the limit that `limit_data` has set by some bytes, as far as the system lets it."""
+    if not _limited:
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+class MemoryBytes(NamedTuple):
+    """What a process takes (proc(5), ``statm``); zeros where nothing tells."""
+
+    resident: int
+    data: int
+
+
+def memory_bytes() -> MemoryBytes:
+    """Return what this process takes now."""
+    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+        pages = [int(column) for column in file.read().split()]
+        return MemoryBytes(pages[1] * page, pages[5] * page)
+    return MemoryBytes(0, 0)
 
 
 def collect_seldom() -> None:

@@ -42,3 +42,19 @@ def test_files_full_of_tags(tmp_path: Path, workers: int) -> None:
     *_, tags = measured(tmp_path, workers, *arguments)
     assert tags["rows"] == 2000
     assert tags["peak_mib"] <= LIMITS_MIB[workers]
+
+
+def test_a_limit_that_was_set_can_be_raised() -> None:
+    script = (
+        "from resource import RLIMIT_DATA, getrlimit\n"
+        "from rastermeta_async.memory import allow_data, limit_data\n"
+        "free = getrlimit(RLIMIT_DATA)[0]\n"
+        "allow_data(1 << 20)\n"
+        "assert getrlimit(RLIMIT_DATA)[0] == free, 'a limit of others'\n"
+        "limit_data(1 << 30, threads=0)\n"
+        "before = getrlimit(RLIMIT_DATA)[0]\n"
+        "allow_data(1 << 20)\n"
+        "print(getrlimit(RLIMIT_DATA)[0] - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"1048576\n"

@@ -519,3 +519,15 @@ def test_nothing_is_imported_from_the_current_folder(
     arguments = ["extract", str(file), "-o", "catalog.parquet", "--workers", "1"]
     done = command.run(arguments, command=[program])
     assert (done.returncode, b"foreign" in done.stderr) == (0, False), done.stderr
+
+
+def test_threads_with_huge_stacks_take_no_worker_down(tmp_path: Path) -> None:
+    """What ``ulimit -s`` says is no reason to take files for ones that crash."""
+    paths = command.many_rasters(tmp_path / "archive", 30)
+    catalog = tmp_path / "catalog.parquet"
+    script = 'ulimit -s 1048576 && exec "$@"'
+    done = command.in_shell(
+        script, "extract", tmp_path / "archive", "-o", catalog, "--workers", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert command.paths_of(catalog) == paths

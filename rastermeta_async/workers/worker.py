@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 
-from rastermeta_async.memory import collect_seldom, spare_memory
+from rastermeta_async.memory import collect_seldom, limit_data, memory_bytes, spare_memory
 
 spare_memory()  # before anything imports pyarrow
 
@@ -39,7 +39,6 @@ from rastermeta_async.workers.wire import (  # noqa: E402
 )
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def main() -> None:
     _be_the_first_to_go()
     _keep_to(orders.cpu)
     _let_threads_finish()
-    _limit_memory(orders.allowance)
+    limit_data(orders.allowance, orders.slots)
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
@@ -82,7 +81,7 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):
                 write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
-            if pool.stuck or _resident_bytes() > orders.resident:
+            if pool.stuck or memory_bytes().resident > orders.resident:
                 write_all(answers, encode_reply(Kind.RETIRING))
             write_all(answers, encode_reply(Kind.DONE, job))
 
@@ -166,28 +165,3 @@ def _let_threads_finish() -> None:
     if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):  # forbidden in some sandboxes
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _limit_memory(allowance: int) -> None:
-    """Make allocations fail beyond an allowance, which costs a greedy file its row at most."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _memory_pages()[5] * _PAGE + allowance
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def _resident_bytes() -> int:
-    return _memory_pages()[1] * _PAGE
-
-
-def _memory_pages() -> list[int]:
-    """Return the columns of ``/proc/self/statm``: size, resident, shared, text, lib, data."""
-    try:
-        with open("/proc/self/statm") as file:
-            return [int(column) for column in file.read().split()]
-    except OSError:  # no Linux
-        return [0] * 7
