@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import pyarrow as pa
 
@@ -28,6 +30,8 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import StuckError
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
+
+T = TypeVar("T")
 
 SLOW_SECONDS = 0.3
 """A file that takes longer waits for its disk: another one is opened meanwhile."""
@@ -106,12 +110,11 @@ class ThreadPool:
         self._on_hang = on_hang
         self._permits = asyncio.Semaphore(settings.concurrency)
         self._stopping = False
+        self._thread = threading.local()
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
-        self._executor = ThreadPoolExecutor(
-            threads_for(self._settings.concurrency), "rastermeta", self._reader.enter
-        )
+        self._executor = ThreadPoolExecutor(threads_for(self._settings.concurrency), "rastermeta")
         asyncio.get_running_loop().set_default_executor(self._executor)
         return self
 
@@ -171,6 +174,24 @@ class ThreadPool:
                 call.add_done_callback(self._came_back)
                 return _rows_of([*walk.records, self._give_up(paths[len(walk.records)])])
         return call.result()  # an error in the thread is an error of the run
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, called in a thread that the reader was prepared for."""
+
+        def run() -> T:
+            self.enter_thread()
+            return work()
+
+        return await asyncio.to_thread(run)
+
+    def enter_thread(self) -> None:
+        """Prepare the current thread for the reader.
+
+        Not when the executor starts it: others may give the loop another one meanwhile.
+        """
+        if not hasattr(self._thread, "entered"):
+            self._reader.enter()
+            self._thread.entered = True
 
     def _until(self, permit: _Permit | None) -> float:
         """Return how many seconds after a file was opened something is to be done about it."""
@@ -246,10 +267,11 @@ class _Walk:
         self._abandoned = False
         self._reading = True
         self._last = False
-        self._opened_at = time.monotonic()
+        self._opened_at = math.inf  # it may wait for a thread
 
     def run(self) -> pa.RecordBatch:
         """Return the rows of the paths until the time or the bytes of a batch are used up."""
+        self._pool.enter_thread()
         self._read()
         with self._lock:
             self._reading = False  # what takes time from now on is no file
@@ -275,7 +297,8 @@ class _Walk:
         """Return how long the file that is open now may still take; where none is, all the time."""
         if not self._reading:
             return timeout
-        return max(self._opened_at + timeout - time.monotonic(), 0.0)
+        left = self._opened_at + timeout - time.monotonic()
+        return min(max(left, 0.0), timeout)
 
     def go_no_further(self) -> None:
         """Open no other file after this one."""

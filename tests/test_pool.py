@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -306,3 +307,26 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
             return await rows_of(pool, names(10))
 
     assert [row.status for row in run(work())] == ["success"] * 10
+
+
+def test_another_default_executor_makes_no_unprepared_thread(run: Run) -> None:
+    """As when another pool in the same loop leaves a thread behind that hangs."""
+
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(), Settings()) as pool:
+            before = await rows_of(pool, names(3))
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            return [*before, *await rows_of(pool, names(3, start=3))]
+
+    assert [path_bytes(row) for row in run(work())] == names(6)
+
+
+def test_waiting_for_a_thread_is_no_hang(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(), Settings(timeout=2 * SHORT)) as pool:
+            busy = ThreadPoolExecutor(1)
+            asyncio.get_running_loop().set_default_executor(busy)
+            busy.submit(time.sleep, 6 * SHORT)
+            return await rows_of(pool, names(2))
+
+    assert [row.error_type for row in run(work())] == [None, None]
