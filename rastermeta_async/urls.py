@@ -22,12 +22,21 @@ _SIGNING = re.compile(
 shared access signatures, CloudFront."""
 
 _SIGNED = re.compile(r"(?:^|[?&])(?:x-(?:amz|goog)-[^=&]*|signature|sig)=", re.IGNORECASE)
-_SECRET = re.compile(r"^(?:api_?key|auth|pass(?:word)?|secret)$", re.IGNORECASE)
-_TELLING = re.compile(r"^(?:.*token|key)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"^(?:(?:api|subscription)[_-]?key|auth|pass(?:word)?|pwd|(?:.*[_-])?secret|hmac|hdne[as]|hdnts)$",
+    re.IGNORECASE,
+)
+"""Parameters that are nothing but a secret; the last ones are Akamai's."""
+
+_TELLING = re.compile(r"^.*(?:token|key)$", re.IGNORECASE)
 """Parameters that may be a secret, and may be all that tells one file from another."""
 
 _QUERY = re.compile(r"\?[^\s'\"<>)]*")
-_HELD = re.compile(r"(?<=://)[^/\s'\"@?]+@")
+_HELD = re.compile(r"(?<=://)[^/\s'\"?#]+@")
+_HTTP = re.compile(rb"(?:/vsi\w+/)*https?://", re.IGNORECASE)
+"""How a path begins that may hold secrets: also where it is none that can be read, for want of a
+lower-case scheme or as GDAL names it."""
+
 _GIVEN = re.compile(
     r"((?:SECRET_ACCESS_KEY|SESSION_TOKEN|STORAGE_ACCESS_KEY|SAS_TOKEN|CONNECTION_STRING"
     r"|AccountKey|SharedAccessSignature)['\"]?\s*[:=]\s*['\"]?)[^;'\"\s]+"
@@ -104,12 +113,15 @@ def without_secrets(url: bytes) -> bytes:
     So it stays the same path when it is signed anew. Of a parameter that may be all that tells
     two files apart a fingerprint stays.
     """
-    if not url.startswith((b"http://", b"https://")) or not (b"?" in url or b"@" in url):
+    if b"://" not in url or not _HTTP.match(url):
         return url
-    address, _, query = url.decode("utf-8", "surrogateescape").partition("?")
-    signed = _SIGNED.search(query) is not None
-    kept = filter(None, (_kept(item, signed) for item in query.split("&")))
-    shown = "?".join(filter(None, (_HELD.sub("", address), "&".join(kept))))
+    text, hash_sign, fragment = url.decode("utf-8", "surrogateescape").partition("#")
+    address, mark, query = text.partition("?")
+    signed = _SIGNED.search(f"{query}&{fragment}") is not None
+    shown = _HELD.sub("", address)
+    for sign, items in ((mark, query), (hash_sign, fragment)):
+        kept = "&".join(filter(None, (_kept(item, signed) for item in items.split("&"))))
+        shown += sign + kept if kept else ""
     return shown.encode("utf-8", "surrogateescape")
 
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -33,7 +34,8 @@ from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.errors import ForeignOutputError, StoreError
 from rastermeta_async.stores.clients import Stores
-from rastermeta_async.stores.oddkeys import Key, S3Bucket
+from rastermeta_async.stores.fetch import Fetcher, FetchError
+from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket
 from rastermeta_async.stores.uploads import UPLOAD_SECONDS
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 
@@ -316,6 +318,46 @@ def test_a_store_that_always_refuses_ends_in_rows_that_say_so(plain: Path) -> No
         assert time.monotonic() - began < command.PATIENCE
     assert {record.error_type for record in found.values()} == {"Throttled"}
     assert all("HTTP 503" in (record.error_message or "") for record in found.values())
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a//b.tif"])
+def test_an_endpoint_that_is_no_url_is_named(name: str) -> None:
+    settings = Settings(access=Access(no_sign_request=True, endpoint_url="localhost:9000"))
+    (row,) = read([f"s3://bucket/{name}".encode()], settings).values()
+    assert row.error_type == "StoreError"
+    assert "the endpoint localhost:9000 must begin with http" in (row.error_message or "")
+
+
+def test_no_room_for_copies_is_a_row_that_says_so(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rasterio is asked about a copy of the first header of each kind."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with serving(str(plain)) as server:
+        found = read([f"s3://bucket/{next(iter(keys(plain)))}".encode()], anonymous(server))
+    (row,) = found.values()
+    assert (row.status, row.error_type) == ("fatal", "StoreError")
+    assert "into /nowhere" in (row.error_message or "")
+    assert "TMPDIR" in (row.error_message or "")
+
+
+def test_all_requests_for_an_object_share_its_time() -> None:
+    class Slow:
+        def locate(self, _url: str) -> Any:
+            return self
+
+        async def get(self, start: int, end: int) -> Part:
+            await asyncio.sleep(0.06)
+            return Part(b"", 100_000, None, None)
+
+    async def work() -> None:
+        fetcher = Fetcher(Slow(), 4, timeout=0.1)  # type: ignore[arg-type]  # as far as it is used
+        head = await fetcher.head("https://h/a.tif")
+        _, head = await fetcher.more(head, 50_000, 10)
+        with pytest.raises(FetchError, match=r"more than 0\.1 s"):
+            await fetcher.more(head, 60_000, 10)
+
+    asyncio.run(work())
 
 
 def test_a_run_that_can_read_nothing_stops(plain: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rastermeta_async.stores.throttle import LEAST, START, Throttle
+from rastermeta_async.stores.throttle import LEAST, START, Stopped, Throttle
 
 
 def test_it_grows_to_its_ceiling_while_answers_come_quickly() -> None:
@@ -63,3 +63,23 @@ def test_never_more_than_the_ceiling_and_those_who_give_up_free_their_place() ->
         return most, throttle.under_way
 
     assert asyncio.run(crowd()) == (3, 0)
+
+
+def test_stopped_it_sends_nobody_on() -> None:
+    async def work() -> list[object]:
+        throttle = Throttle(1)
+
+        async def ask(seconds: float) -> str:
+            async with throttle:
+                await asyncio.sleep(seconds)
+                return "answered"
+
+        asking = [asyncio.create_task(ask(0.05)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        throttle.stop()
+        asking.append(asyncio.create_task(ask(0)))
+        return [*await asyncio.gather(*asking, return_exceptions=True)]
+
+    first, *others = asyncio.run(work())
+    assert first == "answered"
+    assert [type(other) for other in others] == [Stopped] * 3

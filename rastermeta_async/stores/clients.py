@@ -100,15 +100,14 @@ class Stores:
         return self._stores[key]
 
     def _new(self, scheme: str, name: str) -> Any:
-        if scheme == _ODD:
-            return S3Bucket(name, self._access, self._timeout, self._retries)
         try:
             from obstore import store
         except ImportError:
             raise MissingExtraError(
                 f"{scheme}:// paths need the extra cloud, in a clone: pip install '.[cloud]'"
             ) from None
-        endpoint = name if scheme in ("http", "https") else endpoint_of(scheme, self._access)
+        cloud = scheme.partition(" ")[0]
+        endpoint = name if cloud in ("http", "https") else endpoint_of(cloud, self._access)
         common: dict[str, Any] = {
             "client_options": {
                 "timeout": dt.timedelta(seconds=self._timeout),
@@ -122,6 +121,8 @@ class Stores:
             },
         }
         try:
+            if scheme == _ODD:
+                return S3Bucket(name, self._access, self._timeout, self._retries)
             if scheme in ("http", "https"):
                 return store.HTTPStore.from_url(name, **common)
             kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}

@@ -21,10 +21,17 @@ _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def endpoint_of(scheme: str, access: Access) -> str | None:
-    """Return the server that stands in for the cloud's own, if any."""
-    if access.endpoint_url or scheme not in _ENDPOINTS:
-        return access.endpoint_url
-    return _ENDPOINTS[scheme]()
+    """Return the server that stands in for the cloud's own, if any.
+
+    Raises:
+        StoreError: what was given is no URL.
+    """
+    endpoint = access.endpoint_url
+    if not endpoint and scheme in _ENDPOINTS:
+        endpoint = _ENDPOINTS[scheme]()
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise StoreError(f"the endpoint {endpoint} must begin with http:// or https://")
+    return endpoint
 
 
 def for_obstore(scheme: str, access: Access) -> Options:

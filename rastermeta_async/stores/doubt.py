@@ -1,4 +1,4 @@
-"""Whether a run over an object store is worth going on with, judged by its first answers."""
+"""Whether a run over an object store is worth going on with, judged by its answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.urls import is_url
 
-FIRST = 100
-"""Objects that must all fail alike."""
+ALIKE = 100
+"""Objects in a row that must all fail alike."""
 
 _HOPELESS = frozenset(
     {"AccessDenied", "Connection", "ExpiredToken", "NameResolution", "NoBucket", "NoCredentials",
@@ -17,41 +17,54 @@ _HOPELESS = frozenset(
 )  # fmt: skip
 """Problems that are not of one object."""
 
+_LOST = frozenset({"Connection", "ExpiredToken", "NameResolution", "NoCredentials", "Timeout"})
+"""Those of them that may begin later, and then be no matter of some objects: each takes its time,
+and none says anything about the object."""
+
 _AT_ONCE = MissingExtraError.__name__
 
 
 class Doubt:
-    """Looks at the first rows of a run: if no object can be reached, somebody should be told."""
+    """Looks at the rows of a run: if no object can be reached, somebody should be told."""
 
     def __init__(self) -> None:
-        self._left = FIRST
+        self._alike = 0
         self._kind: str | None = None
+        self._settled = False
+        """Whether the first objects did not all fail alike."""
 
     def hear(self, rows: pa.RecordBatch) -> None:
         """Take notice of some rows.
 
         Raises:
             MissingExtraError: no object can be read in this installation.
-            StoreError: the first hundred objects all failed for one reason that is not theirs.
+            StoreError: the first hundred objects, or the last hundred of one host, all failed for
+                one reason that is not theirs.
         """
-        if not self._left or not _in_store(rows):
+        if not _in_store(rows):
+            return
+        if self._settled and rows.column("error_type").null_count == rows.num_rows:
+            self._alike, self._kind = 0, None
             return
         for row in rows.select(["filepath", "error_type", "error_message"]).to_pylist():
-            if not is_url(row["filepath"].encode()):
-                continue
-            if row["error_type"] == _AT_ONCE:
-                raise MissingExtraError(row["error_message"])
-            self._kind = self._kind or row["error_type"]
-            if self._kind not in _HOPELESS or row["error_type"] != self._kind:
-                self._left = 0
-                return
-            self._left -= 1
-            if not self._left:
-                raise StoreError(
-                    f"none of the first {FIRST} objects can be read, e.g. {row['filepath']}: "
-                    f"{row['error_message']}. Mend that and run the same command again, or give "
-                    "--keep-going to have a row for each."
-                )
+            if is_url(row["filepath"].encode()):
+                self._hear_one(row["filepath"], row["error_type"], row["error_message"])
+
+    def _hear_one(self, path: str, kind: str | None, message: str) -> None:
+        if kind == _AT_ONCE:
+            raise MissingExtraError(message)
+        if not self._settled:
+            self._settled = kind not in _HOPELESS or self._kind not in (None, kind)
+        if self._settled:  # from now on it is a host that may be lost
+            kind = f"{kind} {path.split('/')[2]}" if kind in _LOST else None
+        self._alike = self._alike + 1 if kind == self._kind else 1
+        self._kind = kind
+        if kind and self._alike == ALIKE:
+            which = "last" if self._settled else "first"
+            raise StoreError(
+                f"none of the {which} {ALIKE} objects can be read, e.g. {path}: {message}. Mend "
+                "that and run the same command again, or give --keep-going to have a row for each."
+            )
 
 
 def _in_store(rows: pa.RecordBatch) -> bool:

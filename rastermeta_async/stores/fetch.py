@@ -47,6 +47,8 @@ class Head(NamedTuple):
     size: int
     mtime: dt.datetime | None
     etag: str | None
+    left: float
+    """Seconds that further requests for the object may take."""
 
 
 class Fetcher:
@@ -55,7 +57,7 @@ class Fetcher:
     Args:
         stores: where they are.
         requests: under way at once, at the most.
-        timeout: seconds for one object, with all tries.
+        timeout: seconds for one object, with all its requests and tries.
     """
 
     def __init__(self, stores: Stores, requests: int, timeout: float) -> None:
@@ -72,47 +74,56 @@ class Fetcher:
         Raises:
             FetchError: there is none, or the store does not give it.
             StoreError: the store cannot be set up.
+            Stopped: no further request is to be sent.
         """
         located = self._stores.locate(url)
         self._too_short *= 1 - 1 / _SHARE_OF
-        return Head(located, *await self._get(located, 0, self._head_bytes))
+        part, left = await self._get(located, 0, self._head_bytes, self._timeout)
+        return Head(located, *part, left)
 
-    async def more(self, head: Head, offset: int, size: int) -> bytes:
-        """Return further bytes of an object, fewer at its end.
+    async def more(self, head: Head, offset: int, size: int) -> tuple[bytes, Head]:
+        """Return further bytes of an object, fewer at its end, and the head with the time left.
 
         Raises:
             FetchError: as for `head`; also when the object was replaced meanwhile.
         """
         if offset < MAX_HEAD_BYTES:
             self._note_short_head()
-        part = await self._get(head.located, offset, min(offset + size, head.size))
+        end = min(offset + size, head.size)
+        part, left = await self._get(head.located, offset, end, head.left)
         if (part.size, part.etag) != (head.size, head.etag):
             raise FetchError(Problem("Changed", "it was replaced while it was being read"))
-        return part.content
+        return part.content, head._replace(left=left)
 
     def _note_short_head(self) -> None:
         self._too_short += 1 / _SHARE_OF
         if self._too_short > _LONGER_ABOVE:
             self._head_bytes = MAX_HEAD_BYTES
 
-    async def _get(self, located: Located, start: int, end: int) -> Part:
-        last = float("inf")  # it may wait for its turn as long as it takes
+    async def _get(self, located: Located, start: int, end: int, left: float) -> tuple[Part, float]:
+        """Return bytes of an object, and how many of the `left` seconds are left then."""
         for number in range(1, TRIES + 1):
-            try:
-                async with self.throttle:
-                    began = time.monotonic()  # the store's own timeout bounds it from here
-                    last = min(last, began + self._timeout)
-                    part = await located.get(start, end)
-                self.throttle.answered(time.monotonic() - began)
-                return part
-            except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
-                problem = problem_of(error)
+            if left <= 0:
+                message = f"its requests take more than {self._timeout:g} s"
+                raise FetchError(Problem("Timeout", message), number - 1)
+            async with self.throttle:  # it may wait for its turn as long as it takes
+                began = time.monotonic()
+                try:
+                    part = await located.get(start, end)  # bounded by the store's own timeout
+                except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+                    problem = problem_of(error)
+                else:
+                    took = time.monotonic() - began
+                    self.throttle.answered(took)
+                    return part, left - took
+            left -= time.monotonic() - began
             if problem.kind in ("Throttled", "Timeout", "ServerError"):
                 self.throttle.refused()
             # A jittered wait, so that those refused together do not come back together.
             jitter = random.uniform(0.5, 1)  # noqa: S311  # nothing is kept secret by it
             wait = jitter * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))
-            if not problem.passes or number == TRIES or time.monotonic() + wait > last:
+            if not problem.passes or number == TRIES or wait > left:
                 raise FetchError(problem, number)
             await asyncio.sleep(wait)
+            left -= wait
         raise AssertionError("a try either returns or raises")

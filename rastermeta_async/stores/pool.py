@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,21 +21,30 @@ import pyarrow as pa
 
 from rastermeta_async.config import REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.copies import sparse_copy
-from rastermeta_async.errors import StoreError
+from rastermeta_async.errors import RastermetaError, StoreError
 from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.memory import allow_data
 from rastermeta_async.pool import Reader, ThreadPool
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.fetch import Fetcher, FetchError, Head
+from rastermeta_async.stores.throttle import Stopped
 from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
-from rastermeta_async.urls import is_url, without_secrets
+from rastermeta_async.urls import is_url, redacted, without_secrets
 
 GDAL_TRIES = 5
 """Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
 
 TIMES_CHANGED = 3
 """Reads of one object that is replaced meanwhile."""
+
+OBJECTS_A_REQUEST = 2
+"""Objects that are begun for each request under way: one, and another to take its place."""
+
+_THREADS_OF_OBSTORE = 512
+_STACK_OF_OBSTORE = 2 * 1024 * 1024
+"""It looks up host names in threads, at the most so many, each with a stack of this size."""
 
 _FINAL = re.compile(r"response code: 40[134]\b")
 """What GDAL says of answers that will not change."""
@@ -58,6 +69,9 @@ class StorePool:
         self._decoder = reader if plain and isinstance(reader, TiffReader) else None
         self._opens = asyncio.Semaphore(min(REMOTE_OPENS, settings.requests))
         self._learning = asyncio.Lock()
+        self._beginning = asyncio.Lock()
+        self._room = asyncio.Semaphore(OBJECTS_A_REQUEST * settings.requests)
+        self._stacks = min(settings.requests, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
         stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
         self._fetcher = Fetcher(stores, settings.requests, settings.timeout)
 
@@ -83,6 +97,7 @@ class StorePool:
     def stop(self) -> None:
         """See `Pool.stop`."""
         self._local.stop()
+        self._fetcher.throttle.stop()
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """See `Pool.read`; rows come in the order of the paths."""
@@ -99,8 +114,15 @@ class StorePool:
 
     async def _read_urls(self, urls: Sequence[bytes]) -> list[Record]:
         """Return the records of the first URLs: all, unless the pool is stopping."""
-        async with asyncio.TaskGroup() as tasks:
-            reading = [tasks.create_task(self._read(url)) for url in urls]
+        allow_data(self._stacks)
+        self._stacks = 0
+        reading: list[asyncio.Task[Record | None]] = []
+        # One list of URLs after the other, or all would be half read.
+        async with asyncio.TaskGroup() as tasks, self._beginning:
+            for url in urls:
+                await self._room.acquire()
+                reading.append(tasks.create_task(self._read(url)))
+                reading[-1].add_done_callback(lambda _: self._room.release())
         records = [task.result() for task in reading]
         read = records.index(None) if None in records else len(records)
         return [record for record in records[:read] if record]
@@ -114,12 +136,19 @@ class StorePool:
                 return await self._read_url(path, shown)
             except UnicodeDecodeError:
                 return failure(shown, "error", "UnicodeDecodeError", "a URL must be UTF-8")
+            except Stopped:
+                return None
             except StoreError as error:
                 return failure(shown, "fatal", type(error).__name__, str(error))
             except FetchError as error:
                 failed = _failed(shown, error)
                 if error.problem.kind != "Changed":
                     break
+            except RastermetaError:
+                raise
+            except Exception as error:  # noqa: BLE001  # an object is a row, whatever it sets off
+                message = redacted(str(error) or repr(error))
+                return failure(shown, "fatal", type(error).__name__, message)
         return failed
 
     async def _read_url(self, path: bytes, shown: bytes) -> Record | None:
@@ -140,23 +169,27 @@ class StorePool:
             try:
                 return self._decoder.decoded(path, head.content, facts, known.read_at)
             except _Missing as missing:
-                known.add(missing.offset, await self._fetcher.more(head, *missing.args))
+                content, head = await self._fetcher.more(head, *missing.args)
+                known.add(missing.offset, content)
             except Unknown as unknown:
                 async with self._learning:  # or all that are under way would ask at once
                     if not self._decoder.knows(unknown.header):
                         learn = self._decoder.learn_from_bytes
                         arguments = unknown.header, path, facts, known.parts
-                        return await asyncio.to_thread(learn, *arguments)
+                        return await self._local.in_thread(partial(learn, *arguments))
         raise NotPlain("values all over the file")
 
     async def _read_with_rasterio(self, path: bytes, shown: bytes, head: Head) -> Record | None:
         async with self._opens:
+            last = time.monotonic() + head.left  # for the first try it has all its time
             for _ in range(GDAL_TRIES):
                 async with self._fetcher.throttle:
                     record = await self._local.read_one(path)
                 if record is None or record.error_type in (None, "Timeout"):
                     break
-                if await asyncio.to_thread(self._is_final, record, shown, head):
+                if time.monotonic() > last or await self._local.in_thread(
+                    partial(self._is_final, record, shown, head)
+                ):
                     break
         return record
 

@@ -24,6 +24,10 @@ _FORGETS_SECONDS = 60.0
 """In this time the best latency doubles that is remembered: a store may have become slower."""
 
 
+class Stopped(Exception):  # noqa: N818  # an event
+    """No further request is to be sent."""
+
+
 class Throttle:
     """A limit of requests under way that adapts. Belongs to one event loop.
 
@@ -41,9 +45,16 @@ class Throttle:
         self._best = float("inf")
         self._answered_at = time.monotonic()
         self._cut_at = float("-inf")
+        self._stopped = False
 
     async def __aenter__(self) -> None:
-        """Wait until one more request may be sent."""
+        """Wait until one more request may be sent.
+
+        Raises:
+            Stopped: none may be.
+        """
+        if self._stopped:
+            raise Stopped
         if self.under_way < int(self.limit) and not self._waiting:
             self.under_way += 1
             return
@@ -64,6 +75,14 @@ class Throttle:
     ) -> None:
         """Let others have the place."""
         self._leave()
+
+    def stop(self) -> None:
+        """Let no further request be sent; who waits for a turn is told so."""
+        self._stopped = True
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(Stopped())
+        self._waiting.clear()
 
     def answered(self, seconds: float) -> None:
         """Note an answer, and how long it took."""

@@ -37,6 +37,10 @@ _LAST_WORDS = 2000
 """Bytes kept of what a worker writes to standard error."""
 
 
+_FRAME = " \t|+-"
+"""What Python draws around the errors of a group."""
+
+
 class ChildLost(Exception):  # noqa: N818  # an event that the pool handles
     """A worker process has ended, or does not answer, with a job unfinished."""
 
@@ -123,7 +127,8 @@ class Child:
     def last_words(self) -> str:
         """The last line that it wrote to standard error."""
         lines = self._words.decode("utf-8", "replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        said = (line.strip(_FRAME) for line in reversed(lines))
+        return next(filter(None, said), "it said nothing")
 
     @property
     def stuck(self) -> bool:

@@ -33,6 +33,9 @@ JOBS_A_OPENING = 4
 """Jobs a worker has for each header that it opens at once: one under way, one at hand, and
 others that may wait for slow files meanwhile."""
 
+MOST_WAITING = 64
+"""Jobs of a worker beyond those that it opens headers of, at the most."""
+
 MAX_FAILED_STARTS = 3
 """Workers in a row that may end before they are ready."""
 
@@ -51,7 +54,7 @@ class WorkerPool:
 
     def __init__(self, settings: Settings, reader: str | None = None) -> None:
         self._most, opens = workers_for(settings)
-        self.capacity = self._most * opens * JOBS_A_OPENING
+        self.capacity = self._most * min(opens * JOBS_A_OPENING, opens + MOST_WAITING)
         self._settings = settings
         self._orders = orders_for(settings, reader)
         self._cpus = own_cpus(self._most)
