@@ -115,14 +115,12 @@ def extract(
             of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
             _check_stream(of_catalogs, asked_for=output == "-")
         if dry_run:
-            _list_gone(output, prune_folders)
+            _list_gone(output, prune_folders, timeout)
         if workers:
             from rastermeta_async.workers.launch import launch_ahead
 
             launch_ahead(settings)
-        source = _source(
-            inputs or [], null, from_file or [], suffix, prune, settings.access, console
-        )
+        source = _source(inputs or [], null, from_file or [], suffix, settings, console)
         from rastermeta_async.run import run_extract
 
         status = run_extract(source, output or "-", settings, overwrite, console)
@@ -142,7 +140,7 @@ def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
         _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
 
 
-def _list_gone(output: str, even_folders: bool) -> NoReturn:
+def _list_gone(output: str, even_folders: bool, patience: float) -> NoReturn:
     """Say which rows --prune would drop."""
     from rastermeta_async.catalog.names import log_path
     from rastermeta_async.catalog.output import open_output
@@ -153,7 +151,7 @@ def _list_gone(output: str, even_folders: bool) -> NoReturn:
         _usage(f"{local}: there is no catalog of this name")
     target = open_output(output)
     try:
-        for path in target.prune(even_folders=even_folders, dry_run=True):
+        for path in target.prune(even_folders=even_folders, dry_run=True, patience=patience):
             _say(os.fsdecode(path).encode("utf-8", "backslashreplace").decode())
     finally:
         target.close()
@@ -342,7 +340,7 @@ def _drivers(value: str) -> tuple[str, ...] | None:
 
 
 def _source(
-    inputs: list[str], null: bool, lists: list[str], suffix: str, prune: bool, access: Access,
+    inputs: list[str], null: bool, lists: list[str], suffix: str, settings: Settings,
     console: Console,
 ) -> Source:  # fmt: skip
     from rastermeta_async.run import protected_stdin
@@ -352,6 +350,8 @@ def _source(
         ListSource,
         StdinSource,
         StoreSource,
+        is_folder,
+        is_missing,
         walk,
     )
     from rastermeta_async.urls import is_prefix, is_url
@@ -364,19 +364,21 @@ def _source(
             _usage(f"--from-file: {path} does not exist")
     sources: list[Source] = [ListSource(path, separator) for path in lists]
     prefixes = [path for path in inputs if is_prefix(path)]
-    sources += [StoreSource(path, tuple(map(os.fsdecode, suffixes)), access) for path in prefixes]
+    of_names = tuple(map(os.fsdecode, suffixes))
+    sources += [StoreSource(path, of_names, settings.access) for path in prefixes]
     named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
     for file in named:
-        if not is_url(file) and not os.path.lexists(file):
-            if prune:
+        if not is_url(file) and is_missing(file, settings.timeout):
+            if settings.prune:
                 _usage(
                     f"{os.fsdecode(file)} does not exist: is a disk not mounted? With --prune "
                     "nothing is read and no row dropped until it is there, or not named any more"
                 )
             console.hint(f"{os.fsdecode(file)} does not exist: it gets an error row")
     if named:
-        only_files = not any(map(os.path.isdir, named))
-        sources.append(IterableSource(named if only_files else walk(named, suffixes)))
+        only_files = not any(is_folder(path, settings.timeout) for path in named)
+        below = walk(named, suffixes, settings.timeout)
+        sources.append(IterableSource(named if only_files else below))
     if "-" in inputs or not sources:
         sources.append(StdinSource(protected_stdin(console), separator))
     return sources[0] if len(sources) == 1 else ChainedSource(sources)

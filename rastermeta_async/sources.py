@@ -11,13 +11,15 @@ import itertools
 import os
 import select
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from functools import partial
 from stat import S_ISREG
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiofiles
 
 from rastermeta_async.config import Access
 from rastermeta_async.errors import SourceError
+from rastermeta_async.patience import within
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -151,9 +153,17 @@ class IterableSource:
     async def blocks(self) -> AsyncIterator[list[bytes]]:
         """See `Source.blocks`."""
         paths = iter(self._paths)
-        while block := await asyncio.to_thread(_take, paths):
-            self._taken += len(block)
-            yield block
+        found = [b""]
+        while found:
+            found, sent = [], 0
+            taking = asyncio.create_task(asyncio.to_thread(_take, paths, found))
+            while not taking.done():  # what came so far is handed on now and then
+                await asyncio.wait({taking}, timeout=_POLL_SECONDS)
+                if block := found[sent:]:
+                    sent += len(block)
+                    self._taken += len(block)
+                    yield block
+            await taking
 
     def fraction(self) -> float | None:
         """See `Source.fraction`: known for a list or tuple."""
@@ -232,36 +242,77 @@ def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Sou
     return paths
 
 
-def walk(inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = ()) -> Iterator[bytes]:
+def walk(
+    inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), patience: float = 60.0
+) -> Iterator[bytes]:
     """Yield the inputs that are files, and the files below those that are folders.
 
     Links to files are followed, links to folders are not (unless they are an input), so there
-    are no loops. A folder that cannot be listed is yielded itself: its row says so.
+    are no loops. A folder that cannot be listed, or does not answer, is yielded itself: its row
+    says so.
 
     Args:
         inputs: paths; what does not exist is yielded, too.
         suffixes: lower-case endings of the names taken from folders; empty: all.
+        patience: seconds that a folder may take for an answer.
     """
     for path in inputs:
-        if os.path.isdir(path):
-            yield from _below(path, suffixes)
+        if is_folder(path, patience):
+            yield from _below(path, suffixes, patience)
         else:
             yield path
 
 
-def _below(top: bytes, suffixes: tuple[bytes, ...]) -> Iterator[bytes]:
+def is_folder(path: bytes, patience: float = 60.0) -> bool:
+    """Tell whether a path is a folder; one that does not answer in so many seconds is none."""
+    try:
+        return within(patience, partial(os.path.isdir, path))
+    except TimeoutError:
+        return False
+
+
+def is_missing(path: bytes, patience: float = 60.0) -> bool:
+    """Tell whether there is nothing of this name; of what does not answer it is not known."""
+    try:
+        return not within(patience, partial(os.path.lexists, path))
+    except TimeoutError:
+        return False
+
+
+def _below(top: bytes, suffixes: tuple[bytes, ...], patience: float) -> Iterator[bytes]:
     folders = [top]
     while folders:
         folder = folders.pop()
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if _is_folder(entry, follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif not _is_folder(entry) and entry.name.lower().endswith(suffixes or b""):
-                        yield entry.path
+            entries = within(patience, partial(_opened, folder))
+            while listed := within(patience, partial(_listed, entries, suffixes)):
+                folders += listed.folders
+                yield from listed.files
         except OSError:
             yield folder
+
+
+def _opened(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    return os.scandir(folder)
+
+
+class _Listed(NamedTuple):
+    """Some of what is in a folder."""
+
+    folders: list[bytes]
+    files: list[bytes]
+
+
+def _listed(entries: Iterator[os.DirEntry[bytes]], suffixes: tuple[bytes, ...]) -> _Listed | None:
+    """Return the next entries of a folder; None: there are no more."""
+    listed = _Listed([], [])
+    entry = None
+    for entry in itertools.islice(entries, _PATHS_A_BLOCK):
+        if _is_folder(entry, follow_symlinks=False):
+            listed.folders.append(entry.path)
+        elif not _is_folder(entry) and entry.name.lower().endswith(suffixes or b""):
+            listed.files.append(entry.path)
+    return listed if entry else None
 
 
 def _is_folder(entry: os.DirEntry[bytes], *, follow_symlinks: bool = True) -> bool:
@@ -271,8 +322,9 @@ def _is_folder(entry: os.DirEntry[bytes], *, follow_symlinks: bool = True) -> bo
         return False
 
 
-def _take(paths: Iterator[AnyPath]) -> list[bytes]:
-    return [os.fsencode(path) for path in itertools.islice(paths, _PATHS_A_BLOCK)]
+def _take(paths: Iterator[AnyPath], found: list[bytes]) -> None:
+    """Append the next paths to a list that others read meanwhile."""
+    found.extend(map(os.fsencode, itertools.islice(paths, _PATHS_A_BLOCK)))
 
 
 def _regular_size(fd: int) -> int:

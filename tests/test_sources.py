@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,23 @@ def test_a_blocking_iterable_does_not_block_the_loop(run: Run) -> None:
     assert run(work()) == [b"answer"]
 
 
+def test_what_came_of_an_iterable_that_blocks_is_handed_on(run: Run) -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield from "ab"
+        assert go_on.wait(10)
+        yield "c"
+
+    async def work() -> list[list[bytes]]:
+        blocks = IterableSource(slow()).blocks()
+        first = await anext(blocks)
+        go_on.set()
+        return [first, *[block async for block in blocks]]
+
+    assert run(work()) == [[b"a", b"b"], [b"c"]]
+
+
 def test_an_error_in_an_iterable_is_raised(run: Run) -> None:
     def failing() -> Iterator[str]:
         yield "a"
@@ -372,3 +390,21 @@ def test_a_folder_that_cannot_be_listed_is_a_path(
     monkeypatch.setattr(os, "scandir", refusing)
     expected = [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]
     assert walked(b"top") == expected
+
+
+def test_a_folder_that_does_not_answer_is_given_itself(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, scandir = threading.Event(), os.scandir
+
+    def slow(path: bytes) -> Any:
+        if path == b"top/below":
+            answer.wait(20)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    try:
+        found = sorted(walk([b"top"], patience=0.1))
+    finally:
+        answer.set()
+    assert found == [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]
