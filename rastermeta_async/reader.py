@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import logging
 import os
@@ -248,6 +249,8 @@ def _unreachable(path: bytes, error: OSError) -> Record:
     message = error.strerror or str(error)
     if gone and path.endswith(b"\r"):
         message += "; the name ends in a carriage return: is the list from Windows?"
+    if gone and path.startswith(codecs.BOM_UTF8):
+        message += "; the name begins with a byte order mark: is the list from Windows?"
     return failure(path, "error" if gone else "fatal", type(error).__name__, message)
 
 

@@ -75,21 +75,26 @@ async def _extract(
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
-    _conclude(outcome, output, progress, console)
+    _conclude(outcome, output, overwrite, progress, console)
     return outcome, received[0] if received else 0
 
 
-def _conclude(outcome: Outcome, output: str, progress: Progress, console: Console) -> None:
+def _conclude(
+    outcome: Outcome, output: str, overwrite: bool, progress: Progress, console: Console
+) -> None:
     if not outcome.complete:
         console.report("stopped", progress)
         if output != "-":
-            console.hint("what was read is safe; run the same command again to go on")
+            again = "again, without --overwrite," if overwrite else "again"
+            console.hint(f"what was read is safe; run the same command {again} to go on")
         return
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
         console.hint("there was no path in the input")
     if progress.example and progress.failures == progress.done and not progress.skipped:
         console.hint(f"no file could be read, e.g. {progress.example}")
+        if output != "-":
+            console.hint("once that is mended, --retry-failed reads them again")
     if output != "-":
         if progress.dropped:
             console.hint(f"{plural(progress.dropped, 'row')} dropped: gone from the disk")

@@ -7,10 +7,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import hypothesis
 import pytest
 import uvloop
 
 from rastermeta_async.sample import write_sample
+
+# How fast a machine is at the moment is nothing that a test is about.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 T = TypeVar("T")
 SHARED_CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"

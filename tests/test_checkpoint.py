@@ -339,7 +339,7 @@ def test_an_entry_is_synced_before_append_returns(
     assert synced == [encode(Header(output="catalog.parquet", url="")) + encode(part(1))]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 5), max_size=5))
 def test_short_writes_are_continued(chunks: list[int]) -> None:
     from rastermeta_async.catalog import durable

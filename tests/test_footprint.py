@@ -174,7 +174,7 @@ def test_every_utm_zone(zone: int, south: bool) -> None:
     assert shape.area < 0.02
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(zone=1, x=259888.0, y=8578592.0, size=1e6, turn=-4.0, shear=1.0)  # by the pole
 @given(
     zone=st.integers(1, 60), x=st.floats(-4e5, 1.4e6), y=st.floats(-9e6, 9e6),
@@ -205,7 +205,7 @@ def test_round_a_pole_and_near_it(crs: str) -> None:
     check(crs, grid(pole + 10, pole + 1e5, 1e5, 1000), 0.02)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     crs=st.sampled_from(sorted(POLAR)), x=st.floats(-3e6, 3e6), y=st.floats(-3e6, 3e6),
     size=st.floats(1e3, 5e5), turn=st.floats(-4, 4),
@@ -425,7 +425,7 @@ def test_coordinates_that_are_no_degrees_have_no_footprint() -> None:
     assert outline("EPSG:4326", box(-1e9, 90, 2e9, 180, 100, 100)) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     crs=st.sampled_from(["EPSG:32633", "EPSG:4326", "EPSG:3857", "EPSG:3031", "EPSG:4258", MODIS]),
     transform=st.tuples(*[st.floats() | st.floats(-400, 400) | st.floats(-1e7, 1e7)] * 6),

@@ -80,7 +80,6 @@ lengths = st.lists(st.integers(0, 300), max_size=40)
 cut_points = st.lists(st.integers(1, 39), max_size=10)
 
 
-@settings(deadline=None)
 @given(lengths, cut_points, st.integers(1, 12), st.integers(1, 3000))
 def test_groups_depend_on_the_rows_alone(
     lengths: list[int], cuts: list[int], max_rows: int, max_bytes: int
@@ -107,7 +106,6 @@ def test_a_row_above_the_limit_is_alone() -> None:
     assert [group.num_rows for group in groups] == [1, 1, 2]
 
 
-@settings(deadline=None)
 @given(lengths, cut_points, st.integers(1, 12), st.integers(1, 3000))
 def test_limits_are_kept(
     lengths: list[int], cuts: list[int], max_rows: int, max_bytes: int
@@ -140,7 +138,7 @@ def test_a_group_is_complete_as_soon_as_it_is_full() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(records=st.lists(some_records(), max_size=5), size=st.integers(1, 4))
 def test_what_is_written_is_read_back(
     kind: Kind, tmp_path_factory: pytest.TempPathFactory, records: list[Record], size: int
@@ -163,7 +161,7 @@ def test_many_rows_are_read_back_in_order_and_in_small_batches(kind: Kind, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(records=st.lists(some_records(), max_size=20), cuts=cut_points, size=st.integers(1, 8))
 def test_the_same_rows_are_the_same_bytes(
     kind: Kind, records: list[Record], cuts: list[int], size: int

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from factory import MODIFIED, exact, failed, record, records_of, some_records
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog.jsonform import from_lines, row_objects, to_lines
@@ -27,7 +27,6 @@ def only_row(row: Record) -> dict[str, Any]:
     return fields
 
 
-@settings(deadline=None)
 @given(st.lists(some_records(), max_size=3))
 def test_lines_round_trip(records: list[Record]) -> None:
     lines = list(to_lines(to_batch(records)))
@@ -37,7 +36,6 @@ def test_lines_round_trip(records: list[Record]) -> None:
     assert exact(records_of([batch])) == exact(records)
 
 
-@settings(deadline=None)
 @given(some_records())
 def test_lines_are_strict_json_on_one_line_and_in_utf8(row: Record) -> None:
     (line,) = to_lines(to_batch([row]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from factory import paths_of, record, records_of, some_paths
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
@@ -89,7 +89,6 @@ def outcome(batches: Sequence[pa.RecordBatch]) -> list[tuple[bytes, int | None]]
     return list(zip(paths_of(batches), widths, strict=True))
 
 
-@settings(deadline=None)
 @given(some_runs())
 def test_merge_takes_the_last_run_of_each_path_in_byte_order(runs: list[Pieces]) -> None:
     sources = opened(runs)
@@ -103,7 +102,6 @@ def checked_merge(runs: Sequence[Run], *keys_of: Keys) -> Batches:
     yield from merge(runs, *keys_of)
 
 
-@settings(deadline=None)
 @given(some_runs(most=12), st.sampled_from([2, 3]))
 def test_merging_in_passes_gives_the_same(
     tmp_path_factory: pytest.TempPathFactory, runs: list[Pieces], fan_in: int
@@ -159,7 +157,6 @@ def test_at_most_fan_in_runs_are_open_at_once(
     assert min(number, 2) <= most <= 3
 
 
-@settings(deadline=None)
 @given(some_runs())
 def test_a_run_is_open_only_while_rows_between_its_ends_are_merged(runs: list[Pieces]) -> None:
     sources = opened(runs)
@@ -240,7 +237,6 @@ def test_runs_that_lie_elsewhere_are_left_alone() -> None:
     assert all(some.start >= len(folders) for some in slices)
 
 
-@settings(deadline=None)
 @given(some_runs(most=30), st.sampled_from([2, 3, 5]))
 def test_what_is_merged_first_are_slices_for_themselves(runs: list[Pieces], fan_in: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

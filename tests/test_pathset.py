@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async import pathset
@@ -43,7 +43,6 @@ def follow(steps: list[tuple[str, list[bytes]]]) -> PathSet:
     return tested
 
 
-@settings(deadline=None)
 @given(steps, st.integers(1, 8), st.sampled_from([1, 4, 16, 1 << 21]))
 def test_is_a_set(steps: list[tuple[str, list[bytes]]], buffered: int, segment: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +51,6 @@ def test_is_a_set(steps: list[tuple[str, list[bytes]]], buffered: int, segment: 
         follow(steps)
 
 
-@settings(deadline=None)
 @given(steps, st.integers(1, 8))
 def test_colliding_first_words_are_told_apart(
     steps: list[tuple[str, list[bytes]]], buffered: int
@@ -63,7 +61,6 @@ def test_colliding_first_words_are_told_apart(
         follow(steps)
 
 
-@settings(deadline=None)
 @given(st.lists(blocks, max_size=40), st.integers(1, 20), st.integers(1, 6))
 def test_a_window_holds_at_least_the_latest_and_not_much_more(
     given_blocks: list[list[bytes]], window: int, buffered: int

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from factory import exact, failed, record, some_records, table
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.record import (
@@ -108,7 +108,6 @@ def test_every_column_has_a_meaning_of_one_line() -> None:
     assert all(meaning and "\n" not in meaning for _, _, meaning in described)
 
 
-@settings(deadline=None)
 @given(st.lists(some_records(), max_size=4))
 def test_records_round_trip(records: list[Record]) -> None:
     batch = to_batch(records)
@@ -118,7 +117,6 @@ def test_records_round_trip(records: list[Record]) -> None:
     assert exact(list(from_batch(table(records)))) == exact(records)
 
 
-@settings(deadline=None)
 @given(st.lists(some_records(), min_size=1, max_size=6), st.data())
 def test_a_slice_holds_the_same_records(records: list[Record], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(records)))

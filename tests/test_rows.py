@@ -3,14 +3,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from factory import failed, paths_of, record, records_of, some_paths, some_records, table
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.record import SCHEMA, Record, to_batch
 from rastermeta_async.rows import count_failures, newest, path_keys, row_bytes
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary() | some_paths, max_size=8), st.data())
 def test_path_keys_are_the_bytes_given(paths: list[bytes], data: st.DataObject) -> None:
     batch = to_batch([failed(path) for path in paths])
@@ -24,7 +23,6 @@ def test_path_keys_are_of_one_type() -> None:
     assert path_keys(to_batch([])).type == path_keys(to_batch([record()])).type == pa.binary()
 
 
-@settings(deadline=None)
 @given(st.lists(some_records(), max_size=20), st.data())
 def test_row_bytes_is_a_function_of_the_row_alone(
     records: list[Record], data: st.DataObject
@@ -68,7 +66,6 @@ def test_row_bytes_is_about_what_arrow_holds() -> None:
     assert sum(row_bytes(batch).tolist()) == pytest.approx(batch.nbytes, rel=0.1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(some_paths, max_size=6), max_size=4))
 def test_newest_is_a_sorted_dictionary(chunks: list[list[bytes]]) -> None:
     numbered = list(enumerate(path for paths in chunks for path in paths))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import shapely
 from factory import band, failed, record, some_records
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
@@ -113,7 +113,6 @@ def test_an_empty_catalog(tmp_path: Path, ending: str) -> None:
     assert command.from_json(to_json(found).encode())["bbox"] is None
 
 
-@settings(deadline=None)  # PROJ is asked of each CRS
 @given(st.lists(some_records(), max_size=8), st.integers(0, 8))
 def test_columns_are_counted_as_rows_would_be(records: list[Record], start: int) -> None:
     """Of any rows, also those that are a part of a longer batch."""

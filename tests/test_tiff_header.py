@@ -532,7 +532,7 @@ def only_not_plain(content: bytes) -> None:
     assert sum(size for _, size in disk.reads) <= MAX_REST + MAX_READS * READ_BYTES
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(list(FORMS.values())), st.binary(max_size=400))
 def test_any_bytes(form: Form, rest: bytes) -> None:
     only_not_plain(rest)
@@ -563,7 +563,7 @@ changes = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.sampled_from(SOUND), changes, st.integers(0, 2000))
 def test_any_change(content: bytes, places: list[tuple[int, bytes]], length: int) -> None:
     damaged = bytearray(content)
@@ -574,7 +574,7 @@ def test_any_change(content: bytes, places: list[tuple[int, bytes]], length: int
     only_not_plain(bytes(damaged[: length % len(damaged)]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_any_metadata(items: str, head: str) -> None:
     for text in (
