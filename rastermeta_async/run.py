@@ -97,7 +97,7 @@ def _conclude(
             console.hint("once that is mended, --retry-failed reads them again")
     if output != "-":
         if progress.dropped:
-            console.hint(f"{plural(progress.dropped, 'row')} dropped: gone from the disk")
+            console.hint(f"{plural(progress.dropped, 'row')} dropped: no longer a file on the disk")
         failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
         console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
 

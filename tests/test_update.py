@@ -96,6 +96,17 @@ def test_rows_of_lost_files_are_dropped(archive: Path, catalog: Path) -> None:
     assert widths(catalog)["a/1.tif"] == 7
 
 
+def test_a_folder_that_was_missing_loses_its_row_once_it_is_there(archive: Path) -> None:
+    output, elsewhere = archive.parent / "catalog.parquet", archive.parent / "elsewhere"
+    archive.rename(elsewhere)
+    assert command.run(["extract", archive, "-o", output]).returncode == 3
+    elsewhere.rename(archive)
+    for _ in range(2):
+        done = command.run(["extract", archive, "-o", output, "--prune"])
+        assert done.returncode == 0, done.stderr
+    assert str(archive).encode() not in command.paths_of(output)
+
+
 def test_what_is_given_and_never_was_keeps_its_row(archive: Path, catalog: Path) -> None:
     """Else it would be read and dropped again with every run, and the catalog written."""
     arguments = ["extract", str(archive), "-", "-o", str(catalog), "--update", "--prune"]

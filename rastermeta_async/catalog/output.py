@@ -38,7 +38,7 @@ from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import part_rows, part_run, whole
-from rastermeta_async.catalog.prune import check_folders, gone, tombstones
+from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
@@ -168,7 +168,8 @@ class Output:
     ) -> Iterator[bytes]:
         """Yield the paths whose file is gone, and drop their rows with the next sealing.
 
-        Folders that could not be listed go, too, once they can be: their files are rows.
+        Folders that were missing, or could not be listed, go, too, once they can be: their files
+        are rows.
 
         Args:
             even_folders: also where a whole folder is gone.
@@ -180,7 +181,7 @@ class Output:
             WriteError: the disk refused; what was committed is safe.
         """
         if not even_folders:
-            check_folders((path for path, _ in self._prunable()), patience)
+            check_folders(self._prunable(), patience)
         lost: list[bytes] = []
         for path in gone(self._prunable(), patience):
             lost.append(path)
@@ -191,16 +192,17 @@ class Output:
         if lost and not dry_run:
             self.log.append(self.sink.commit(tombstones(lost)))
 
-    def _prunable(self) -> Iterator[tuple[bytes, bool]]:
-        """Yield paths of what was there, not read since, and whether it could not be read."""
+    def _prunable(self) -> Iterator[Seen]:
+        """Yield what is in the catalog and was not read since."""
         since = PathSet()
         for batch in part_rows(self._parts_folder, self._state.parts, IDENTITY):
             since.update(path_keys(batch).to_pylist())
         for batch in self._sealed_rows_but(since, [*IDENTITY, "error_type"]):
-            there = batch.filter(was_there(batch))
-            statuses = there.column("status").to_pylist()
-            for path, status in zip(path_keys(there).to_pylist(), statuses, strict=True):
-                yield path, status == "fatal"
+            paths, statuses = path_keys(batch).to_pylist(), batch.column("status").to_pylist()
+            for path, there, status in zip(
+                paths, was_there(batch).to_pylist(), statuses, strict=True
+            ):
+                yield Seen(path, there, unread=not there or status == "fatal")
 
     def seal(self) -> Totals:
         """Make the catalog out of the last one and the parts since.

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +22,17 @@ from rastermeta_async.urls import is_url
 
 T = TypeVar("T")
 
+
+class Seen(NamedTuple):
+    """A path, and what was there when it was read."""
+
+    path: bytes
+    there: bool
+    """Whether there was anything."""
+    unread: bool
+    """Whether nothing could be read of it, so that it may have been a folder."""
+
+
 _SHOWN = 3
 """Folders that a message names."""
 
@@ -30,33 +41,34 @@ _FOLDERS = 4096
 """Folders that are remembered while they are looked at."""
 
 
-def gone(rows: Iterable[tuple[bytes, bool]], patience: float) -> Iterator[bytes]:
+def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
     """Yield the local paths whose rows have had their day.
 
-    They lead to nothing any more, or they are folders that could not be listed and now can be.
+    They lead to nothing any more, or they are folders that were not there or could not be listed,
+    and now can be.
 
     Args:
-        rows: paths, and whether what was there could not be read.
+        rows: what is in the catalog.
         patience: seconds that the disk may take to answer.
 
     Raises:
         PruneError: it has not answered in time.
     """
-    local = (row for row in rows if not is_url(row[0]))
+    local = (row for row in rows if not is_url(row.path))
     while some := list(itertools.islice(local, _PATHS_AT_ONCE)):
-        yield from _answered(patience, some[0][0], partial(_gone_of, some))
+        yield from _answered(patience, some[0].path, partial(_gone_of, some))
 
 
-def check_folders(paths: Iterable[bytes], patience: float) -> None:
+def check_folders(rows: Iterable[Seen], patience: float) -> None:
     """Raise PruneError if whole folders are gone, or empty, as when a disk is not mounted.
 
     Args:
-        paths: of all files; one listing a folder is asked for.
+        rows: what is in the catalog; one listing a folder is asked for.
         patience: seconds that a folder may take to answer.
     """
     is_empty = lru_cache(_FOLDERS)(lambda name: _answered(patience, name, partial(_is_empty, name)))
     vanished: set[bytes] = set()
-    for path in paths:
+    for path in (row.path for row in rows if row.there):
         folder = os.path.dirname(path) or b"."
         if not is_url(path) and is_empty(folder):
             vanished.add(folder)
@@ -87,18 +99,18 @@ def _answered(patience: float, path: bytes, question: Callable[[], T]) -> T:
         ) from error
 
 
-def _gone_of(rows: Sequence[tuple[bytes, bool]]) -> list[bytes]:
-    return [path for path, unreadable in rows if _is_gone(path, unreadable)]
+def _gone_of(rows: Sequence[Seen]) -> list[bytes]:
+    return [row.path for row in rows if _is_gone(row)]
 
 
-def _is_gone(path: bytes, unreadable: bool) -> bool:
+def _is_gone(row: Seen) -> bool:
     try:
-        if unreadable and stat.S_ISDIR(os.stat(path).st_mode):
-            os.scandir(path).close()
+        mode = os.stat(row.path).st_mode
+        if row.unread and stat.S_ISDIR(mode):
+            os.scandir(row.path).close()
             return True
-        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return row.there  # else it was named all the same, and its row says so
     except (OSError, ValueError):
         return False
     return False
