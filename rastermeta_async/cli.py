@@ -347,11 +347,11 @@ def _source(
     from rastermeta_async.sources import (
         ChainedSource,
         IterableSource,
+        Kind,
         ListSource,
         StdinSource,
         StoreSource,
-        is_folder,
-        is_missing,
+        kinds_of,
         walk,
     )
     from rastermeta_async.urls import is_prefix, is_url
@@ -367,8 +367,9 @@ def _source(
     of_names = tuple(map(os.fsdecode, suffixes))
     sources += [StoreSource(path, of_names, settings.access) for path in prefixes]
     named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
-    for file in named:
-        if not is_url(file) and is_missing(file, settings.timeout):
+    kinds = kinds_of([b"" if is_url(path) else path for path in named], settings.timeout)
+    for file, kind in zip(named, kinds, strict=True):
+        if not is_url(file) and kind is Kind.MISSING:
             if settings.prune:
                 _usage(
                     f"{os.fsdecode(file)} does not exist: is a disk not mounted? With --prune "
@@ -376,9 +377,8 @@ def _source(
                 )
             console.hint(f"{os.fsdecode(file)} does not exist: it gets an error row")
     if named:
-        only_files = not any(is_folder(path, settings.timeout) for path in named)
         below = walk(named, suffixes, settings.timeout)
-        sources.append(IterableSource(named if only_files else below))
+        sources.append(IterableSource(below if Kind.FOLDER in kinds else named))
     if "-" in inputs or not sources:
         sources.append(StdinSource(protected_stdin(console), separator))
     return sources[0] if len(sources) == 1 else ChainedSource(sources)

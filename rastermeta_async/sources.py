@@ -10,10 +10,11 @@ import asyncio
 import itertools
 import os
 import select
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from functools import partial
+from enum import Enum, auto
 from stat import S_ISREG
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import aiofiles
 
@@ -157,13 +158,16 @@ class IterableSource:
         while found:
             found, sent = [], 0
             taking = asyncio.create_task(asyncio.to_thread(_take, paths, found))
-            while not taking.done():  # what came so far is handed on now and then
-                await asyncio.wait({taking}, timeout=_POLL_SECONDS)
-                if block := found[sent:]:
-                    sent += len(block)
-                    self._taken += len(block)
-                    yield block
-            await taking
+            try:
+                while not taking.done():  # what came so far is handed on now and then
+                    await asyncio.wait({taking}, timeout=_POLL_SECONDS)
+                    if block := found[sent:]:
+                        sent += len(block)
+                        self._taken += len(block)
+                        yield block
+                await taking
+            finally:
+                taking.cancel()
 
     def fraction(self) -> float | None:
         """See `Source.fraction`: known for a list or tuple."""
@@ -257,62 +261,99 @@ def walk(
         patience: seconds that a folder may take for an answer.
     """
     for path in inputs:
-        if is_folder(path, patience):
+        if _one_kind(path, patience) is Kind.FOLDER:
             yield from _below(path, suffixes, patience)
         else:
             yield path
 
 
-def is_folder(path: bytes, patience: float = 60.0) -> bool:
-    """Tell whether a path is a folder; one that does not answer in so many seconds is none."""
-    try:
-        return within(patience, partial(os.path.isdir, path))
-    except TimeoutError:
-        return False
+class Kind(Enum):
+    """What an input is."""
+
+    FILE = auto()
+    """Or what does not answer."""
+    FOLDER = auto()
+    MISSING = auto()
 
 
-def is_missing(path: bytes, patience: float = 60.0) -> bool:
-    """Tell whether there is nothing of this name; of what does not answer it is not known."""
+def kinds_of(paths: Sequence[bytes], patience: float) -> list[Kind]:
+    """Tell what each of some paths is; one that does not answer in so many seconds is a file."""
     try:
-        return not within(patience, partial(os.path.lexists, path))
+        return within(patience, lambda: [_kind_of(path) for path in paths])
     except TimeoutError:
-        return False
+        return [Kind.FILE] if len(paths) == 1 else [_one_kind(path, patience) for path in paths]
+
+
+def _one_kind(path: bytes, patience: float) -> Kind:
+    return kinds_of([path], patience)[0]
+
+
+def _kind_of(path: bytes) -> Kind:
+    if os.path.isdir(path):
+        return Kind.FOLDER
+    return Kind.FILE if os.path.lexists(path) else Kind.MISSING
 
 
 def _below(top: bytes, suffixes: tuple[bytes, ...], patience: float) -> Iterator[bytes]:
-    folders = [top]
-    while folders:
-        folder = folders.pop()
+    walk = _Walk([top], suffixes)
+    while not walk.done:
         try:
-            entries = within(patience, partial(_opened, folder))
-            while listed := within(patience, partial(_listed, entries, suffixes)):
-                folders += listed.folders
-                yield from listed.files
-        except OSError:
-            yield folder
+            within(patience, walk.step)
+        except TimeoutError:
+            # Its thread may wake up and go on with what it has; nobody looks at that any more.
+            found, folders = [*walk.found, walk.folder], [*walk.folders]
+            walk = _Walk(folders, suffixes)
+        else:
+            found, walk.found = walk.found, []
+        yield from found
 
 
-def _opened(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
-    return os.scandir(folder)
+class _Walk:
+    """A way through folders, step by step.
 
+    Args:
+        folders: to be listed, the last one first.
+        suffixes: see `walk`.
+    """
 
-class _Listed(NamedTuple):
-    """Some of what is in a folder."""
+    def __init__(self, folders: list[bytes], suffixes: tuple[bytes, ...]) -> None:
+        self.folders = folders
+        self.folder = b""
+        """The one that is being listed."""
+        self.found: list[bytes] = []
+        self.done = False
+        self._suffixes = suffixes
+        self._entries: Iterator[os.DirEntry[bytes]] | None = None
 
-    folders: list[bytes]
-    files: list[bytes]
+    def step(self) -> None:
+        """List some more: a block of names, or what can be listed within `_POLL_SECONDS`."""
+        last = time.monotonic() + _POLL_SECONDS
+        room = _PATHS_A_BLOCK
+        while room and time.monotonic() < last:
+            if self._entries is None and not self.folders:
+                self.done = True
+                return
+            try:
+                room = self._list(room)
+            except OSError:
+                self.found.append(self.folder)
+                self._entries = None
 
-
-def _listed(entries: Iterator[os.DirEntry[bytes]], suffixes: tuple[bytes, ...]) -> _Listed | None:
-    """Return the next entries of a folder; None: there are no more."""
-    listed = _Listed([], [])
-    entry = None
-    for entry in itertools.islice(entries, _PATHS_A_BLOCK):
-        if _is_folder(entry, follow_symlinks=False):
-            listed.folders.append(entry.path)
-        elif not _is_folder(entry) and entry.name.lower().endswith(suffixes or b""):
-            listed.files.append(entry.path)
-    return listed if entry else None
+    def _list(self, room: int) -> int:
+        """Take up to so many names out of the folder, the next one if need be; return the rest."""
+        if self._entries is None:
+            self.folder = self.folders.pop()
+            self._entries = os.scandir(self.folder)
+        for entry in self._entries:
+            if _is_folder(entry, follow_symlinks=False):
+                self.folders.append(entry.path)
+            elif not _is_folder(entry) and entry.name.lower().endswith(self._suffixes or b""):
+                self.found.append(entry.path)
+            room -= 1
+            if not room:
+                return 0
+        self._entries = None
+        return room
 
 
 def _is_folder(entry: os.DirEntry[bytes], *, follow_symlinks: bool = True) -> bool:
