@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -296,7 +296,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | No
         return doing.result() if doing.done() else None
     finally:
         stopped.cancel()
-        doing.cancel()
+        _let_go(doing)
+
+
+def _let_go(call: asyncio.Future[Any]) -> None:
+    """Cancel a call; what it may have raised already nobody wants to know."""
+    call.cancel()
+    call.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator[T | None]:
@@ -318,7 +324,7 @@ async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator
             yield item
     finally:
         if following:
-            following.cancel()
+            _let_go(following)
 
 
 async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
@@ -329,6 +335,9 @@ async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[
             following = asyncio.ensure_future(anext(items))
             try:
                 await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                _let_go(following)
+                raise
             finally:
                 if not following.done():
                     following.cancel()

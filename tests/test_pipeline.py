@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,7 +17,15 @@ from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, MAX_CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer
+from rastermeta_async.pipeline import (
+    Consumer,
+    Inputs,
+    Progress,
+    Rows,
+    _until,
+    _with_pauses,
+    committer,
+)
 from rastermeta_async.pipeline import run as run_pipeline
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import Record, to_batch
@@ -508,3 +517,35 @@ def test_stopping_does_not_wait_for_a_disk(run: Run) -> None:
             pass
 
     assert run(stopped()) < 1.5
+
+
+THROUGH: dict[str, Callable[[AsyncIterator[int]], AsyncIterator[int | None]]] = {
+    "until": lambda items: _until(asyncio.Event(), items),
+    "with_pauses": lambda items: _with_pauses(items, PATIENCE),
+}
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_cancelled_as_its_items_end_it_leaves_no_error_unheard(run: Run, through: str) -> None:
+    """The loop would complain of an exception that was never retrieved."""
+
+    async def cancelled() -> bool:
+        async def items() -> AsyncIterator[int]:
+            eating.cancel()
+            return
+            yield
+
+        async def eat() -> None:
+            async for _ in THROUGH[through](items()):
+                pass
+
+        eating = asyncio.create_task(eat())
+        await asyncio.wait({eating})
+        return eating.cancelled()
+
+    async def work() -> bool:
+        found = await cancelled()
+        gc.collect()  # it complains when the call goes
+        return found
+
+    assert run(work())
