@@ -367,9 +367,10 @@ def _source(
     of_names = tuple(map(os.fsdecode, suffixes))
     sources += [StoreSource(path, of_names, settings.access) for path in prefixes]
     named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
-    kinds = kinds_of([b"" if is_url(path) else path for path in named], settings.timeout)
-    for file, kind in zip(named, kinds, strict=True):
-        if not is_url(file) and kind is Kind.MISSING:
+    local = [path for path in named if not is_url(path)]
+    kinds = kinds_of(local, settings.timeout)
+    for file, kind in zip(local, kinds, strict=True):
+        if kind is Kind.MISSING:
             if settings.prune:
                 _usage(
                     f"{os.fsdecode(file)} does not exist: is a disk not mounted? With --prune "

@@ -295,16 +295,16 @@ def _kind_of(path: bytes) -> Kind:
 
 
 def _below(top: bytes, suffixes: tuple[bytes, ...], patience: float) -> Iterator[bytes]:
-    walk = _Walk([top], suffixes)
-    while not walk.done:
+    way = _Walk([top], suffixes)
+    while not way.done:
         try:
-            within(patience, walk.step)
+            within(patience, way.step)
         except TimeoutError:
             # Its thread may wake up and go on with what it has; nobody looks at that any more.
-            found, folders = [*walk.found, walk.folder], [*walk.folders]
-            walk = _Walk(folders, suffixes)
+            found = [*way.found, way.folder]
+            way = _Walk([*way.folders], suffixes)
         else:
-            found, walk.found = walk.found, []
+            found, way.found = way.found, []
         yield from found
 
 
