@@ -17,6 +17,13 @@ class CrsStrings(NamedTuple):
 
 
 NO_CRS = CrsStrings(None, None, None)
+ENSEMBLES = (
+    "World Geodetic System 1984", "European Terrestrial Reference System 1989",
+    "Greenland Reference 1996", "British Isles height", "Dansk Vertikal Reference 1990",
+    "Denmark Mean Sea Level ", "Denmark Lowest Astronomical Tide ",
+)  # fmt: skip
+"""Names of the EPSG datums that are ensembles, without the word itself."""
+
 _MAX_CACHED_WKT = 16 * 1024
 _MAX_CACHED = 256
 
@@ -27,6 +34,21 @@ def crs_strings(crs: Any) -> CrsStrings:
         return NO_CRS
     wkt: str = crs.wkt
     return _cached_crs(wkt, crs) if len(wkt) <= _MAX_CACHED_WKT else _identify(crs)
+
+
+def depends_on_history(wkt: str | None) -> bool:
+    """Whether a thread may give another WKT for the same CRS, after other work with PROJ.
+
+    PROJ keeps an ensemble that it was first asked for as a plain datum as such for the thread
+    (``AuthorityFactory::createGeodeticDatumOrEnsemble``). WKT1 writes both alike; only a CRS that
+    it has no words for, such as a projected one with ellipsoidal heights, tells them apart.
+
+    Args:
+        wkt: of a CRS that has no code; None: there is a code, or no CRS.
+    """
+    if wkt is None or "CRS[" not in wkt.partition('"')[0]:
+        return False
+    return "ENSEMBLE[" in wkt or any(f'DATUM["{name}"' in wkt for name in ENSEMBLES)
 
 
 class _ByWkt:

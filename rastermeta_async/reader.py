@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,10 +23,11 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from rastermeta_async.config import REQUEST_SECONDS, Access
-from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings
+from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings, depends_on_history
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
+from rastermeta_async.patience import within
 from rastermeta_async.record import (
     MAX_MESSAGE,
     UNPLACED,
@@ -146,6 +148,19 @@ class RasterioReader:
 
     def read(self, path: bytes) -> Record:
         """Return the record of a file or object; see `pool.Reader.read`."""
+        record = self._read(path)
+        return self._read_afresh(path) if depends_on_history(record.crs_wkt) else record
+
+    def _read_afresh(self, path: bytes) -> Record:
+        """Return the record that a new process gives: PROJ remembers nothing in a new thread."""
+
+        def read() -> Record:
+            self.enter()
+            return self._read(path)
+
+        return within(threading.TIMEOUT_MAX, read)  # the pool counts the seconds
+
+    def _read(self, path: bytes) -> Record:
         if is_url(path):
             return self._open_url(path)
         try:

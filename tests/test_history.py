@@ -1,0 +1,141 @@
+"""A record does not depend on what the process did before: not on other files, nor their order."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from tiff_variants import ASCII, SHORT, Value, edited
+
+from rastermeta_async.config import READERS, Access
+from rastermeta_async.crs import ENSEMBLES
+from rastermeta_async.pool import load_reader
+from rastermeta_async.record import Record
+
+GEO_KEYS, GEO_ASCII = 34735, 34737
+ELLIPSOIDAL = 4979
+"""WGS 84 with heights above the ellipsoid; as the code of a vertical CRS it is damage."""
+
+ORACLE = """
+import json, sys, rasterio
+with rasterio.open(sys.argv[1]) as dataset:
+    print(json.dumps([dataset.crs.to_string(), dataset.crs.to_wkt()]))
+"""
+"""A process of its own that opens one file and nothing else."""
+
+
+def write_raster(path: Path, crs: str, keys: Sequence[int] = (), citation: str = "") -> Path:
+    """Write a GeoTIFF; with further GeoKeys (groups of four numbers) and a citation, if given."""
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+    place = from_origin(500_000, 5_000_000, 10, 10)
+    with rasterio.Env(), rasterio.open(path, "w", crs=crs, transform=place, **profile):
+        pass
+    if keys:
+        text = f"{citation}|\0".encode()
+        cited = [1026, GEO_ASCII, len(text) - 1, 0] if citation else []
+        every = [1024, 0, 1, 1, 1025, 0, 1, 1, *cited, *keys]
+        numbers = [1, 1, 1, len(every) // 4, *every]
+        path.write_bytes(
+            edited(
+                path.read_bytes(),
+                {
+                    GEO_KEYS: Value(
+                        SHORT, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers)
+                    ),
+                    GEO_ASCII: Value(ASCII, len(text), text),
+                },
+            )
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def rasters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write rasters whose CRS has no code and, of PROJ's caches, no answer of its own."""
+    folder = tmp_path_factory.mktemp("history")
+    heights = [4096, 0, 1, ELLIPSOIDAL]
+    return [
+        write_raster(folder / "cited.tif", "EPSG:32631", [3072, 0, 1, 32631, *heights],
+                     "NAD27 / UTM zone 11N + WGS84 ellipsoid height"),
+        write_raster(folder / "other.tif", "EPSG:32631", [3072, 0, 1, 32631, *heights]),
+        write_raster(folder / "europe.tif", "EPSG:25832", [3072, 0, 1, 25832, *heights]),
+        write_raster(folder / "usual.tif", "EPSG:32631"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answers(rasters: list[Path]) -> list[tuple[str, str]]:
+    """Return text and WKT that rasterio gives of each, in a process of its own."""
+    found = []
+    for path in rasters:
+        command = [sys.executable, "-W", "ignore", "-c", ORACLE, str(path)]
+        process = subprocess.run(command, capture_output=True, check=True)
+        text, wkt = json.loads(process.stdout)
+        found.append((text, wkt))
+    return found
+
+
+def in_new_thread(work: Callable[[], list[Record]]) -> list[Record]:
+    found: list[Record] = []
+    thread = threading.Thread(target=lambda: found.extend(work()))
+    thread.start()
+    thread.join()
+    return found
+
+
+PASTS: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "a CRS84": lambda: CRS.from_user_input("OGC:CRS84"),
+    "an EPSG:4326": lambda: CRS.from_epsg(4326),
+    "an EPSG:4258": lambda: CRS.from_epsg(4258),
+}
+
+
+@pytest.mark.parametrize("past", PASTS)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_crs_without_code_is_that_of_a_fresh_process_whatever_was_made_before(
+    rasters: list[Path], answers: list[tuple[str, str]], reader: str, past: str
+) -> None:
+    def read(order: Sequence[int]) -> list[Record]:
+        made = load_reader(READERS[reader], None, Access())
+        made.enter()
+        with rasterio.Env():
+            PASTS[past]()
+        return [made.read(bytes(rasters[at])) for at in order]
+
+    for order in itertools.permutations(range(len(rasters))):
+        for at, record in zip(order, in_new_thread(partial(read, order)), strict=True):
+            text, wkt = answers[at]
+            assert record.crs == text, rasters[at].name
+            assert record.crs_wkt == (None if record.proj_code else wkt), rasters[at].name
+
+
+def test_the_rasters_tell_histories_apart(answers: list[tuple[str, str]]) -> None:
+    told = [wkt for text, wkt in answers if not text.startswith("EPSG:")]
+    assert any("ENSEMBLE[" in wkt for wkt in told)
+    assert any("ENSEMBLE[" not in wkt for wkt in told)
+
+
+def test_every_ensemble_of_the_epsg_registry_is_known() -> None:
+    database = Path(rasterio.__file__).parent / "proj_data" / "proj.db"
+    with sqlite3.connect(database) as registry:
+        names = [
+            name
+            for table in ("geodetic_datum", "vertical_datum")
+            for (name,) in registry.execute(
+                f"select name from {table} where ensemble_accuracy is not null"
+            )
+        ]
+    assert {name.removesuffix(" ensemble") for name in names} <= set(ENSEMBLES)
