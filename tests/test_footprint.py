@@ -22,14 +22,18 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from factory import record
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
+from rasterio.warp import transform_bounds
 
+from rastermeta_async import read_record
 from rastermeta_async.footprints.antimeridian import halves
+from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.footprints.polygons import polygon_of
 from rastermeta_async.footprints.rings import outlines
 from rastermeta_async.footprints.rows import (
@@ -41,7 +45,6 @@ from rastermeta_async.footprints.rows import (
     rows_of,
     with_footprints,
 )
-from rastermeta_async.reader import make_reader
 from rastermeta_async.record import Record, from_batch, to_batch
 
 TILE = 1111950.5196666666
@@ -50,6 +53,7 @@ ROTATED_POLE = (
     "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 "
     "+to_meter=0.0174532925199433 +type=crs"
 )
+UTM_IN_KM = "+proj=utm +zone=56 +south +ellps=bessel +units=km +type=crs"
 MERCATOR = 20037508.342789244
 WORLD = shapely.box(-180, -90, 180, 90)
 
@@ -323,6 +327,109 @@ def test_degrees_beyond_the_usual_range() -> None:
     across = geometry("EPSG:4326", box(179.5, 1.0, 1.0, 1.0, 100, 100))
     assert across.geom_type == "MultiPolygon"
     assert across.area == 1
+
+
+FAR_MERCATOR = (
+    "+proj=merc +lon_0=100 +x_0=5000 +ellps=bessel +towgs84=100,200,300 +units=us-ft +type=crs"
+)
+CYLINDRICAL = {
+    "EPSG:3857": 0, "EPSG:3395": 0, "EPSG:4087": 0, "EPSG:6933": 0, "EPSG:3410": 0,
+    "ESRI:54001": 0, "ESRI:54002": 0, "ESRI:54003": 0, "ESRI:54004": 0, "ESRI:54016": 0,
+    "ESRI:54034": 0, "EPSG:3832": 150, "EPSG:3994": 100, "EPSG:3388": 51, "EPSG:5641": -43,
+    "EPSG:3001": 110, "+proj=comill +lon_0=11 +type=crs": 11, FAR_MERCATOR: 100,
+}  # fmt: skip
+"""CRSs whose x goes on along the equator, and the longitude that is in the middle of their map."""
+
+
+@lru_cache
+def map_of(crs: str) -> tuple[float, float]:
+    """Return the middle and the width of the map of a cylindrical projection, by pyproj."""
+    plain = pyproj.CRS(crs)
+    plain = (plain.is_bound and plain.source_crs) or plain
+    project = pyproj.Transformer.from_crs(plain.geodetic_crs, plain, always_xy=True).transform
+    (west, middle, east), _ = project([CYLINDRICAL[crs] + lon for lon in (-90, 0, 90)], [0, 0, 0])
+    return middle, 2 * (east - west)
+
+
+def moved(crs: str, raster: Grid, turns: float) -> Grid:
+    """Return a raster that is moved round the Earth."""
+    x0, *others = raster.transform
+    return raster._replace(transform=(x0 + turns * map_of(crs)[1], *others))
+
+
+@pytest.mark.parametrize("crs", CYLINDRICAL)
+@pytest.mark.parametrize("left", [0.49, 0.5, 0.51, 0.97, 1.3, -0.502, -0.6, -1.2])
+def test_cylindrical_projections_go_on_beyond_the_edges_of_their_maps(
+    crs: str, left: float
+) -> None:
+    middle, width = map_of(crs)
+    raster = box(middle + left * width, width / 30, width / 60, width / 50, 700, 700)
+    ring = ring_by_pyproj(crs, points_on(moved(crs, raster, -round(left)), 0.0, 3))
+    if left == 0.49:  # the right part is beyond
+        ring = ring_by_pyproj(crs, points_on(raster, 0.0, 3))
+    assert_is_ring(geometry(crs, raster).wkb, ring)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395", "EPSG:4087", "EPSG:6933", "ESRI:54003"])
+def test_limits_beyond_the_antimeridian_are_those_of_gdal(crs: str) -> None:
+    """As gdalwarp makes them for Fiji or New Zealand."""
+    raster = box(1.96e7, -1.8e6, 8e5, 4e5, 800, 400)
+    if crs == "EPSG:6933":
+        raster = box(1.7e7, -1.8e6, 8e5, 4e5, 800, 400)
+    x0, a, _, y0, _, e = raster.transform
+    known = transform_bounds(crs, "OGC:CRS84", x0, y0 + 400 * e, x0 + 800 * a, y0, densify_pts=21)
+    found = outline(crs, raster)
+    assert found is not None
+    assert west_to_east(found.bbox._asdict(), found.geometry) == pytest.approx(known, abs=1e-6)
+    assert known[0] > 170 > -170 > known[2]
+    assert geometry(crs, raster).geom_type == "MultiPolygon"
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:6933", "EPSG:3832", "EPSG:3388", FAR_MERCATOR])
+def test_maps_that_repeat_themselves_are_the_world(crs: str) -> None:
+    middle, width = map_of(crs)
+    top = width / 12
+    once = geometry(crs, box(middle - width / 2, top, width, 2 * top, 1000, 500))
+    for left, times in ((-0.5, 1.5), (-0.7, 1.4), (0.1, 1.01), (-1.4, 2.8), (-2, 4)):
+        shape = geometry(crs, box(middle + left * width, top, times * width, 2 * top, 1000, 500))
+        assert shapely.symmetric_difference(shape, once).area < 0.005 * once.area
+        assert (shape.bounds[0], shape.bounds[2]) == (-180, 180)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395", "EPSG:4087"])
+@pytest.mark.parametrize("end", [MERCATOR, 20037508.34, 20037508.3427892, 20037508.343, 20037508.4])
+def test_a_raster_that_ends_with_the_map_does_not_cross(crs: str, end: float) -> None:
+    """In more or fewer digits."""
+    in_the_west = geometry(crs, box(-end, 1e5, 1e5, 1e5, 100, 100))
+    in_the_east = geometry(crs, box(end - 1e5, 1e5, 1e5, 1e5, 100, 100))
+    assert in_the_west.bounds[0] == pytest.approx(-180, abs=1e-7)
+    assert in_the_east.bounds[2] == pytest.approx(180, abs=1e-7)
+    assert in_the_west.bounds[2] < -179 < 179 < in_the_east.bounds[0]
+    assert geometry(crs, box(-end, 1e7, 2 * end, 2e7, 1000, 1000)).bounds[::2] == (-180, 180)
+
+
+@pytest.mark.parametrize(
+    "projection",
+    ["sinu", "moll", "robin", "eqearth", "igh", "eck4", "tmerc", "tcea", "cass",
+     "somerc +lat_0=46 +lon_0=7", "laea", "vandg"],
+)  # fmt: skip
+def test_beyond_the_edges_of_other_maps_there_is_nothing(projection: str) -> None:
+    crs = f"+proj={projection} +ellps=WGS84 +type=crs"
+    assert outline(crs, box(2.5e7, 1e6, 1e6, 1e6, 100, 100)) is None
+    assert outline(crs, box(-2.6e7, 1e6, 1e6, 1e6, 100, 100)) is None
+
+
+@pytest.mark.parametrize(
+    ("crs", "left"),
+    [("EPSG:4267", -190.0), ("EPSG:4269", 185.0), (ROTATED_POLE, 181.0), (ROTATED_POLE, -200.0)],
+)
+def test_degrees_go_on_beyond_the_edges_of_their_maps(crs: str, left: float) -> None:
+    """Of a datum, too, that has another operation for each part of its area of use."""
+    raster = box(left, 54.0, 4.0, 3.0, 4000, 3000)
+    turned = box(left - 360 * round(left / 360), 54.0, 4.0, 3.0, 4000, 3000)
+    assert_is_ring(geometry(crs, raster).wkb, ring_by_pyproj(crs, points_on(turned, 0.0, 3)))
+    other = geometry(crs, turned)
+    assert shapely.symmetric_difference(geometry(crs, raster), other).area < 1e-7 * other.area
 
 
 def test_across_the_antimeridian_in_utm() -> None:
@@ -606,31 +713,149 @@ NO_LINES: dict[str, Any] = {"line_num_coeff": [0.0] * 20}
 def test_control_points(
     tmp_path: Path, gcps: list[GroundControlPoint], crs: str, area: float | None
 ) -> None:
-    row = read_unplaced(tmp_path, lambda file: setattr(file, "gcps", (gcps, CRS.from_string(crs))))
+    row = read_unplaced(tmp_path, put(gcps=(gcps, CRS.from_string(crs))))
     assert row.footprint == (None if area is None else "gcps")
     if row.geometry is not None:
         assert shapely.from_wkb(row.geometry).area == pytest.approx(area, rel=0.01)
+
+
+def points_on(raster: Grid, turn: float, number: int) -> list[GroundControlPoint]:
+    """Return control points of a raster whose rows run to the side by this angle."""
+    x0, a, _, y0, _, e = raster.transform
+    c, s = math.cos(turn), math.sin(turn)
+    places = [(0, 0), (0, raster.width), (raster.height, 0), (raster.height, raster.width)]
+    return [
+        GroundControlPoint(row, col, x0 + c * a * col - s * e * row, y0 + s * a * col + c * e * row)
+        for row, col in places[:number]
+    ]
+
+
+def ring_by_pyproj(crs: str, points: list[GroundControlPoint]) -> Any:
+    """Return the raster of the first three control points in degrees, as a ring round the Earth."""
+    (x0, y0), (x1, y1), (x2, y2) = ((point.x, point.y) for point in points[:3])
+    on = np.arange(50) / 50
+    across, down = np.array(
+        [[*on, *on * 0 + 1, *1 - on, *on * 0], [*on * 0, *on, *on * 0 + 1, *1 - on]]
+    )
+    lon, lat = transformers(crs)[0].transform(
+        x0 + (x1 - x0) * across + (x2 - x0) * down, y0 + (y1 - y0) * across + (y2 - y0) * down
+    )
+    return np.array([np.degrees(np.unwrap(np.radians(lon))), lat])
+
+
+def assert_is_ring(geometry: bytes | None, ring: Any) -> None:
+    """Compare a footprint with a ring that may go on beyond 180 degrees."""
+    assert geometry is not None
+    known = polygon_of(*ring)
+    assert known is not None
+    known, found = shapely.from_wkb(known.geometry), shapely.from_wkb(geometry)
+    assert shapely.symmetric_difference(found, known).area < 1e-3 * known.area
+
+
+UTM_ZONES = [(zone, south) for zone in range(1, 61) for south in (False, True)]
+
+
+def test_points_in_any_utm_zone_are_placed_there(tmp_path: Path) -> None:
+    """Four of them or three, of rasters that are turned or not."""
+    layouts = itertools.cycle([(0.0, 4), (0.3, 4), (-0.5, 3), (0.0, 3), (2.0, 4)])
+    for (zone, south), (turn, number) in zip(UTM_ZONES, layouts, strict=False):
+        crs = f"EPSG:{32700 + zone if south else 32600 + zone}"
+        raster = box(334000 if zone % 2 else 166100, 6252000, 2000, 1500, 100, 100)
+        gcps = points_on(raster, turn, number)
+        row = read_unplaced(tmp_path, put(gcps=(gcps, CRS.from_string(crs))))
+        assert row.footprint == "gcps"
+        assert_is_ring(row.geometry, ring_by_pyproj(crs, gcps))
+
+
+def test_rasters_in_any_utm_zone_are_placed_as_their_control_points(tmp_path: Path) -> None:
+    for zone, south in UTM_ZONES:
+        crs = f"EPSG:{32700 + zone if south else 32600 + zone}"
+        raster = box(334000, 6252000, 2000, 1500, 100, 100)
+        affine = Affine.from_gdal(*raster.transform)
+        row = read_unplaced(tmp_path, put(crs=CRS.from_string(crs), transform=affine))
+        assert row.footprint == "transform"
+        assert_is_ring(row.geometry, ring_by_pyproj(crs, points_on(raster, 0.0, 3)))
+
+
+def test_coefficients_give_degrees_whatever_the_crs_of_their_file(tmp_path: Path) -> None:
+    for zone, south in UTM_ZONES:
+        lon, lat = 6.0 * zone - 183.0, -34.0 if south else 61.0
+        crs = CRS.from_epsg(32700 + zone if south else 32600 + zone)
+        rpcs = RPC(**(COEFFICIENTS | {"long_off": lon, "lat_off": lat}))
+        row = read_unplaced(tmp_path, put(crs=crs, rpcs=rpcs))
+        assert row.footprint == "rpcs"
+        assert row.bbox == pytest.approx((lon - 0.1, lat - 0.1, lon + 0.1, lat + 0.1), abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("crs", "raster"),
+    [
+        ("EPSG:2263", box(980000, 200000, 5000, 5000, 100, 100)),  # US survey feet
+        ("EPSG:27700", box(530000, 180000, 5000, 5000, 100, 100)),
+        ("EPSG:3031", box(-1e6, 2e6, 5e4, 5e4, 100, 100)),
+        ("EPSG:4258", box(10, 50, 1, 1, 100, 100)),
+        ("EPSG:4807", box(5, 50, 1, 1, 100, 100)),  # grads from Paris
+        ("EPSG:4807", box(197.3, 50, 1, 1, 100, 100)),  # over the antimeridian
+        ("EPSG:3857", box(MERCATOR - 6e3, 2e6, 1e4, 1e4, 100, 100)),
+        ("EPSG:3832", box(3.3e6, -2e6, 1e5, 1e5, 100, 100)),
+        ("EPSG:32601", box(200000, 8e5, 5e4, 5e4, 100, 100)),
+        (UTM_IN_KM, box(334, 6252, 2, 2, 100, 100)),
+        (ROTATED_POLE, box(-10, 5, 1, 1, 100, 100)),
+    ],
+)  # fmt: skip
+def test_control_points_of_other_crss(tmp_path: Path, crs: str, raster: Grid) -> None:
+    gcps = points_on(raster, 0.0, 4)
+    row = read_unplaced(tmp_path, put(gcps=(gcps, CRS.from_string(crs))))
+    assert row.footprint == "gcps"
+    assert_is_ring(row.geometry, ring_by_pyproj(crs, gcps))
+
+
+@pytest.mark.parametrize(("crs", "turn"), [("EPSG:4807", 400.0), ("EPSG:3857", 2 * MERCATOR)])
+def test_control_points_on_both_sides_of_the_antimeridian(
+    tmp_path: Path, crs: str, turn: float
+) -> None:
+    """They are those of a raster that goes on beyond it, each as its side has it."""
+    half = turn / 2
+    whole = points_on(box(half * 0.999, half / 10, half / 500, half / 500, 100, 100), 0.0, 4)
+    gcps = [
+        GroundControlPoint(one.row, one.col, one.x - turn * (one.x > half), one.y) for one in whole
+    ]
+    row = read_unplaced(tmp_path, put(gcps=(gcps, CRS.from_string(crs))))
+    assert row.footprint == "gcps"
+    assert_is_ring(row.geometry, ring_by_pyproj(crs, whole))
+
+
+COEFFICIENTS: dict[str, Any] = {
+    "height_off": 1000.0, "height_scale": 500.0, "lat_off": 45.0, "lat_scale": 0.1,
+    "long_off": 7.0, "long_scale": 0.1, "line_off": 50.0, "line_scale": 50.0, "samp_off": 50.0,
+    "samp_scale": 50.0, "line_num_coeff": [0.0, 0, -1] + [0.0] * 17,
+    "line_den_coeff": [1.0] + [0.0] * 19, "samp_num_coeff": [0.0, 1, 0, 0.2] + [0.0] * 16,
+    "samp_den_coeff": [1.0] + [0.0] * 19,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "known"), [({}, True), (NO_LINES, False), ({"lat_off": math.nan}, False)]
 )
 def test_rational_polynomials(tmp_path: Path, changes: dict[str, Any], known: bool) -> None:
-    one, line, sample = [1.0] + [0.0] * 19, [0.0, 0, -1] + [0.0] * 17, [0.0, 1, 0, 0.2] + [0.0] * 16
-    fields: dict[str, Any] = {
-        "height_off": 1000.0, "height_scale": 500.0, "lat_off": 45.0, "lat_scale": 0.1,
-        "long_off": 7.0, "long_scale": 0.1, "line_off": 50.0, "line_scale": 50.0, "samp_off": 50.0,
-        "samp_scale": 50.0, "line_num_coeff": line, "line_den_coeff": one,
-        "samp_num_coeff": sample, "samp_den_coeff": one,
-    }  # fmt: skip
-    row = read_unplaced(tmp_path, lambda file: setattr(file, "rpcs", RPC(**(fields | changes))))
+    row = read_unplaced(tmp_path, put(rpcs=RPC(**(COEFFICIENTS | changes))))
     assert row.footprint == ("rpcs" if known else None)
     if row.bbox is not None:  # at the height that the coefficients are for
         assert row.bbox == pytest.approx((6.9, 44.9, 7.1, 45.1), abs=0.002)
 
 
+def put(**values: Any) -> Callable[[Any], None]:
+    """Return what gives a file these attributes."""
+
+    def place(file: Any) -> None:
+        for name, value in values.items():
+            setattr(file, name, value)
+
+    return place
+
+
 def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
-    """Return the row of a file that has no geotransform."""
+    """Return the row of a file that has no place but what is given to it."""
     path = folder / "a.tif"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -638,11 +863,9 @@ def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
             path, "w", driver="GTiff", width=100, height=100, count=1, dtype="uint8"
         ) as file:
             place(file)
-    reader = make_reader(None)
-    with reader.environment():
-        row = reader.read(str(path).encode())
+    row = read_record(path)
     assert (row.status, row.error_type, row.error_message) == ("success", None, None)
-    return next(from_batch(rows_of([row])))
+    return row
 
 
 def test_shapely_is_imported_only_where_it_is_needed() -> None:

@@ -6,6 +6,8 @@ on the others; one that it has no place for fails all that are given at once, th
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as warp
 
-from rastermeta_async.footprints.polygons import Floats, Truths
+from rastermeta_async.footprints.polygons import Floats, Places, Truths
 
 WGS84 = CRS.from_epsg(4326)
 
@@ -38,59 +40,93 @@ _UTM_REACH = 1e6, 1e7
 FARTHEST = 540.0, 180.0
 """Degrees beyond which coordinates are none in degrees, whatever their CRS says."""
 
+_ROUND = 360.0
+"""Degrees."""
 
-class System(NamedTuple):
-    """A CRS that has to do with the Earth."""
+_EDGE = 2e-6 / _ROUND
+"""Of the way round the Earth: half of it beyond an edge of the map, x is still on it. What ends
+with the map, in rounded numbers, is to end there."""
 
-    source: CRS
+_LINEAR = 1e-11
+"""Of the way round the Earth: by how much x may miss its place in a cylindrical projection."""
+
+_SAMPLES = 128
+_ROUNDS = 8
+"""Of a search, each among so many samples, that ends where floats do."""
+
+
+class _Turn(NamedTuple):
+    """How x goes round the Earth, in units of a CRS."""
+
+    middle: float
+    """Of the map that PROJ makes."""
+    length: float
+    """Negative: x goes west."""
+
+    def numbers(self, x: Floats) -> Floats:
+        """Return by how many turns coordinates are away from the map."""
+        numbers: Floats = np.round((x - self.middle) / self.length * (1.0 - _EDGE))
+        return numbers
+
+
+class _Source(NamedTuple):
+    """A CRS that has to do with the Earth, as PROJ has it: see `Transformers` for its methods."""
+
+    crs: CRS
     unit: float
     """Degrees in a unit of longitudes and latitudes; 0: coordinates are others."""
     stray: float
     """See `_STRAY`, in units of the CRS."""
-    east: float = 0.0
-    """To be added to longitudes."""
-    north: float = 0.0
-    """To be added to y beforehand."""
+    turn: _Turn | None
+    """None: x does not go round the Earth."""
 
     def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Return longitudes and latitudes, of x's shape; NaN where there are none.
-
-        Those of a geographic CRS go on beyond 180 and 90 degrees as its own do.
-        """
         if self.unit:
             return self._degrees_of_angles(x * self.unit, y * self.unit)
         near = self.reaches(x, y)
         if not near.all():
             lon, lat = self.degrees(np.where(near, x, 0), np.where(near, y, 0))
             return np.where(near, lon, np.nan), np.where(near, lat, np.nan)
-        lon, lat = _warp(self.source, WGS84, x.ravel(), y.ravel())
-        return lon.reshape(x.shape), np.clip(lat, -90.0, 90.0).reshape(x.shape)
+        x, beyond = self._on_map(x)
+        lon, lat = (one.reshape(x.shape) for one in _warp(self.crs, WGS84, x.ravel(), y.ravel()))
+        return lon + beyond, np.clip(lat, -90.0, 90.0)
 
     def _degrees_of_angles(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        if self.source is WGS84:
+        if self.crs is WGS84:
             return x, y
         near = np.clip(x, -FARTHEST[0], FARTHEST[0])  # what is not is not held for a place
+        on_map = near - _ROUND * np.round(near / _ROUND)
         on_earth = np.clip(y, -90.0, 90.0)
-        angles = (near / self.unit).ravel(), (on_earth / self.unit).ravel()
-        lon, lat = (found.reshape(x.shape) for found in _warp(self.source, WGS84, *angles))
-        return lon + 360.0 * np.round((x - lon) / 360.0), lat + (y - on_earth)
+        angles = (on_map / self.unit).ravel(), (on_earth / self.unit).ravel()
+        lon, lat = (one.reshape(x.shape) for one in _warp(self.crs, WGS84, *angles))
+        return lon + _ROUND * np.round((x - lon) / _ROUND), lat + (y - on_earth)
+
+    def _on_map(self, x: Floats) -> tuple[Floats, Floats | float]:
+        """Return x as it is on the map, and by how many degrees of longitude it was beyond.
+
+        For x beyond the map, PROJ may choose another operation.
+        """
+        if self.turn is None or not (turns := self.turn.numbers(x)).any():
+            return x, 0.0
+        return x - self.turn.length * turns, _ROUND * turns
 
     def reaches(self, x: Floats, y: Floats) -> Truths:
-        """Tell which coordinates may be on Earth at all."""
         reach = FARTHEST[0] / self.unit if self.unit else self.stray * _REACH / _STRAY
         near: Truths = (np.abs(x) <= reach) & (np.abs(y) <= reach)
         return near
 
     def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
-        """Tell which points are really where the CRS seems to place them."""
+        near: Truths
         if self.unit:
-            return (np.abs(lon) <= FARTHEST[0]) & (np.abs(lat) <= FARTHEST[1])
-        if self.source is _UTM:
-            near: Truths = (np.abs(x - 5e5) <= _UTM_REACH[0]) & (np.abs(y) <= _UTM_REACH[1])
+            near = (np.abs(lon) <= FARTHEST[0]) & (np.abs(lat) <= FARTHEST[1])
+            return near
+        if self.crs is _UTM:
+            near = (np.abs(x - 5e5) <= _UTM_REACH[0]) & (np.abs(y) <= _UTM_REACH[1])
             if near.all():
                 return near
-        there = np.isfinite(lon)
-        back = _warp(WGS84, self.source, lon[there], lat[there])
+        x, beyond = self._on_map(x)
+        there = np.abs(lon) <= FARTHEST[0]  # and finite
+        back = _warp(WGS84, self.crs, (lon - beyond)[there], lat[there])
         polar, less = _NEXT_TO_POLE
         stray = self.stray * np.where(np.abs(lat[there]) < polar, 1.0, less)
         found = np.zeros(lon.shape, dtype=bool)
@@ -98,9 +134,82 @@ class System(NamedTuple):
         return found
 
 
+class Transformers:
+    """From coordinates to degrees, of many rasters at once, each in its own CRS.
+
+    The last axis of coordinates is that of the rasters. All zones of UTM are one source: x and y
+    are moved to its own zone before, and longitudes back from there.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[_Source, Places | slice]],
+        east: Floats | float,
+        north: Floats | float,
+        angles: Truths,
+    ) -> None:
+        self._groups = groups
+        self._east = east  # to be added to longitudes
+        self._north = north  # to be added to y beforehand
+        self.angles = angles
+        """Whose coordinates are longitudes and latitudes themselves."""
+
+    @classmethod
+    def of(cls, each: Sequence[Transformer], which: Places) -> Transformers:
+        """Return the transformers of rasters, `which` tells of each one which of `each` it has."""
+        sources = {id(one._source.crs): one._source for one in each}
+        groups: list[tuple[_Source, Places | slice]] = [(each[0]._source, slice(None))]
+        if len(sources) > 1:
+            keys = np.array([id(one._source.crs) for one in each])[which]
+            groups = [(source, (keys == key).nonzero()[0]) for key, source in sources.items()]
+        east, north, angles = (
+            np.array(values)[which]
+            for values in zip(*((one._east, one._north, one.angles) for one in each), strict=True)
+        )
+        return cls(groups, east, north, angles)
+
+    def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Return longitudes and latitudes, of x's shape; NaN where there are none.
+
+        They go on beyond 180 and 90 degrees as those of a geographic CRS do, and longitudes as
+        those do that a map repeats beyond its edges.
+        """
+        found, y = np.empty((2, *x.shape)), y + self._north
+        for source, at in self._groups:
+            found[..., at] = source.degrees(x[..., at], y[..., at])
+        return found[0] + self._east, found[1]
+
+    def reaches(self, x: Floats, y: Floats) -> Truths:
+        """Tell which coordinates may be on Earth at all."""
+        found, y = np.empty(x.shape, dtype=bool), y + self._north
+        for source, at in self._groups:
+            found[..., at] = source.reaches(x[..., at], y[..., at])
+        return found
+
+    def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
+        """Tell which points are really where `degrees` seems to place them."""
+        found, y, lon = np.empty(x.shape, dtype=bool), y + self._north, lon - self._east
+        for source, at in self._groups:
+            found[..., at] = source.holds(x[..., at], y[..., at], lon[..., at], lat[..., at])
+        return found
+
+
+class Transformer(Transformers):
+    """From coordinates of one CRS, of any shape, to degrees."""
+
+    def __init__(self, source: _Source, east: float = 0.0, north: float = 0.0) -> None:
+        super().__init__([(source, slice(None))], east, north, np.array(source.unit > 0))
+        self._source = source
+
+    @property
+    def turn(self) -> float | None:
+        """How far it is in x once round the Earth; None: x does not go round it."""
+        return self._source.turn and abs(self._source.turn.length)
+
+
 @lru_cache(256)
-def system_of(name: str) -> System | None:
-    """Return the system of a CRS; None: it has no places on the Earth's surface."""
+def transformer_of(name: str) -> Transformer | None:
+    """Return the transformer of a CRS; None: it has no places on the Earth's surface."""
     if shared := _shared(name):
         return shared
     try:
@@ -113,21 +222,76 @@ def system_of(name: str) -> System | None:
         return None
     if not _is_of_earth(crs):
         return None
-    if angles:
-        crs = WGS84 if crs == WGS84 else crs
-        return System(crs, float(np.degrees(factor)), 0.0)
-    return System(crs, 0.0, _STRAY / (_METRES_A_DEGREE if crs.is_geographic else factor))
+    if crs.is_geographic:
+        turn = _Turn(0.0, 2 * np.pi / factor)
+        if not angles:
+            return Transformer(_Source(crs, 0.0, _STRAY / _METRES_A_DEGREE, turn))
+        return Transformer(
+            _Source(WGS84 if crs == WGS84 else crs, float(np.degrees(factor)), 0.0, turn)
+        )
+    stray = _STRAY / factor
+    return Transformer(_Source(crs, 0.0, stray, _turn_of(crs, stray)))
 
 
-def _shared(name: str) -> System | None:
-    """Return the system of a UTM zone of WGS 84: all are the same but for their origins."""
+def _shared(name: str) -> Transformer | None:
+    """Return the transformer of a UTM zone of WGS 84: all are the same but for their origins."""
     south = name.startswith("EPSG:327")
     zone = name[8:]
     if not (south or name.startswith("EPSG:326")) or not (zone.isdecimal() and len(zone) == 2):
         return None
     if not 1 <= int(zone) <= 60:
         return None
-    return System(_UTM, 0.0, _STRAY, 6.0 * (int(zone) - 31), -1e7 * south)
+    source = _Source(_UTM, 0.0, _STRAY, None)
+    return Transformer(source, 6.0 * (int(zone) - 31), -1e7 * south)
+
+
+def _turn_of(crs: CRS, stray: float) -> _Turn | None:
+    """Return how x goes round the Earth; None: the projection is not cylindrical."""
+    one_meridian, _ = _warp(WGS84, crs, np.array([17.0, 17.0]), np.array([0.0, 50.0]))
+    if not np.ptp(one_meridian) <= stray:  # this is the end of nearly all others
+        return None
+    if turn := _turn_between(WGS84, crs):
+        return turn
+    try:
+        return _turn_between(*_without_datum(crs))
+    except (RasterioError, ValueError, LookupError):
+        return None
+
+
+def _turn_between(base: CRS, projected: CRS) -> _Turn | None:
+    """Return how x goes round the Earth; None: it does not go along with longitudes of `base`.
+
+    In a cylindrical projection it depends on these alone, and linearly, from one edge of the map
+    to the other, which are one meridian.
+    """
+    _, factor = base.units_factor
+    whole = 2 * np.pi / factor
+    before, after = np.array([-0.4, 0.6]) * whole
+    for _ in range(_ROUNDS):  # of the search for the edge, where x jumps
+        lon = np.linspace(before, after, _SAMPLES)
+        x, _ = _warp(base, projected, lon, np.zeros(_SAMPLES))
+        edge = int(np.abs(np.diff(x)).argmax())
+        (before, after), (last, first) = lon[edge : edge + 2], x[edge : edge + 2]
+    parts = np.linspace(0.0, 1.0, 9)[1:-1]
+    lon, lat = np.meshgrid(after + whole * parts, np.linspace(-1 / 6, 1 / 6, 5) * whole)
+    x, _ = _warp(base, projected, lon.ravel(), lat.ravel())
+    off = np.abs(x.reshape(lon.shape) - (first + (last - first) * parts)).max()
+    if not off <= _LINEAR * abs(last - first):
+        return None
+    return _Turn(float(first + last) / 2, float(last - first))
+
+
+def _without_datum(crs: CRS) -> tuple[CRS, CRS]:
+    """Return the CRS that another one is projected from, and that one, both of the same datum.
+
+    Raises:
+        LookupError: there is none.
+    """
+    part = crs.to_dict(projjson=True)
+    while "base_crs" not in part:  # of a compound one, or one that is bound to another datum
+        part = part["source_crs"] if "source_crs" in part else part["components"][0]
+    base, projected = (json.dumps(one) for one in (part["base_crs"], part))
+    return CRS.from_user_input(base), CRS.from_user_input(projected)
 
 
 def _is_of_earth(crs: CRS) -> bool:

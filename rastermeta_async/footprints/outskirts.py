@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rastermeta_async.footprints.degrees import System, system_of
+from rastermeta_async.footprints.degrees import Transformer, transformer_of
 from rastermeta_async.footprints.polygons import Floats, Outline, Truths, polygon_around, unwrapped
 
 TOLERANCE = 1e-4
@@ -46,10 +46,10 @@ class Grid(NamedTuple):
 @lru_cache(512)
 def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
     """Return the outline of the part of a raster that has a place on Earth; None: no part."""
-    system = system_of(crs)
-    if system is None:
+    transformer = transformer_of(crs)
+    if transformer is None:
         return None
-    view = _View(system, grid)
+    view = _View(transformer, grid)
     if not view.fits():
         return None
     ring = _edges(view)
@@ -64,27 +64,26 @@ def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
 class _View:
     """A raster, by parts of its width and height."""
 
-    def __init__(self, system: System, grid: Grid) -> None:
-        self._system = system
+    def __init__(self, transformer: Transformer, grid: Grid) -> None:
+        self._transformer = transformer
         self._grid = grid
 
     def degrees(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
         """Return longitudes and latitudes, NaN where the CRS has no place for a point."""
         x, y = self._coordinates(across, down)
-        lon, lat = self._system.degrees(x, y)
-        good = self._system.holds(x, y, lon, lat)
-        lon = np.where(good, lon + self._system.east, np.nan)
-        return lon, np.where(good, lat, np.nan)
+        lon, lat = self._transformer.degrees(x, y)
+        good = self._transformer.holds(x, y, lon, lat)
+        return np.where(good, lon, np.nan), np.where(good, lat, np.nan)
 
     def _coordinates(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
         (x0, a, b, y0, d, e), width, height = self._grid
         column, row = across * width, down * height
-        return x0 + column * a + row * b, y0 + column * d + row * e + self._system.north
+        return x0 + column * a + row * b, y0 + column * d + row * e
 
     def fits(self) -> bool:
         """Whether the raster is no larger than the Earth."""
         corners = self._coordinates(np.array([0.0, 0, 1, 1]), np.array([0.0, 1, 1, 0]))
-        return bool(self._system.reaches(*corners).all())
+        return bool(self._transformer.reaches(*corners).all())
 
     def has(self, across: Floats, down: Floats) -> Truths:
         """Tell which points have a place."""

@@ -12,15 +12,12 @@ import numpy as np
 from rasterio.control import GroundControlPoint
 from rasterio.transform import GCPTransformer, RPCTransformer
 
-from rastermeta_async.footprints.degrees import system_of
+from rastermeta_async.footprints.degrees import transformer_of
 from rastermeta_async.footprints.rows import outline_of_points
 from rastermeta_async.record import UNPLACED, BBox
 
 _OUTLINE_SEGMENTS = 8
 """Of an edge."""
-
-_HALF_ROUND = 180.0
-"""Degrees; control points that are farther apart lie on both sides of the antimeridian."""
 
 _MAX_MISFIT = 0.05
 """Of their extent: by how much control points may miss their places."""
@@ -46,7 +43,7 @@ def outline_of(dataset: Any) -> Approximate | None:
         return None
     gcps, crs = dataset.gcps
     if len(gcps) > 2 and crs and (crs.is_geographic or crs.is_projected):
-        source, (lon, lat) = "gcps", _ring_by_points(dataset, _on_one_side(gcps, crs), crs)
+        source, (lon, lat) = "gcps", _ring_by_points(dataset, gcps, crs)
     elif rpcs := dataset.rpcs:
         source = "rpcs"
         # At the height that the coefficients are centred on: that of the pixels is not known.
@@ -66,27 +63,32 @@ def _ring_by_points(
     Raises:
         ValueError: the points are too wild for the polynomial that GDAL lays through them.
     """
-    system = system_of(crs.to_string())
+    transformer = transformer_of(crs.to_string())
+    if transformer is None:
+        raise ValueError("the CRS of the control points is not of the Earth")
+    gcps = _on_one_side(gcps, transformer.turn)
     row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
-    if system is None or not system.reaches(x, y).all():
+    if not transformer.reaches(x, y).all():
         raise ValueError("the control points are nowhere on Earth")
-    with GCPTransformer(gcps) as transformer:
-        off = np.array(transformer.xy(row, column, offset="ul")) - (x, y)
+    with GCPTransformer(gcps) as polynomial:
+        off = np.array(polynomial.xy(row, column, offset="ul")) - (x, y)
         if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
             raise ValueError("the control points do not fit")
-        ring = _ring(dataset, transformer)
-    lon, lat = system.degrees(*map(np.array, ring))
+        x, y = map(np.array, _ring(dataset, polynomial))
+    lon, lat = transformer.degrees(x, y)
+    if not transformer.holds(x, y, lon, lat).all():
+        raise ValueError("the control points are nowhere on Earth")
     return lon.tolist(), lat.tolist()
 
 
-def _on_one_side(gcps: list[GroundControlPoint], crs: Any) -> list[GroundControlPoint]:
-    """Return points from both sides of the antimeridian with longitudes that go on there."""
-    if not crs.is_geographic or np.ptp([gcp.x for gcp in gcps]) <= _HALF_ROUND:
+def _on_one_side(gcps: list[GroundControlPoint], turn: float | None) -> list[GroundControlPoint]:
+    """Return points from both sides of the antimeridian with x that goes on there.
+
+    Points that are farther apart than half a turn round the Earth lie on both sides of it.
+    """
+    if turn is None or np.ptp([gcp.x for gcp in gcps]) <= turn / 2:
         return gcps
-    return [
-        GroundControlPoint(gcp.row, gcp.col, gcp.x % (2 * _HALF_ROUND), gcp.y, gcp.z)
-        for gcp in gcps
-    ]
+    return [GroundControlPoint(gcp.row, gcp.col, gcp.x % turn, gcp.y, gcp.z) for gcp in gcps]
 
 
 def _ring(dataset: Any, transformer: Any) -> tuple[list[float], list[float]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rastermeta_async.footprints.antimeridian import halves
-from rastermeta_async.footprints.degrees import FARTHEST, System, system_of
+from rastermeta_async.footprints.degrees import FARTHEST, Transformer, Transformers, transformer_of
 from rastermeta_async.footprints.outskirts import TOLERANCE, Grid, outline_by_parts
 from rastermeta_async.footprints.polygons import (
     MIN_WIDTH,
@@ -100,15 +100,15 @@ def outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats)
     turned = affine[1] * affine[5] - affine[2] * affine[4]
     sides = np.hypot(affine[1], affine[4]) * np.hypot(affine[2], affine[5])
     usable = np.isfinite(affine).all(axis=0) & (np.abs(turned) > _FLAT * sides)
-    found = [system_of(name) for name in names]
-    known = np.array([system is not None for system in found])
+    found = [transformer_of(name) for name in names]
+    known = np.array([transformer is not None for transformer in found])
     usable &= known[which]
     places = usable.nonzero()[0]
     made = Made()
     if len(places):
-        systems = [system for system in found if system is not None]
+        transformers = [transformer for transformer in found if transformer is not None]
         of_these = (known.cumsum() - 1)[which[places]]
-        rasters = _Rasters(affine[:, places], sizes[:, places], systems, of_these)
+        rasters = _Rasters(affine[:, places], sizes[:, places], transformers, of_these)
         made.add_each(
             _add_usual(made, rasters, places),
             lambda at: outline_by_parts(
@@ -122,52 +122,38 @@ class _Rasters:
     """Rasters, and how to get from their pixels to degrees."""
 
     def __init__(
-        self, affine: Floats, sizes: Floats, systems: Sequence[System], which: Places
+        self, affine: Floats, sizes: Floats, each: Sequence[Transformer], which: Places
     ) -> None:
         self.sizes = sizes
         self._affine = affine
-        self._systems = systems
+        self._each = each
         self._which = which
-        self.angles = np.array([system.unit > 0 for system in systems])[which]
-        self._east = np.array([system.east for system in systems])[which]
-        self._north = np.array([system.north for system in systems])[which]
-        by_source = {id(system.source): system for system in systems}
-        self._groups: list[tuple[System, Places | slice]] = [(systems[0], slice(None))]
-        if len(by_source) > 1:
-            sources = np.array([id(system.source) for system in systems])[which]
-            self._groups = [(one, (sources == key).nonzero()[0]) for key, one in by_source.items()]
+        self._transformers = Transformers.of(each, which)
+        self.angles = self._transformers.angles
 
     def some(self, which: Truths) -> _Rasters:
         """Return some of them."""
         if which.all():
             return self
         return _Rasters(
-            self._affine[:, which], self.sizes[:, which], self._systems, self._which[which]
+            self._affine[:, which], self.sizes[:, which], self._each, self._which[which]
         )
 
     def edges(self, along: Along) -> Floats:
         """Return points of all edges in CRS coordinates, from the upper left corner down."""
         column, row = _way_round(along)[..., None] * self.sizes[:, None]
         x0, a, b, y0, d, e = self._affine[:, None]
-        start, right, down = (np.stack(pair) for pair in ((x0, y0 + self._north), (a, d), (b, e)))
+        start, right, down = (np.stack(pair) for pair in ((x0, y0), (a, d), (b, e)))
         points: Floats = start + column * right + row * down
         return points
 
     def degrees(self, points: Floats) -> Floats:
         """Return points in degrees; NaN where there are none."""
-        found = np.empty(points.shape)
-        for system, at in self._groups:
-            found[:, :, at] = system.degrees(*points[:, :, at])
-        found[0] += self._east
-        return found
+        return np.stack(self._transformers.degrees(*points))
 
     def held(self, points: Floats, degrees: Floats) -> Truths:
         """Tell whose points, if they are finite, are all where the CRS seems to place them."""
-        found: Truths = np.ones(points.shape[-1], dtype=bool)
-        lon, lat = degrees[0] - self._east, degrees[1]
-        for system, at in self._groups:
-            x, y = points[:, :, at]
-            found[at] = system.holds(x, y, lon[:, at], lat[:, at]).all(axis=0)
+        found: Truths = np.all(self._transformers.holds(*points, *degrees), axis=0)
         return found
 
 

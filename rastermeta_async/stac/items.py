@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
 from rastermeta_async.views.evidence import When
 from rastermeta_async.views.layout import is_like_a_cog
-from rastermeta_async.views.limits import west_to_east
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
 
 STAC_VERSION = "1.1.0"

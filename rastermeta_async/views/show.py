@@ -9,11 +9,11 @@ import textwrap
 from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
+from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, describe_columns, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
-from rastermeta_async.views.limits import west_to_east
 from rastermeta_async.views.units import crs_of, unit_of
 
 _LABEL = 15
