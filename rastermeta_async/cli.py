@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from rastermeta_async import options
-from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings, default_concurrency
+from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def extract(
     with explained_exit(console):
         settings = Settings(
             batch_size=batch_size,
-            concurrency=concurrency or default_concurrency(workers, usable_cores()),
+            concurrency=concurrency,
             workers=workers,
             queue_size=queue_size,
             timeout=timeout,

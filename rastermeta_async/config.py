@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rastermeta_async.errors import SettingsError
+from rastermeta_async.machine import usable_cores
 
 CHUNK_PATHS = 256
 """Paths handed to a thread at once: a hop, and a batch, cost as much as many fast reads."""
@@ -94,13 +95,14 @@ class Settings:
 
     batch_size: int = 5000
     """Rows a batch: one part on disk, one line in the checkpoint log."""
-    concurrency: int = 4
-    """Header opens in flight, over all workers."""
+    concurrency: int | None = None
+    """Header opens in flight, over all workers; None: see `opens`. With fewer than `workers`, only
+    so many workers are started."""
     workers: int = 0
     """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
     """Paths that wait between the source and the pool, in chunks of up to 512; None: 1024 times
-    `concurrency`."""
+    `opens`."""
     timeout: float = 60.0
     """Seconds that one file may take."""
     reader: str = "auto"
@@ -126,31 +128,30 @@ class Settings:
     """Order of a finished Parquet catalog; None: the one asked for last, by path if it is new."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "concurrency", "requests"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("batch_size", "concurrency", "requests", "queue_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, not {value}")
         if self.reader not in READERS:
             raise SettingsError(f"reader must be one of {', '.join(READERS)}, not {self.reader}")
         if self.workers < 0:
             raise SettingsError(f"workers must be at least 0, not {self.workers}")
-        if self.queue_size is not None and self.queue_size < 1:
-            raise SettingsError(f"queue_size must be at least 1, not {self.queue_size}")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise SettingsError(f"timeout must be a positive number of seconds, not {self.timeout}")
 
     @property
+    def opens(self) -> int:
+        """Header opens in flight, over all workers: `concurrency`, or what is worth having.
+
+        rasterio holds Python's lock for most of an open, so more than one a process gains little
+        on a local disk. Without worker processes a few threads hide the waits of a network disk.
+        """
+        return self.concurrency or self.workers or max(2, min(8, usable_cores()))
+
+    @property
     def queued_paths(self) -> int:
         """Bound of the path queue, in paths."""
-        return self.queue_size or 4 * self.concurrency * CHUNK_PATHS
-
-
-def default_concurrency(workers: int, cores: int) -> int:
-    """Return how many headers to open at once.
-
-    rasterio holds Python's lock for most of an open, so more than one a process gains little on
-    a local disk. Without worker processes a few threads hide the waits of a network disk.
-    """
-    return workers or max(2, min(8, cores))
+        return self.queue_size or 4 * self.opens * CHUNK_PATHS
 
 
 def threads_for(concurrency: int) -> int:

@@ -95,26 +95,26 @@ class ThreadPool:
 
     Args:
         reader: reads the headers.
-        settings: `concurrency` opens at once, `timeout` for each.
+        settings: `opens` at once, `timeout` for each.
         on_hang: called with each path that is waited for no longer.
     """
 
     def __init__(
         self, reader: Reader, settings: Settings, on_hang: Callable[[bytes], None] | None = None
     ) -> None:
-        self.capacity = READS_A_PERMIT * settings.concurrency
+        self.capacity = READS_A_PERMIT * settings.opens
         self.stuck = 0
         """Threads that hang now."""
         self._reader = reader
         self._settings = settings
         self._on_hang = on_hang
-        self._permits = asyncio.Semaphore(settings.concurrency)
+        self._permits = asyncio.Semaphore(settings.opens)
         self._stopping = False
         self._thread = threading.local()
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
-        self._executor = ThreadPoolExecutor(threads_for(self._settings.concurrency), "rastermeta")
+        self._executor = ThreadPoolExecutor(threads_for(self._settings.opens), "rastermeta")
         asyncio.get_running_loop().set_default_executor(self._executor)
         return self
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import SettingsError
+from rastermeta_async.workers.launch import workers_for
 
 
 @pytest.mark.parametrize(
@@ -45,9 +46,31 @@ def test_the_queue_grows_with_what_is_in_flight() -> None:
     assert Settings(concurrency=8, queue_size=3).queued_paths == 3
 
 
-def test_frozen_and_checked_again_when_copied() -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
+def test_each_worker_opens_a_header_unless_told_otherwise(workers: int) -> None:
+    assert workers_for(Settings(workers=workers)) == (workers, 1)
+    assert workers_for(Settings(workers=workers, concurrency=2 * workers)) == (workers, 2)
+    assert Settings(workers=workers).queued_paths == workers * Settings(workers=1).queued_paths
 
+
+def test_a_copy_with_other_workers_has_other_opens() -> None:
+    assert replace(Settings(workers=2), workers=8).opens == 8
+
+
+def test_no_more_workers_are_started_than_headers_may_be_open() -> None:
+    assert workers_for(Settings(workers=8, concurrency=3)) == (3, 1)
+
+
+@pytest.mark.parametrize(("cores", "opens"), [(1, 2), (2, 2), (5, 5), (96, 8)])
+def test_without_workers_the_cores_tell_how_many_headers_are_opened_at_once(
+    cores: int, opens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rastermeta_async.config.usable_cores", lambda: cores)
+    assert Settings().opens == opens
+    assert Settings(concurrency=3).opens == 3
+
+
+def test_frozen_and_checked_again_when_copied() -> None:
     settings = Settings()
     with pytest.raises(FrozenInstanceError):
         settings.batch_size = 1  # type: ignore[misc]  # that is the point

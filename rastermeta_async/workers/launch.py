@@ -34,8 +34,8 @@ _ahead: dict[Orders, Launched] = {}
 
 def workers_for(settings: Settings) -> tuple[int, int]:
     """Return how many workers a run may have, and how many headers each of them opens at once."""
-    most = min(settings.workers, settings.concurrency)
-    return most, -(-settings.concurrency // most)
+    most = min(settings.workers, settings.opens)
+    return most, -(-settings.opens // most)
 
 
 def orders_for(settings: Settings, reader: str | None = None) -> Orders:
