@@ -10,16 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rastermeta_async.api import Outcome, extract, extract_to, read_record
+    from rastermeta_async.api import Outcome, extract, extract_to
     from rastermeta_async.config import Access, Settings
     from rastermeta_async.errors import RastermetaError
+    from rastermeta_async.one_file import read_record
     from rastermeta_async.pipeline import Progress
     from rastermeta_async.record import SCHEMA, Band, Bounds, Record
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "read_record": "api",
+    "read_record": "one_file",
     "extract": "api",
     "extract_to": "api",
     "Outcome": "api",

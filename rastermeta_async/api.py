@@ -1,4 +1,4 @@
-"""The library's front door: one record, a stream of records, or a catalog on disk."""
+"""The library's front door: a stream of records, or a catalog on disk; one record: `one_file`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,19 +17,15 @@ from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import READERS, STREAM_SECONDS, Access, Settings
 from rastermeta_async.errors import PruneError
-from rastermeta_async.folders import Folders
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import to_the_end
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.urls import is_url
 
 if TYPE_CHECKING:
-    from rastermeta_async.reader import RasterioReader
     from rastermeta_async.stores.uploads import Upload
-    from rastermeta_async.tiff.reader import Comparison, TiffReader
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
 
@@ -50,57 +46,6 @@ class Outcome:
     """Rows that are no success."""
     complete: bool
     """Whether the source was read to its end and the catalog stands under its name."""
-
-
-def read_record(
-    path: AnyPath, *, drivers: tuple[str, ...] | None = None, reader: str = "auto"
-) -> Record:
-    """Return the record of one file or object, as `extract` would; blocks meanwhile.
-
-    Args:
-        path: any file or URL; whatever is wrong with it is said in the record's `status`,
-            `error_type` and `error_message`.
-        drivers: GDAL drivers that may open it; None: raster formats that are files in their
-            own right; empty: every driver there is.
-        reader: see `Settings.reader`.
-
-    Raises:
-        SettingsError: there is no such reader.
-        RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
-    """
-    settings = Settings(drivers=drivers, reader=reader)
-    if is_url(os.fsencode(path)):
-        return asyncio.run(_read_url(os.fsencode(path), settings))
-    # Not `Reader.enter`: the caller's thread is to be as it was.
-    made = load_reader(READERS[reader], settings.drivers, settings.access)
-    chosen = cast("TiffReader | RasterioReader", made)
-    with chosen.environment():
-        return _placed(chosen.read(os.fsencode(path)))
-
-
-async def _read_url(url: bytes, settings: Settings) -> Record:
-    async with _pool(settings) as pool:
-        (batch,) = [batch async for batch in pool.read([url])]
-    return next(from_batch(batch))
-
-
-def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
-    """Return both readers' records of one local file; arguments as for `read_record`."""
-    from rastermeta_async.reader import RasterioReader
-    from rastermeta_async.tiff.reader import TiffReader
-
-    reader = TiffReader(RasterioReader(drivers), Folders())
-    with reader.environment():
-        found = reader.compare(os.fsencode(path))
-        decoded = found.decoded and _placed(found.decoded)
-        return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
-
-
-def _placed(record: Record) -> Record:
-    """Return the record with its footprint."""
-    from rastermeta_async.footprints.rows import rows_of  # it needs rasterio, as the reader does
-
-    return next(from_batch(rows_of([record])))
 
 
 async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenerator[Record, None]:
@@ -252,7 +197,7 @@ async def extract_to_stream(
 async def _run(
     inputs: Inputs, consume: Consumer, settings: Settings, progress: Progress, stop: asyncio.Event
 ) -> None:
-    async with _pool(settings) as pool:
+    async with pool_for(settings) as pool:
         stopping = asyncio.create_task(_stop_pool(stop, pool))
         try:
             await run(inputs, pool, consume, settings, progress, stop)
@@ -260,7 +205,7 @@ async def _run(
             stopping.cancel()
 
 
-def _pool(settings: Settings) -> Pool:
+def pool_for(settings: Settings) -> Pool:
     """Return the pool that the settings ask for; a run with workers never imports rasterio."""
     if settings.workers:
         from rastermeta_async.workers.pool import WorkerPool

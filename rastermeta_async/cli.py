@@ -82,9 +82,6 @@ def extract(
     log_json: options.LogJson = False,
 ) -> None:
     """Read the header of every raster into one catalog; again, to resume."""
-    from rastermeta_async.memory import spare_memory
-
-    spare_memory()  # before anything imports pyarrow
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.machine import default_workers, usable_cores, usable_memory
 
@@ -170,7 +167,7 @@ def show(
     ] = False,
 ) -> None:
     """Show one file's record."""
-    from rastermeta_async.api import compare_readers, read_record
+    from rastermeta_async.one_file import compare_readers, read_record
     from rastermeta_async.urls import is_url
     from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 
@@ -287,7 +284,7 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Print the catalog's columns: name, type, meaning."""
-    from rastermeta_async.views.show import schema_as_json, schema_as_text
+    from rastermeta_async.views.schema import schema_as_json, schema_as_text
 
     _say(schema_as_json() if as_json else schema_as_text())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -78,6 +77,8 @@ class Console:
 
     async def follow(self, progress: Progress) -> None:
         """Show progress until cancelled; a slow terminal never holds up the run."""
+        import asyncio  # of a run; other commands speak through this module, too
+
         if self._bar:
             with contextlib.suppress(OSError), _live_bar() as bar:  # nobody may look any more
                 task = bar.add_task("", total=None, left="")

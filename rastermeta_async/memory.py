@@ -1,4 +1,4 @@
-"""How a process of a run uses memory; `spare_memory` is for before pyarrow is imported."""
+"""How the program uses memory; `spare_memory` is for before pyarrow is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
 from typing import NamedTuple
 
 # malloc.h
@@ -20,11 +19,11 @@ _OWN_MAPPING_BYTES = 1024 * 1024
 """Blocks from this size on go back to the system when they are freed (mallopt(3))."""
 
 
-class _LeftOut(MetaPathFinder):
+class _LeftOut:
     """Says that modules are not installed which libraries import only to see whether they are.
 
     rasterio does so with boto3 (60 MiB, 0.3 s), pyarrow with pandas (50 MiB, 0.4 s): for
-    credentials, and to be given data frames. A process of a run has no use for either.
+    credentials, and to be given data frames. The program has no use for either.
     """
 
     def __init__(self) -> None:

@@ -17,12 +17,13 @@ from conftest import Run
 from factory import exact, records_of
 
 import rastermeta_async
-from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream, read_record
+from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream
 from rastermeta_async.catalog import sink
 from rastermeta_async.catalog.jsonform import from_lines
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import OutputLockedError, SourceError
+from rastermeta_async.one_file import read_record
 from rastermeta_async.pipeline import Progress
 from rastermeta_async.record import Record, path_bytes
 from rastermeta_async.rows import newest

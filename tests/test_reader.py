@@ -28,9 +28,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
-from rastermeta_async.api import read_record
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
+from rastermeta_async.one_file import read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
 
@@ -806,7 +806,7 @@ def pointing_at(source: str) -> str:
 
 READ_ALL = """
 import sys
-from rastermeta_async.api import read_record
+from rastermeta_async.one_file import read_record
 print(*(read_record(path).status for path in sys.argv[1:]))
 """
 OPEN_ALL = """

@@ -1,16 +1,15 @@
-"""One record, or the schema, for a person or as JSON."""
+"""One record, for a person or as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import textwrap
 from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
 from rastermeta_async.footprints.limits import west_to_east
-from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, describe_columns, to_batch
+from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
@@ -217,21 +216,3 @@ def _entry(name: str, text: str, width: int) -> Iterator[str]:
     yield f"  {on_a_line(name):<{width - 2}}  {first}".rstrip()
     for line in rest:
         yield f"{'':{width + 2}}{line}".rstrip()
-
-
-def schema_as_text() -> str:
-    """Return the columns as aligned text, long types wrapped."""
-    lines = []
-    for name, kind, meaning in describe_columns():
-        lines.append(f"{name:<16}{meaning}")
-        lines.extend(textwrap.wrap(kind, 82, initial_indent=" " * 16, subsequent_indent=" " * 18))
-    return "\n".join(lines)
-
-
-def schema_as_json() -> str:
-    """Return the columns as a JSON array of objects."""
-    columns = [
-        {"name": name, "type": kind, "meaning": meaning}
-        for name, kind, meaning in describe_columns()
-    ]
-    return json.dumps(columns, indent=2)

@@ -1,0 +1,66 @@
+"""One file's record: it takes no pool and no catalog, so that ``rastermeta show`` is quick."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rastermeta_async.config import Settings
+from rastermeta_async.folders import Folders
+from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.reader import RasterioReader
+from rastermeta_async.record import Record, from_batch
+from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
+from rastermeta_async.urls import is_url
+
+if TYPE_CHECKING:
+    from rastermeta_async.sources import AnyPath
+
+
+def read_record(
+    path: AnyPath, *, drivers: tuple[str, ...] | None = None, reader: str = "auto"
+) -> Record:
+    """Return the record of one file or object, as `extract` would; blocks meanwhile.
+
+    Args:
+        path: any file or URL; whatever is wrong with it is said in the record's `status`,
+            `error_type` and `error_message`.
+        drivers: GDAL drivers that may open it; None: raster formats that are files in their
+            own right; empty: every driver there is.
+        reader: see `Settings.reader`.
+
+    Raises:
+        SettingsError: there is no such reader.
+        RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
+    """
+    settings = Settings(drivers=drivers, reader=reader)
+    if is_url(os.fsencode(path)):
+        import asyncio
+
+        return asyncio.run(_read_url(os.fsencode(path), settings))
+    # Not `Reader.enter`: the caller's thread is to be as it was.
+    chosen = make_reader(drivers) if reader == "auto" else RasterioReader(drivers, Folders())
+    with chosen.environment():
+        return _placed(chosen.read(os.fsencode(path)))
+
+
+async def _read_url(url: bytes, settings: Settings) -> Record:
+    from rastermeta_async.api import pool_for  # all that a run needs, which no local file does
+
+    async with pool_for(settings) as pool:
+        (batch,) = [batch async for batch in pool.read([url])]
+    return next(from_batch(batch))
+
+
+def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
+    """Return both readers' records of one local file; arguments as for `read_record`."""
+    reader = TiffReader(RasterioReader(drivers), Folders())
+    with reader.environment():
+        found = reader.compare(os.fsencode(path))
+        decoded = found.decoded and _placed(found.decoded)
+        return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
+
+
+def _placed(record: Record) -> Record:
+    """Return the record with its footprint."""
+    return next(from_batch(rows_of([record])))

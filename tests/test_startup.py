@@ -1,0 +1,82 @@
+"""What each command imports, and the processor time that small ones take."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+
+import pytest
+from command import COMMAND, run, write_raster
+
+LOADED = (
+    "import atexit, sys\n"
+    "from rastermeta_async.__main__ import main\n"
+    "atexit.register(lambda: print('loaded', *sys.modules, file=sys.stderr))\n"
+    "main()"
+)
+"""The program, which names at its end the modules that it has loaded."""
+
+CLOUDS = {"boto3", "botocore", "obstore"}
+OF_RUNS = {"asyncio", "aiofiles", "uvloop", "multiprocessing", "rastermeta_async.pool",
+           "rastermeta_async.pipeline"}  # fmt: skip
+NOT_NEEDED = CLOUDS | OF_RUNS | {"pandas", "rich", "shapely"}
+NUMBERS = {"numpy", "pyarrow", "rasterio"}
+
+
+@pytest.fixture(scope="module")
+def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalog of the sample, 45 rows."""
+    made = tmp_path_factory.mktemp("startup") / "catalog.parquet"
+    run(["extract", sample_archive, "-o", made])
+    return made
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raster(tmp_path_factory.mktemp("startup") / "plain.tif")
+
+
+@pytest.mark.parametrize(
+    ("command", "unused"),
+    [
+        ("--help", NOT_NEEDED | NUMBERS | {"pydantic"}),
+        ("extract --help", NOT_NEEDED | NUMBERS),
+        ("schema", NOT_NEEDED | {"rasterio", "pyarrow.compute", "pyarrow.parquet"}),
+        ("show RASTER", NOT_NEEDED | {"pyarrow.parquet", "numpy.random"}),
+        ("show --compare RASTER", NOT_NEEDED | {"pyarrow.parquet", "numpy.random"}),
+        ("status CATALOG", NOT_NEEDED | {"rasterio"}),
+        ("summary CATALOG", NOT_NEEDED),
+        ("sample DIR", NOT_NEEDED),
+        ("export stac CATALOG -o ITEMS", NOT_NEEDED - {"shapely"}),
+    ],
+)
+def test_a_command_imports_what_it_uses(
+    command: str, unused: set[str], raster: Path, catalog: Path, tmp_path: Path
+) -> None:
+    files = {"RASTER": raster, "CATALOG": catalog, "DIR": tmp_path / "made",
+             "ITEMS": tmp_path / "items.ndjson"}  # fmt: skip
+    arguments = [files.get(word, word) for word in command.split()]
+    done = run(arguments, command=[sys.executable, "-c", LOADED])
+    assert done.returncode == 0, done.stderr
+    loaded = done.stderr.decode().rpartition("loaded ")[2].split()
+    assert unused.intersection(loaded) == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "budget"), [("--help", 0.15), ("show RASTER", 0.5), ("summary CATALOG", 0.5)]
+)
+def test_a_small_command_takes_little_processor_time(
+    command: str, budget: float, raster: Path, catalog: Path
+) -> None:
+    """Twice the budget, as others may have the caches and the other half of a core."""
+    files = {"RASTER": raster, "CATALOG": catalog}
+    arguments = [files.get(word, word) for word in command.split()]
+    taken = []
+    for _ in range(4):
+        before = getrusage(RUSAGE_CHILDREN)
+        assert run(arguments, command=COMMAND, PYTHONDONTWRITEBYTECODE="").returncode == 0
+        after = getrusage(RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert statistics.median(taken[1:]) <= 2 * budget, taken  # the first one compiles
