@@ -8,8 +8,10 @@ is anything to find at all.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -146,7 +148,7 @@ def _look_into(folder: bytes) -> _Folder:
                     continue
                 sidecars = True
                 if stems is not None and not _is_unrelated(entry.name, suffix):
-                    of_all = suffix not in _OWN_SUFFIXES or not _add_stems(stems, entry.name)
+                    of_all = _is_of_all(stems, entry.name, suffix)
                     stems = None if of_all or len(stems) > MAX_STEMS else stems
     except (OSError, ValueError):  # may be searched but not listed; a name with a NUL byte
         return _UNKNOWN
@@ -166,6 +168,30 @@ def _is_unrelated(name: bytes, suffix: bytes) -> bool:
     return suffix in _UNRELATED_SUFFIXES or (
         suffix == b".txt" and name.lower().startswith(_ABOUT_FOLDER)
     )  # these have stems of their own, but "readme" is also a prefix of product metadata
+
+
+def sidecars_of(path: bytes) -> list[bytes]:
+    """Return the names of the files next to a TIFF that may say something about it, sorted.
+
+    None where there are none, or the folder cannot be listed.
+    """
+    folder, slash, name = path.rpartition(b"/")
+    found = []
+    with suppress(OSError), os.scandir((folder or slash) or b".") as entries:
+        for entry in itertools.islice(entries, MAX_NAMES):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix in STANDALONE_SUFFIXES or _is_unrelated(entry.name, suffix):
+                continue
+            stems: dict[bytes, bytes | None] = {}
+            concerned = _is_of_all(stems, entry.name, suffix) or _stem(name).lower() in stems
+            if concerned and not entry.is_dir():
+                found.append(entry.name)
+    return sorted(found)
+
+
+def _is_of_all(stems: dict[bytes, bytes | None], name: bytes, suffix: bytes) -> bool:
+    """Note which rasters a sidecar may belong to; True: all of the folder."""
+    return suffix not in _OWN_SUFFIXES or not _add_stems(stems, name)
 
 
 def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:

@@ -235,6 +235,14 @@ def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     return Record(shown, raw, status, error_type, readable(message)[:MAX_MESSAGE])
 
 
+def is_same(one: object, other: object) -> bool:
+    """Whether two values of records are the same to the last bit, however deep they are nested.
+
+    NaN is the same as NaN, whatever its payload; 0.0 is not the same as -0.0.
+    """
+    return repr(one) == repr(other)  # Python's shortest text of a double tells it from all others
+
+
 def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
     """Return records as one Arrow batch of `SCHEMA`, in the same order."""
     columns = zip(*records, strict=True) if records else [()] * len(SCHEMA)

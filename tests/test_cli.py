@@ -778,6 +778,21 @@ def test_show_of_a_bad_file(sample_archive: Path, options: list[str]) -> None:
     assert b"RasterioIOError" in done.stdout
 
 
+def test_a_comparison_finds_no_difference_between_nan_and_nan(sample_archive: Path) -> None:
+    path = next((sample_archive / "elevation").glob("*.tif"))
+    done = run(["show", "--compare", path])
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (OK, b"  none")
+    done = run(["show", "--compare", "--json", path])
+    assert (done.returncode, from_json(done.stdout)["differences"]) == (OK, [])
+    assert from_json(done.stdout)["tiff_header"]["bands"][0]["nodata"] == "nan"
+
+
+def test_a_comparison_of_what_is_not_there_says_so(tmp_path: Path) -> None:
+    done = run(["show", "--compare", tmp_path / "missing.tif"])
+    assert (done.returncode, done.stderr) == (SOME_FAILED, b"")
+    assert done.stdout.splitlines()[-1] == b"  does not decode it: No such file or directory"
+
+
 def status_of(catalog: Path) -> tuple[str, int, int]:
     """Return state, rows and failures, in which both forms of the report agree."""
     shown = run(["status", catalog])

@@ -7,6 +7,7 @@ several orders: what is wrong shows where the second file of a kind differs from
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from mutants import Outcome
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
@@ -48,6 +50,7 @@ from tiff_variants import (
     write_variants,
 )
 
+from rastermeta_async.api import compare_readers
 from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
@@ -636,7 +639,7 @@ def test_a_file_with_a_sidecar_is_rasterio_s(tmp_path: Path, both: Both, name: s
     both.check(path)
     if name != "a":
         assert both.read(path).reader == "rasterio"
-        assert both.compare(path).reason == "sidecar files"
+        assert both.compare(path).reason == f"sidecar file {name}"
 
 
 def test_overviews_and_masks_beside(tmp_path: Path, both: Both) -> None:
@@ -835,6 +838,67 @@ def test_comparison(tmp_path: Path, both: Both) -> None:
     assert other.differences == ["crs", "width"]
     assert compared._replace(decoded=None).differences == []
     assert both.reader._kinds == {}
+
+
+def test_nan_is_no_difference_and_minus_zero_is_one(tmp_path: Path) -> None:
+    """Also in `bands`, and after a way through Arrow, which makes a new NaN of each."""
+    path = write(tmp_path / "a.tif", nodata=float("nan"), dtype="float32", count=2)
+    compared = compare_readers(path)
+    assert compared.decoded is not None
+    assert math.isnan(compared.decoded.nodata or 0)
+    assert compared.differences == []
+    band = (compared.decoded.bands or [])[0]
+    for ours, theirs in ((0.0, -0.0), (math.nan, 0.0), (math.nan, None)):
+        decoded = compared.decoded._replace(nodata=ours, bands=[band._replace(offset=ours)])
+        rasterio = compared.rasterio._replace(nodata=theirs, bands=[band._replace(offset=theirs)])  # type: ignore[arg-type]
+        assert Comparison(rasterio, decoded, None).differences == ["nodata", "bands"]
+
+
+def test_a_kind_with_nan_in_its_bands_is_learnt(tmp_path: Path, both: Both) -> None:
+    paths = [write(tmp_path / f"{at}.tif", nodata=math.nan, dtype="float32") for at in range(2)]
+    assert both.readers_of(paths) == [TIFF_HEADER] * 2
+    assert both.asked == 1
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def two_pages(path: Path) -> None:
+    write(path)
+    write(path, APPEND_SUBDATASET="YES")
+
+
+def several_sidecars(path: Path) -> None:
+    write(path)
+    for name in ("a.tif.aux.xml", "a.tfw", "a.ovr.txt", "notes.csv", "b.tfw"):
+        path.with_name(name).touch()
+
+
+def netcdf_with_sidecars(path: Path) -> None:
+    rasterio.shutil.copy(str(write(path.with_name("of.tif"))), str(path), driver="netCDF")
+    path.with_name("a.tif.aux.xml").touch()
+
+
+NOT_DECODED: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "missing": ("No such file or directory", lambda path: path.with_name("a.tfw").touch()),
+    "folder": ("this is a folder, not a file", folder),
+    "pipe": ("this is a named pipe, not a file", os.mkfifo),
+    "text": ("no TIFF", lambda path: path.write_text("text")),
+    "netCDF": ("no TIFF", netcdf_with_sidecars),
+    "pages": ("several pages", two_pages),
+    "cut": ("values outside the file or all over it", lambda path: os.truncate(write(path), 100)),
+    "sidecars": ("sidecar files a.ovr.txt, a.tfw, a.tif.aux.xml", several_sidecars),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "make"), NOT_DECODED.values(), ids=NOT_DECODED)
+def test_why_a_file_is_not_decoded_is_told_truly(
+    tmp_path: Path, reason: str, make: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.tif"
+    make(path)
+    assert (compare_readers(path).reason, compare_readers(path).decoded) == (reason, None)
 
 
 @pytest.mark.parametrize(("drivers", "kind"), [

@@ -18,9 +18,17 @@ from typing import NamedTuple
 
 from rastermeta_async.config import Access
 from rastermeta_async.copies import sparse_copy
-from rastermeta_async.folders import Folders, Neighbours
+from rastermeta_async.folders import Folders, Neighbours, sidecars_of
 from rastermeta_async.reader import RasterioReader, record_time
-from rastermeta_async.record import TIFF_HEADER, Band, Bounds, Record, Tags, path_columns
+from rastermeta_async.record import (
+    TIFF_HEADER,
+    Band,
+    Bounds,
+    Record,
+    Tags,
+    is_same,
+    path_columns,
+)
 from rastermeta_async.tiff.bytes import NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.urls import is_url
@@ -28,6 +36,8 @@ from rastermeta_async.urls import is_url
 MAX_KINDS = 512
 MAX_BANDS_KEPT = 512
 """Bands that are remembered of each kind."""
+
+_SIDECARS_SHOWN = 3
 
 (
     _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS, _WIDTH,
@@ -56,8 +66,7 @@ class Comparison(NamedTuple):
         if self.decoded is None:
             return []
         pairs = zip(Record._fields, self.rasterio, self.decoded, strict=True)
-        # In tuples, as a nodata of NaN is to equal itself.
-        return [name for name, a, b in pairs if (a,) != (b,) and name != "reader"]
+        return [name for name, a, b in pairs if not is_same(a, b) and name != "reader"]
 
 
 class Facts(NamedTuple):
@@ -169,11 +178,15 @@ class TiffReader:
         """Return what rasterio says of a file and what this reader makes of it by itself."""
         reference = self._reference.read(path)
         try:
-            header, facts = self._header(path)
+            if reference.reader is None:  # there is no file to be read
+                raise NotPlain(reference.error_message or "")
+            header, facts = self._decode(path, only_files=False)
+            if self._folders.neighbours(path) is Neighbours.SIDECARS:
+                raise NotPlain(_sidecars_in_words(path))
+            if not reference.ok or reference.error_type:
+                raise NotPlain("rasterio has a problem with the file")
         except NotPlain as reason:
             return Comparison(reference, None, str(reason))
-        if not reference.ok or reference.error_type:
-            return Comparison(reference, None, "rasterio has a problem with the file")
         return Comparison(reference, Kind(reference).record(header, path, facts), None)
 
     @contextmanager
@@ -186,13 +199,17 @@ class TiffReader:
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise NotPlain("sidecar files")
+        return self._decode(path, only_files=neighbours is Neighbours.FILES)
+
+    def _decode(self, path: bytes, *, only_files: bool) -> tuple[Header, Facts]:
+        """Decode a file; the folder may hold something else than files where not `only_files`."""
         try:
             # A pipe or device is not to be opened; what takes the file's place now is not read.
-            if neighbours is not Neighbours.FILES and not stat.S_ISREG(os.stat(path).st_mode):
+            if not only_files and not stat.S_ISREG(os.stat(path).st_mode):
                 raise NotPlain("no file")
             file = os.open(path, _OPEN_FLAGS)
         except (OSError, ValueError):
-            raise NotPlain("no file") from None
+            raise NotPlain("it cannot be opened") from None
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
@@ -220,6 +237,15 @@ class TiffReader:
                 del self._kinds[next(iter(self._kinds))]
             self._kinds[header.kind] = kind
         return ours
+
+
+def _sidecars_in_words(path: bytes) -> str:
+    names = [name.decode("utf-8", "backslashreplace") for name in sidecars_of(path)]
+    if not names:
+        return "sidecar files may be there: its folder cannot be looked through"
+    more = len(names) - _SIDECARS_SHOWN
+    shown = ", ".join(names[:_SIDECARS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"sidecar file{'s' if len(names) > 1 else ''} {shown}"
 
 
 def _read_at(file: int, offset: int, size: int) -> bytes:
