@@ -27,6 +27,7 @@ from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings, depends_on_his
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
+from rastermeta_async.nodata import Nodata, nodata_of
 from rastermeta_async.patience import within
 from rastermeta_async.record import (
     MAX_MESSAGE,
@@ -295,10 +296,10 @@ def _describe(path: bytes, dataset: Any) -> Record:
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags = _tags(dataset, problems)
     subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
-    bands = ask("bands", lambda: _bands(dataset))
+    nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
+    bands = ask("bands", lambda: _bands(dataset, nodata))
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
-    nodata = dataset.nodatavals
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
@@ -313,7 +314,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
         res=dataset.res,
         count=count,
         dtype=dataset.dtypes[0] if count else None,
-        nodata=nodata[0] if count else None,
+        nodata=nodata[0].value if count else None,
         transform=tuple(dataset.get_transform()),
         dataset_tags=dataset_tags,
         band_tags=band_tags,
@@ -374,11 +375,12 @@ def _tags(dataset: Any, problems: _Problems) -> tuple[Tags | None, dict[int, Tag
     return of_dataset, of_bands
 
 
-def _bands(dataset: Any) -> list[Band]:
+def _bands(dataset: Any, nodata: Sequence[Nodata]) -> list[Band]:
     return [
         Band(
             dtype=dtype,
-            nodata=nodata,
+            nodata=value,
+            nodata_text=text,
             description=description or None,
             color_interp=color_interp.name,
             scale=scale,
@@ -390,11 +392,11 @@ def _bands(dataset: Any) -> list[Band]:
             overviews=list(dataset.overviews(band)),
         )
         for band, (
-            dtype, nodata, description, color_interp, scale, offset, unit, block, flags,
+            dtype, (value, text), description, color_interp, scale, offset, unit, block, flags,
         ) in enumerate(
             zip(
                 dataset.dtypes,
-                dataset.nodatavals,
+                nodata,
                 dataset.descriptions,
                 dataset.colorinterp,
                 dataset.scales,

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rastermeta_async.urls import without_secrets
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Changes whenever a column is added, removed or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
@@ -71,6 +71,10 @@ class Band(NamedTuple):
 
     dtype: Annotated[str, Column(_TEXT, "data type in NumPy's terms, e.g. uint8, complex_int16")]
     nodata: Annotated[float | None, Column(_REAL, "nodata value, may be NaN")]
+    nodata_text: Annotated[
+        str | None,
+        Column(_TEXT, "exact nodata value where it is a whole number beyond ±2^53; else null"),
+    ]
     description: Annotated[str | None, Column(_TEXT, "description")]
     color_interp: Annotated[str | None, Column(_TEXT, "colour interpretation, e.g. gray, red")]
     scale: Annotated[float, Column(_REAL, "value = stored * scale + offset")]

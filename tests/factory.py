@@ -28,6 +28,7 @@ def band(**fields: Any) -> Band:
     plain = Band(
         dtype="uint8",
         nodata=255.0,
+        nodata_text=None,
         description=None,
         color_interp="gray",
         scale=1.0,
@@ -112,6 +113,7 @@ _bands = st.builds(
     Band,
     dtype=_text,
     nodata=st.none() | _real,
+    nodata_text=st.none() | st.integers(-(2**63), 2**64 - 1).map(str),
     description=st.none() | _text,
     color_interp=st.none() | _text,
     scale=_real,

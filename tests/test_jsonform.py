@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from factory import MODIFIED, exact, failed, record, records_of, some_records
+from factory import MODIFIED, band, exact, failed, record, records_of, some_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +55,13 @@ def test_numbers_that_json_lacks_are_strings_everywhere(number: float, text: str
     assert fields["res"] == [text, 1.0]
     assert fields["bounds"]["bottom"] == text
     assert only_row(record(nodata=None))["nodata"] is None
+
+
+def test_a_nodata_that_is_no_double_is_a_text_beside_it() -> None:
+    """A JSON number is a double to most that read it, so the text is what keeps the value."""
+    fields = only_row(record(bands=[band(nodata=2.0**64, nodata_text=str(2**64 - 1))]))
+    assert fields["bands"][0]["nodata"] == 2**64
+    assert fields["bands"][0]["nodata_text"] == "18446744073709551615"
 
 
 def test_floats_keep_every_bit() -> None:

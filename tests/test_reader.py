@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import math
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
+from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
@@ -146,6 +148,7 @@ def band_of(dataset: Any, index: int) -> tuple[Any, ...]:
     return (
         dataset.dtypes[at],
         dataset.nodatavals[at],
+        None,
         dataset.descriptions[at],
         dataset.colorinterp[at].name,
         dataset.scales[at],
@@ -429,6 +432,126 @@ def test_a_portable_map_is_not_placed(tmp_path: Path, read: Callable[[Path], Rec
     record = read(path)
     assert (record.status, record.transform, record.res) == ("no_georef", IDENTITY, (1.0, 1.0))
     assert record.bounds == (0.0, 2.0, 3.0, 0.0)
+
+
+# Nodata.
+
+
+def of_nodata(texts: Iterable[str], dtype: str, path: Path, **options: str) -> Path:
+    """Have GDAL write a file whose bands have these values for nodata, exactly."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="{dtype}" band="{band}"><NoDataValue>{text}</NoDataValue>'
+        "</VRTRasterBand>"
+        for band, text in enumerate(texts, 1)
+    )
+    vrt = path.with_name("source.vrt")
+    place = "<GeoTransform>0, 1, 0, 9, 0, -1</GeoTransform>"
+    vrt.write_text(f'<VRTDataset rasterXSize="2" rasterYSize="3">{place}{bands}</VRTDataset>')
+    made = path.with_suffix({".h5": ".nc"}.get(path.suffix, path.suffix))
+    with rasterio.Env(GDAL_PAM_ENABLED=False):
+        rasterio.shutil.copy(str(vrt), str(made), **options)
+    return made.rename(path)
+
+
+WIDE = {
+    "GTiff": ("a.tif", {"driver": "GTiff"}),
+    "big-endian BigTIFF": ("a.tif", {"driver": "GTiff", "BIGTIFF": "YES", "ENDIANNESS": "BIG"}),
+    "netCDF": ("a.nc", {"driver": "netCDF", "FORMAT": "NC4"}),
+    "HDF5": ("a.h5", {"driver": "netCDF", "FORMAT": "NC4"}),
+    "VRT": ("a.vrt", {"driver": "VRT"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize(("dtype", "value"), [
+    ("Int64", 2**63 - 1), ("Int64", -(2**63)), ("Int64", 2**53 + 1), ("Int64", -(2**53)),
+    ("UInt64", 2**64 - 1), ("UInt64", 2**63), ("UInt64", 2**64 - 2**11 + 1),
+])  # fmt: skip
+def test_nodata_of_64_bits_is_exact(
+    tmp_path: Path, name: str, options: dict[str, str], dtype: str, value: int,
+    read: Callable[[Path], Record],
+) -> None:  # fmt: skip
+    path = of_nodata([str(value)], dtype, tmp_path / name, **options)
+    record = read(path)
+    (band,) = record.bands or []
+    assert (band.dtype, band.nodata_text) == (dtype.lower(), str(value))
+    assert (record.nodata, band.nodata) == (float(value), float(value))
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path) as dataset:
+        assert dataset.nodata in (None, band.nodata)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64"])
+def test_nodata_that_a_double_holds_is_a_double_alone(
+    tmp_path: Path, dtype: str, read: Callable[[Path], Record]
+) -> None:
+    record = read(of_nodata([str(2**53 - 1), "0"], dtype, tmp_path / "a.vrt", driver="VRT"))
+    assert [(band.nodata, band.nodata_text) for band in record.bands or []] == [
+        (2**53 - 1, None), (0, None)
+    ]  # fmt: skip
+
+
+def test_nodata_of_64_bits_is_each_band_s_own(
+    tmp_path: Path, read: Callable[[Path], Record]
+) -> None:
+    """Tags may hold what looks like a band, and need not be UTF-8."""
+    vrt = of_nodata([str(2**63 - 1), "7", str(-(2**63))], "Int64", tmp_path / "a.vrt", driver="VRT")
+    looks = b'<Metadata><MDI key="X">\xe9 &lt;VRTRasterBand band="2">5</MDI></Metadata>'
+    vrt.write_bytes(vrt.read_bytes().replace(b"<VRTRasterBand", looks + b"<VRTRasterBand", 1))
+    assert [(band.nodata, band.nodata_text) for band in read(vrt).bands or []] == [
+        (2.0**63, str(2**63 - 1)), (7.0, None), (-(2.0**63), str(-(2**63))),
+    ]  # fmt: skip
+
+
+def test_no_nodata_of_64_bits_is_none(tmp_path: Path, read: Callable[[Path], Record]) -> None:
+    record = read(write(tmp_path / "a.tif", dtype="int64"))
+    assert (record.nodata, (record.bands or [])[0].nodata_text) == (None, None)
+
+
+NOT_A_NUMBER = ["-nan", "-NaN", "-NAN", "-nan(ind)", "nan(0x7ff8)", "+nan", " -nan ", "nan", "NaN"]
+MADE_OF_OTHER_TEXTS = [
+    "inf", "-inf", "1e400", "0x10", " 5", "5abc", "none", "", "-0", "1,5", "-nanometre", "-3.4e38",
+    "-3.40282346638529e+38", "-3.4028234663852886e+38",
+]  # fmt: skip
+
+
+def with_nodata(path: Path, text: str) -> Path:
+    path.write_bytes(edited(path.read_bytes(), {NODATA_TAG: text_value(text)}))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_nodata_is_nan_however_it_is_written(
+    tmp_path: Path, dtype: str, read: Callable[[Path], Record]
+) -> None:
+    for at, text in enumerate(NOT_A_NUMBER):
+        path = with_nodata(write(tmp_path / f"{at}.tif", dtype=dtype, count=2), text)
+        record = read(path)
+        bands = record.bands or []
+        assert [math.isnan(band.nodata or 0) for band in bands] == [True, True], text
+        assert math.isnan(record.nodata or 0)
+        assert [band.mask_flags for band in bands] == [["nodata"], ["nodata"]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int16", "complex_int16"])
+def test_what_else_a_text_for_nodata_is_says_rasterio(
+    tmp_path: Path, dtype: str, read: Callable[[Path], Record]
+) -> None:
+    texts = MADE_OF_OTHER_TEXTS + NOT_A_NUMBER * (dtype != "float32")
+    for at, text in enumerate(texts):
+        path = with_nodata(write(tmp_path / f"{at}.tif", dtype=dtype), text)
+        assert differences(read(path), oracle(str(path))) == {}, text
+
+
+def test_a_sidecar_file_says_more_about_nodata_than_a_text_that_gdal_misreads(
+    tmp_path: Path, read: Callable[[Path], Record]
+) -> None:
+    path = with_nodata(write(tmp_path / "a.tif", dtype="float32"), "-nan")
+    sidecar = tmp_path / "a.tif.aux.xml"
+    sidecar.write_text("<PAMDataset/>")
+    assert math.isnan(read(path).nodata or 0)
+    band = '<PAMRasterBand band="1"><NoDataValue>0</NoDataValue></PAMRasterBand>'
+    sidecar.write_text(f"<PAMDataset>{band}</PAMDataset>")
+    assert (read(path).nodata, oracle(str(path))["nodata"]) == (0.0, 0.0)
 
 
 # Sidecar files.

@@ -341,6 +341,18 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     assert bands_of(item)[0]["nodata"] == "inf"
 
 
+@pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, -(2**63)])
+def test_nodata_of_64_bits_is_an_exact_number_and_in_parquet_the_nearest_double(
+    tmp_path: Path, value: int
+) -> None:
+    wide = band(nodata=float(value), nodata_text=str(value))
+    (item,), _ = made(tmp_path, [dated(bands=[wide])])
+    assert bands_of(item)[0]["nodata"] == value
+    assert f'"nodata":{value},' in (tmp_path / "items.ndjson").read_text()
+    (item,), _ = made(tmp_path, [dated(bands=[wide])], "items.parquet")
+    assert bands_of(item)[0]["nodata"] == float(value)
+
+
 @pytest.mark.parametrize(
     ("kind", "told"),
     [("complex_int16", "cint16"), ("complex64", "cfloat32"), ("complex128", "cfloat64"),

@@ -239,6 +239,11 @@ def test_show_of_many_bands() -> None:
     assert len(lines) < 80
 
 
+def test_show_of_nodata_beyond_doubles() -> None:
+    text = shown(record(bands=[band(nodata=2.0**64, nodata_text=str(2**64 - 1))]))
+    assert "  nodata 18446744073709551615" in text
+
+
 def test_show_of_odd_places() -> None:
     turned = record(transform=(3e5, 3.0, 4.0, 5e6, 4.0, -3.0))
     assert "5 m x 5 m, turned (geotransform 3.0, 4.0, 4.0, -3.0)" in shown(turned)

@@ -860,6 +860,22 @@ def test_a_kind_with_nan_in_its_bands_is_learnt(tmp_path: Path, both: Both) -> N
     assert both.asked == 1
 
 
+@pytest.mark.parametrize(("dtype", "text"), [
+    ("float32", "-nan"), ("int64", "9223372036854775807"), ("uint64", "18446744073709551615")
+])  # fmt: skip
+def test_nodata_that_rasterio_gets_wrong_is_right_from_both_readers(
+    tmp_path: Path, both: Both, dtype: str, text: str
+) -> None:
+    nodata = {NODATA_TAG: text_value(text)}
+    plain = [write(tmp_path / f"plain-{at}.tif", width=10 + at, dtype=dtype) for at in range(2)]
+    paths = [changed(path, path.name[6:], nodata) for path in plain]
+    assert both.readers_of(paths) == [TIFF_HEADER] * 2
+    band = (both.read(paths[1]).bands or [])[0]
+    assert (band.nodata_text, repr(band.nodata)) == (
+        (None, "nan") if dtype == "float32" else (text, repr(float(text)))
+    )
+
+
 def folder(path: Path) -> None:
     path.mkdir()
 

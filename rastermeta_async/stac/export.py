@@ -320,7 +320,10 @@ def _used(schema: pa.Schema, names: set[str]) -> pa.Schema:
 
 
 def _flat(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item as a row: properties at the top, times, WKB, numbers that JSON has not."""
+    """Return an item as a row: properties at the top, times, WKB, numbers that JSON has not.
+
+    The column of nodata is one of doubles: of a whole number beyond ±2**53 the nearest one.
+    """
     import shapely
 
     west, south, east, north = item["bbox"]

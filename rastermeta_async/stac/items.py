@@ -176,7 +176,8 @@ def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
     if band["description"]:
         found["description"] = band["description"]
     if band["nodata"] is not None:
-        found["nodata"] = _number(band["nodata"])
+        exact = band["nodata_text"]
+        found["nodata"] = int(exact) if exact else _number(band["nodata"])
     if band["unit"]:
         found["unit"] = band["unit"]
     scaling = band["scale"], band["offset"]

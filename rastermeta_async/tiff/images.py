@@ -31,6 +31,7 @@ from rastermeta_async.tiff.bytes import (
     NotPlain,
     Order,
     text,
+    value_bytes,
 )
 from rastermeta_async.tiff.metadata import MAX_REMEMBERED, is_harmless
 from rastermeta_async.tiff.stretch import Part, Stretch
@@ -49,6 +50,7 @@ _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _X_RESOLUTION, _Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 SCALE, TIE_POINTS, MATRIX, METADATA, RPCS = 33550, 33922, 34264, 42112, 50844
+NODATA = 42113
 
 _KIND_SCALARS = {
     _SUBFILE: _LONGS, _COMPRESSION: _SHORTS, _PHOTOMETRIC: _SHORTS, 266: _SHORTS, 274: _SHORTS,
@@ -58,7 +60,7 @@ _KIND_SCALARS = {
 
 _KIND_ARRAYS = {
     _BITS: _SHORTS, 297: _SHORTS, 338: _SHORTS, 339: _SHORTS, 530: _SHORTS, 532: _RATIOS,
-    34735: _SHORTS, 34736: _REALS, 34737: _TEXT, 42113: _TEXT, 50674: _LONGS,
+    34735: _SHORTS, 34736: _REALS, 34737: _TEXT, NODATA: _TEXT, 50674: _LONGS,
 }  # fmt: skip
 """Arrays that the kind consists of: 297 page number, 338 extra samples, 339 sample format, 530
 and 532 YCbCr, 34735 to 34737 GeoKeys, 42113 GDAL_NODATA, 50674 LERC parameters."""
@@ -413,6 +415,24 @@ def _ifd(file: File, offset: int) -> bytes:
     if not 0 < count <= MAX_ENTRIES:
         raise NotPlain("an IFD of odd length")
     return file.get(offset, order.span(count))
+
+
+def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
+    """Return the bytes of a tag of single bytes.
+
+    Raises:
+        NotPlain: it is not there, or longer than the limit.
+    """
+    order = file.order
+    ifd = _ifd(file, file.first)
+    for index in range(order.number(ifd[: order.count_bytes])):
+        start = order.entry_at(index)
+        if order.number(ifd[start : start + 2]) == tag:
+            entries = Entries(order, ifd)
+            if entries.count(index) > limit:
+                raise NotPlain("a long value")
+            return value_bytes(file, entries, index, entries.count(index))
+    raise NotPlain("tags missing")
 
 
 def _shape_of(order: Order, ifd: bytes) -> _Shape:

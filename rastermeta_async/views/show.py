@@ -202,7 +202,7 @@ def _band(band: Band) -> tuple[str, ...]:
         band.dtype,
         band.color_interp or "",
         f"blocks {band.block_width} x {band.block_height}",
-        "" if band.nodata is None else f"nodata {band.nodata:.17g}",
+        "" if band.nodata is None else f"nodata {band.nodata_text or f'{band.nodata:.17g}'}",
         f"scale {band.scale!r}, offset {band.offset!r}" if scaled else "",
         f"unit {on_a_line(band.unit)}" if band.unit else "",
         f"overviews {overviews}" if overviews else "",
