@@ -19,7 +19,6 @@ import rasterio
 from rasterio._env import del_gdal_config
 from rasterio.env import setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from rastermeta_async.config import REQUEST_SECONDS, Access
@@ -41,6 +40,7 @@ from rastermeta_async.record import (
     readable,
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
+from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class _Path(str):
         return str.encode(self, "utf-8", "surrogateescape")
 
 
-class _Dataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no types
+class _Dataset(ReadableDataset):
     """A dataset that knows whether it is placed on the ground at all."""
 
     unplaced = False
@@ -193,11 +193,8 @@ class RasterioReader:
                 setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
             with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
                 return _describe(path, dataset)
-        except UnicodeDecodeError:
-            message = "GDAL cannot open it (its message is not UTF-8)"
-            return _access_problem(path) or failure(path, "error", "RasterioIOError", message)
-        except RasterioError as error:
-            return _access_problem(path) or failure(path, "error", type(error).__name__, str(error))
+        except (RasterioError, UnicodeDecodeError) as error:
+            return _access_problem(path) or failure(path, "error", *message_of(error))
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
             return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
 
@@ -212,9 +209,10 @@ class RasterioReader:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
                 with _Dataset(name, driver=self._drivers) as dataset:
                     record = _describe(shown, dataset)
-        except RasterioError as error:
-            message = redacted(str(error).replace(name, shown.decode()))
-            return failure(shown, "error", type(error).__name__, message)
+        except (RasterioError, UnicodeDecodeError) as error:
+            kind, message = message_of(error)
+            message = redacted(message.replace(name, shown.decode()))
+            return failure(shown, "error", kind, message)
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
             message = redacted(str(error) or repr(error))
             return failure(shown, "fatal", type(error).__name__, message)

@@ -214,9 +214,10 @@ MAX_MESSAGE = 1000
 """Characters of an error message that are kept."""
 
 
-def readable(text: str) -> str:
+def readable(text: str | bytes) -> str:
     r"""Return `text` as valid UTF-8: undecodable bytes become ``\xNN``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def path_columns(path: bytes) -> tuple[str, bytes | None]:
@@ -225,7 +226,7 @@ def path_columns(path: bytes) -> tuple[str, bytes | None]:
     try:
         return path.decode(), None
     except UnicodeDecodeError:
-        return path.decode("utf-8", "backslashreplace"), path
+        return readable(path), path
 
 
 def path_bytes(record: Record) -> bytes:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -289,8 +290,8 @@ HANDED_OVER: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "no resolution": ("an odd resolution", lambda path: changed(
         write(path), "a.tif", {282: whole(RATIONAL, 1, 0)}
     )),
-    "latin 1": ("a text that is not UTF-8", lambda path: changed(
-        write(path), "a.tif", {305: Value(ASCII, 3, b"\xe9x\0")}
+    "imagery": ("metadata of effect", lambda path: with_metadata(
+        write(path), "b.tif", item("WV02", name="SATELLITEID", domain="IMAGERY")
     )),
     "nodata values": ("metadata of effect", lambda path: write(path, tagged(NODATA_VALUES="1"))),
     "no xml": ("metadata that GDAL would not write", lambda path: changed(
@@ -310,6 +311,33 @@ def test_a_file_handed_over(
     compared = both.compare(path)
     assert (compared.reason, compared.decoded, compared.differences) == (reason, None, [])
     assert both.readers_of([path]) == ["rasterio"]
+
+
+def test_texts_that_are_no_utf_8_are_read_fast(tmp_path: Path, both: Both) -> None:
+    """Also where the first file of the kind has none; and by GDAL's word, as a VRT has it."""
+
+    def finish(dataset: Any) -> None:
+        dataset.update_tags(TIFFTAG_ARTIST="~artist", TITLE="~ title", A="~~")
+        dataset.update_tags(1, ORBIT="at ~")
+        dataset.descriptions, dataset.units = ("~m",), ("~C",)
+
+    plain = write(tmp_path / "a.tif", finish)
+    odd = [tmp_path / "b.tif", tmp_path / "c.tif"]
+    for path, byte in zip(odd, (b"\xb5", b"\xe2"), strict=True):
+        path.write_bytes(plain.read_bytes().replace(b"~", byte))
+    assert both.readers_of([plain, *odd, *odd]) == [TIFF_HEADER] * 5
+    record = both.read(odd[0])
+    vrt = tmp_path / "a.vrt"
+    rasterio.shutil.copy(odd[0], vrt, driver="VRT")
+    told = ElementTree.fromstring(vrt.read_bytes().decode("utf-8", "backslashreplace"))
+    tags = {one.get("key"): one.text for one in told.iterfind("Metadata[1]/MDI")}
+    assert (record.dataset_tags, record.error_message) == (tags, None)
+    assert tags["TIFFTAG_ARTIST"] == r"\xb5artist"
+    assert record.bands is not None
+    (band,) = record.bands
+    assert band.description == told.findtext("VRTRasterBand/Description") == r"\xb5m"
+    assert band.unit == told.findtext("VRTRasterBand/UnitType") == r"\xb5C"
+    assert record.band_tags == {1: {"ORBIT": told.findtext("VRTRasterBand/Metadata/MDI")}}
 
 
 # What was wrong, or might have been: the second file is of the first one's kind, or was.

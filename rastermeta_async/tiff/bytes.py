@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from rastermeta_async.record import readable
+
 READ_BYTES = 8 * 1024
 """Least size of a further read: an IFD at the end of a file is seldom alone."""
 
@@ -177,7 +179,7 @@ def value_bytes(file: File, entries: Entries, index: int, length: int) -> bytes:
 
 
 def text(file: File, entries: Entries, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
-    """Return an ASCII value; GDAL takes it for UTF-8."""
+    """Return an ASCII value, which is mostly UTF-8; see `readable`."""
     length, offset = entries.place(index)
     if not 1 < length <= limit:
         raise NotPlain("an odd text")
@@ -185,7 +187,4 @@ def text(file: File, entries: Entries, index: int, limit: int = MAX_ARRAY_BYTES)
     content = entries.content(index, length) if inside else file.get(offset, length)
     if content.find(0) != length - 1 or content[0] in b" \t\r\n":
         raise NotPlain("an odd text")
-    try:
-        return content[:-1].decode()
-    except UnicodeDecodeError:
-        raise NotPlain("a text that is not UTF-8") from None
+    return readable(content[:-1])
