@@ -234,12 +234,13 @@ def stac(
         ),
     ] = None,
     datetime: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="TAG|PATTERN|REGEX",
+            metavar="TAG|PATTERN|REGEX|auto",
             help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
-            "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); or a regular "
-            "expression for the path, whose groups are a date.  [default: common tags]",
+            "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); a regular "
+            "expression for the path, whose groups are a date; or auto: common tags. Of several, "
+            "given one by one, the first that can tell counts.  [default: auto]",
             show_default=False,
         ),
     ] = None,
@@ -254,17 +255,21 @@ def stac(
         bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
     ] = False,
 ) -> None:
-    """Write STAC items; the rows that make none are listed in FILE.left-out.txt."""
+    """Write STAC items; the rows that make none are listed in FILE.left-out.txt.
+
+    Exit status 3: done, but some --datetime could date no row that it was tried on.
+    """
     import re
 
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.stac.export import export as export_items
+    from rastermeta_async.stac.items import UNDATED
     from rastermeta_async.urls import local_name
-    from rastermeta_async.views.evidence import rule_of
+    from rastermeta_async.views.evidence import Rules
 
     console = Console()
     try:
-        when = rule_of(datetime)
+        when = Rules(datetime or ())
     except (ValueError, re.error) as error:
         _usage(f"--datetime: {error}")
     with explained_exit(console):
@@ -273,10 +278,16 @@ def stac(
         )
     for reason, count in done.left_out.items():
         rows = "row was" if count == 1 else "rows were"
-        console.hint(f"{count:,} {rows} left out: {reason}")
+        remedy = "; name what does with --datetime" if reason == UNDATED else ""
+        console.hint(f"{count:,} {rows} left out: {reason}{remedy}")
     if done.left_out:
         console.hint(f"which ones is in {output}.left-out.txt")
     _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
+    for rule in when.in_vain:
+        console.error(f"--datetime {rule} dates no row: is it spelt as in the files? `rastermeta "
+                      "show FILE` prints tags")  # fmt: skip
+    if when.in_vain:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()

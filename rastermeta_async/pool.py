@@ -313,6 +313,7 @@ class _Walk:
 
 def _weight(record: Record) -> int:
     """Return roughly the bytes of a record's parts that can be large."""
-    tags = [record.dataset_tags or {}, *(record.band_tags or {}).values()]
+    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
+    tags = *of_dataset, *(record.band_tags or {}).values()
     text = sum(len(key) + len(value) for some in tags for key, value in some.items())
     return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")

@@ -292,7 +292,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
     count: int = dataset.count
     crs = ask("crs", lambda: crs_strings(dataset.crs)) or NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
-    dataset_tags, band_tags = _tags(dataset, problems)
+    dataset_tags, band_tags, imagery_tags = _tags(dataset, problems)
     subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
     nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
     bands = ask("bands", lambda: _bands(dataset, nodata))
@@ -316,6 +316,7 @@ def _describe(path: bytes, dataset: Any) -> Record:
         transform=tuple(dataset.get_transform()),
         dataset_tags=dataset_tags,
         band_tags=band_tags,
+        imagery_tags=imagery_tags,
         driver=dataset.driver,
         width=dataset.width,
         height=dataset.height,
@@ -356,21 +357,25 @@ class _Problems(list[str]):
         return readable("; ".join(self))[:MAX_MESSAGE]
 
 
-def _tags(dataset: Any, problems: _Problems) -> tuple[Tags | None, dict[int, Tags] | None]:
+def _tags(
+    dataset: Any, problems: _Problems
+) -> tuple[Tags | None, dict[int, Tags] | None, Tags | None]:
+    """Return tags of the dataset, of its bands, and of the domain IMAGERY."""
     of_dataset: Tags | None = problems.unless("tags", dataset.tags)
+    of_imagery: Tags | None = problems.unless("imagery tags", partial(dataset.tags, ns="IMAGERY"))
     of_bands: dict[int, Tags] = {}
     for band in dataset.indexes:
         tags: Tags | None = problems.unless(f"tags of band {band}", partial(dataset.tags, band))
         of_bands[band] = tags or {}
     size = sum(
         len(key) + len(value)
-        for tags in (of_dataset or {}, *of_bands.values())
+        for tags in (of_dataset or {}, of_imagery or {}, *of_bands.values())
         for key, value in tags.items()
     )
     if size > MAX_TAG_BYTES:
         problems.append(f"tags: left out, as their {size} characters are above {MAX_TAG_BYTES}")
-        return None, None
-    return of_dataset, of_bands
+        return None, None, None
+    return of_dataset, of_bands, of_imagery
 
 
 def _bands(dataset: Any, nodata: Sequence[Nodata]) -> list[Band]:

@@ -131,6 +131,10 @@ class Record(NamedTuple):
         dict[int, Tags] | None,
         Column(pa.map_(pa.int32(), _TAGS), "tags of each band (1-based), default domain"),
     ] = None
+    imagery_tags: Annotated[
+        Tags | None,
+        Column(_TAGS, "tags of the domain IMAGERY: satellite, cloud cover, time of acquisition"),
+    ] = None
     driver: Annotated[str | None, Column(_TEXT, "GDAL driver that opened the file")] = None
     width: Annotated[int | None, Column(pa.int32(), "columns, pixels")] = None
     height: Annotated[int | None, Column(pa.int32(), "rows, pixels")] = None
@@ -310,6 +314,7 @@ def from_fields(fields: dict[str, Any]) -> Record:
         "transform": tuple,
         "dataset_tags": dict,
         "band_tags": lambda pairs: {band: dict(tags) for band, tags in pairs},
+        "imagery_tags": dict,
         "bands": bands,
     }
     return Record(

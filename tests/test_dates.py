@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import rasterio
+import rasterio.shutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.views.dates import interval_of
-from rastermeta_async.views.evidence import SOURCES, TAGS, rule_of
+from rastermeta_async.api import read_record
+from rastermeta_async.views.dates import Interval, interval_of
+from rastermeta_async.views.evidence import AUTO, SOURCES, TAGS, Rules, evidence_of, rule_of
 
 
 def utc(*fields: int) -> dt.datetime:
     return dt.datetime(*fields, tzinfo=dt.UTC)  # type: ignore[arg-type, misc]
 
 
+def dated(
+    rule: str | None, path: str, tags: Mapping[str, str], imagery: Mapping[str, str] | None = None
+) -> Interval | None:
+    return rule_of(rule)(evidence_of(path, tags, imagery))
+
+
+TAKEN = "ACQUISITIONDATETIME"
 NOON = utc(2020, 1, 31, 12, 34, 56)
 MOMENT = dt.timedelta(microseconds=1)
 
@@ -144,13 +156,63 @@ def test_what_is_written_in_iso_comes_back(moment: dt.datetime) -> None:
         ({"START_TIME": "2020-01-31T12:34:56Z", "END_TIME": "2020-02-01T00:00:00Z"},
          NOON, utc(2020, 2, 1)),
         ({"TIME_COVERAGE_START": "2020-02-01", "TIME_COVERAGE_END": "2020-01-01"}, None, None),
+        # Any of when it was taken is better than when it was written.
+        ({"TIME_COVERAGE_START": "2020-01-31T12:34:56", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"},
+         NOON, NOON),
+        ({"TIME_COVERAGE_START": "2020-01-31T12:34:56", "DATETIME": "2022-01-01",
+          "IMAGE_DATE": "2020-01-31"}, utc(2020, 1, 31), utc(2020, 2, 1) - MOMENT),
+        # As a text of metadata (ODL, MTL) has them.
+        ({"DATE_ACQUIRED": '"2020-01-31"', "SCENE_CENTER_TIME": '"12:34:56.1234567Z"'},
+         utc(2020, 1, 31, 12, 34, 56, 123456), utc(2020, 1, 31, 12, 34, 56, 123456)),
+        ({"RANGEBEGINNINGDATE": "'2020-01-31'", "RANGEBEGINNINGTIME": "'12:34:56.000000000'",
+          "RANGEENDINGDATE": "2020-02-01", "RANGEENDINGTIME": '"00:00:00"'},
+         NOON, utc(2020, 2, 1)),
+        ({"NITF_IDATIM": "20200131123456"}, NOON, NOON),
         ({"AREA_OR_POINT": "Area", "SOFTWARE": "2020-01-31"}, None, None),
         ({}, None, None),
     ],
 )  # fmt: skip
 def test_tags(tags: dict[str, str], start: dt.datetime | None, end: dt.datetime | None) -> None:
-    found = rule_of(None)("/a_20200101.tif", tags)
+    found = dated(None, "/a_20200101.tif", tags)
     assert found == (None if start is None else (start, end))
+    assert dated(AUTO, "", tags) == found
+
+
+@pytest.mark.parametrize(
+    ("imagery", "start", "end"),
+    [
+        ({TAKEN: "2020-01-31 12:34:56"}, NOON, NOON),
+        # The hour is not known, or nothing is.
+        (
+            {TAKEN: "2020-01-31 00:00:00"},
+            utc(2020, 1, 31),
+            utc(2020, 2, 1) - MOMENT,
+        ),
+        ({TAKEN: "1970-01-01 00:00:00"}, utc(2021, 1, 1), utc(2021, 1, 1)),
+        ({"SATELLITEID": "WV02"}, utc(2021, 1, 1), utc(2021, 1, 1)),
+    ],
+)
+def test_tags_of_the_domain_imagery_come_first(
+    imagery: dict[str, str], start: dt.datetime, end: dt.datetime
+) -> None:
+    tags = {"AcquisitionDateTime": "2021-01-01 00:00:00", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"}
+    assert dated(None, "", tags, imagery) == (start, end)
+    assert dated("acquisitiondatetime", "", tags, imagery) == (start, end)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_time_that_gdal_writes_into_every_nitf_is_no_evidence(tmp_path: Path) -> None:
+    """Nor one in a copy; but where it was given, or is asked for by name."""
+    profile = {"driver": "NITF", "width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+    for name, own in (("own.ntf", {}), ("given.ntf", {"IDATIM": "20200131123456"})):
+        with rasterio.open(tmp_path / name, "w", **profile, **own):
+            pass
+    rasterio.shutil.copy(tmp_path / "own.ntf", tmp_path / "copy.tif", driver="GTiff")
+    tags = {path.name: read_record(path).dataset_tags or {} for path in tmp_path.iterdir()}
+    assert tags["own.ntf"]["NITF_IDATIM"] == tags["copy.tif"]["NITF_IDATIM"]
+    assert [dated(None, "", tags[name]) for name in ("own.ntf", "copy.tif")] == [None, None]
+    assert dated(None, "", tags["given.ntf"]) == (NOON, NOON)
+    assert dated("NITF_IDATIM", "", tags["own.ntf"]) is not None
 
 
 def test_every_tag_that_is_looked_at_is_known() -> None:
@@ -186,7 +248,7 @@ def test_every_tag_that_is_looked_at_is_known() -> None:
 def test_rules_for_paths(
     rule: str, path: str, start: dt.datetime | None, after: dt.datetime | None
 ) -> None:
-    found = rule_of(rule)(path, {})
+    found = dated(rule, path, {})
     assert found == (None if start is None or after is None else (start, after - MOMENT))
 
 
@@ -198,22 +260,45 @@ def test_rules_for_paths(
     ],
 )  # fmt: skip
 def test_what_ends_after_the_last_year_is_nothing(rule: str, path: str) -> None:
-    assert rule_of(rule)(path, {}) is None
+    assert dated(rule, path, {}) is None
 
 
 def test_rules_that_name_a_moment_of_a_path() -> None:
-    assert rule_of("%Y%m%d_%H%M%S")("/a_20200131_123456.tif", {}) == (NOON, NOON)
-    assert rule_of(r"(\d{8}T\d{6})")("/S2_20200131T123456_N.tif", {}) == (NOON, NOON)
-    assert rule_of(r"_(\d{8})_(\d{6})")("/S2_20200131_123456", {}) == (NOON, NOON)
+    assert dated("%Y%m%d_%H%M%S", "/a_20200131_123456.tif", {}) == (NOON, NOON)
+    assert dated(r"(\d{8}T\d{6})", "/S2_20200131T123456_N.tif", {}) == (NOON, NOON)
+    assert dated(r"_(\d{8})_(\d{6})", "/S2_20200131_123456", {}) == (NOON, NOON)
 
 
 def test_rules_that_name_tags() -> None:
-    assert rule_of("my_date")("", {"MY_DATE": "2020-01-31T12:34:56"}) == (NOON, NOON)
+    assert dated("my_date", "", {"MY_DATE": "2020-01-31T12:34:56"}) == (NOON, NOON)
     both = {"from": "2020-01-31T12:34:56", "To": "2020-02-01T00:00:00"}
-    assert rule_of("FROM/TO")("", both) == (NOON, utc(2020, 2, 1))
-    assert rule_of("FROM/UNTIL")("", both) is None
-    assert rule_of("TO/FROM")("", both) is None
-    assert rule_of("OTHER")("", {"TIFFTAG_DATETIME": "2020:01:31 12:34:56"}) is None
+    assert dated("FROM/TO", "", both) == (NOON, utc(2020, 2, 1))
+    assert dated("FROM/UNTIL", "", both) is None
+    assert dated("TO/FROM", "", both) is None
+    assert dated("OTHER", "", {"TIFFTAG_DATETIME": "2020:01:31 12:34:56"}) is None
+
+
+def test_rules_are_tried_in_their_order() -> None:
+    rules = Rules(["NO_SUCH_TAG", "MY_DATE", "%Y%m%d", AUTO, "LAST"])
+    taken = {"MY_DATE": "2020-01-31T12:34:56", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"}
+    assert rules(evidence_of("/20190101.tif", taken, None)) == (NOON, NOON)
+    assert rules.in_vain == ["NO_SUCH_TAG"], "the others were not asked, or could tell"
+    by_path = utc(2019, 1, 1), utc(2019, 1, 2) - MOMENT
+    assert rules(evidence_of("/20190101.tif", {"TIFFTAG_DATETIME": "2022"}, None)) == by_path
+    assert rules(evidence_of("/a.tif", {TAKEN: "2020-01"}, None)) is not None
+    assert rules.in_vain == ["NO_SUCH_TAG"]
+    assert rules(evidence_of("/a.tif", {}, {})) is None
+    assert rules.in_vain == ["NO_SUCH_TAG", "LAST"]
+
+
+def test_without_a_rule_common_tags_are_looked_at() -> None:
+    rules = Rules()
+    assert rules(evidence_of("/20190101.tif", {}, {})) is None
+    assert rules.in_vain == []
+    assert rules(evidence_of("", {}, {TAKEN: "2020-01-31 12:34:56"})) == (
+        NOON,
+        NOON,
+    )
 
 
 @pytest.mark.parametrize(

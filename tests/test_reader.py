@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import logging
 import math
 import os
 import shutil
@@ -118,6 +119,7 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "transform": dataset.transform.to_gdal(),
         "dataset_tags": dataset.tags(),
         "band_tags": {index: dataset.tags(index) for index in dataset.indexes},
+        "imagery_tags": dataset.tags(ns="IMAGERY"),
         "driver": dataset.driver,
         "width": dataset.width,
         "height": dataset.height,
@@ -247,6 +249,10 @@ def write(path: Path, then: Callable[[Any], None] | None = None, **kind: Any) ->
     return path
 
 
+UTM: dict[str, Any] = {
+    "driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633",
+    "transform": NORTH_UP,
+}  # fmt: skip
 UNPLACED: dict[str, Any] = {"crs": None, "transform": None}
 
 
@@ -849,9 +855,95 @@ def test_huge_tags_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 4000)
     record = read_record(path)
     assert (record.status, record.error_type) == ("success", "PartlyRead")
-    assert (record.dataset_tags, record.band_tags) == (None, None)
+    assert (record.dataset_tags, record.band_tags, record.imagery_tags) == (None, None, None)
     monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 6000)
     assert differences(read_record(path), oracle(str(path))) == {}
+    imagery = write(tmp_path / "b.tif", lambda one: one.update_tags(ns="IMAGERY", X="x" * 7000))
+    assert read_record(imagery).imagery_tags is None
+
+
+# Texts that are not UTF-8.
+
+LATIN_1 = b"""<VRTDataset rasterXSize="4" rasterYSize="4">
+<SRS>LOCAL_CS["Stra\xdfe",UNIT["metre",1]]</SRS>
+<Metadata><MDI key="first">1</MDI><MDI key="gr\xf6\xdfe">  5 \xb5m</MDI>
+<MDI key="last">3</MDI></Metadata>
+<Metadata domain="IMAGERY"><MDI key="SATELLITEID">Z\xe9ro</MDI></Metadata>
+<Metadata domain="RPC"><MDI key="LINE_OFF">\xb1</MDI></Metadata>
+<Metadata domain="SUBDATASETS">
+<MDI key="SUBDATASET_1_NAME">a\xe9</MDI><MDI key="SUBDATASET_1_DESC">\xe9</MDI></Metadata>
+<GCPList Projection="EPSG:4326">
+<GCP Id="n\xb0 1" Info="\xe9" Pixel="0" Line="0" X="10" Y="50"/>
+<GCP Id="2" Info="" Pixel="4" Line="0" X="11" Y="50" Z="3"/>
+<GCP Id="3" Info="" Pixel="0" Line="4" X="10" Y="49"/></GCPList>
+<VRTRasterBand dataType="Byte" band="1"><Metadata><MDI key="\xe9">\xff</MDI></Metadata>
+<Description>d\xe9bit</Description><UnitType>\xb0C</UnitType></VRTRasterBand>
+<VRTRasterBand dataType="Byte" band="2"><Description>second</Description></VRTRasterBand>
+</VRTDataset>"""
+
+
+def test_texts_that_are_no_utf_8_are_kept_readable(tmp_path: Path) -> None:
+    path = tmp_path / "a.vrt"
+    path.write_bytes(LATIN_1)
+    record = read_record(path)
+    assert (record.status, record.error_message) == ("success", None)
+    assert record.crs is not None
+    assert record.crs.startswith(r'LOCAL_CS["Stra\xdfe",')
+    tags = {"first": "1", r"gr\xf6\xdfe": r"5 \xb5m", "last": "3"}
+    assert list((record.dataset_tags or {}).items()) == list(tags.items())
+    assert record.imagery_tags == {"SATELLITEID": r"Z\xe9ro"}
+    assert record.band_tags == {1: {r"\xe9": r"\xff"}, 2: {}}
+    assert record.has_rpcs
+    assert record.subdatasets == [r"a\xe9"]
+    assert [band.description for band in record.bands or ()] == [r"d\xe9bit", "second"]
+    assert [band.unit for band in record.bands or ()] == [r"\xb0C", None]
+    assert (record.gcp_count, record.footprint) == (3, "gcps")
+
+
+def test_but_for_its_bytes_a_text_that_is_no_utf_8_changes_nothing(tmp_path: Path) -> None:
+    """Among them the place of points, of which rasterio says nothing where a name is odd."""
+    odd, usual = tmp_path / "odd.vrt", tmp_path / "usual.vrt"
+    odd.write_bytes(LATIN_1)
+    usual.write_bytes(LATIN_1.decode("latin-1").encode())
+
+    def told(path: Path) -> str:
+        row = read_record(path)._replace(filepath="", mtime=None, file_size=None)
+        return ascii(exact(row)).replace(r"\\", "\\")
+
+    assert told(odd) == told(usual)
+
+
+def test_tags_that_are_no_utf_8_need_no_log(tmp_path: Path, caplog: Any) -> None:
+    """An application may turn logs off; and nothing is logged that the record has."""
+    path = tmp_path / "a.vrt"
+    path.write_bytes(LATIN_1)
+    expected = read_record(path)
+    assert caplog.records == []
+    logging.disable()
+    try:
+        assert exact(read_record(path)) == exact(expected)
+    finally:
+        logging.disable(logging.NOTSET)
+    with rasterio.open(path.with_name("b.tif"), "w", **UTM) as dataset:
+        dataset.update_tags(A="é")
+    content = path.with_name("b.tif").read_bytes()
+    path.with_name("b.tif").write_bytes(content.replace("é".encode(), b"\xe9\xe9"))
+    with rasterio.open(path.with_name("b.tif")) as dataset:
+        assert "A" not in dataset.tags(), "what others open is as ever"
+    assert "Failed to decode metadata item" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio's own log
+def test_messages_that_are_no_utf_8_are_told(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.tif")
+    with open(path, "wb") as file:
+        file.write(b"nothing")
+    record = read_record(path)
+    assert (record.status, record.error_type) == ("error", "RasterioIOError")
+    assert record.error_message is not None
+    assert (
+        r"caf\xe9.tif' not recognized as being in a supported file format" in record.error_message
+    )
 
 
 # What a file may reach.

@@ -39,6 +39,7 @@ FAMILIAR = [
     "band_tags",
 ]
 LATER = [
+    "imagery_tags",
     "driver",
     "width",
     "height",
@@ -87,6 +88,7 @@ def test_schema_is_the_declaration() -> None:
         ("transform", "list<item: double>"),
         ("dataset_tags", "map<string, string>"),
         ("band_tags", "map<int32, map<string, string>>"),
+        ("imagery_tags", "map<string, string>"),
         ("file_size", "int64"),
         ("mtime", "timestamp[us, tz=UTC]"),
     ],

@@ -52,6 +52,7 @@ def test_row_bytes_after_selecting_rows() -> None:
         (record(b"/archive/a.tif" + b"x" * 1000), 1000),
         (record(dataset_tags={"AREA_OR_POINT": "Area" + "x" * 1000}), 1000),
         (record(band_tags={1: {"STATISTICS_MEAN": "1.5" + "x" * 1000}}), 1000),
+        (record(imagery_tags={"SATELLITEID": "x" * 1000}), 1019),
         (record(error_message="x" * 1000), 1000),
         (record(subdatasets=["x" * 1000]), 1004),
     ],

@@ -19,14 +19,17 @@ import pyarrow.parquet as pq
 import pystac
 import pystac.validation
 import pytest
+import rasterio
 import rustac
 import shapely
 import stac_geoparquet.arrow
 import stac_pydantic
 from factory import band, failed, record
 from specs import check_by_schema
+from typer.testing import CliRunner
 
 from rastermeta_async.catalog.formats import format_of
+from rastermeta_async.cli import app
 from rastermeta_async.errors import (
     ForeignOutputError,
     OutputError,
@@ -40,6 +43,7 @@ from rastermeta_async.stac.export import Export, _Temporary, export
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import PROJECTION, RASTER
 from rastermeta_async.views.evidence import rule_of
+from rastermeta_async.views.summary import summary_of
 
 DATED = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
 WKT1 = (
@@ -139,7 +143,7 @@ def test_the_command_says_what_the_rows_say(catalog: Path, tmp_path: Path, name:
                         "--base-url", "https://example.com/data/"])  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode() == f"{output}: 12 items\n"
-    assert b"27 rows were left out: nothing tells its date" in done.stderr
+    assert b"27 rows were left out: nothing tells its date; name what does" in done.stderr
     rows = {row["filepath"]: row for row in command.rows_of(catalog)}
     items = read_items(output)
     assert len({item["id"] for item in items}) == len(items) == 12
@@ -597,6 +601,128 @@ def test_a_catalog_of_others_and_one_in_the_making(tmp_path: Path) -> None:
     (tmp_path / "new.parquet.checkpoint").touch()
     done = command.run(["summary", tmp_path / "new.parquet"])
     assert b"rastermeta status" in done.stderr
+
+
+# Dates, from the files on.
+
+IMD = """version = "R";
+BEGIN_GROUP = IMAGE_1
+\tsatId = "WV02";
+\tcloudCover = 0.05;
+\tfirstLineTime = 2020-01-31T12:34:56.789012Z;
+END_GROUP = IMAGE_1
+END;
+"""
+MTL = """GROUP = L1_METADATA_FILE
+  GROUP = PRODUCT_METADATA
+    SPACECRAFT_ID = "LANDSAT_8"
+    DATE_ACQUIRED = 2020-01-31
+    {}
+  END_GROUP = PRODUCT_METADATA
+END_GROUP = L1_METADATA_FILE
+END
+"""
+DIMAP = """<?xml version="1.0"?>
+<Dimap_Document><Metadata_Identification/><Dataset_Sources><Source_Identification><Strip_Source>
+<MISSION>PHR</MISSION><MISSION_INDEX>1A</MISSION_INDEX><IMAGING_DATE>2020-01-31</IMAGING_DATE>
+<IMAGING_TIME>12:34:56.7Z</IMAGING_TIME>
+</Strip_Source></Source_Identification></Dataset_Sources></Dimap_Document>
+"""
+GEO_EYE = """==========
+Source Image Metadata
+Sensor: IKONOS-2
+Acquisition Date/Time: 2020-01-31 12:34 GMT
+Percent Cloud Cover: 3
+"""
+RAPID_EYE = """<?xml version="1.0"?>
+<re:EarthObservation><gml:using><eop:EarthObservationEquipment>
+<eop:acquisitionParameters><re:Acquisition>
+<re:acquisitionDateTime>2020-01-31T12:34:56.789012Z</re:acquisitionDateTime>
+</re:Acquisition></eop:acquisitionParameters>
+</eop:EarthObservationEquipment></gml:using></re:EarthObservation>
+"""
+WRITTEN = "2022:02:02 02:02:02"
+SCENES = {
+    "dg/a.tif": ("a.IMD", IMD, "2020-01-31T12:34:56Z"),
+    "landsat/LE07_B1.TIF": (
+        "LE07_MTL.txt",
+        MTL.format("SCENE_CENTER_TIME = 12:34:56.1234567Z"),
+        "2020-01-31T12:34:56Z",
+    ),
+    "landsat-day/LE07_B1.TIF": ("LE07_MTL.txt", MTL.format(""), "2020-01-31T00:00:00Z"),
+    # GDAL takes no quotes, and says 1970-01-01 then.
+    "landsat-8/LC08_B1.TIF": (
+        "LC08_MTL.txt", MTL.format('SCENE_CENTER_TIME = "12:34:56Z"'), "2022-02-02T02:02:02Z"
+    ),
+    "pleiades/IMG_PHR1A_P_001_R1C1.TIF": ("DIM_PHR1A_P_001.XML", DIMAP, "2020-01-31T12:34:56Z"),
+    "geoeye/po_1_pan_0000000.tif": ("po_1_metadata.txt", GEO_EYE, "2020-01-31T12:34:00Z"),
+    "rapideye/x_RE1.tif": ("x_RE1_metadata.xml", RAPID_EYE, "2020-01-31T12:34:56Z"),
+}  # fmt: skip
+"""A scene, its file of metadata, what that says, and the date that it tells."""
+
+
+def test_a_scene_is_of_the_time_that_its_product_tells(tmp_path: Path) -> None:
+    """Not of the time when its file was written; as GDAL reads product metadata beside it."""
+    for name, (beside, text, _) in SCENES.items():
+        path = tmp_path / "scenes" / name
+        path.parent.mkdir(parents=True)
+        command.write_raster(path)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(TIFFTAG_DATETIME=WRITTEN)
+        (path.parent / beside).write_text(text)
+    catalog, output = tmp_path / "catalog.parquet", tmp_path / "items.ndjson"
+    command.run(["extract", tmp_path / "scenes", "--suffix", ".tif", "-o", catalog])
+    for row in command.rows_of(catalog):
+        with rasterio.open(row["filepath"]) as dataset:
+            assert dict(row["imagery_tags"]) == dataset.tags(ns="IMAGERY") != {}
+    export(str(catalog), str(output), rule_of(None))
+    items = {
+        os.path.relpath(item["assets"]["data"]["href"], tmp_path / "scenes"): item["properties"]
+        for item in read_items(output)
+    }
+    starts = {name: time["datetime"] or time["start_datetime"] for name, time in items.items()}
+    assert starts == {name: date for name, (_, _, date) in SCENES.items()}
+    assert items["landsat-day/LE07_B1.TIF"]["end_datetime"] == "2020-01-31T23:59:59.999999Z"
+    found = summary_of(str(catalog))
+    assert (found.dated, found.time and str(found.time.start)) == (
+        len(SCENES), "2020-01-31 00:00:00+00:00",
+    )  # fmt: skip
+
+
+def exported(folder: Path, records: Sequence[Record], *rules: str) -> tuple[int, int, str]:
+    """Return the exit status of an export by rules, the number of items, and what it says."""
+    catalog = write_catalog(folder / "catalog.parquet", records)
+    given = [part for rule in rules for part in ("--datetime", rule)]
+    output = str(folder / "items.ndjson")
+    done = CliRunner().invoke(app, ["export", "stac", str(catalog), "-o", output, *given])
+    return done.exit_code, len(read_items(Path(output))), done.stderr
+
+
+def test_several_rules_are_tried_in_order(tmp_path: Path) -> None:
+    mine = dated(b"/1.tif", dataset_tags={"MINE": "2020-01-01"})
+    rows = [mine, dated(b"/2_20200102.tif", dataset_tags={}), dated(b"/3.tif")]
+    assert exported(tmp_path, rows, "MINE", "%Y%m%d", "auto") == (0, 3, "")
+    status, items, said = exported(tmp_path, rows, "MINE", "%Y%m%d")
+    assert (status, items) == (0, 2), "auto is to be asked for"
+    assert "1 row was left out: nothing tells its date; name what does with --datetime\n" in said
+
+
+def test_a_rule_that_dates_nothing_is_said(tmp_path: Path) -> None:
+    status, items, said = exported(tmp_path, [dated(), failed()], "NOTAG")
+    assert (status, items) == (3, 0)
+    assert "--datetime NOTAG dates no row" in said
+    status, items, said = exported(tmp_path, [dated()], "NOTAG", "no-%Y", "auto")
+    assert (status, items) == (3, 1)
+    assert "--datetime NOTAG dates no row" in said
+    assert "--datetime no-%Y dates no row" in said
+
+
+def test_a_rule_that_is_not_needed_is_not_missed(tmp_path: Path) -> None:
+    assert exported(tmp_path, [dated()], "auto", "NOTAG") == (0, 1, "")
+    assert exported(tmp_path, [], "NOTAG") == (0, 0, "")
+    status, items, said = exported(tmp_path, [record()])
+    assert (status, items) == (0, 0)
+    assert "with --datetime" in said
 
 
 @pytest.mark.parametrize("rule", ["(unclosed", "no%Qsuch", "A/B/C"])

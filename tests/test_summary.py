@@ -24,7 +24,7 @@ from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
 from rastermeta_async.views import summary as summaries
-from rastermeta_async.views.evidence import from_tags
+from rastermeta_async.views.evidence import evidence_of, from_tags
 from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
 from rastermeta_async.views.show import as_text as shown
 from rastermeta_async.views.status import status_of
@@ -130,7 +130,8 @@ def test_columns_are_counted_as_rows_would_be(records: list[Record], start: int)
         for row in rasters
         if row.driver in TIFFS
     )
-    assert found.dated == sum(bool(from_tags("", row.dataset_tags or {})) for row in read)
+    evidence = [evidence_of("", row.dataset_tags, row.imagery_tags) for row in read]
+    assert found.dated == sum(bool(from_tags(one)) for one in evidence)
     as_text(found)
     json.loads(to_json(found))
 
@@ -147,6 +148,22 @@ def test_dates_are_found_in_every_part_of_a_batch() -> None:
     assert found.dated == sum(bool(row.dataset_tags) for row in rows[3:23])
     assert found.time is not None
     assert (found.time.start.day, found.time.end.day) == (4, 23)
+
+
+def test_dates_of_a_row_are_those_of_both_its_columns_of_tags() -> None:
+    """Of each row by itself: some have a tag in one, some in the other, some in both."""
+    written, taken = {"TIFFTAG_DATETIME": "2022:02:02 02:02:02"}, "ACQUISITIONDATETIME"
+    columns = [
+        (written if day % 2 else {}, {taken: f"2020-01-{day:02} 10:00:00"} if day % 3 else {})
+        for day in range(1, 29)
+    ]
+    rows = [record(dataset_tags=one, imagery_tags=other) for one, other in columns]
+    found = Summary()
+    found.add(to_batch(rows).select(COLUMNS).slice(5, 18))
+    assert found.dated == sum(bool(one or other) for one, other in columns[5:23])
+    assert found.time is not None
+    assert str(found.time.start) == "2020-01-07 10:00:00+00:00"
+    assert str(found.time.end) == "2022-02-02 02:02:02+00:00"
 
 
 def test_errors_are_told_without_what_differs() -> None:
@@ -184,6 +201,11 @@ def test_nothing_moves_the_cursor() -> None:
     text = shown(record(b"/a\x1b.tif", dataset_tags=tags, bands=[band(description="\x1b\n")]))
     assert "\x1b" not in text
     assert [line for line in text.splitlines() if line.endswith("second line")]
+
+
+def test_tags_of_the_domain_imagery_are_shown() -> None:
+    lines = shown(record(imagery_tags={"SATELLITEID": "WV02"})).splitlines()
+    assert lines[lines.index("Imagery") + 1].split() == ["SATELLITEID", "WV02"]
 
 
 @pytest.mark.parametrize(

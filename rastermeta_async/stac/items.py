@@ -18,7 +18,7 @@ from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
-from rastermeta_async.views.evidence import When
+from rastermeta_async.views.evidence import When, evidence_of
 from rastermeta_async.views.layout import is_like_a_cog
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
 
@@ -28,7 +28,8 @@ RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
 COLUMNS = ("filepath", "filepath_bytes", "status", "crs", "crs_wkt", "proj_code", "count",
            "transform", "width", "height", "bands", "tiled", "area_or_point", "driver",
-           "dataset_tags", "subdatasets", "geometry", "bbox", "footprint")  # fmt: skip
+           "dataset_tags", "imagery_tags", "subdatasets", "geometry", "bbox",
+           "footprint")  # fmt: skip
 """What an item is made from."""
 
 _DATA_TYPES = {
@@ -45,6 +46,10 @@ _MEDIA = {
     "GRIB": "application/wmo-GRIB2",
 }  # fmt: skip
 _TIFF = "image/tiff; application=geotiff"
+
+
+UNDATED = "nothing tells its date"
+"""Why a row is left out that has all but a date."""
 
 
 class LeftOut(Exception):  # noqa: N818  # a finding, not an error
@@ -66,9 +71,9 @@ def item_of(
         LeftOut: there is none: it was not read, or when or where it is from is not known.
     """
     _check(row)
-    interval = when(row["filepath"], dict(row["dataset_tags"] or ()))
+    interval = when(evidence_of(row["filepath"], row["dataset_tags"], row["imagery_tags"]))
     if interval is None:
-        raise LeftOut("nothing tells its date")
+        raise LeftOut(UNDATED)
     path = row["filepath_bytes"] or row["filepath"].encode()
     geometry = _geojson(row["geometry"])
     bands = [_band(row, number) for number in range(len(row["bands"] or ()))]

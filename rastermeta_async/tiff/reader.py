@@ -40,12 +40,12 @@ MAX_BANDS_KEPT = 512
 _SIDECARS_SHOWN = 3
 
 (
-    _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS, _WIDTH,
-    _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _ETAG, _READER,
+    _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS,
+    _IMAGERY_TAGS, _WIDTH, _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _ETAG, _READER,
 ) = map(
     Record._fields.index,
     ("filepath", "filepath_bytes", "bounds", "res", "transform", "dataset_tags", "band_tags",
-     "width", "height", "bands", "tiled", "file_size", "mtime", "etag", "reader"),
+     "imagery_tags", "width", "height", "bands", "tiled", "file_size", "mtime", "etag", "reader"),
 )  # fmt: skip
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -269,6 +269,7 @@ class Kind:
         fields[_RES] = (abs(a), abs(e))
         fields[_DATASET_TAGS] = self._tags(header)
         fields[_BAND_TAGS] = self._band_tags(header)
+        fields[_IMAGERY_TAGS] = {}  # what has that domain is not plain
         fields[_WIDTH] = header.width
         fields[_HEIGHT] = header.height
         fields[_BANDS] = self._bands_of(header)

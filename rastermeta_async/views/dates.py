@@ -66,8 +66,13 @@ _FORMS = tuple(
 
 def interval_of(text: str) -> Interval | None:
     """Return what a text says that is a date, a date and a time, or two of them with a slash."""
-    text = text.strip(" \t\r\n\0\"'")
+    text = bare(text)
     return _of_stripped(text) if 7 <= len(text) <= _LONGEST else None
+
+
+def bare(text: str) -> str:
+    """Return a text without blanks and quotes around it."""
+    return text.strip(" \t\r\n\0\"'")
 
 
 @lru_cache(8192)

@@ -7,14 +7,46 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from rastermeta_async.views.dates import Interval, between, interval_of, month_after, whole
+from rastermeta_async.views.dates import Interval, bare, between, interval_of, month_after, whole
 
-When = Callable[[str, Mapping[str, str]], "Interval | None"]
-"""From a path and the tags of a dataset to when it was taken."""
+AUTO = "auto"
+"""The rule that stands for the common tags."""
+
+
+class Evidence(NamedTuple):
+    """What may tell when a raster was taken."""
+
+    path: str
+    tags: Mapping[str, str]
+    """By name in upper case."""
+
+
+Pairs = Mapping[str, str] | Iterable[tuple[str, str]] | None
+"""Tags as a record has them, or a row."""
+
+
+_NOT_PARSED, _MIDNIGHT = "1970-01-01 00:00:00", " 00:00:00"
+
+
+def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence:
+    """Return what columns of a row tell; of tags of one name, that of the domain IMAGERY.
+
+    There, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch for a time that
+    they cannot parse, and midnight where they know only the day.
+    """
+    tags = {name.upper(): value for name, value in dict(dataset_tags or ()).items()}
+    for name, value in dict(imagery_tags or ()).items():
+        if value != _NOT_PARSED:
+            tags[name.upper()] = value.removesuffix(_MIDNIGHT)
+    return Evidence(path, tags)
+
+
+When = Callable[[Evidence], "Interval | None"]
+"""Returns when a raster was taken."""
 
 
 class _Source(NamedTuple):
@@ -26,7 +58,7 @@ class _Source(NamedTuple):
     end_clock: str = ""
 
 
-SOURCES = (
+_OF_ACQUISITION = (
     _Source("ACQUISITIONDATETIME"),
     _Source("ACQUISITION_DATETIME"),
     _Source("DATE_ACQUIRED", clock="SCENE_CENTER_TIME"),  # Landsat
@@ -46,32 +78,46 @@ SOURCES = (
     _Source("START_DATE", "STOP_DATE", "START_TIME", "STOP_TIME"),
     _Source("EXIF_DATETIMEORIGINAL"),
     _Source("NITF_IDATIM"),
-    _Source("DATETIME"),
     _Source("IMAGE_DATE"),
     _Source("FLIGHT_DATE"),
-    _Source("TIFFTAG_DATETIME"),  # often when the file was written
 )
+_OF_WRITING = (
+    _Source("DATETIME"),
+    _Source("TIFFTAG_DATETIME"),
+)
+"""Often when the file was written, or the image processed."""
+
+SOURCES = _OF_ACQUISITION + _OF_WRITING
 """Where it is looked for, the surest first."""
 
 TAGS = frozenset(name for source in SOURCES for name in source if name)
 """Every tag that is looked at, in upper case."""
 
 
-def from_tags(_path: str, tags: Mapping[str, str]) -> Interval | None:
+_OF_NO_IMAGE = ("NITF_IDATIM", "20021216151629")
+"""What GDAL's NITF driver writes unless it is told a time (``NITFCreateEx``)."""
+
+
+def from_tags(evidence: Evidence) -> Interval | None:
     """Return when the tags say that a raster was taken."""
-    folded = _folded(tags)
-    relevant = TAGS & folded.keys()
+    relevant = {name: evidence.tags[name] for name in TAGS & evidence.tags.keys()}
+    if _OF_NO_IMAGE in relevant.items():
+        del relevant[_OF_NO_IMAGE[0]]
     if not relevant:
         return None
+    return _surest(_OF_ACQUISITION, relevant) or _surest(_OF_WRITING, relevant)
+
+
+def _surest(sources: Iterable[_Source], tags: Mapping[str, str]) -> Interval | None:
     # A source with a start and no end tells only a moment: one with both is better.
     partial = None
-    for source in SOURCES:
-        if source.start not in relevant or not (start := _date(folded, source.start, source.clock)):
+    for source in sources:
+        if source.start not in tags or not (start := _date(tags, source.start, source.clock)):
             continue
         if not source.end:
             return start
-        if source.end in relevant:
-            end = _date(folded, source.end, source.end_clock)
+        if source.end in tags:
+            end = _date(tags, source.end, source.end_clock)
             if found := between(start, end):
                 return found
         else:
@@ -80,32 +126,59 @@ def from_tags(_path: str, tags: Mapping[str, str]) -> Interval | None:
 
 
 def _date(tags: Mapping[str, str], date: str, clock: str) -> Interval | None:
-    text = tags[date].strip()
-    if time := tags.get(clock):
-        both = interval_of(f"{text.rstrip('Z')} {time.strip()}")
+    text = bare(tags[date])
+    if time := bare(tags.get(clock, "")):
+        both = interval_of(f"{text.rstrip('Z')} {time}")
         if both:
             return both
     return interval_of(text)
 
 
-def _folded(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name.upper(): value for name, value in tags.items()}
+class Rules:
+    """Rules that are tried in order, and what has become of each; a `When`.
+
+    Args:
+        texts: see `rule_of`; none: `AUTO`.
+
+    Raises:
+        ValueError: a rule makes no sense (also re.error).
+    """
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        self._rules = {text: rule_of(text) for text in texts or (AUTO,)}
+        self._asked: set[str] = set()
+        self._found: set[str] = set()
+
+    def __call__(self, evidence: Evidence) -> Interval | None:
+        """Return when the first rule that can tell says that a raster was taken."""
+        for text, rule in self._rules.items():
+            self._asked.add(text)
+            if found := rule(evidence):
+                self._found.add(text)
+                return found
+        return None
+
+    @property
+    def in_vain(self) -> list[str]:
+        """Rules, but for `AUTO`, that were asked about rasters and could date none."""
+        vain = self._asked - self._found - {AUTO}
+        return [text for text in self._rules if text in vain]
 
 
 def rule_of(text: str | None) -> When:
     """Return how dates are found.
 
     Args:
-        text: None: in `TAGS`. With ``%`` and a letter: a `datetime.strptime` pattern that the
-            file's name holds (with a slash: the path), e.g. ``%Y%m%d``. With ``(``: a regular
-            expression for the path, whose groups, joined, are a date, or, if there are two, the
-            first and the last one. Else the name of a tag, or of two with a slash between: of
+        text: None or `AUTO`: in `TAGS`. With ``%`` and a letter: a `datetime.strptime` pattern
+            that the file's name holds (with a slash: the path), e.g. ``%Y%m%d``. With ``(``: a
+            regular expression for the path, whose groups, joined, are a date, or, if there are two,
+            the first and the last one. Else the name of a tag, or of two with a slash between: of
             the first and the last date.
 
     Raises:
         ValueError: the rule makes no sense (also re.error).
     """
-    if text is None:
+    if text is None or text == AUTO:
         return from_tags
     if re.search("%[A-Za-z]", text):
         return _by_pattern(text)
@@ -118,9 +191,8 @@ def rule_of(text: str | None) -> When:
 
 
 def _by_tag(names: list[str]) -> When:
-    def when(_path: str, tags: Mapping[str, str]) -> Interval | None:
-        folded = _folded(tags)
-        found = [interval_of(folded.get(name, "")) for name in names]
+    def when(evidence: Evidence) -> Interval | None:
+        found = [interval_of(evidence.tags.get(name, "")) for name in names]
         return between(found[0], found[-1])
 
     return when
@@ -130,8 +202,8 @@ def _by_expression(expression: re.Pattern[str]) -> When:
     if not expression.groups:
         raise ValueError("the expression has no group that could be a date")
 
-    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
-        found = expression.search(path)
+    def when(evidence: Evidence) -> Interval | None:
+        found = expression.search(evidence.path)
         if not found:
             return None
         groups = [group for group in found.groups() if group]
@@ -163,7 +235,8 @@ def _by_pattern(pattern: str) -> When:
     holds = re.compile(f"{before}(?=({expression}){after})", re.ASCII)
     in_path = "/" in pattern
 
-    def when(path: str, _tags: Mapping[str, str]) -> Interval | None:
+    def when(evidence: Evidence) -> Interval | None:
+        path = evidence.path
         for found in holds.finditer(path if in_path else path.rpartition("/")[2]):
             if interval := _parsed(found[1], pattern, frozenset(letters)):
                 return interval

@@ -63,6 +63,7 @@ def _lines(record: Record) -> Iterator[str]:
         ("Place", _place(record)),
         ("Image", _image(record)),
         ("Tags", (record.dataset_tags or {}).items()),
+        ("Imagery", (record.imagery_tags or {}).items()),
         *(
             (f"Tags of band {band}", tags.items())
             for band, tags in (record.band_tags or {}).items()

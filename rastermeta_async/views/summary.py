@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.urls import local_name
 from rastermeta_async.views.dates import Interval
-from rastermeta_async.views.evidence import TAGS, from_tags
+from rastermeta_async.views.evidence import TAGS, evidence_of, from_tags
 from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
 from rastermeta_async.views.units import unit_of
 
@@ -30,8 +30,10 @@ OTHER = "(other)"
 
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "bands", "width", "height", "file_size", "bbox",
-           "dataset_tags", "reader", "footprint")  # fmt: skip
+           "dataset_tags", "imagery_tags", "reader", "footprint")  # fmt: skip
 _ROWS = 8192
+
+TagsByRow = dict[int, dict[str, str]]
 
 _COUNTED = ("status", "driver", "crs", "dtype", "resolution", "bands", "compression", "layout",
             "reader")  # fmt: skip
@@ -68,7 +70,7 @@ class Summary:
         for name in ("driver", "crs", "reader"):
             self._count(name, rows[name])
         self._add_extent(rows["bbox"])
-        self._add_dates(rows["dataset_tags"])
+        self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
         self._count("dtype", rasters["dtype"])
@@ -108,9 +110,9 @@ class Summary:
         old = self.bbox or limits
         self.bbox = [*map(min, old[:2], limits[:2]), *map(max, old[2:], limits[2:])]
 
-    def _add_dates(self, tags: pa.Array) -> None:
-        for relevant in _relevant_tags(tags):
-            if interval := from_tags("", relevant):
+    def _add_dates(self, of_dataset: TagsByRow, of_imagery: TagsByRow) -> None:
+        for row in of_dataset.keys() | of_imagery.keys():
+            if interval := from_tags(evidence_of("", of_dataset.get(row), of_imagery.get(row))):
                 self.dated += 1
                 old = self.time or interval
                 self.time = Interval(min(old.start, interval.start), max(old.end, interval.end))
@@ -193,29 +195,23 @@ def _has_overviews(bands: pa.Array) -> pa.Array:
     return pa.array(found)
 
 
-def _relevant_tags(tags: pa.Array) -> Iterator[dict[str, str]]:
-    """Yield, for each row that has any, its tags that can tell a date."""
+def _relevant_tags(tags: pa.Array) -> TagsByRow:
+    """Return, for each row that has any, its tags that can tell a date."""
     offsets = np.asarray(tags.offsets)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
     keys = tags.keys.slice(first, last - first).dictionary_encode()
     names = pa.array([name.upper() in TAGS for name in keys.dictionary.to_pylist()], pa.bool_())
     places = np.flatnonzero(np.asarray(names.take(keys.indices))) + first
-    if not len(places):
-        return
     pairs = zip(
         np.searchsorted(offsets, places, "right").tolist(),
         tags.keys.take(pa.array(places)).to_pylist(),
         tags.items.take(pa.array(places)).to_pylist(),
         strict=True,
     )
-    row, found = -1, dict[str, str]()
-    for at, key, value in pairs:
-        if at != row and found:
-            yield found
-            found = {}
-        row = at
-        found[key] = value
-    yield found
+    found: TagsByRow = {}
+    for row, key, value in pairs:
+        found.setdefault(row, {})[key] = value
+    return found
 
 
 def as_pairs(counter: Counter[Hashable]) -> list[dict[str, Any]]:
