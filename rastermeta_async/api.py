@@ -23,6 +23,7 @@ from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committe
 from rastermeta_async.pool import Pool, ThreadPool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sources import AnyPath, Source, source_of
+from rastermeta_async.text import plural
 
 if TYPE_CHECKING:
     from rastermeta_async.stores.uploads import Upload
@@ -130,19 +131,29 @@ async def extract_to(
         upload = _upload(target, settings.access) if target.url else None
         if upload:
             await upload.check(overwrite=overwrite)
+        failed = PathSet()
         finished = await to_the_end(
-            partial(target.finished, retry_failed=settings.retry_failed, update=settings.update)
+            partial(
+                target.finished,
+                retry_failed=settings.retry_failed,
+                update=settings.update,
+                failed=failed,
+            )
         )
-        log.debug("%s: %d paths are finished already", target.path, len(finished))
+        if done := len(finished):
+            are = "is" if done == 1 else "are"
+            log.debug("%s: %s %s finished already", target.path, plural(done, "path"), are)
         seen = PathSet(window=DUPLICATE_WINDOW)
-        inputs = Inputs(source_of(paths), finished, seen, settings.timeout)
+        inputs = Inputs(source_of(paths), finished, seen, settings.timeout, failed)
         consume = committer(target.sink, target.log, settings, progress)
         await _run(inputs, consume, settings, progress, stop)
         if stop.is_set():
             return Outcome(progress.committed, progress.failures, complete=False)
         refused = None
-        if settings.prune:
-            refused = await to_the_end(partial(_prune, target, settings, progress))
+        if not settings.prune:
+            progress.not_given = len(failed) - len(inputs.given) - progress.walked
+        else:
+            refused = await to_the_end(partial(_prune, target, inputs.given, settings, progress))
         progress.sealing = True
         totals = await to_the_end(target.seal)
         if upload:
@@ -160,10 +171,14 @@ def _upload(target: Output, access: Access) -> Upload:
     return Upload(target, access)
 
 
-def _prune(target: Output, settings: Settings, progress: Progress) -> PruneError | None:
-    """Drop rows whose file is gone; return why not, so that what was read is sealed first."""
+def _prune(
+    target: Output, given: PathSet, settings: Settings, progress: Progress
+) -> PruneError | None:
+    """Drop rows that are of no file; return why not, so that what was read is sealed first."""
     try:
-        for _ in target.prune(even_folders=settings.prune_folders, patience=settings.timeout):
+        for _ in target.prune(
+            given, even_folders=settings.prune_folders, patience=settings.timeout
+        ):
             progress.dropped += 1
     except PruneError as error:
         return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -16,7 +17,6 @@ from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 if TYPE_CHECKING:
     from rastermeta_async.config import Access
     from rastermeta_async.console import Console
-    from rastermeta_async.sources import Source
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,16 +111,24 @@ def extract(
         if output in ("", "-"):
             of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
             _check_stream(of_catalogs, asked_for=output == "-")
-        if dry_run:
-            _list_gone(output, prune_folders, timeout)
-        if workers:
+        if workers and not dry_run:
             from rastermeta_async.workers.launch import launch_ahead
 
             launch_ahead(settings)
-        source = _source(inputs or [], null, from_file or [], suffix, settings, console)
-        from rastermeta_async.run import run_extract
+        from rastermeta_async.inputs import Given
+        from rastermeta_async.run import list_lost, protected_stdin, run_extract
 
-        status = run_extract(source, output or "-", settings, overwrite, console)
+        names, lists = inputs or [], from_file or []
+        given = Given(names, lists, null=null, suffix=suffix, patience=timeout)
+        _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
+        stdin = partial(protected_stdin, console)
+        if dry_run:
+            _check_catalog(output)
+            source = given.source(settings, stdin) if names or lists else None
+            status = list_lost(output, source, settings, console, _say)
+        else:
+            source = given.source(settings, stdin)
+            status = run_extract(source, output or "-", settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
 
@@ -137,22 +145,31 @@ def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
         _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
 
 
-def _list_gone(output: str, even_folders: bool, patience: float) -> NoReturn:
-    """Say which rows --prune would drop."""
+def _check_catalog(output: str) -> None:
+    """Refuse a name that no catalog has: to open it would make one."""
     from rastermeta_async.catalog.names import log_path
-    from rastermeta_async.catalog.output import open_output
     from rastermeta_async.urls import local_name
 
     local = local_name(output)
     if not (os.path.exists(local) or os.path.exists(log_path(local))):
         _usage(f"{local}: there is no catalog of this name")
-    target = open_output(output)
-    try:
-        for path in target.prune(even_folders=even_folders, dry_run=True, patience=patience):
-            _say(os.fsdecode(path).encode("utf-8", "backslashreplace").decode())
-    finally:
-        target.close()
-    raise typer.Exit(OK)
+
+
+def _say_missing(paths: list[bytes], console: Console, *, prune: bool, dry_run: bool) -> None:
+    """Say which inputs do not exist; refuse them where rows of what is below them would go."""
+    from rastermeta_async.missing import likely_mistake
+    from rastermeta_async.urls import shown_url
+
+    for path in paths:
+        mistake = likely_mistake(path)
+        text = f"{shown_url(os.fsdecode(path))} does not exist" + (mistake and f" ({mistake})")
+        refused = (
+            f"{text}: is a disk not mounted? With --prune nothing is read and no row dropped until "
+            "it is there, or not named any more"
+        )
+        if prune and not dry_run:
+            _usage(refused)
+        console.hint(refused if prune else f"{text}: it gets an error row")
 
 
 @app.command()
@@ -329,8 +346,15 @@ def _say(text: str) -> None:
         os._exit(FAILED)
 
 
+class _WrongUsage(typer.BadParameter):
+    """Options that make no sense together: the message names them itself."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def _usage(message: str) -> NoReturn:
-    raise typer.BadParameter(message)
+    raise _WrongUsage(message)
 
 
 def _drivers(value: str) -> tuple[str, ...] | None:
@@ -345,49 +369,3 @@ def _drivers(value: str) -> tuple[str, ...] | None:
     if unknown := unknown_drivers(names):
         _usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
     return names
-
-
-def _source(
-    inputs: list[str], null: bool, lists: list[str], suffix: str, settings: Settings,
-    console: Console,
-) -> Source:  # fmt: skip
-    from rastermeta_async.run import protected_stdin
-    from rastermeta_async.sources import (
-        ChainedSource,
-        IterableSource,
-        Kind,
-        ListSource,
-        StdinSource,
-        StoreSource,
-        kinds_of,
-        walk,
-    )
-    from rastermeta_async.urls import is_prefix, is_url
-
-    separator = b"\0" if null else b"\n"
-    endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]
-    suffixes = tuple(os.fsencode(ending) for ending in endings if ending)
-    for path in lists:
-        if not os.path.exists(path):
-            _usage(f"--from-file: {path} does not exist")
-    sources: list[Source] = [ListSource(path, separator) for path in lists]
-    prefixes = [path for path in inputs if is_prefix(path)]
-    of_names = tuple(map(os.fsdecode, suffixes))
-    sources += [StoreSource(path, of_names, settings.access) for path in prefixes]
-    named = [os.fsencode(path) for path in inputs if path != "-" and path not in prefixes]
-    local = [path for path in named if not is_url(path)]
-    kinds = kinds_of(local, settings.timeout)
-    for file, kind in zip(local, kinds, strict=True):
-        if kind is Kind.MISSING:
-            if settings.prune:
-                _usage(
-                    f"{os.fsdecode(file)} does not exist: is a disk not mounted? With --prune "
-                    "nothing is read and no row dropped until it is there, or not named any more"
-                )
-            console.hint(f"{os.fsdecode(file)} does not exist: it gets an error row")
-    if named:
-        below = walk(named, suffixes, settings.timeout)
-        sources.append(IterableSource(below if Kind.FOLDER in kinds else named))
-    if "-" in inputs or not sources:
-        sources.append(StdinSource(protected_stdin(console), separator))
-    return sources[0] if len(sources) == 1 else ChainedSource(sources)

@@ -11,7 +11,7 @@ from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
-from rastermeta_async.urls import is_url
+from rastermeta_async.urls import is_url, local_path
 
 if TYPE_CHECKING:
     from rastermeta_async.sources import AnyPath
@@ -34,14 +34,15 @@ def read_record(
         RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
     """
     settings = Settings(drivers=drivers, reader=reader)
-    if is_url(os.fsencode(path)):
+    name = local_path(os.fsencode(path))
+    if is_url(name):
         import asyncio
 
-        return asyncio.run(_read_url(os.fsencode(path), settings))
+        return asyncio.run(_read_url(name, settings))
     # Not `Reader.enter`: the caller's thread is to be as it was.
     chosen = make_reader(drivers) if reader == "auto" else RasterioReader(drivers, Folders())
     with chosen.environment():
-        return _placed(chosen.read(os.fsencode(path)))
+        return _placed(chosen.read(name))
 
 
 async def _read_url(url: bytes, settings: Settings) -> Record:
@@ -56,7 +57,7 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
     """Return both readers' records of one local file; arguments as for `read_record`."""
     reader = TiffReader(RasterioReader(drivers), Folders())
     with reader.environment():
-        found = reader.compare(os.fsencode(path))
+        found = reader.compare(local_path(os.fsencode(path)))
         decoded = found.decoded and _placed(found.decoded)
         return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
 

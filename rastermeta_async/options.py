@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from rastermeta_async.config import Order
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class ReaderName(StrEnum):
@@ -17,12 +20,26 @@ class ReaderName(StrEnum):
     RASTERIO = "rasterio"
 
 
+def _one_of(choices: type[Choice]) -> Callable[[str], Choice]:
+    """Return what makes a choice of an option's text; Typer's own message has foreign words."""
+
+    def parse(text: str) -> Choice:
+        try:
+            return choices(text)
+        except ValueError:
+            wrong = f"{text!r} is none of the choices: give one of {', '.join(choices)}"
+            raise typer.BadParameter(wrong) from None
+
+    return parse
+
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
-        help="Files, or folders to walk; URLs of objects (s3://, gs://, az://, https://) or, "
-        "with a / at the end, of prefixes; - or none: paths come on standard input.",
+        help="Files, or folders to walk, also as file:// URLs; URLs of objects (s3://, gs://, "
+        "az://, https://) or, with a / at the end, of prefixes; - or none: paths come on standard "
+        "input.",
         show_default=False,
     ),
 ]
@@ -56,7 +73,8 @@ Suffix = Annotated[
     str,
     typer.Option(
         metavar="LIST",
-        help="Take only these endings from folders and prefixes, e.g. .tif,.tiff,.jp2.",
+        help="Take only names with these endings, e.g. .tif,.tiff,.jp2; files that are named as "
+        "INPUT are always read.",
     ),
 ]
 
@@ -92,7 +110,11 @@ Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for one file.
 
 Reader = Annotated[
     ReaderName,
-    typer.Option(help="auto: plain GeoTIFFs without GDAL, all else with rasterio."),
+    typer.Option(
+        parser=_one_of(ReaderName),
+        metavar="|".join(ReaderName),
+        help="auto: plain GeoTIFFs without GDAL, all else with rasterio.",
+    ),
 ]
 
 Drivers = Annotated[
@@ -141,7 +163,9 @@ Update = Annotated[
     typer.Option("--update", help="Also redo files whose size or time of change is another one."),
 ]
 
-Prune = Annotated[bool, typer.Option("--prune", help="Drop the rows whose local file is gone.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Drop the rows whose local path leads to no file.")
+]
 
 PruneFolders = Annotated[
     bool,
@@ -158,6 +182,8 @@ DryRun = Annotated[
 Sort = Annotated[
     Order | None,
     typer.Option(
+        parser=_one_of(Order),
+        metavar="|".join(Order),
         help="Order of a .parquet catalog's rows: by path; so that rows that are near each other "
         "on the ground are in the file, too; or as they come, which takes the least time at the "
         "end.  [default: the one asked for last; path]",

@@ -70,6 +70,13 @@ class PathSet:
             return list(paths)
         return [path for path, key in self._unknown(paths) if key not in self._recent]
 
+    def known(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Return the paths that are in the set, in order."""
+        if not len(self):
+            return []
+        missing = set(self.missing(paths))
+        return [path for path in paths if path not in missing]
+
     def _unknown(self, paths: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
         """Return the paths that are in no segment, and what stands for them."""
         words = fingerprints(list(map(without_secrets, paths)))

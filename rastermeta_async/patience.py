@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,6 +37,28 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if not found:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return found[0]
+
+
+def each_within(seconds: float, works: Sequence[Callable[[], T]]) -> list[T | None]:
+    """Return what each of some calls returns, all done at once; None for one that takes longer.
+
+    They must raise nothing, and each has a thread.
+    """
+    found: list[T | None] = [None] * len(works)
+
+    def run(at: int, work: Callable[[], T]) -> None:
+        found[at] = work()
+
+    threads = [
+        threading.Thread(target=run, args=numbered, name="rastermeta-patience", daemon=True)
+        for numbered in enumerate(works)
+    ]
+    for thread in threads:
+        thread.start()
+    last = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, last - time.monotonic()))
+    return found[:]
 
 
 async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:

@@ -38,10 +38,12 @@ from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import to_the_end, within
 from rastermeta_async.pool import Pool
-from rastermeta_async.record import SUCCESSES
-from rastermeta_async.rows import count_failures
+from rastermeta_async.record import SUCCESSES, to_batch
+from rastermeta_async.rows import count_failures, count_missing, kept
 from rastermeta_async.sources import Source
 from rastermeta_async.stores.doubt import Doubt
+from rastermeta_async.urls import local_path
+from rastermeta_async.walk import FolderNote, Walked
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -70,6 +72,12 @@ class Progress:
     """Input paths that needed no reading: finished before, or given twice."""
     dropped: int = 0
     """Rows dropped because their file is gone."""
+    walked: int = 0
+    """Rows dropped because they are of folders that could be walked this time."""
+    missing: int = 0
+    """Failures of this run that are local paths which lead to nothing."""
+    not_given: int = 0
+    """Error rows of earlier runs whose paths are not among this run's inputs."""
     example: str | None = None
     """The first failure: path and message."""
     committed: int = 0
@@ -109,14 +117,23 @@ class Inputs:
     """Paths given so far in this run; grows."""
     patience: float = 60.0
     """Seconds that the disk may take to tell whether some files have changed."""
+    failed: PathSet = field(default_factory=PathSet)
+    """Paths that have an error row from earlier runs."""
+    given: PathSet = field(default_factory=PathSet)
+    """Those of them that are among the inputs of this run; grows."""
     _unanswered: int = 0
 
     async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Return those of some new paths that are to be read."""
-        new = self.seen.add_new(paths)
+        """Return those of some new paths that need a row, and folders whose row is outdated."""
+        new = self.seen.add_new(list(map(local_path, paths)))
+        walked = [path for path in new if isinstance(path, Walked)]
+        files = [path for path in new if not isinstance(path, Walked)] if walked else new
+        self.given.add_new(self.failed.known(files))
         if isinstance(self.finished, Unchanged):  # it asks the disk
-            return await asyncio.to_thread(self._changed, self.finished, new)
-        return self.finished.missing(new)
+            unread = await asyncio.to_thread(self._changed, self.finished, files)
+        else:
+            unread = self.finished.missing(files)
+        return self.failed.known(walked) + unread
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that are not as they were, or of which the disk does not tell.
@@ -172,8 +189,9 @@ async def _produce(
         new = await _unless(stop, inputs.to_read(block))
         if new is None:
             break
-        progress.taken += len(new)
-        progress.skipped += len(block) - len(new)
+        files = _files_among(new)
+        progress.taken += files
+        progress.skipped += _files_among(block) - files
         progress.fraction = inputs.source.fraction()
         for chunk in _chunks(new, pool.capacity, progress.rate):
             if stop.is_set():
@@ -190,20 +208,41 @@ async def _read_all(
         async for chunk in paths:
             if stop.is_set():  # left for the next run, but taken, so that the producer can end
                 continue
-            async for batch in pool.read(chunk):
+            async for batch in _rows_of(chunk, pool):
                 if doubt:
                     doubt.hear(batch)
-                progress.done += batch.num_rows
-                if failures := count_failures(batch):
-                    progress.failures += failures
-                    progress.example = progress.example or _example(batch)
-                    _log_failures(batch)
+                _count(batch, progress)
                 await to_consumer.send(batch)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(pool.capacity):
             tasks.create_task(read())
     to_consumer.close()
+
+
+async def _rows_of(paths: Sequence[bytes], pool: Pool) -> AsyncIterator[pa.RecordBatch]:
+    """Yield the rows of some paths; those of folders that were walked, or not, need no reading."""
+    if said := [path.row() for path in paths if isinstance(path, FolderNote)]:
+        yield to_batch(said)
+        paths = [path for path in paths if not isinstance(path, FolderNote)]
+    if paths:
+        async for batch in pool.read(paths):
+            yield batch
+
+
+def _files_among(paths: Sequence[bytes]) -> int:
+    return sum(not isinstance(path, Walked) for path in paths)
+
+
+def _count(batch: pa.RecordBatch, progress: Progress) -> None:
+    rows = kept(batch)
+    progress.walked += batch.num_rows - rows.num_rows
+    progress.done += rows.num_rows
+    if failures := count_failures(rows):
+        progress.failures += failures
+        progress.missing += count_missing(rows)
+        progress.example = progress.example or _example(rows)
+        _log_failures(rows)
 
 
 def _log_failures(batch: pa.RecordBatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import datetime as dt
 import logging
 import os
@@ -26,10 +25,13 @@ from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings, depends_on_his
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
+from rastermeta_async.missing import leads_nowhere, likely_mistake
 from rastermeta_async.nodata import Nodata, nodata_of
 from rastermeta_async.patience import within
 from rastermeta_async.record import (
+    INVALID_NAME,
     MAX_MESSAGE,
+    MISSING,
     UNPLACED,
     Band,
     Bounds,
@@ -166,10 +168,7 @@ class RasterioReader:
             return self._open_url(path)
         try:
             status = os.stat(path)
-        except ValueError:
-            return failure(path, "error", "ValueError", "the name holds a NUL byte; are the "
-                           "paths NUL-separated? then give -0")  # fmt: skip
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return _unreachable(path, error)
         if stat.S_ISDIR(status.st_mode):
             return _folder_row(path)
@@ -248,24 +247,26 @@ def _name_for_gdal(path: bytes) -> str:
 
 
 def _folder_row(path: bytes) -> Record:
-    """Return the row of a folder: one that a walk could not list, or that was given as a file."""
+    """Return the row of a folder that was given as a file."""
     try:
         os.scandir(path).close()
     except OSError as error:
         row = _unreachable(path, error)
         return row._replace(error_message=f"{row.error_message}; what is in this folder is missing")
-    return failure(path, "error", "NotAFile", "this is a folder, not a file")
+    link = "a link to " if os.path.islink(path) else ""
+    message = f"this is {link}a folder, not a file: to have it walked, give it as an argument"
+    return failure(path, "error", "NotAFile", message)
 
 
-def _unreachable(path: bytes, error: OSError) -> Record:
+def _unreachable(path: bytes, error: OSError | ValueError) -> Record:
     """Return the row of a path that the system refuses."""
-    gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-    message = error.strerror or str(error)
-    if gone and path.endswith(b"\r"):
-        message += "; the name ends in a carriage return: is the list from Windows?"
-    if gone and path.startswith(codecs.BOM_UTF8):
-        message += "; the name begins with a byte order mark: is the list from Windows?"
-    return failure(path, "error" if gone else "fatal", type(error).__name__, message)
+    kind, message = type(error).__name__, getattr(error, "strerror", None) or str(error)
+    if not leads_nowhere(error):
+        return failure(path, "fatal", kind, message)
+    if kind not in MISSING:
+        kind, message = INVALID_NAME, "no file can have this name"
+    mistake = likely_mistake(path)
+    return failure(path, "error", kind, f"{message}; {mistake}" if mistake else message)
 
 
 def _access_problem(path: bytes) -> Record | None:

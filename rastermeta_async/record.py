@@ -205,7 +205,10 @@ SCHEMA: pa.Schema = pa.schema(
 """The Arrow schema of a catalog."""
 
 SUCCESSES = frozenset({"success", "no_georef"})
-MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound"})
+INVALID_NAME = "InvalidName"
+"""Kind of error of a name that no file can have: with a NUL byte, or too long."""
+
+MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound", INVALID_NAME})
 """Kinds of error of a path that leads to nothing."""
 
 UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

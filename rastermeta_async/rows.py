@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.record import GONE, MISSING, SUCCESSES
+from rastermeta_async.urls import is_url
 
 IDENTITY = ["filepath", "filepath_bytes", "status"]
 """Columns that tell whose row it is, and whether it counts."""
@@ -83,6 +84,12 @@ def was_there(rows: pa.RecordBatch) -> pa.Array:
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
     """Return how many rows are no success."""
     return sum(status not in SUCCESSES for status in _statuses(rows))
+
+
+def count_missing(rows: pa.RecordBatch) -> int:
+    """Return how many rows are of local paths that lead to nothing."""
+    gone = zip(rows.column("filepath").to_pylist(), was_there(rows).to_pylist(), strict=True)
+    return sum(not there and not is_url(path.encode()) for path, there in gone)
 
 
 def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:

@@ -8,16 +8,20 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from rastermeta_async.api import Outcome, extract_to, extract_to_stream
+from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
 from rastermeta_async.errors import PruneError, SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.loops import new_loop
 from rastermeta_async.memory import collect_seldom
-from rastermeta_async.pipeline import Progress
+from rastermeta_async.pathset import PathSet
+from rastermeta_async.pipeline import Inputs, Progress
+from rastermeta_async.record import readable
 from rastermeta_async.sources import Source
 from rastermeta_async.text import plural
 
@@ -42,6 +46,62 @@ def run_extract(
     if not outcome.complete:
         return interrupted(signalled) if signalled else FAILED
     return SOME_FAILED if outcome.failures else OK
+
+
+def list_lost(
+    output: str, source: Source | None, settings: Settings, console: Console,
+    show: Callable[[str], None],
+) -> int:  # fmt: skip
+    """Show the paths whose rows a run with ``--prune`` would drop; return the exit status.
+
+    No file is read, and nothing is changed.
+
+    Args:
+        output: the catalog.
+        source: what the run would read; None: nothing.
+        settings: of the run.
+        console: for what a person should know.
+        show: takes each path.
+    """
+    target = open_output(output)
+    lost = partial(target.prune, even_folders=True, dry_run=True, patience=settings.timeout)
+    try:
+        given = PathSet() if source is None else asyncio.run(_given(source, lost(), settings))
+        count = 0
+        for path in lost(given):
+            if settings.update and given.known([path]):  # it would be read again
+                continue
+            show(readable(os.fsdecode(path)))
+            count += 1
+        console.hint(f"--prune would drop {plural(count, 'row')}" if count else _NOTHING_LOST)
+        if count and not settings.prune_folders:
+            _say_folders(target, given, settings, console)
+    finally:
+        target.close()
+    return OK
+
+
+_NOTHING_LOST = "--prune would drop nothing"
+
+
+async def _given(source: Source, lost: Iterator[bytes], settings: Settings) -> PathSet:
+    """Return those of the lost paths that a source yields."""
+    candidates = PathSet()
+    for path in lost:
+        candidates.add_new([path])
+    inputs = Inputs(source, PathSet(), PathSet(), settings.timeout, candidates)
+    async for block in source.blocks():
+        await inputs.to_read(block)
+    return inputs.given
+
+
+def _say_folders(target: Output, given: PathSet, settings: Settings, console: Console) -> None:
+    """Say where ``--prune`` alone would refuse."""
+    try:
+        for _ in target.prune(given, dry_run=True, patience=settings.timeout):
+            break
+    except PruneError as error:
+        console.hint(f"but without --prune-folders: {error}")
 
 
 def _quiet_rasterio() -> None:
@@ -90,16 +150,46 @@ def _conclude(
         return
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
-        console.hint("there was no path in the input")
-    if progress.example and progress.failures == progress.done and not progress.skipped:
+        console.hint(_NO_PATH)
+    nothing_read = progress.failures == progress.done and not progress.skipped
+    if progress.example and nothing_read:
         console.hint(f"no file could be read, e.g. {progress.example}")
-        if output != "-":
-            console.hint("once that is mended, --retry-failed reads them again")
     if output != "-":
-        if progress.dropped:
-            console.hint(f"{plural(progress.dropped, 'row')} dropped: no longer a file on the disk")
+        for hint in _what_next(progress, nothing_read=nothing_read):
+            console.hint(hint)
         failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
         console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
+
+
+_NO_PATH = (
+    "there was no path in the input: look at the folder or list, at what the command before the "
+    "pipe says (`set -o pipefail` makes its failure count), and at --suffix"
+)
+
+
+def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
+    """Yield what was dropped, and what helps where rows are wrong."""
+    if count := progress.missing:
+        lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
+        yield (
+            f"{plural(count, 'path')} of the input {lead} to nothing: where the list is wrong, run "
+            f"the right one with --prune, which drops {its}; where files come later, "
+            "--retry-failed reads them"
+        )
+    elif progress.failures and nothing_read:
+        yield "once that is mended, --retry-failed reads them again"
+    if progress.walked:
+        yield f"{plural(progress.walked, 'row')} dropped: of folders that were walked this time"
+    if progress.dropped:
+        yield f"{plural(progress.dropped, 'row')} dropped: no longer a file on the disk"
+    if count := progress.not_given:
+        one = count == 1
+        yield (
+            f"{plural(count, 'error row')} {'is of a path' if one else 'are of paths'} that "
+            f"{'is' if one else 'are'} not in this input: --retry-failed does not read "
+            f"{'it' if one else 'them'}; --prune drops "
+            f"{'it if it leads' if one else 'those that lead'} to no file"
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Where paths come from: standard input, a list file, folders, or any iterable.
+"""Where paths come from: standard input, a list file, a prefix in a store, or any iterable.
 
 A source yields blocks of paths, as bytes, exactly as given. It reads on only when asked, so a
 fast source waits for a slow pool.
@@ -10,9 +10,7 @@ import asyncio
 import itertools
 import os
 import select
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from enum import Enum, auto
 from stat import S_ISREG
 from typing import Protocol
 
@@ -20,7 +18,6 @@ import aiofiles
 
 from rastermeta_async.config import Access
 from rastermeta_async.errors import SourceError
-from rastermeta_async.patience import within
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -218,6 +215,32 @@ class StoreSource:
         """See `Source.fraction`: never known."""
 
 
+class SuffixSource:
+    """Those paths of another source that have one of some endings.
+
+    Args:
+        source: the other one.
+        suffixes: lower-case endings; what follows a ``?`` in a URL of the web is no part of them.
+    """
+
+    def __init__(self, source: Source, suffixes: tuple[bytes, ...]) -> None:
+        self._source = source
+        self._suffixes = suffixes
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        async for block in self._source.blocks():
+            yield [path for path in block if self._ends_well(path)]
+
+    def _ends_well(self, path: bytes) -> bool:
+        name = path.partition(b"?")[0] if path.startswith(b"http") else path
+        return name.lower().endswith(self._suffixes)
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`."""
+        return self._source.fraction()
+
+
 class ChainedSource:
     """Several sources, one after the other."""
 
@@ -244,123 +267,6 @@ def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Sou
     if isinstance(paths, Iterable):
         return IterableSource(paths)
     return paths
-
-
-def walk(
-    inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), patience: float = 60.0
-) -> Iterator[bytes]:
-    """Yield the inputs that are files, and the files below those that are folders.
-
-    Links to files are followed, links to folders are not (unless they are an input), so there
-    are no loops. A folder that cannot be listed, or does not answer, is yielded itself: its row
-    says so.
-
-    Args:
-        inputs: paths; what does not exist is yielded, too.
-        suffixes: lower-case endings of the names taken from folders; empty: all.
-        patience: seconds that a folder may take for an answer.
-    """
-    for path in inputs:
-        if _one_kind(path, patience) is Kind.FOLDER:
-            yield from _below(path, suffixes, patience)
-        else:
-            yield path
-
-
-class Kind(Enum):
-    """What an input is."""
-
-    FILE = auto()
-    """Or what does not answer."""
-    FOLDER = auto()
-    MISSING = auto()
-
-
-def kinds_of(paths: Sequence[bytes], patience: float) -> list[Kind]:
-    """Tell what each of some paths is; one that does not answer in so many seconds is a file."""
-    try:
-        return within(patience, lambda: [_kind_of(path) for path in paths])
-    except TimeoutError:
-        return [Kind.FILE] if len(paths) == 1 else [_one_kind(path, patience) for path in paths]
-
-
-def _one_kind(path: bytes, patience: float) -> Kind:
-    return kinds_of([path], patience)[0]
-
-
-def _kind_of(path: bytes) -> Kind:
-    if os.path.isdir(path):
-        return Kind.FOLDER
-    return Kind.FILE if os.path.lexists(path) else Kind.MISSING
-
-
-def _below(top: bytes, suffixes: tuple[bytes, ...], patience: float) -> Iterator[bytes]:
-    way = _Walk([top], suffixes)
-    while not way.done:
-        try:
-            within(patience, way.step)
-        except TimeoutError:
-            # Its thread may wake up and go on with what it has; nobody looks at that any more.
-            found = [*way.found, way.folder]
-            way = _Walk([*way.folders], suffixes)
-        else:
-            found, way.found = way.found, []
-        yield from found
-
-
-class _Walk:
-    """A way through folders, step by step.
-
-    Args:
-        folders: to be listed, the last one first.
-        suffixes: see `walk`.
-    """
-
-    def __init__(self, folders: list[bytes], suffixes: tuple[bytes, ...]) -> None:
-        self.folders = folders
-        self.folder = b""
-        """The one that is being listed."""
-        self.found: list[bytes] = []
-        self.done = False
-        self._suffixes = suffixes
-        self._entries: Iterator[os.DirEntry[bytes]] | None = None
-
-    def step(self) -> None:
-        """List some more: a block of names, or what can be listed within `_POLL_SECONDS`."""
-        last = time.monotonic() + _POLL_SECONDS
-        room = _PATHS_A_BLOCK
-        while room and time.monotonic() < last:
-            if self._entries is None and not self.folders:
-                self.done = True
-                return
-            try:
-                room = self._list(room)
-            except OSError:
-                self.found.append(self.folder)
-                self._entries = None
-
-    def _list(self, room: int) -> int:
-        """Take up to so many names out of the folder, the next one if need be; return the rest."""
-        if self._entries is None:
-            self.folder = self.folders.pop()
-            self._entries = os.scandir(self.folder)
-        for entry in self._entries:
-            if _is_folder(entry, follow_symlinks=False):
-                self.folders.append(entry.path)
-            elif not _is_folder(entry) and entry.name.lower().endswith(self._suffixes or b""):
-                self.found.append(entry.path)
-            room -= 1
-            if not room:
-                return 0
-        self._entries = None
-        return room
-
-
-def _is_folder(entry: os.DirEntry[bytes], *, follow_symlinks: bool = True) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=follow_symlinks)
-    except OSError:  # a link to itself, say: its row is to say so
-        return False
 
 
 def _take(paths: Iterator[AnyPath], found: list[bytes]) -> None:

@@ -7,6 +7,12 @@ import re
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that would move the cursor, or worse."""
 
+_NO_NAMES = ("", "unknown", "unnamed")
+"""What GDAL and PROJ write, in lower case, where a CRS or datum has no name."""
+
+_WKT_SHOWN = 80
+"""Characters of WKT that are shown where nothing in it has a name."""
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
@@ -47,3 +53,15 @@ def seconds_in_words(seconds: float) -> str:
 def degrees(value: float, names: str) -> str:
     """Return a longitude or latitude with its side, e.g. ``9.5000° W``; `names`: plus and minus."""
     return f"{abs(value):.4f}° {names[value < 0]}"
+
+
+def name_in_wkt(wkt: str) -> str:
+    """Return the name of a CRS; where it has none, what it is made of. Empty: this is no WKT."""
+    named = re.match(r'\w+\["([^"]*)"', wkt)
+    if not named or named[1].lower() not in _NO_NAMES:
+        return named[1] if named else ""
+    for what, keyword in (("projection", "PROJECTION|METHOD"), ("datum", "DATUM")):
+        found = re.search(rf'\b(?:{keyword})\["([^"]+)"', wkt)
+        if found and found[1].lower() not in _NO_NAMES:
+            return f"custom (no name): {what} {found[1].replace('_', ' ')}"
+    return f"custom (no name): {wkt[:_WKT_SHOWN]}"

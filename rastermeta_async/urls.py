@@ -6,12 +6,16 @@ import hashlib
 import os
 import re
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from rastermeta_async.errors import SettingsError, StoreError
 
 SCHEMES = (b"s3://", b"gs://", b"az://", b"https://", b"http://")
 """How a path begins that is no local file."""
+
+LOCAL_SCHEME = "file"
+_LOCAL = re.compile(rb"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
+"""How the URL of a file on this machine begins (RFC 8089, section 2 and appendix B)."""
 
 _SIGNING = re.compile(
     r"^(?:x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
@@ -33,9 +37,9 @@ _TELLING = re.compile(r"^.*(?:token|key)$", re.IGNORECASE)
 
 _QUERY = re.compile(r"\?[^\s'\"<>)]*")
 _HELD = re.compile(r"(?<=://)[^/\s'\"?#]+@")
-_HTTP = re.compile(rb"(?:/vsi\w+/)*https?://", re.IGNORECASE)
+_HTTP = re.compile(rb"(?:/vsi\w+/)*(?!(?:s3|gs|az)://)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 """How a path begins that may hold secrets: also where it is none that can be read, for want of a
-lower-case scheme or as GDAL names it."""
+lower-case scheme, with another scheme (``ftp://``), or as GDAL names it."""
 
 _GIVEN = re.compile(
     r"((?:SECRET_ACCESS_KEY|SESSION_TOKEN|STORAGE_ACCESS_KEY|SAS_TOKEN|CONNECTION_STRING"
@@ -61,6 +65,13 @@ class Listed(bytes):
 def is_url(path: bytes) -> bool:
     """Whether a path is in an object store."""
     return path.startswith(SCHEMES)
+
+
+def local_path(path: bytes) -> bytes:
+    """Return the local path that a ``file:`` URL names; any other path as it is."""
+    if path[:5].lower() == b"file:" and (found := _LOCAL.match(path)):
+        return unquote_to_bytes(path[found.end() :])
+    return path
 
 
 def is_prefix(path: str) -> bool:

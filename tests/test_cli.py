@@ -90,7 +90,7 @@ def test_a_failed_run(folder: Path, raster: Path) -> None:
     done = run(["extract", raster, "-o", "nowhere/catalog.parquet"])
     assert done.returncode == FAILED
     assert b"nowhere/catalog.parquet" in done.stderr
-    assert b"there is no folder nowhere" in done.stderr
+    assert b"there is no folder nowhere. Make it, e.g. by mkdir -p nowhere, or" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -107,7 +107,9 @@ def test_a_failed_run(folder: Path, raster: Path) -> None:
         ("--timeout nan", "timeout"),
         ("--timeout soon", "--timeout"),
         ("--workers -1", "--workers"),
-        ("--reader fortran", "--reader"),
+        ("--reader fortran", "'--reader': 'fortran' is none of the choices: give one of auto, ras"),
+        ("--sort size", "'--sort': 'size' is none of the choices: give one of path, spatial, none"),
+        ("--dry-run", "Error: --prune-folders and --dry-run say how to prune: give --prune, too"),
         ("--drivers GTiff,Nonesuch", "Nonesuch"),
         ("--from-file nowhere.txt", "nowhere.txt"),
         ("--nonesuch", "--nonesuch"),
@@ -313,18 +315,64 @@ def test_what_is_named_but_not_there_is_said(raster: Path, catalog: Path) -> Non
     assert paths_of(catalog) == [os.fsencode(raster), b"archve"]
 
 
-def test_no_path_at_all_is_said(catalog: Path) -> None:
+def test_what_is_named_but_not_there_is_said_with_the_likely_mistake(raster: Path) -> None:
+    for name, mistake in (("*.tif", b"the shell did not expand the"), ("ftp://h/a.tif", b"ftp is")):
+        done = run(["extract", raster, name])
+        start = f"rastermeta: {name} does not exist (".encode() + mistake
+        assert start in done.stderr
+        assert b"): it gets an error row\n" in done.stderr
+        assert mistake.decode() in from_json(done.stdout.splitlines()[-1])["error_message"]
+
+
+def test_no_path_at_all_is_said_with_what_to_look_at(catalog: Path) -> None:
     done = run(["extract", "-o", catalog])
     assert done.returncode == OK
-    assert b"there was no path in the input" in done.stderr
+    assert b"there was no path in the input: look at the folder or list, at what the" in done.stderr
+    assert b"(`set -o pipefail` makes its failure count), and at --suffix" in done.stderr
     assert paths_of(catalog) == []
+
+
+def test_file_urls_are_the_local_paths_that_they_name(folder: Path, catalog: Path) -> None:
+    """A file that is also given by its path counts once."""
+    many_rasters(folder / "a folder", 3)
+    here = f"file://{folder}/a%20folder"
+    Path("list.txt").write_text(f"{here}/000001.tif\n{folder}/a folder/000001.tif\n")
+    arguments: Words = ["extract", "-", "--from-file", "list.txt", "-o", catalog]
+    done = run([*arguments, "--log-json"], f"{here}/000002.tif\n".encode())
+    assert facts(done) == (2, 0, 1)
+    done = run([*arguments, here, "--log-json"], f"{here}/000002.tif\n".encode())
+    assert facts(done) == (1, 0, 5)
+    expected = [os.fsencode(f"{folder}/a folder/{number:06}.tif") for number in range(3)]
+    assert paths_of(catalog) == expected
+
+
+@pytest.mark.parametrize("null", [[], ["-0"]])
+def test_endings_are_asked_of_paths_wherever_they_come_from(catalog: Path, null: list[str]) -> None:
+    """But for files that are named one by one."""
+    end = b"\0" if null else b"\n"
+    Path("list.txt").write_bytes(b"listed.TIF" + end + b"listed.txt" + end)
+    arguments = ["extract", *null, "named.txt", "-", "--from-file", "list.txt", "--suffix", ".tif"]
+    done = run([*arguments, "--log-json", "-o", catalog], end.join([b"piped.tif", b"piped.xml"]))
+    assert paths_of(catalog) == [b"listed.TIF", b"named.txt", b"piped.tif"]
+    assert facts(done) == (3, 3, 0)
+
+
+def test_a_folder_on_standard_input_is_said_to_be_an_argument(folder: Path, catalog: Path) -> None:
+    done = run(["extract", "-o", catalog], b".")
+    assert b".: this is a folder, not a file: to have it walked, give it as an arg" in done.stderr
+
+
+def test_a_first_run_does_not_talk_of_finished_paths(raster: Path, catalog: Path) -> None:
+    arguments: Words = ["extract", "-v", raster, "-o", catalog]
+    assert b"finished already" not in run(arguments).stderr
+    assert b"1 path is finished already" in run(arguments).stderr
 
 
 def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path) -> None:
     done = run(["extract", "-o", catalog], b"./a.tif\0./b.tif\0")
     assert done.returncode == SOME_FAILED
     (row,) = rows_of(catalog)
-    assert row["error_type"] == "ValueError"
+    assert row["error_type"] == "InvalidName"
     assert "then give -0" in row["error_message"]
 
 

@@ -13,7 +13,7 @@ import rasterio.shutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.api import read_record
+from rastermeta_async.one_file import read_record
 from rastermeta_async.views.dates import Interval, interval_of
 from rastermeta_async.views.evidence import AUTO, SOURCES, TAGS, Rules, evidence_of, rule_of
 

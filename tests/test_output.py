@@ -32,6 +32,7 @@ from rastermeta_async.errors import (
     SettingsError,
     WriteError,
 )
+from rastermeta_async.pathset import PathSet
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))
@@ -388,19 +389,47 @@ def test_many_parts_are_merged_in_passes(any_path: str, monkeypatch: pytest.Monk
     assert not os.path.exists(parts_folder(any_path))
 
 
-def test_a_folder_that_can_be_listed_now_loses_its_row(path: str, tmp_path: Path) -> None:
-    folder, file = tmp_path / "folder", tmp_path / "file.tif"
+def lost(path: str, *given: Path, dry_run: bool = False) -> list[bytes]:
+    """Prune an output for which some paths were given; return what is dropped, in order."""
+    output, paths = Output(path), PathSet()
+    paths.update([bytes(at) for at in given])
+    try:
+        found = sorted(output.prune(paths, dry_run=dry_run))
+        output.seal()
+        return found
+    finally:
+        output.close()
+
+
+def test_rows_of_folders_and_of_nothing_go_unless_they_are_given(path: str, tmp_path: Path) -> None:
+    folder, file, never = tmp_path / "folder", tmp_path / "file.tif", tmp_path / "never.tif"
     folder.mkdir()
     file.touch()
+    missing = failed(bytes(never))._replace(error_type="FileNotFoundError")
     rows = [failed(bytes(at), "fatal") for at in (file, folder)]
-    named = failed(bytes(tmp_path))  # as a file
-    completed(path, [named, *rows])
-    for dry_run in (True, False):
-        output = Output(path)
-        assert list(output.prune(dry_run=dry_run)) == [bytes(folder)]
-        output.seal()
-        output.close()
-    assert catalog(path) == [named, rows[0]]
+    completed(path, [*rows, missing])
+    assert lost(path, folder, never) == []
+    assert lost(path, never, dry_run=True) == [bytes(folder)]
+    assert catalog(path) == [*rows, missing]
+    assert lost(path, never) == [bytes(folder)]
+    assert lost(path) == [bytes(never)]
+    assert catalog(path) == [rows[0]]
+
+
+def test_rows_of_objects_stay_as_no_store_is_asked(path: str, tmp_path: Path) -> None:
+    rows = [failed(b"s3://bucket/never.tif")._replace(error_type="NotFound")]
+    completed(path, rows)
+    assert lost(path) == []
+    assert catalog(path) == rows
+
+
+def test_rows_of_a_run_that_was_stopped_go_as_those_of_a_catalog(path: str, tmp_path: Path) -> None:
+    output = Output(path)
+    never = failed(bytes(tmp_path / "a.tif\r"))._replace(error_type="FileNotFoundError")
+    output.log.append(output.sink.commit(table([never])))
+    output.close()
+    assert lost(path) == [bytes(tmp_path / "a.tif\r")]
+    assert catalog(path) == []
 
 
 # What is refused

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
-from rastermeta_async.one_file import read_record
+from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
 
@@ -699,11 +700,65 @@ def test_missing_file(tmp_path: Path) -> None:
     assert error_of(tmp_path / "missing.tif") == expected
 
 
-def test_missing_file_whose_name_ends_in_a_carriage_return(tmp_path: Path) -> None:
-    status, _, message = error_of(tmp_path / "a.tif\r")
-    assert status == "error"
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("a.tif\r", "carriage return: is the list from Windows?"),
+        ("\ufeffa.tif", "byte order mark: is the list from Windows?"),
+        ("a.tif\nb.tif", "are the paths one a line? then leave out -0"),
+        (
+            "*.tif",
+            "the shell did not expand the wildcard, as it is in quotes or fits no file: leave",
+        ),
+        ("a[0-9].tif", "leave out the quotes, or give the folder and --suffix"),
+        ("~/a.tif", "the shell did not expand the ~, as in quotes: write the path out"),
+        ("$HOME/a.tif", "the shell did not expand the $"),
+        ("ftp://me:hidden@h/a.tif", "ftp is none of the schemes that are read: s3, gs, az, https"),
+        ("S3://bucket/a.tif", "write the scheme in lower case: s3://"),
+        ("s3:/bucket/a.tif", "a URL has two slashes after the colon"),
+        ("file://nas/a.tif", "this names a file of another machine: give the path under which it"),
+        ("/vsizip/a.zip/a.tif", "GDAL's own names are no paths"),
+        ("there.tif,1234", "is the list a table (CSV)? Give its column of paths alone"),
+        ('"there.tif";1234', "is the list a table (CSV)?"),
+        ("path,size", "is the list a table (CSV)?"),
+        ("Filename", "is this the heading of a table? Leave it out"),
+        ("there.tif ", "without the blanks or quotes around it: leave them out"),
+        ("'there.tif'", "without the blanks or quotes around it: leave them out"),
+    ],
+)
+def test_a_path_that_leads_to_nothing_is_said_with_the_likely_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mistake: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.tif").touch()
+    status, kind, message = error_of(os.fsencode(name))
+    assert (status, kind) == ("error", "FileNotFoundError")
     assert message is not None
-    assert message.endswith("is the list from Windows?")
+    assert message.startswith("No such file or directory; ")
+    assert mistake in message
+    assert "hidden" not in message + read_record(name).filepath
+
+
+@pytest.mark.parametrize("name", ["a, b.tif", "missing.tif,12", "a;b", "it's.tif", "a b.tif"])
+def test_no_mistake_is_named_where_nothing_tells_of_one(tmp_path: Path, name: str) -> None:
+    assert error_of(tmp_path / name)[2] == "No such file or directory"
+
+
+@pytest.mark.parametrize("name", [b"a\0b.tif", b"x" * 300, b"d/" * 3000 + b"a.tif"])
+def test_a_name_that_no_file_can_have_is_no_file(name: bytes) -> None:
+    status, kind, message = error_of(name)
+    assert (status, kind) == ("error", "InvalidName")
+    assert message is not None
+    assert message.startswith("no file can have this name")
+    assert ("then give -0" in message) == (b"\0" in name)
+
+
+@pytest.mark.parametrize("start", ["file://", "file:", "FILE://localhost"])
+def test_a_file_url_is_the_local_path_that_it_names(tmp_path: Path, start: str) -> None:
+    path = write(tmp_path / "a #1 ü.tif")
+    url = start + quote(str(path))
+    assert read_record(url) == read_record(path)
+    assert compare_readers(url).rasterio == read_record(path, reader="rasterio")
 
 
 def test_file_as_folder(tmp_path: Path) -> None:
@@ -742,7 +797,11 @@ def test_a_named_pipe_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert error_of(tmp_path) == ("error", "NotAFile", "this is a folder, not a file")
+    (tmp_path / "link").symlink_to(tmp_path)
+    message = "this is a folder, not a file: to have it walked, give it as an argument"
+    assert error_of(tmp_path) == ("error", "NotAFile", message)
+    link = message.replace("a folder", "a link to a folder")
+    assert error_of(tmp_path / "link") == ("error", "NotAFile", link)
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -792,13 +851,6 @@ def test_anything_that_rasterio_raises_is_a_row(
 
     monkeypatch.setattr("rastermeta_async.reader._describe", fail)
     assert error_of(write(tmp_path / "a.tif")) == ("fatal", "MemoryError", "MemoryError()")
-
-
-def test_a_name_with_a_nul_byte() -> None:
-    status, kind, message = error_of(b"a.tif\0b.tif")
-    assert (status, kind) == ("error", "ValueError")
-    assert message is not None
-    assert "-0" in message
 
 
 # Names.
@@ -1021,7 +1073,7 @@ def pointing_at(source: str) -> str:
 
 READ_ALL = """
 import sys
-from rastermeta_async.one_file import read_record
+
 print(*(read_record(path).status for path in sys.argv[1:]))
 """
 OPEN_ALL = """

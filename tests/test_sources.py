@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +25,6 @@ from rastermeta_async.sources import (
     Splitter,
     StdinSource,
     source_of,
-    walk,
 )
 
 
@@ -308,103 +306,3 @@ def test_what_holds_paths_becomes_a_source() -> None:
 def test_one_path_is_not_several(single: Any) -> None:
     with pytest.raises(SourceError, match=r"give \[b?'a.tif'\]"):
         source_of(single)
-
-
-# Folders.
-
-
-@pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder `top` with files in it and below, as the current folder's only entry."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("top/a.tif", "top/b.TIF", "top/note.txt", "top/below/c.tif", "top/below/d/e.jp2"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "top"
-
-
-EVERYTHING = [b"top/a.tif", b"top/b.TIF", b"top/below/c.tif", b"top/below/d/e.jp2", b"top/note.txt"]
-
-
-def walked(*inputs: bytes, suffixes: tuple[bytes, ...] = ()) -> list[bytes]:
-    return sorted(walk(inputs, suffixes))
-
-
-def test_every_file_below(archive: Path) -> None:
-    assert walked(b"top") == EVERYTHING
-
-
-def test_only_names_with_an_ending(archive: Path) -> None:
-    expected = [b"top/a.tif", b"top/b.TIF", b"top/below/c.tif"]
-    assert walked(b"top", suffixes=(b".tif", b".tiff")) == expected
-
-
-def test_inputs_that_are_no_folders_are_given_as_they_are(archive: Path) -> None:
-    inputs = [b"top/note.txt", b"missing.tif", b"./top/a.tif"]
-    assert list(walk(inputs, (b".tif",))) == inputs
-
-
-def test_names_that_are_not_utf8(archive: Path) -> None:
-    open(b"top/\xff\n.tif", "wb").close()
-    assert b"top/\xff\n.tif" in walked(b"top")
-
-
-def test_links_to_files_are_followed(archive: Path) -> None:
-    (archive / "link.tif").symlink_to("a.tif")
-    assert walked(b"top") == sorted([*EVERYTHING, b"top/link.tif"])
-
-
-def test_a_broken_link_is_a_path(archive: Path) -> None:
-    (archive / "gone.tif").symlink_to("missing.tif")
-    assert walked(b"top") == sorted([*EVERYTHING, b"top/gone.tif"])
-
-
-def test_links_to_folders_are_not_followed(archive: Path) -> None:
-    (archive / "below" / "up").symlink_to("..")
-    assert walked(b"top") == EVERYTHING
-
-
-def test_a_link_given_as_input_is_followed(archive: Path) -> None:
-    Path("link").symlink_to("top/below")
-    assert walked(b"link") == [b"link/c.tif", b"link/d/e.jp2"]
-
-
-def test_a_link_to_itself_costs_no_other_file(archive: Path) -> None:
-    for at in range(20):  # a folder is listed in no particular order
-        (archive / f"loop{at}.tif").symlink_to(f"loop{at}.tif")
-    found = walked(b"top")
-    assert [path for path in EVERYTHING if path not in found] == []
-
-
-def test_a_folder_that_cannot_be_listed_is_a_path(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scandir = os.scandir
-
-    def refusing(folder: bytes) -> Any:
-        if folder == b"top/below":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", refusing)
-    expected = [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]
-    assert walked(b"top") == expected
-
-
-def test_a_folder_that_does_not_answer_is_given_itself(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer, scandir = threading.Event(), os.scandir
-
-    def slow(path: bytes) -> Any:
-        if path == b"top/below":
-            answer.wait(20)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", slow)
-    try:
-        found = sorted(walk([b"top"], patience=0.1))
-    finally:
-        answer.set()
-    assert found == [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]

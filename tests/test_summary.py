@@ -17,6 +17,7 @@ import shapely
 from factory import band, failed, record, some_records
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
@@ -275,6 +276,20 @@ def test_show_of_odd_places() -> None:
     assert "Subdatasets\n  HDF5:a:b" in container
     text = shown(failed())
     assert "  problem        RasterioIOError: not recognized" in text
+
+
+@pytest.mark.parametrize(
+    ("projection", "told"),
+    [
+        ("+proj=laea +lat_0=10 +lon_0=20 +datum=WGS84", "projection Lambert Azimuthal Equal Area"),
+        ("+proj=longlat +R=1737400", "GEOGCS["),
+        ("+proj=longlat +datum=NAD27", "datum North American Datum 1927"),
+    ],
+)
+def test_a_crs_without_a_name_is_told_by_what_it_is_made_of(projection: str, told: str) -> None:
+    crs = record(crs=CRS.from_proj4(projection).to_wkt(), proj_code=None)
+    assert f"  CRS            custom (no name): {told}" in shown(crs)
+    assert f"custom (no name): {told}"[:47] in as_text(summed(crs))
 
 
 def test_pixels_of_what_only_points_place_have_no_size_on_the_ground() -> None:

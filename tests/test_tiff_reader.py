@@ -51,8 +51,8 @@ from tiff_variants import (
     write_variants,
 )
 
-from rastermeta_async.api import compare_readers
 from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
+from rastermeta_async.one_file import compare_readers
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
 from rastermeta_async.tiff.bytes import NotPlain
@@ -894,7 +894,7 @@ def test_a_kind_with_nan_in_its_bands_is_learnt(tmp_path: Path, both: Both) -> N
 def test_nodata_that_rasterio_gets_wrong_is_right_from_both_readers(
     tmp_path: Path, both: Both, dtype: str, text: str
 ) -> None:
-    nodata = {NODATA_TAG: text_value(text)}
+    nodata: dict[int, Value | None] = {NODATA_TAG: text_value(text)}
     plain = [write(tmp_path / f"plain-{at}.tif", width=10 + at, dtype=dtype) for at in range(2)]
     paths = [changed(path, path.name[6:], nodata) for path in plain]
     assert both.readers_of(paths) == [TIFF_HEADER] * 2
@@ -983,7 +983,7 @@ def test_errors_are_rasterio_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         record = both.check(tmp_path / f"{name}.tif")
         assert record.status == "error"
     for name in ("a\0b.tif", "a\0b/c.tif"):
-        assert both.read(Path(name)).error_type == "ValueError"
+        assert both.read(Path(name)).error_type == "InvalidName"
 
 
 def test_a_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import command
 import pytest
 
+from rastermeta_async.api import Outcome, extract_to
 from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import tombstones
+from rastermeta_async.config import Settings
 from rastermeta_async.errors import PruneError
+from rastermeta_async.sources import Splitter
+from rastermeta_async.walk import walk
 
 
 @pytest.fixture
@@ -120,6 +128,133 @@ def test_what_is_given_and_never_was_keeps_its_row(archive: Path, catalog: Path)
     assert b"1 file read" in done.stderr
     assert widths(catalog)["a/1.tif"] is None
     assert len(widths(catalog)) == 7
+
+
+WRONG_LISTS = {
+    "from Windows": lambda names: b"".join(b"%b\r\n" % name for name in names),
+    "NULs": lambda names: b"\0".join(names),
+    "misspelt": lambda names: b"\n".join(name.replace(b"archive", b"archve") for name in names),
+    "a file as a folder": lambda names: b"\n".join(name + b"/" for name in names),
+    "too long": lambda names: b"\n".join(name + b"x" * 300 for name in names),
+    "folders": lambda names: b"\n".join({os.path.dirname(name) for name in names}),
+    "a table": lambda names: b"path,size\n" + b"\n".join(name + b",1" for name in names),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_LISTS.values(), ids=WRONG_LISTS)
+def test_rows_of_a_wrong_list_go_with_the_right_one(
+    archive: Path, wrong: Callable[[list[bytes]], bytes]
+) -> None:
+    names = [os.fsencode(archive / "a" / f"{number}.tif") for number in range(3)]
+    output = archive.parent / "catalog.parquet"
+
+    def read(paths: list[bytes], **more: Any) -> list[bytes]:
+        asyncio.run(extract_to(output, paths, Settings(**more)))
+        return command.paths_of(output)
+
+    splitter = Splitter(b"\n")
+    bad = read([*splitter.feed(wrong(names)), *splitter.finish()])
+    assert read(names, retry_failed=True) == sorted([*names, *bad])
+    assert read(names, prune=True) == names
+
+
+def test_the_hint_names_what_helps_where_paths_lead_to_nothing(archive: Path) -> None:
+    arguments = ["extract", "-", "-o", str(archive.parent / "catalog.parquet")]
+    right = bytes(archive / "a" / "0.tif")
+    first = command.run(arguments, right + b"\r\n").stderr.decode()
+    assert "1 path of the input leads to nothing: where the list is wrong" in first
+    assert "run the right one with --prune, which drops its row" in first
+    retried = command.run([*arguments, "--retry-failed"], right).stderr.decode()
+    assert "1 error row is of a path that is not in this input: --retry-failed does not" in retried
+    assert "--prune drops it if it leads to no file" in retried
+    pruned = command.run([*arguments, "--prune"], right).stderr.decode()
+    assert "1 row dropped" in pruned
+    assert "--prune drops" not in pruned
+    assert b"--prune" not in command.run(["extract", "-"], b"never.tif").stderr
+
+
+def test_what_would_be_dropped_is_what_is_dropped(archive: Path, catalog: Path) -> None:
+    """With the inputs of the run named, those that lead to nothing keep their rows."""
+    never, lost = archive / "never.tif", archive / "a" / "1.tif"
+    command.run(["extract", archive, never, "other.tif", "-o", catalog])
+    lost.unlink()
+    (archive / "list.txt").write_bytes(b"%b\n%b\n" % (bytes(never), bytes(lost)))
+    before = catalog.read_bytes()
+    arguments = ["extract", "--from-file", f"{archive}/list.txt", "-o", str(catalog), "--prune"]
+    for more, expected in (([], [str(lost), "other.tif"]), (["--update"], ["other.tif"])):
+        listed = command.run([*arguments, "--dry-run", *more])
+        assert listed.stdout.decode().splitlines() == expected
+        assert catalog.read_bytes() == before
+    done = command.run([*arguments, "--update"])
+    assert b"1 row dropped" in done.stderr
+    assert b"other.tif" not in command.paths_of(catalog)
+
+
+def test_nothing_to_drop_is_said(catalog: Path) -> None:
+    listed = command.run(["extract", "-o", catalog, "--prune", "--dry-run"])
+    assert (listed.returncode, listed.stdout) == (0, b"")
+    assert listed.stderr == b"rastermeta: --prune would drop nothing\n"
+
+
+def test_what_would_go_is_listed_also_where_whole_folders_are_gone(
+    archive: Path, catalog: Path
+) -> None:
+    (archive / "a").rename(archive.parent / "elsewhere")
+    lost = [f"{archive}/a/{number}.tif" for number in range(3)]
+    for options in ([], [str(archive / "a")], ["--prune-folders"]):
+        listed = command.run(["extract", "-o", catalog, "--prune", "--dry-run", *options])
+        assert listed.returncode == 0
+        assert listed.stdout.decode().splitlines() == lost
+        assert b"--prune would drop 3 rows" in listed.stderr
+        refused = (
+            "but without --prune-folders: no row was dropped: whole folders are gone or empty, "
+            f"e.g. {archive}/a"
+        )
+        assert (refused in listed.stderr.decode()) == ("--prune-folders" not in options)
+    assert len(widths(catalog)) == 6
+
+
+def test_a_folder_that_did_not_answer_is_walked_by_the_same_command_and_loses_its_row(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, scandir, answer = archive.parent / "catalog.parquet", os.scandir, threading.Event()
+
+    def slow(path: bytes) -> Any:
+        if path == bytes(archive / "b"):
+            answer.wait(20)
+        return scandir(path)
+
+    def run(**more: Any) -> Outcome:
+        paths = walk([bytes(archive)], (b".tif",), patience=0.1)
+        return asyncio.run(extract_to(output, paths, Settings(**more)))
+
+    monkeypatch.setattr(os, "scandir", slow)
+    assert run().failures == 1
+    rows = {row["filepath"]: row for row in command.rows_of(output)}
+    assert rows[str(archive / "b")]["error_type"] == "Timeout"
+    assert "this was not walked" in rows[str(archive / "b")]["error_message"]
+    assert run(retry_failed=True).failures == 1
+    answer.set()
+    outcome = run()
+    assert (outcome.rows, outcome.failures) == (6, 0)
+    assert list(widths(output)) == [f"{at}/{number}.tif" for at in "ab" for number in range(3)]
+
+
+def test_a_folder_that_is_given_as_a_file_too_keeps_its_row(archive: Path) -> None:
+    """Else it would come and go with every other run."""
+    output = archive.parent / "catalog.parquet"
+    (archive.parent / "list.txt").write_bytes(bytes(archive))
+    arguments = [
+        "extract",
+        str(archive),
+        "--from-file",
+        f"{archive.parent}/list.txt",
+        "-o",
+        str(output),
+    ]
+    for options in ([], [], ["--prune"], ["--prune"]):
+        assert command.run([*arguments, *options]).returncode == 3
+        assert bytes(archive) in command.paths_of(output)
 
 
 @pytest.mark.parametrize("how", ["gone", "empty"])

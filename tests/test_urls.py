@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rastermeta_async.urls import is_prefix, redacted, without_secrets
+from rastermeta_async.urls import is_prefix, local_path, redacted, without_secrets
 
 SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
 
@@ -27,6 +27,8 @@ SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
         ("https://h/a#1.tif", "https://h/a#1.tif"),
         ("HTTPS://me:hidden@h/a.tif?sig=hidden", "HTTPS://h/a.tif"),
         ("/vsicurl/https://h/a.tif?sig=hidden", "/vsicurl/https://h/a.tif"),
+        ("ftp://me:hidden@h/a.tif", "ftp://h/a.tif"),
+        ("s3a://me:hidden@b/a.tif", "s3a://b/a.tif"),
         # Not signed: these are names of something else.
         ("https://h/wms?sp=1&st=2&policy=x", "https://h/wms?sp=1&st=2&policy=x"),
         ("s3://b/a?sig=part-of-the-key", "s3://b/a?sig=part-of-the-key"),
@@ -63,3 +65,21 @@ def test_what_libraries_say_gives_nothing_away(message: str) -> None:
 def test_what_is_a_prefix() -> None:
     urls = ["s3://b", "s3://b/", "s3://b/p/", "s3://b/p", "https://h", "https://h/p/", "a/", "b"]
     assert list(filter(is_prefix, urls)) == ["s3://b", "s3://b/", "s3://b/p/", "https://h/p/"]
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("file:///disk/a%20b.tif", "/disk/a b.tif"),
+        ("FILE://localhost/disk/a.tif", "/disk/a.tif"),
+        ("file:/disk/a#1?.tif", "/disk/a#1?.tif"),
+        ("file:///disk/100%.tif", "/disk/100%.tif"),
+        # These name no file of this machine.
+        ("file://nas/a.tif", "file://nas/a.tif"),
+        ("file:a.tif", "file:a.tif"),
+        ("/disk/a%20b.tif", "/disk/a%20b.tif"),
+        ("s3://bucket/a%20b.tif", "s3://bucket/a%20b.tif"),
+    ],
+)
+def test_the_local_path_that_a_url_names(given: str, path: str) -> None:
+    assert local_path(given.encode()) == path.encode()

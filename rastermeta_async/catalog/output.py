@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
     History,
+    Part,
     Sealed,
     Sealing,
     Uploaded,
@@ -46,7 +49,14 @@ from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.rows import IDENTITY, is_success, kept, path_keys, was_there
+from rastermeta_async.rows import (
+    IDENTITY,
+    count_failures,
+    is_success,
+    kept,
+    path_keys,
+    was_there,
+)
 from rastermeta_async.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
@@ -113,8 +123,8 @@ class Output:
             raise ForeignOutputError(f"{path} is a folder: give another -o")
         if not os.path.isdir(folder_of(path)):
             raise ForeignOutputError(
-                f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, or give "
-                "another -o."
+                f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, e.g. by "
+                f"mkdir -p {shlex.quote(folder_of(path))}, or give another -o."
             )
         with explained(path, "looking at the output"):
             log = log_path(path)  # an empty one was made by a run that died at once
@@ -128,6 +138,7 @@ class Output:
             else:
                 Recovery(path, url, self._format, self.log).run()
             state = self._state
+            self._opened_at = state.last_seq
             self._had = self._format.order(path) if state.sealed else Order.PATH
             self._order = self.log.order or self._had
             self.sink = PartSink(
@@ -141,21 +152,33 @@ class Output:
         """Free the lock."""
         self.log.close()
 
-    def finished(self, *, retry_failed: bool = False, update: bool = False) -> PathSet | Unchanged:
+    def finished(
+        self, *, retry_failed: bool = False, update: bool = False, failed: PathSet | None = None
+    ) -> PathSet | Unchanged:
         """Return the paths that need no reading; without failures if those are to be redone.
 
         With `update` these are only the files that are as they were. Costs 16 bytes a path; either
         option, as much again for each path that is in no catalog yet.
 
+        Args:
+            retry_failed: leave failures out.
+            update: see above.
+            failed: takes the paths of all error rows, 16 bytes each.
+
         Raises:
             CheckpointError: a part is not what the log says.
         """
-        rows = self._newest_rows(COLUMNS) if retry_failed or update else self._committed_rows()
+        if retry_failed or update:
+            rows = self._newest_rows(COLUMNS, self._state.parts, PathSet())
+        else:
+            rows = self._committed_rows()
         unchanged, finished = Unchanged(), PathSet()
         for batch in rows:
             if kept(batch) is not batch:  # a run was killed before it dropped them
                 self.seal()
-                return self.finished(retry_failed=retry_failed, update=update)
+                return self.finished(retry_failed=retry_failed, update=update, failed=failed)
+            if failed is not None and count_failures(batch):
+                failed.add_new(path_keys(batch.filter(pc.invert(is_success(batch)))).to_pylist())
             counting = batch.filter(is_success(batch)) if retry_failed else batch
             if update:
                 unchanged.update(counting)
@@ -164,14 +187,18 @@ class Output:
         return unchanged if update else finished
 
     def prune(
-        self, *, even_folders: bool = False, dry_run: bool = False, patience: float = 60.0
+        self,
+        given: PathSet | None = None,
+        *,
+        even_folders: bool = False,
+        dry_run: bool = False,
+        patience: float = 60.0,
     ) -> Iterator[bytes]:
-        """Yield the paths whose file is gone, and drop their rows with the next sealing.
-
-        Folders that were missing, or could not be listed, go, too, once they can be: their files
-        are rows.
+        """Yield the paths that lead to no file, and drop their rows with the next sealing.
 
         Args:
+            given: paths that are still asked for; their rows stay where they say already that
+                there is no file.
             even_folders: also where a whole folder is gone.
             dry_run: only yield them.
             patience: seconds that the disk may take to tell.
@@ -180,10 +207,11 @@ class Output:
             PruneError: whole folders are gone, or the disk does not tell.
             WriteError: the disk refused; what was committed is safe.
         """
+        given = PathSet() if given is None else given
         if not even_folders:
-            check_folders(self._prunable(), patience)
+            check_folders(self._prunable(given), patience)
         lost: list[bytes] = []
-        for path in gone(self._prunable(), patience):
+        for path in gone(self._prunable(given), patience):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:
@@ -192,17 +220,18 @@ class Output:
         if lost and not dry_run:
             self.log.append(self.sink.commit(tombstones(lost)))
 
-    def _prunable(self) -> Iterator[Seen]:
-        """Yield what is in the catalog and was not read since."""
-        since = PathSet()
-        for batch in part_rows(self._parts_folder, self._state.parts, IDENTITY):
+    def _prunable(self, given: PathSet) -> Iterator[Seen]:
+        """Yield the newest row of each path that was not read since this was opened."""
+        since, columns = PathSet(), ["error_type"]
+        before = [part for part in self._state.parts if part.seq <= self._opened_at]
+        own = [part for part in self._state.parts if part.seq > self._opened_at]
+        for batch in part_rows(self._parts_folder, own, IDENTITY):
             since.update(path_keys(batch).to_pylist())
-        for batch in self._sealed_rows_but(since, [*IDENTITY, "error_type"]):
-            paths, statuses = path_keys(batch).to_pylist(), batch.column("status").to_pylist()
-            for path, there, status in zip(
-                paths, was_there(batch).to_pylist(), statuses, strict=True
-            ):
-                yield Seen(path, there, unread=not there or status == "fatal")
+        for batch in self._newest_rows(columns, before, since):
+            paths = path_keys(batch).to_pylist()
+            asked_for = set(given.known(paths))
+            for path, there in zip(paths, was_there(batch).to_pylist(), strict=True):
+                yield Seen(path, there, path in asked_for)
 
     def seal(self) -> Totals:
         """Make the catalog out of the last one and the parts since.
@@ -300,11 +329,15 @@ class Output:
         yield from self._sealed_rows(state, IDENTITY)
         yield from part_rows(self._parts_folder, state.parts, IDENTITY)
 
-    def _newest_rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield of each path the newest row so far: what identifies it, and some columns more."""
-        state, names = self._state, [*IDENTITY, *columns]
-        since = PathSet()
-        for batch in part_rows(self._parts_folder, reversed(state.parts), names):
+    def _newest_rows(
+        self, columns: Sequence[str], parts: Sequence[Part], since: PathSet
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield of each path the newest row in some parts, or the catalog, but for paths since.
+
+        Of a row there is what identifies it, and some columns more.
+        """
+        names = [*IDENTITY, *columns]
+        for batch in part_rows(self._parts_folder, reversed(parts), names):
             yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
         yield from self._sealed_rows_but(since, names)
 

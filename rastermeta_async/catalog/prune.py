@@ -1,4 +1,4 @@
-"""Rows that have had their day: found by asking the disk, dropped by a note that outlives a crash.
+"""Rows of no file: found by asking the disk, dropped by a note that outlives a crash.
 
 A dropped path is a row of status ``gone`` in a part of its own; sealing leaves it out. Objects in
 stores are not asked for.
@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from rastermeta_async.errors import PruneError
+from rastermeta_async.missing import leads_nowhere
 from rastermeta_async.patience import within
 from rastermeta_async.record import GONE, failure, readable, to_batch
 from rastermeta_async.urls import is_url
@@ -29,8 +30,8 @@ class Seen(NamedTuple):
     path: bytes
     there: bool
     """Whether there was anything."""
-    unread: bool
-    """Whether nothing could be read of it, so that it may have been a folder."""
+    given: bool
+    """Whether it is still asked for, so that its row stays where it says what is wrong."""
 
 
 _SHOWN = 3
@@ -42,10 +43,9 @@ _FOLDERS = 4096
 
 
 def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
-    """Yield the local paths whose rows have had their day.
+    """Yield the local paths whose rows are of no file.
 
-    They lead to nothing any more, or they are folders that were not there or could not be listed,
-    and now can be.
+    They lead to nothing, or to folders that can be listed: the files below these have rows.
 
     Args:
         rows: what is in the catalog.
@@ -105,15 +105,12 @@ def _gone_of(rows: Sequence[Seen]) -> list[bytes]:
 
 def _is_gone(row: Seen) -> bool:
     try:
-        mode = os.stat(row.path).st_mode
-        if row.unread and stat.S_ISDIR(mode):
-            os.scandir(row.path).close()
-            return True
-    except (FileNotFoundError, NotADirectoryError):
-        return row.there  # else it was named all the same, and its row says so
-    except (OSError, ValueError):
-        return False
-    return False
+        if not stat.S_ISDIR(os.stat(row.path).st_mode) or row.given:
+            return False
+        os.scandir(row.path).close()
+    except (OSError, ValueError) as error:
+        return leads_nowhere(error) and (row.there or not row.given)
+    return True
 
 
 def _is_empty(folder: bytes) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.missing import leads_nowhere
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.record import MISSING
 from rastermeta_async.rows import path_keys
@@ -78,8 +79,6 @@ def _now(path: bytes) -> bytes:
         return _UNKNOWN
     try:
         status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return _GONE
-    except (OSError, ValueError):
-        return _UNKNOWN
+    except (OSError, ValueError) as error:
+        return _GONE if leads_nowhere(error) else _UNKNOWN
     return _of_file(status.st_size, status.st_mtime_ns // 1000)

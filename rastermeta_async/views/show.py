@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 
 from rastermeta_async.catalog.jsonform import row_objects
 from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, to_batch
-from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
+from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
 from rastermeta_async.views.layout import TIFFS, layout_of
 from rastermeta_async.views.units import crs_of, unit_of
@@ -167,8 +166,7 @@ def _name_of(crs: str | None) -> str:
     if not crs:
         return ""
     found = crs_of(crs)
-    named = re.match(r'\w+\["([^"]*)"', found.to_wkt() if found else crs)
-    return on_a_line(named[1] if named else crs)
+    return on_a_line(name_in_wkt(found.to_wkt() if found else crs) or crs)
 
 
 def _band_lines(bands: list[Band]) -> list[str]:

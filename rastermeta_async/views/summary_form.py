@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from rastermeta_async.text import bytes_in_words, degrees, on_a_line, plural
+from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural
 from rastermeta_async.views.dates import rfc3339
 from rastermeta_async.views.summary import OTHER, Summary, as_pairs
 
@@ -119,8 +118,8 @@ def _plain(value: Any) -> str:
 
 def _crs(value: str) -> str:
     """Return a code, or the name in WKT."""
-    named = re.match(r'\w+\["([^"]*)"', value)
-    return _plain(f"{named[1]} (no code)" if named else value)
+    name = name_in_wkt(value)
+    return _plain(f"{name} (no code)" if name else value)
 
 
 def _resolution(value: Sequence[Any]) -> str:

@@ -1,0 +1,89 @@
+"""Paths that lead to nothing: how the system says so, and which mistake is the likely cause."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+
+from rastermeta_async.urls import LOCAL_SCHEME, SCHEMES
+
+_SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)")
+_WILDCARD = re.compile(rb"[*?]|\[.+\]")
+_FIELDS = re.compile(rb"[,;\t]")
+_HEADINGS = frozenset(
+    b"file filename filepath file_name file_path href location name path paths uri url".split()
+)
+"""What the column of paths is called in tables, lower case."""
+
+
+def leads_nowhere(error: Exception) -> bool:
+    """Tell whether an error of a call that was given a path says that no such file is there.
+
+    A ValueError is Python's for a name with a NUL byte. Anything else (no permission, no answer, an
+    I/O error) leaves open what is there.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
+        return True
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+
+
+def likely_mistake(path: bytes) -> str:
+    """Return why a path may lead to nothing, and what to give instead; empty where nothing tells.
+
+    Asks the disk whether a part of the path exists, where it looks like a line of a table, or is in
+    quotes.
+    """
+    if b"\0" in path:
+        return "the name holds a NUL byte; are the paths NUL-separated? then give -0"
+    if b"\n" in path:
+        return "the name holds a line break; are the paths one a line? then leave out -0"
+    if path.endswith(b"\r"):
+        return "the name ends in a carriage return: is the list from Windows?"
+    if path.startswith(codecs.BOM_UTF8):
+        return "the name begins with a byte order mark: is the list from Windows?"
+    return _of_url(path) or _of_shell(path) or _of_table(path)
+
+
+def _of_url(path: bytes) -> str:
+    if _ONE_SLASH.match(path):
+        return "a URL has two slashes after the colon"
+    if path.startswith(b"/vsi"):
+        return "GDAL's own names are no paths: give the file, or the URL of the object"
+    if not (found := _SCHEME.match(path)):
+        return ""
+    scheme = found[1].decode()
+    if f"{scheme.lower()}://".encode() in SCHEMES:
+        return f"write the scheme in lower case: {scheme.lower()}://"
+    if scheme.lower() == LOCAL_SCHEME:
+        return "this names a file of another machine: give the path under which it is mounted here"
+    known = [known.decode().removesuffix("://") for known in SCHEMES]
+    return f"{scheme} is none of the schemes that are read: {', '.join([*known, LOCAL_SCHEME])}"
+
+
+def _of_shell(path: bytes) -> str:
+    if path.startswith((b"~", b"$")):
+        sign = path[:1].decode()
+        return f"the shell did not expand the {sign}, as in quotes: write the path out"
+    if _WILDCARD.search(path):
+        return (
+            "the shell did not expand the wildcard, as it is in quotes or fits no file: leave out "
+            "the quotes, or give the folder and --suffix"
+        )
+    return ""
+
+
+def _of_table(path: bytes) -> str:
+    first, *others = (field.strip(b" \"'") for field in _FIELDS.split(path))
+    if others and (first.lower() in _HEADINGS or os.path.exists(first)):
+        return (
+            "the line has several fields: is the list a table (CSV)? Give its column of paths "
+            "alone, without the heading, e.g. tail -n +2 table.csv | cut -d, -f1"
+        )
+    if path.strip(b" \"'").lower() in _HEADINGS:
+        return "is this the heading of a table? Leave it out"
+    if first != path and not others and os.path.exists(first):
+        return "a file has this name without the blanks or quotes around it: leave them out"
+    return ""

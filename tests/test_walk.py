@@ -1,0 +1,283 @@
+"""Folders that are walked: what is found, and what is said of folders that do not answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rastermeta_async.walk import NotWalked, Walked, walk
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `top` with files in it and below, as the current folder's only entry."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("top/a.tif", "top/b.TIF", "top/note.txt", "top/below/c.tif", "top/below/d/e.jp2"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "top"
+
+
+EVERYTHING = [b"top/a.tif", b"top/b.TIF", b"top/below/c.tif", b"top/below/d/e.jp2", b"top/note.txt"]
+
+
+def found(inputs: Sequence[bytes], suffixes: tuple[bytes, ...] = ()) -> list[bytes]:
+    """Return what a walk yields that is to be read, or said; it waits a tenth of a second."""
+    return [path for path in walk(inputs, suffixes, 0.1) if not isinstance(path, Walked)]
+
+
+def walked(*inputs: bytes, suffixes: tuple[bytes, ...] = ()) -> list[bytes]:
+    """Return the same in order, each path once: what was listed twice is no news to a run."""
+    return sorted(set(found(inputs, suffixes)))
+
+
+def notes(*inputs: bytes) -> list[tuple[bytes, str, str | None, str | None]]:
+    """Return path, status, type and message of what was not walked."""
+    paths = [path for path in walk(inputs, (), 0.1) if isinstance(path, NotWalked)]
+    return [(path, *path.row()[2:5]) for path in paths]
+
+
+class Trouble:
+    """Calls on some path that hang, or fail, a number of times; `release` ends their waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+        self._free = threading.Event()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def with_call(self, name: str, path: bytes, times: int, error: OSError | None = None) -> None:
+        """Have ``os.NAME(path)`` wait, or raise, so many times."""
+        call, left = getattr(os, name), iter(range(times))
+
+        def troubled(given: Any, *args: Any, **more: Any) -> Any:
+            if given == path and next(left, None) is not None:
+                self.now(error)
+            return call(given, *args, **more)
+
+        self._patch.setattr(os, name, troubled)
+
+    def with_listing(
+        self, folder: bytes, after: int, times: int, error: OSError | None = None
+    ) -> None:
+        """Have the listing of a folder wait, or fail, after so many names, so many times."""
+        scandir, left = os.scandir, iter(range(times))
+
+        def names(entries: Any, *, troubled: bool) -> Iterator[Any]:
+            for at, entry in enumerate(entries):
+                if troubled and at == after:
+                    self.now(error)
+                yield entry
+
+        def listing(path: bytes) -> Any:
+            if path != folder:
+                return scandir(path)
+            return names(scandir(path), troubled=next(left, None) is not None)
+
+        self._patch.setattr(os, "scandir", listing)
+
+    def now(self, error: OSError | None) -> None:
+        if error:
+            raise error
+        assert self._free.wait(20)
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+    some = Trouble(monkeypatch)
+    yield some
+    some.release()
+
+
+FOR_EVER = 1000
+
+
+def test_every_file_below(archive: Path) -> None:
+    assert walked(b"top") == EVERYTHING
+
+
+def test_only_names_with_an_ending(archive: Path) -> None:
+    expected = [b"top/a.tif", b"top/b.TIF", b"top/below/c.tif"]
+    assert walked(b"top", suffixes=(b".tif", b".tiff")) == expected
+
+
+def test_inputs_that_are_no_folders_are_given_as_they_are(archive: Path) -> None:
+    inputs = [b"top/note.txt", b"missing.tif", b"./top/a.tif"]
+    assert found(inputs, (b".tif",)) == inputs
+
+
+def test_names_that_are_not_utf8(archive: Path) -> None:
+    open(b"top/\xff\n.tif", "wb").close()
+    assert b"top/\xff\n.tif" in walked(b"top")
+
+
+def test_links_to_files_are_followed(archive: Path) -> None:
+    (archive / "link.tif").symlink_to("a.tif")
+    assert walked(b"top") == sorted([*EVERYTHING, b"top/link.tif"])
+
+
+def test_a_broken_link_is_a_path(archive: Path) -> None:
+    (archive / "gone.tif").symlink_to("missing.tif")
+    assert walked(b"top") == sorted([*EVERYTHING, b"top/gone.tif"])
+
+
+def test_links_to_folders_are_not_followed(archive: Path) -> None:
+    (archive / "below" / "up").symlink_to("..")
+    assert walked(b"top") == EVERYTHING
+
+
+def test_a_link_given_as_input_is_followed(archive: Path) -> None:
+    Path("link").symlink_to("top/below")
+    assert walked(b"link") == [b"link/c.tif", b"link/d/e.jp2"]
+
+
+def test_a_link_to_itself_costs_no_other_file(archive: Path) -> None:
+    for at in range(20):  # a folder is listed in no particular order
+        (archive / f"loop{at}.tif").symlink_to(f"loop{at}.tif")
+    found = walked(b"top")
+    assert [path for path in EVERYTHING if path not in found] == []
+
+
+def test_a_folder_is_marked_once_it_is_listed(archive: Path) -> None:
+    marks = [path for path in walk([b"top", b"missing"]) if isinstance(path, Walked)]
+    assert sorted(marks) == [b"top", b"top/below", b"top/below/d"]
+
+
+# Disks that are slow, and folders that cannot be listed.
+
+ERRORS = [
+    None,
+    OSError(errno.EIO, "Input/output error"),
+    TimeoutError(errno.ETIMEDOUT, "Timed out"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "path"), [("stat", b"top"), ("scandir", b"top"), ("scandir", b"top/below")]
+)
+def test_a_folder_that_does_not_answer_at_first_is_walked_all_the_same(
+    archive: Path, trouble: Trouble, call: str, path: bytes, times: int, error: OSError | None
+) -> None:
+    trouble.with_call(call, path, times, error)
+    assert walked(b"top") == EVERYTHING
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("after", [0, 2, 3])
+def test_a_listing_that_stops_half_way_is_begun_again(
+    archive: Path, trouble: Trouble, after: int, error: OSError | None
+) -> None:
+    trouble.with_listing(b"top", after, 1, error)
+    assert walked(b"top") == EVERYTHING
+
+
+@pytest.mark.parametrize("call", ["stat", "scandir"])
+def test_what_never_answers_is_said_with_what_to_do(
+    archive: Path, trouble: Trouble, call: str
+) -> None:
+    trouble.with_call(call, b"top/below", FOR_EVER)
+    said = (
+        "no answer within 0.1 s: this was not walked, and what is in this folder is missing; once "
+        "it answers, run the same command again with --retry-failed"
+    )
+    assert notes(b"top/below") == [(b"top/below", "fatal", "Timeout", said)]
+
+
+def test_what_never_answers_costs_no_other_file(archive: Path, trouble: Trouble) -> None:
+    trouble.with_call("scandir", b"top/below", FOR_EVER)
+    others = [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]
+    assert walked(b"top") == others
+    trouble.with_call("stat", b"dead", FOR_EVER)
+    assert walked(b"dead", b"top") == [b"dead", *others]
+
+
+def test_what_was_listed_before_a_folder_stopped_to_answer_is_not_lost(
+    archive: Path, trouble: Trouble
+) -> None:
+    trouble.with_listing(b"top", 2, FOR_EVER)
+    found = walked(b"top")
+    assert b"top" in found
+    assert len(found) > 1
+
+
+def test_a_folder_that_cannot_be_listed_is_said(archive: Path, trouble: Trouble) -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    trouble.with_call("scandir", b"top/below", FOR_EVER, denied)
+    ((path, status, kind, message),) = notes(b"top")
+    assert (path, status, kind) == (b"top/below", "fatal", "PermissionError")
+    assert str(message).startswith("Permission denied: this was not walked")
+    assert walked(b"top") == [b"top/a.tif", b"top/b.TIF", b"top/below", b"top/note.txt"]
+
+
+class FakeEntry:
+    """An entry of a folder of which the system does not tell what it is."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path, self.name = path, os.path.basename(path)
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_entry_that_may_be_a_folder_is_walked_though_its_name_has_another_ending(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+    fake = [FakeEntry(b"top/below")]
+    monkeypatch.setattr(os, "scandir", lambda path: iter(fake) if path == b"top" else scandir(path))
+    assert walked(b"top", suffixes=(b".tif",)) == [b"top/below/c.tif"]
+
+
+def test_a_link_that_does_not_answer_costs_no_other_file(archive: Path, trouble: Trouble) -> None:
+    (archive / "link.tif").symlink_to("elsewhere")
+    trouble.with_call("stat", b"top/link.tif", FOR_EVER)
+    assert walked(b"top") == sorted([*EVERYTHING, b"top/link.tif"])
+
+
+def test_a_link_whose_name_has_another_ending_is_not_asked_for(
+    archive: Path, trouble: Trouble
+) -> None:
+    (archive / "link").symlink_to("elsewhere")
+    trouble.with_call("stat", b"top/link", FOR_EVER, AssertionError())  # type: ignore[arg-type]  # any error
+    assert b"top/a.tif" in walked(b"top", suffixes=(b".tif",))
+
+
+def test_many_inputs_that_do_not_answer_are_waited_for_together(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    dead, stat = {b"dead%d" % number for number in range(50)}, os.stat
+
+    def troubled(path: Any, *args: Any, **more: Any) -> Any:
+        if path in dead:
+            trouble.now(None)
+        return stat(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", troubled)
+    start = time.monotonic()
+    assert walked(*dead, b"top") == sorted([*dead, *EVERYTHING])
+    assert time.monotonic() - start < 0.1 * len(dead)
+
+
+def test_folders_that_together_take_longer_than_one_may_are_walked(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def slow(path: bytes) -> Any:
+        time.sleep(0.06)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    assert found([b"top"]).count(b"top/below/c.tif") == 1
+    assert sorted(found([b"top"])) == EVERYTHING
