@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import email.utils
+import hashlib
+import hmac
 import os
 import re
 import shutil
@@ -34,6 +38,7 @@ from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.errors import ForeignOutputError, StoreError
 from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.credentials import endpoint_of
 from rastermeta_async.stores.fetch import Fetcher, FetchError
 from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket
 from rastermeta_async.stores.uploads import UPLOAD_SECONDS
@@ -208,55 +213,138 @@ def test_records_are_as_from_disk_over_http(bucket: Path) -> None:
     assert_as_from_disk(by_key, bucket)
 
 
-@pytest.mark.skipif(not AZURITE, reason="azurite-blob is not on the PATH (npm install azurite)")
-def test_records_are_as_from_disk_over_azure(
-    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+needs_azurite = pytest.mark.skipif(
+    not AZURITE, reason="azurite-blob is not on the PATH (npm install azurite)"
+)
+
+
+@pytest.fixture(scope="module")
+def azure(bucket: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an Azure server; its containers bucket and public hold the same."""
     assert AZURITE
     port = free_port()
-    where = [
-        "--location",
-        str(tmp_path),
-        "--blobPort",
-        str(port),
-        "--silent",
-        "--skipApiVersionCheck",
-    ]
-    with program([AZURITE, *where], port):
+    where = ["--location", str(tmp_path_factory.mktemp("azure")), "--blobPort", str(port)]
+    with program([AZURITE, *where, "--silent", "--skipApiVersionCheck"], port):
         endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        told = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
-        make_container(endpoint)
-        store = AzureStore(
-            "bucket", account_name=ACCOUNT, account_key=KEY, endpoint=endpoint,
-            client_options={"allow_http": True},
-        )  # fmt: skip
-        for key, path in keys(bucket).items():
-            obstore.put(store, key, path.read_bytes())
-        found = read_bucket(bucket, Settings(), "az://bucket/")
-        everything = ["extract", "az://bucket/", "-o", "-"]
-        walked = command.run(everything, AZURE_STORAGE_CONNECTION_STRING=told)
+        for container in ("bucket", "public"):
+            make_container(endpoint, container)
+            store = AzureStore(
+                container, account_name=ACCOUNT, account_key=KEY, endpoint=endpoint,
+                client_options={"allow_http": True},
+            )  # fmt: skip
+            for key, path in keys(bucket).items():
+                obstore.put(store, key, path.read_bytes())
+        yield endpoint
+
+
+@needs_azurite
+def test_records_are_as_from_disk_over_azure(
+    bucket: Path, azure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={azure};"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
+    found = read_bucket(bucket, Settings(), "az://bucket/")
+    everything = ["extract", "az://bucket/", "-o", "-"]
+    walked = command.run(everything, AZURE_STORAGE_CONNECTION_STRING=told)
     assert_as_from_disk(found, bucket)
     assert len(json_rows(walked.stdout)) == len(found)
 
 
-def make_container(endpoint: str) -> None:
-    """Create a container: obstore does not, so it is asked for with a signature of our own."""
-    import base64
-    import email.utils
-    import hashlib
-    import hmac
+def as_variables(name: str, endpoint: str) -> dict[str, str]:
+    """Return the environment that a way to log in to Azure consists of."""
+    account, sas = {"AZURE_STORAGE_ACCOUNT": ACCOUNT}, signature("bucket", "c")
+    where = {"AZURE_STORAGE_ENDPOINT": endpoint}
+    string = "AZURE_STORAGE_CONNECTION_STRING"
+    return {
+        "key": account | where | {"AZURE_STORAGE_KEY": KEY},
+        "sas": account | where | {"AZURE_STORAGE_SAS_TOKEN": sas},
+        "sas_alone": where | {"AZURE_STORAGE_SAS_TOKEN": f"?{sas}"},
+        "sas_url": where | {"AZURE_STORAGE_SAS_TOKEN": f"{endpoint}/bucket?{sas}"},
+        "key_string": {string: f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint}"},
+        # As the portal makes it: without an account.
+        "sas_string": {string: f"BlobEndpoint={endpoint}/;SharedAccessSignature={sas}"},
+    }[name]
 
-    now = email.utils.formatdate(usegmt=True)
-    headers = {"x-ms-date": now, "x-ms-version": "2021-08-06", "Content-Length": "0"}
-    signed = "\n".join(
-        ["PUT", *[""] * 11, f"x-ms-date:{now}", "x-ms-version:2021-08-06",
-         f"/{ACCOUNT}/{ACCOUNT}/bucket", "restype:container"]
-    )  # fmt: skip
-    digest = hmac.new(base64.b64decode(KEY), signed.encode(), hashlib.sha256).digest()
-    headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+
+@needs_azurite
+@pytest.mark.parametrize("way", ["key", "sas", "sas_alone", "sas_url", "key_string", "sas_string"])
+def test_each_way_to_log_in_to_azure_is_gdals_too(
+    bucket: Path, azure: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in as_variables(way, azure).items():
+        monkeypatch.setenv(name, value)
+    key = next(iter(keys(bucket)))
+    for reader in ("auto", "rasterio"):
+        (row,) = read([f"az://bucket/{key}".encode()], Settings(reader=reader)).values()
+        assert (row.error_message, row.filepath) == (None, f"az://bucket/{key}")
+
+
+@needs_azurite
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_public_containers_of_azure_need_nothing_but_an_endpoint(
+    bucket: Path, azure: str, reader: str
+) -> None:
+    key = next(iter(keys(bucket)))
+    settings = Settings(reader=reader, access=Access(no_sign_request=True, endpoint_url=azure))
+    (row,) = read([f"az://public/{key}".encode()], settings).values()
+    assert row.error_message is None
+
+
+@needs_azurite
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_a_url_that_azure_has_signed_is_read_and_its_signature_kept_from_rows(
+    bucket: Path, azure: str, reader: str
+) -> None:
+    key = next(iter(keys(bucket)))
+    url = f"{azure}/bucket/{quote(key)}"
+    sas = signature(f"bucket/{key}", "b")
+    (row,) = read([f"{url}?{sas}".encode()], Settings(reader=reader)).values()
+    assert (row.error_message, row.filepath) == (None, url)
+    (refused,) = read([f"{url}?{sas}x".encode()], Settings(reader=reader)).values()
+    assert (refused.error_type, refused.filepath) == ("AccessDenied", url)
+    assert not any(part in repr((row, refused)) for part in sas.split("&"))
+
+
+def test_an_endpoint_with_a_signature_says_where_that_belongs() -> None:
+    access = Access(endpoint_url="https://me.blob.core.windows.net/?sv=2024&sig=hidden")
+    (row,) = read([b"az://bucket/a.tif"], Settings(access=access)).values()
+    assert "AZURE_STORAGE_SAS_TOKEN" in (row.error_message or "")
+    assert "hidden" not in repr(row)
+
+
+def test_azures_other_clouds_are_found_in_a_connection_string(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = f"AccountName=me;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
+    assert endpoint_of("az", Access()) == "https://me.blob.core.chinacloudapi.cn"
+
+
+def signature(resource: str, kind: str) -> str:
+    """Return a SAS as the portal makes it for a container (c) or a blob (b)."""
+    start, end, version = "2024-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "2021-08-06"
+    resource = f"/blob/{ACCOUNT}/{resource}"
+    to_sign = ["r", start, end, resource, "", "", "", version, kind, *[""] * 7]
+    sig = quote(signed("\n".join(to_sign)), safe="")
+    return f"sp=r&st={start}&se={end}&sv={version}&sr={kind}&sig={sig}"
+
+
+def signed(text: str) -> str:
+    """Sign as Azure does."""
+    digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
+    return base64.b64encode(digest).decode()
+
+
+def make_container(endpoint: str, name: str) -> None:
+    """Create a container: obstore does not, so it is asked for with a signature of our own."""
+    headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    if name == "public":
+        headers = {"x-ms-blob-public-access": "blob", **headers}
+    to_sign = ["PUT", *[""] * 11, *map(":".join, headers.items()),
+               f"/{ACCOUNT}/{ACCOUNT}/{name}", "restype:container"]  # fmt: skip
+    headers["Authorization"] = f"SharedKey {ACCOUNT}:{signed(chr(10).join(to_sign))}"
     request = urllib.request.Request(
-        f"{endpoint}/bucket?restype=container", method="PUT", headers=headers, data=b""
+        f"{endpoint}/{name}?restype=container", method="PUT", headers=headers, data=b""
     )
     request.add_header("Content-Type", "")
     with urllib.request.urlopen(request) as answer:

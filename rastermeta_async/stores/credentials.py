@@ -10,10 +10,12 @@ import json
 import os
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from rastermeta_async.config import Access
 from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.memory import allow_boto3
+from rastermeta_async.urls import redacted
 
 Options = dict[str, Any]
 
@@ -30,7 +32,12 @@ def endpoint_of(scheme: str, access: Access) -> str | None:
     if not endpoint and scheme in _ENDPOINTS:
         endpoint = _ENDPOINTS[scheme]()
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise StoreError(f"the endpoint {endpoint} must begin with http:// or https://")
+        raise StoreError(f"the endpoint {redacted(endpoint)} must begin with http:// or https://")
+    if endpoint and "?" in endpoint:
+        raise StoreError(
+            f"the endpoint {redacted(endpoint)} must end before the question mark: what follows it "
+            "in a URL of Azure's is for AZURE_STORAGE_SAS_TOKEN"
+        )
     return endpoint
 
 
@@ -187,11 +194,16 @@ def _azure_fields() -> dict[str, str]:
 
 
 def _azure_endpoint() -> str | None:
-    return _azure_fields().get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT")
+    fields = _azure_fields()
+    given = fields.get("BlobEndpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT")
+    if not given and {"AccountName", "EndpointSuffix"} <= fields.keys():  # any of Azure's clouds
+        protocol = fields.get("DefaultEndpointsProtocol", "https")
+        given = f"{protocol}://{fields['AccountName']}.blob.{fields['EndpointSuffix']}"
+    return given and given.rstrip("/")
 
 
-def _azure_account() -> str:
-    """Return the storage account.
+def _azure_account(access: Access) -> str:
+    """Return the storage account; where only an endpoint is given, as with a SAS, that of it.
 
     Raises:
         StoreError: none was named.
@@ -199,6 +211,9 @@ def _azure_account() -> str:
     names = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
     account = _azure_fields().get("AccountName")
     account = account or next(filter(None, map(os.environ.get, names)), None)
+    if not account and (endpoint := endpoint_of("az", access)):
+        split = urlsplit(endpoint)  # https://account.blob.core.windows.net, http://host/account
+        account = split.path.strip("/") or (split.hostname or "").partition(".")[0]
     if not account:
         raise StoreError(
             "az:// paths need the storage account: set AZURE_STORAGE_ACCOUNT "
@@ -216,11 +231,13 @@ def _azure_key() -> str | None:
 def _azure_signature() -> str | None:
     given = _azure_fields().get("SharedAccessSignature")
     given = given or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
-    return given and given.lstrip("?")
+    return given and given.rpartition("?")[2]  # also of the whole URL
 
 
 def _azure_for_obstore(access: Access) -> Options:
-    config: Options = {"account_name": _azure_account(), "endpoint": endpoint_of("az", access)}
+    config: Options = {
+        "account_name": _azure_account(access), "endpoint": endpoint_of("az", access)
+    }  # fmt: skip
     if access.no_sign_request:
         return config | {"skip_signature": True}
     if key := _azure_key():
@@ -229,20 +246,16 @@ def _azure_for_obstore(access: Access) -> Options:
 
 
 def _azure_for_gdal(access: Access) -> Options:
-    account = _azure_account()
-    key = None if access.no_sign_request else _azure_key()
-    options: Options = {"AZURE_STORAGE_ACCOUNT": account}
+    options: Options = {
+        "AZURE_STORAGE_CONNECTION_STRING": "",  # what it holds is given one by one
+        "AZURE_STORAGE_ACCOUNT": _azure_account(access),
+        "CPL_AZURE_ENDPOINT": endpoint_of("az", access),
+    }
     if access.no_sign_request:
-        options["AZURE_NO_SIGN_REQUEST"] = "YES"
-    elif not key:
-        options["AZURE_STORAGE_SAS_TOKEN"] = _azure_signature()
-    if endpoint := endpoint_of("az", access):
-        fields = {"AccountName": account, "AccountKey": key, "BlobEndpoint": endpoint}
-        told = "".join(f"{name}={value};" for name, value in fields.items() if value)
-        options["AZURE_STORAGE_CONNECTION_STRING"] = told
-    else:
-        options["AZURE_STORAGE_ACCESS_KEY"] = key
-    return options
+        return options | {"AZURE_NO_SIGN_REQUEST": "YES"}
+    if key := _azure_key():
+        return options | {"AZURE_STORAGE_ACCESS_KEY": key}
+    return options | {"AZURE_STORAGE_SAS_TOKEN": _azure_signature()}
 
 
 _ENDPOINTS = {"s3": _s3_endpoint, "gs": _gs_endpoint, "az": _azure_endpoint}
