@@ -143,29 +143,35 @@ class ThreadPool:
         rest = list(paths)
         while rest and not self._stopping:
             async with _Permit(self._permits) as permit:
-                batch = await self._read_some(rest, permit)
+                batch = await self._read_some(rest, permit, self._settings.timeout)
             if batch.num_rows:
                 yield batch
             rest = rest[batch.num_rows :]
 
-    async def read_one(self, path: bytes) -> Record | None:
+    async def read_one(self, path: bytes, seconds: float) -> Record | None:
         """Return the record of an object in a store, read with rasterio; None: it is stopping.
 
         Without a permit: such an open waits more than it works, so the caller counts them.
+
+        Args:
+            path: a URL.
+            seconds: that it may take.
         """
         while not self._stopping:
-            batch = await self._read_some([path], None)
+            batch = await self._read_some([path], None, seconds)
             if batch.num_rows:
                 return next(from_batch(batch))
         return None
 
-    async def _read_some(self, paths: Sequence[bytes], permit: _Permit | None) -> pa.RecordBatch:
+    async def _read_some(
+        self, paths: Sequence[bytes], permit: _Permit | None, seconds: float
+    ) -> pa.RecordBatch:
         """Return the rows of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
         call = asyncio.create_task(asyncio.to_thread(walk.run))
         while not call.done():
-            await asyncio.wait({call}, timeout=walk.seconds_left(self._until(permit)))
-            if call.done() or walk.seconds_left(self._until(permit)) > 0:
+            await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+            if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
                 continue
             if permit is not None and not permit.lent:
                 permit.lend()
@@ -192,11 +198,6 @@ class ThreadPool:
         if not hasattr(self._thread, "entered"):
             self._reader.enter()
             self._thread.entered = True
-
-    def _until(self, permit: _Permit | None) -> float:
-        """Return how many seconds after a file was opened something is to be done about it."""
-        timeout = self._settings.timeout
-        return timeout if permit is None or permit.lent else min(SLOW_SECONDS, timeout)
 
     def _give_up(self, path: bytes) -> Record:
         self.stuck += 1
@@ -253,6 +254,11 @@ class _Permit:
         """Let another one open headers; this one is not had back."""
         self.lent = True
         self._permits.release()
+
+
+def _until(permit: _Permit | None, seconds: float) -> float:
+    """Return how many seconds after a file was opened something is to be done about it."""
+    return seconds if permit is None or permit.lent else min(SLOW_SECONDS, seconds)
 
 
 class _Walk:

@@ -680,6 +680,38 @@ def test_gdal_is_refused_once(bucket: Path) -> None:
     assert "404" in (record.error_message or "")
 
 
+REFUSALS = ("403", "404", "416", "429", "500", "503", "reset", "short", "slow")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_what_gdal_meets_is_said_as_the_decoder_says_it(tmp_path: Path, scheme: str) -> None:
+    """The first bytes arrive; what either reader asks for after them is refused for ever."""
+    (tmp_path / "bucket").mkdir()
+    for name in REFUSALS:
+        (tmp_path / "bucket" / f"{name}.tif").write_bytes(header_at_the_end(64))
+
+    def refused(path: str, before: int) -> str | None:
+        return Path(path).stem if before and path.endswith(".tif") else None
+
+    said = []
+    for reader in ("auto", "rasterio"):
+        with serving(str(tmp_path), fault=refused) as server:
+            base = "s3://bucket/" if scheme == "s3" else f"{server.url}/bucket/"
+            settings = anonymous(server, reader=reader, timeout=3)
+            began = time.monotonic()
+            rows = read_bucket(tmp_path, settings, base)
+            assert time.monotonic() - began < 3 + 5
+            assert {name: server.counts[name] for name in REFUSALS if server.counts[name] > 8} == {}
+        said.append({
+            name: (row.status, row.error_type, (row.error_message or "").partition(" (tried")[0])
+            for name, row in rows.items()
+        })  # fmt: skip
+    by_decoder, by_gdal = said
+    assert by_gdal == by_decoder
+    statuses = [name for name in REFUSALS if name.isdigit()]
+    assert [name for name in statuses if f"HTTP {name}" not in by_gdal[f"{name}.tif"][2]] == []
+
+
 def test_a_certificate_that_nobody_knows_is_said_so(plain: Path, tmp_path: Path) -> None:
     with serving(str(plain), certificate=certificate(tmp_path)) as server:
         (record,) = read([f"{server.url}/bucket/1.tif".encode()]).values()

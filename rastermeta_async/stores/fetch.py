@@ -30,6 +30,10 @@ _SHARE_OF = 200
 """So many files are the latest ones, roughly."""
 
 
+EMPTY = Problem("RasterioIOError", "the object is empty")
+"""In the words of a local file that has no byte."""
+
+
 class FetchError(Exception):
     """An object cannot be read."""
 
@@ -78,7 +82,10 @@ class Fetcher:
         """
         located = self._stores.locate(url)
         self._too_short *= 1 - 1 / _SHARE_OF
-        part, left = await self._get(located, 0, self._head_bytes, self._timeout)
+        try:
+            part, left = await self._get(located, 0, self._head_bytes, self._timeout)
+        except FetchError as error:
+            raise FetchError(EMPTY) if error.problem.status == 416 else error from None
         return Head(located, *part, left)
 
     async def more(self, head: Head, offset: int, size: int) -> tuple[bytes, Head]:
@@ -89,8 +96,24 @@ class Fetcher:
         """
         if offset < MAX_HEAD_BYTES:
             self._note_short_head()
-        end = min(offset + size, head.size)
-        part, left = await self._get(head.located, offset, end, head.left)
+        return await self._more(head, offset, min(offset + size, head.size))
+
+    async def again(self, head: Head, tried: int, took: float) -> Head:
+        """Ask for the first bytes again, as another reader was refused; return what is left.
+
+        Args:
+            head: the same bytes.
+            tried: requests that the other one sent.
+            took: seconds that it took.
+
+        Raises:
+            FetchError: as for `more`: the store's own words for what the other one met.
+        """
+        head = head._replace(left=head.left - took)
+        return (await self._more(head, 0, len(head.content), tried))[1]
+
+    async def _more(self, head: Head, start: int, end: int, tried: int = 0) -> tuple[bytes, Head]:
+        part, left = await self._get(head.located, start, end, head.left, tried)
         if (part.size, part.etag) != (head.size, head.etag):
             raise FetchError(Problem("Changed", "it was replaced while it was being read"))
         return part.content, head._replace(left=left)
@@ -100,9 +123,11 @@ class Fetcher:
         if self._too_short > _LONGER_ABOVE:
             self._head_bytes = MAX_HEAD_BYTES
 
-    async def _get(self, located: Located, start: int, end: int, left: float) -> tuple[Part, float]:
+    async def _get(
+        self, located: Located, start: int, end: int, left: float, tried: int = 0
+    ) -> tuple[Part, float]:
         """Return bytes of an object, and how many of the `left` seconds are left then."""
-        for number in range(1, TRIES + 1):
+        for number in range(tried + 1, TRIES + 1):
             if left <= 0:
                 message = f"its requests take more than {self._timeout:g} s"
                 raise FetchError(Problem("Timeout", message), number - 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -27,14 +26,20 @@ from rastermeta_async.memory import allow_data
 from rastermeta_async.pool import Reader, ThreadPool
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores.clients import Stores
-from rastermeta_async.stores.fetch import Fetcher, FetchError, Head
+from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, Head
+from rastermeta_async.stores.problems import NO_ANSWER
 from rastermeta_async.stores.throttle import Stopped
+from rastermeta_async.stores.vsi import GDAL_RETRIES
 from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
 from rastermeta_async.urls import is_url, redacted, without_secrets
 
-GDAL_TRIES = 5
+GDAL_OPENS = TRIES // (1 + GDAL_RETRIES)
 """Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
+
+GDAL_REQUESTS = 5
+"""That GDAL sends until it finds that a store refuses an object: it asks for its size and then for
+its bytes, each twice, and for a folder of that name."""
 
 TIMES_CHANGED = 3
 """Reads of one object that is replaced meanwhile."""
@@ -45,9 +50,6 @@ OBJECTS_A_REQUEST = 2
 _THREADS_OF_OBSTORE = 512
 _STACK_OF_OBSTORE = 2 * 1024 * 1024
 """It looks up host names in threads, at the most so many, each with a stack of this size."""
-
-_FINAL = re.compile(r"response code: 40[134]\b")
-"""What GDAL says of answers that will not change."""
 
 _FOREIGN = "not recognized as being in a supported file format"
 
@@ -181,16 +183,19 @@ class StorePool:
 
     async def _read_with_rasterio(self, path: bytes, shown: bytes, head: Head) -> Record | None:
         async with self._opens:
-            last = time.monotonic() + head.left  # for the first try it has all its time
-            for _ in range(GDAL_TRIES):
+            for _ in range(GDAL_OPENS):
                 async with self._fetcher.throttle:
-                    record = await self._local.read_one(path)
-                if record is None or record.error_type in (None, "Timeout"):
+                    began = time.monotonic()
+                    record = await self._local.read_one(path, head.left)
+                if record is None or record.error_type is None:
                     break
-                if time.monotonic() > last or await self._local.in_thread(
-                    partial(self._is_final, record, shown, head)
-                ):
+                if record.error_type == "Timeout":
+                    raise FetchError(NO_ANSWER)
+                if await self._local.in_thread(partial(self._is_final, record, shown, head)):
                     break
+                # GDAL does not tell what the store said, so it is asked.
+                took = time.monotonic() - began
+                head = await self._fetcher.again(head, GDAL_REQUESTS, took)
         return record
 
     def _is_final(self, record: Record, shown: bytes, head: Head) -> bool:
@@ -198,11 +203,8 @@ class StorePool:
 
         Then it says the same of a copy of the first bytes, which did arrive.
         """
-        said = record.error_message or ""
-        if _FINAL.search(said):
-            return True
         whole = len(head.content) >= head.size
-        if not whole and _FOREIGN not in said:
+        if not whole and _FOREIGN not in (record.error_message or ""):
             return False
         name = shown.partition(b"?")[0].rpartition(b"/")[2]
         with sparse_copy(name, {0: head.content}, head.size) as copy:
@@ -239,9 +241,8 @@ class _Known:
 
 def _failed(path: bytes, error: FetchError) -> Record:
     problem = error.problem
-    if problem.status == 416:  # it has no byte
-        empty = failure(path, "error", "RasterioIOError", "the object is empty")
-        return empty._replace(file_size=0)
+    if problem is EMPTY:
+        return failure(path, "error", *problem[:2])._replace(file_size=0)
     status = "error" if problem.kind == "NotFound" else "fatal"
-    tries = f" (tried {error.tries} times)" if error.tries > 1 else ""
+    tries = f" (tried {error.tries} times)" if error.tries > 1 and problem.passes else ""
     return failure(path, status, problem.kind, problem.message + tries)

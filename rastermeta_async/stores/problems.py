@@ -23,6 +23,8 @@ class Problem(NamedTuple):
         return self.kind in ("Throttled", "ServerError", "Connection", "Timeout")
 
 
+NO_ANSWER = Problem("Timeout", "no answer in time")
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired", "RequestExpired"})
@@ -93,7 +95,7 @@ def _problem_without_status(error: BaseException, text: str) -> Problem:
     if "certificate" in lowered or ("tls" in lowered and "handshake" in lowered):
         return Problem("TLS", "the server's certificate is not trusted")
     if any(words in lowered for words in ("timedout", "timed out", "timeout on")):
-        return Problem("Timeout", "no answer in time")
+        return NO_ANSWER
     if any(words in lowered for words in _CUT):
         return Problem("Connection", "the connection failed or was cut")
     return Problem("StoreError", redacted(first_line(error)))

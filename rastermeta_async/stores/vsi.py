@@ -9,7 +9,9 @@ from rastermeta_async.stores.credentials import for_gdal
 from rastermeta_async.urls import parts_of
 
 CONNECT_SECONDS = 5
-_RETRIES = 4
+GDAL_RETRIES = 1
+"""Of a request, so that a single fault does not cost an open; further ones are for the caller."""
+
 _RETRIED = "408,429,500,502,503,504"
 """HTTP statuses; with a list at hand GDAL also retries lost connections, without it not all."""
 
@@ -42,7 +44,7 @@ def gdal_options(url: str, access: Access, timeout: float) -> dict[str, object]:
         "GDAL_HTTP_PROXY": _proxy(url),
         "GDAL_HTTP_CONNECTTIMEOUT": CONNECT_SECONDS,
         "GDAL_HTTP_TIMEOUT": max(1, int(timeout)),
-        "GDAL_HTTP_MAX_RETRY": _RETRIES,
+        "GDAL_HTTP_MAX_RETRY": GDAL_RETRIES,
         "GDAL_HTTP_RETRY_DELAY": 0.3,
         "GDAL_HTTP_RETRY_CODES": _RETRIED,
         **for_gdal(url.partition("://")[0], access),
