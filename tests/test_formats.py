@@ -314,7 +314,8 @@ def test_what_differs_has_no_dictionary_and_what_nobody_compares_no_statistics()
     band_tags = {1: {"STATISTICS_MEAN": "1"}}
     rows = [
         record(b"%d" % at, geometry=square, crs="EPSG:4326", bounds=Bounds(1, 2, 3, 4),
-               bbox=BBox(1, 2, 3, 4), dataset_tags={"A": "1"}, band_tags=band_tags)
+               bbox=BBox(1, 2, 3, 4), dataset_tags={"A": "1"}, band_tags=band_tags,
+               imagery_tags={"SATELLITEID": "1"})
         for at in range(9)
     ]  # fmt: skip
     content = content_of(ParquetFormat, iter([table(rows)]))
@@ -326,8 +327,8 @@ def test_what_differs_has_no_dictionary_and_what_nobody_compares_no_statistics()
     names = {name for name in columns if name.endswith(".key")}
     assert {"crs", "status", "driver", "width", "bands.list.element.dtype", *names} <= alike
     values = {name for name in columns if name.endswith(".key_value.value")}
-    assert len(names) == 3
-    assert len(values) == 2
+    assert len(names) == 4
+    assert len(values) == 3
     assert alike.isdisjoint({"filepath", "geometry", "bbox.xmin", "bounds.left", "mtime", *values})
     compared = {name for name, column in columns.items() if column.is_stats_set}
     limits = {*(f"bbox.{name}" for name in BBox._fields), "bounds.left", "bounds.top"}
