@@ -42,6 +42,7 @@ from rastermeta_async.record import (
     readable,
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
+from rastermeta_async.structure import Reopen, Structure, structure_of
 from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
 
@@ -190,8 +191,9 @@ class RasterioReader:
         try:
             if self._folders is not None:
                 setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
-            with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
-                return _describe(path, dataset)
+            reopen = partial(_Dataset, _name_for_gdal(path))
+            with reopen(driver=self._drivers) as dataset:
+                return _describe(path, dataset, reopen, is_local=True)
         except (RasterioError, UnicodeDecodeError) as error:
             return _access_problem(path) or failure(path, "error", *message_of(error))
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
@@ -206,8 +208,9 @@ class RasterioReader:
             with rasterio.Env(session=DummySession(), **options):
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
-                with _Dataset(name, driver=self._drivers) as dataset:
-                    record = _describe(shown, dataset)
+                reopen = partial(_Dataset, name)
+                with reopen(driver=self._drivers) as dataset:
+                    record = _describe(shown, dataset, reopen, is_local=False)
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
             message = redacted(message.replace(name, shown.decode()))
@@ -286,7 +289,7 @@ def record_time(status: os.stat_result) -> dt.datetime | None:
         return None
 
 
-def _describe(path: bytes, dataset: Any) -> Record:
+def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> Record:
     """Return the record of an open dataset."""
     problems = _Problems()
     ask = problems.unless
@@ -299,6 +302,8 @@ def _describe(path: bytes, dataset: Any) -> Record:
     bands = ask("bands", lambda: _bands(dataset, nodata))
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
+    bytes_at = path if is_local else None
+    stored = ask("structure", lambda: structure_of(dataset, bytes_at, reopen)) or Structure()
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
@@ -325,7 +330,9 @@ def _describe(path: bytes, dataset: Any) -> Record:
         compression=_last_word(structure.get("COMPRESSION")),
         interleave=_last_word(structure.get("INTERLEAVE")),
         photometric=_last_word(structure.get("SOURCE_COLOR_SPACE")),
-        tiled=dataset.is_tiled if count else None,
+        tiled=stored.tiled,
+        cog=stored.cog,
+        cog_problems=stored.cog_problems,
         area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
         gcp_count=gcp_count,
         has_rpcs=has_rpcs,

@@ -148,7 +148,16 @@ class Record(NamedTuple):
     photometric: Annotated[
         str | None, Column(_TEXT, "colour space in the file where it is not RGB, e.g. ycbcr")
     ] = None
-    tiled: Annotated[bool | None, Column(pa.bool_(), "whether band 1 is stored in tiles")] = None
+    tiled: Annotated[
+        bool | None, Column(pa.bool_(), "whether band 1 is stored in tiles; null: not told")
+    ] = None
+    cog: Annotated[
+        bool | None, Column(pa.bool_(), "whether it is a cloud-optimised GeoTIFF; null: no TIFF")
+    ] = None
+    cog_problems: Annotated[
+        list[str] | None,
+        Column(pa.list_(pa.string()), "why a TIFF is none, a sentence a reason; empty: it is one"),
+    ] = None
     area_or_point: Annotated[
         str | None, Column(_TEXT, "whether coordinates mean the pixel's Area or its Point")
     ] = None

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
 from rastermeta_async.errors import OutputError
@@ -60,7 +61,10 @@ def _write(
 
 
 def _ortho(folder: str, number: int, rng: random.Random) -> None:
-    """Write an orthophoto: four 8-bit bands, tiled, with overviews, in a UTM zone."""
+    """Write an orthophoto: four 8-bit bands, tiled, with overviews, in a UTM zone.
+
+    Every other one is a cloud-optimised GeoTIFF; the others have their overviews at the end.
+    """
     zone = 31 + number % 4
     east, north = 300_000 + 512 * rng.randrange(500), 5_400_000 + 512 * rng.randrange(500)
 
@@ -71,8 +75,9 @@ def _ortho(folder: str, number: int, rng: random.Random) -> None:
             TIFFTAG_DATETIME=f"2024:0{1 + number % 9}:15 10:{number:02}:00", FLIGHT=f"F{zone}"
         )
 
+    path = os.path.join(folder, "ortho", f"ortho_{zone}N_{east}_{north}.tif")
     _write(
-        os.path.join(folder, "ortho", f"ortho_{zone}N_{east}_{north}.tif"),
+        path,
         np.full((4, 512, 512), number, np.uint8),
         finish,
         crs=f"EPSG:{32600 + zone}",
@@ -84,6 +89,15 @@ def _ortho(folder: str, number: int, rng: random.Random) -> None:
         alpha="unspecified",
         compress="deflate",
     )
+    if number % 2 == 0:
+        _make_cog(path)
+
+
+def _make_cog(path: str) -> None:
+    plain = f"{path}.plain"
+    os.rename(path, plain)
+    copy(plain, path, driver="COG", blocksize=256, compress="deflate")
+    os.remove(plain)
 
 
 def _elevation(folder: str, number: int, rng: random.Random) -> None:

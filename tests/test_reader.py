@@ -846,7 +846,7 @@ def test_a_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_anything_that_rasterio_raises_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: bytes, dataset: object) -> Record:
+    def fail(*_: object, **__: object) -> Record:
         raise MemoryError
 
     monkeypatch.setattr("rastermeta_async.reader._describe", fail)

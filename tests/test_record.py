@@ -48,6 +48,8 @@ LATER = [
     "interleave",
     "photometric",
     "tiled",
+    "cog",
+    "cog_problems",
     "area_or_point",
     "gcp_count",
     "has_rpcs",

@@ -26,7 +26,7 @@ from rastermeta_async.record import UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
 from rastermeta_async.views import summary as summaries
 from rastermeta_async.views.evidence import evidence_of, from_tags
-from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
+from rastermeta_async.views.layout import TIFFS, cog_in_words, layout_of
 from rastermeta_async.views.show import as_text as shown
 from rastermeta_async.views.status import status_of
 from rastermeta_async.views.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
@@ -79,7 +79,7 @@ def test_a_person_sees_aligned_tables(catalog: Path) -> None:
     assert len(set(counts)) == 1, "percentages stand below each other"
     text = "\n".join(lines)
     for words in ("success", " 88.9%  ██", "EPSG:3857", "0.00833333°", "0.2 m",
-                  "tiles and overviews (like a COG)", "e.g. "):  # fmt: skip
+                  "tiles and overviews", "e.g. "):  # fmt: skip
         assert words in text
 
 
@@ -94,14 +94,21 @@ def test_every_form_of_a_catalog_gives_the_same(tmp_path: Path, ending: str) -> 
     assert found.counts["layout"] == {"strips and overviews": 2}
 
 
-def test_small_rasters_need_no_overviews_in_either_view() -> None:
-    """The limit is one and the same for a row and for a catalog."""
-    sizes = [(SMALL, SMALL), (SMALL + 1, 1), (1, SMALL + 1), (None, None)]
-    bare = [band(overviews=[])]
-    rows = [record(tiled=True, bands=bare, width=x, height=y) for x, y in sizes]
-    expected = Counter(layout_of(True, False, x, y) for x, y in sizes)
-    assert summed(*rows).counts["layout"] == expected
-    assert sorted(expected.values()) == [2, 2]
+def test_cogs_are_counted_and_what_others_lack() -> None:
+    late, wide = ["A late IFD."], ["A late IFD.", "Wide blocks."]
+    rows = [
+        record(tiled=True), record(cog=False, cog_problems=late), failed(),
+        record(cog=False, cog_problems=wide), record(tiled=None, cog=None, cog_problems=None),
+        record(driver="PNG", cog=None, cog_problems=None),
+    ]  # fmt: skip
+    found = summed(*rows)
+    assert found.counts["cog"] == {"yes": 1, "no": 2, "not told": 1}
+    assert found.counts["cog_problems"] == {"A late IFD.": 2, "Wide blocks.": 1}
+    assert found.counts["layout"] == {
+        "tiles and overviews": 1, "strips and overviews": 2, "blocks and overviews": 1
+    }  # fmt: skip
+    text = as_text(found).split("Why TIFFs are no COGs")[1].splitlines()
+    assert text[1:3] == ["  2  A late IFD.", "  1  Wide blocks."]
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -127,9 +134,14 @@ def test_columns_are_counted_as_rows_would_be(records: list[Record], start: int)
     assert found.counts["driver"] == Counter(row.driver for row in read)
     rasters = [row for row in read if (row.count or 0) > 0]
     assert found.counts["layout"] == Counter(
-        layout_of(row.tiled, bool(row.bands and row.bands[0].overviews), row.width, row.height)
+        layout_of(row.tiled, bool(row.bands and row.bands[0].overviews))
         for row in rasters
         if row.driver in TIFFS
+    )
+    tiffs = [row for row in rasters if row.driver in TIFFS]
+    assert found.counts["cog"] == Counter(cog_in_words(row.cog) for row in tiffs)
+    assert found.counts["cog_problems"] == Counter(
+        problem for row in tiffs for problem in row.cog_problems or ()
     )
     evidence = [evidence_of("", row.dataset_tags, row.imagery_tags) for row in read]
     assert found.dated == sum(bool(from_tags(one)) for one in evidence)

@@ -19,7 +19,7 @@ from rastermeta_async.record import SUCCESSES
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
 from rastermeta_async.views.evidence import When, evidence_of
-from rastermeta_async.views.layout import is_like_a_cog
+from rastermeta_async.views.layout import TIFFS
 from rastermeta_async.views.units import metres_in_a_unit, wkt2_of
 
 STAC_VERSION = "1.1.0"
@@ -27,7 +27,7 @@ PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
 COLUMNS = ("filepath", "filepath_bytes", "status", "crs", "crs_wkt", "proj_code", "count",
-           "transform", "width", "height", "bands", "tiled", "area_or_point", "driver",
+           "transform", "width", "height", "bands", "cog", "area_or_point", "driver",
            "dataset_tags", "imagery_tags", "subdatasets", "geometry", "bbox",
            "footprint")  # fmt: skip
 """What an item is made from."""
@@ -224,10 +224,8 @@ def _number(value: float) -> float | str:
 
 
 def _media_type(row: Mapping[str, Any]) -> str | None:
-    if row["driver"] in ("GTiff", "COG"):
-        overviews = bool(row["bands"] and row["bands"][0]["overviews"])
-        cog = is_like_a_cog(row["tiled"], overviews, row["width"], row["height"])
-        return f"{_TIFF}; profile=cloud-optimized" if cog else _TIFF
+    if row["driver"] in TIFFS:
+        return f"{_TIFF}; profile=cloud-optimized" if row["cog"] else _TIFF
     return _MEDIA.get(row["driver"])
 
 

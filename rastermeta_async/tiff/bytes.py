@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from rastermeta_async.cog import EDITED
 from rastermeta_async.record import readable
 
 READ_BYTES = 8 * 1024
@@ -27,6 +28,13 @@ SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE
 """Bytes of a value, by type."""
 
 
+ReadAt = Callable[[int, int], bytes]
+"""Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
+
+TILE_WIDTH = 322
+"""The tag that makes blocks tiles (TIFF 6.0, section 15)."""
+
+
 class NotPlain(Exception):  # noqa: N818  # a finding, not an error
     """The file is to be read by rasterio; the message is the reason, in a few words."""
 
@@ -40,6 +48,8 @@ class Order:
         self.big = big
         self.inline = 8 if big else 4
         """Bytes of a value field, and of an offset."""
+        self.pointer = "Q" if big else "I"
+        """An offset in the terms of `struct`."""
         self.count_bytes = 8 if big else 2
         self.entry = 20 if big else 12
         self.count_field = (4, self.inline)
@@ -70,12 +80,8 @@ class Order:
 
     def offsets(self, indices: Sequence[int], span: int) -> struct.Struct:
         """Return what unpacks the offsets of some entries, in their order, from an IFD."""
-        layout, done = self.sign, 0
-        for index in indices:
-            start = self.entry_at(index) + self.value_field[0]
-            layout += f"{start - done}x{'Q' if self.big else 'I'}"
-            done = start + self.inline
-        return struct.Struct(f"{layout}{span - done}x")
+        places = [self.entry_at(index) + self.value_field[0] for index in indices]
+        return unpacker(self.sign, [*[(at, self.pointer) for at in places], (span, "0x")])
 
     def span(self, count: int) -> int:
         """Return the bytes of an IFD of so many entries: their number, they, and the link."""
@@ -88,23 +94,92 @@ _ORDERS: dict[bytes, Order] = {
 }  # fmt: skip
 
 
+def unpacker(sign: str, fields: Iterable[tuple[int, str]]) -> struct.Struct:
+    """Return what unpacks numbers: where each is, one behind the other, and its `struct` code."""
+    layout, done = sign, 0
+    for at, code in fields:
+        layout += f"{at - done}x{code}"
+        done = at + struct.calcsize(sign + code)
+    return struct.Struct(layout)
+
+
+def order_of(head: bytes) -> Order:
+    """Return how the file that begins like this stores numbers."""
+    order = _ORDERS.get(head[:4])
+    if order is None or len(head) < 16:
+        raise NotPlain("no TIFF")
+    return order
+
+
+def first_ifd(order: Order, head: bytes) -> int:
+    """Return the offset of the first IFD."""
+    return order.number(head[8:16] if order.big else head[4:8])
+
+
+def has_tiles(read_at: ReadAt) -> bool:
+    """Whether the first image of a file is stored in tiles, whatever else its IFD holds."""
+    head = read_at(0, 16)
+    order = order_of(head)
+    start = first_ifd(order, head)
+    count = min(order.number(read_at(start, order.count_bytes)), 2**16)
+    entries = read_at(start + order.count_bytes, order.entry * count)
+    tags = (order.number(entries[at : at + 2]) for at in range(0, len(entries), order.entry))
+    return TILE_WIDTH in tags
+
+
+class Ghost(NamedTuple):
+    """What GDAL says of a file's layout, between its header and its first IFD.
+
+    See GDAL, "COG -- Cloud Optimized GeoTIFF generator", header ghost area.
+    """
+
+    is_ordered: bool
+    """Whether IFDs come first, and then blocks, those of the smallest overview first."""
+    is_edited: bool
+    """Whether the file was changed in a way that may have spoilt that."""
+
+
+_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
+_MAX_GHOST_BYTES = 512
+"""It is half as long."""
+
+
+@lru_cache
+def _ghost(area: bytes) -> Ghost:
+    size, said = area[len(_GHOST) :][:6], area[len(_GHOST) + len("000000 bytes\n") :]
+    if not area.startswith(_GHOST):
+        return Ghost(is_ordered=False, is_edited=False)
+    if not size.isdigit():
+        raise NotPlain("an odd ghost area")
+    said = said[: int(size)].partition(b"\0")[0]
+    is_edited = EDITED.encode() in said
+    return Ghost(b"LAYOUT=IFDS_BEFORE_DATA\n" in said and not is_edited, is_edited)
+
+
 class File:
     """Bytes of a file, read as they are asked for."""
 
-    def __init__(self, head: bytes, size: int, read_at: Callable[[int, int], bytes]) -> None:
-        order = _ORDERS.get(head[:4])
-        if order is None or len(head) < 16:
-            raise NotPlain("no TIFF")
+    def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:
+        order = order_of(head)
         if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
             raise NotPlain("an odd BigTIFF")
         self.order = order
         self.size = size
-        self.first = order.number(head[8:16] if order.big else head[4:8])
+        self.first = first_ifd(order, head)
+        self.header_bytes = start = 16 if order.big else 8
+        """The first IFD is right behind them, or GDAL's ghost area is."""
+        self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
         self.head = head
         self._window = b""
         self._start = 0
         self._read_at = read_at
         self._reads = 0
+
+    def is_at_hand(self, offset: int, size: int) -> bool:
+        """Whether bytes were read already."""
+        end = offset + size
+        start, window = self._start, self._window
+        return end <= len(self.head) or (start <= offset and end <= start + len(window))
 
     def get(self, offset: int, size: int) -> bytes:
         """Return bytes of the file, all of them."""
@@ -147,11 +222,14 @@ class Entries(NamedTuple):
         at = self.order.entry_at(index) + self.order.value_field[0]
         return self.ifd[at : at + min(length, self.order.inline)]
 
+    def kind(self, index: int) -> int:
+        """Return the type of an entry's values."""
+        start = self.order.entry_at(index)
+        return self.order.number(self.ifd[start + 2 : start + 4])
+
     def number(self, index: int) -> int:
         """Return an entry's only value, a whole number."""
-        start = self.order.entry_at(index)
-        kind = self.order.number(self.ifd[start + 2 : start + 4])
-        return self.order.number(self.content(index, SIZES[kind]))
+        return self.order.number(self.content(index, SIZES[self.kind(index)]))
 
 
 @lru_cache

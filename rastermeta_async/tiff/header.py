@@ -20,6 +20,14 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import NamedTuple
 
+from rastermeta_async.cog import (
+    SMALL,
+    Level,
+    can_be_large,
+    cog_problems,
+    has_wide_blocks,
+    problems_of_levels,
+)
 from rastermeta_async.tiff.bytes import Entries, File, NotPlain, doubles, reals, text, value_bytes
 from rastermeta_async.tiff.images import (
     MASK,
@@ -68,6 +76,8 @@ class Header(NamedTuple):
     tags: Tags
     """What GDAL shows of the TIFF's own tags."""
     metadata: Metadata
+    cog_problems: list[str]
+    """Why it is no cloud-optimised GeoTIFF."""
 
 
 def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) -> Header:
@@ -82,7 +92,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
         NotPlain: it is no TIFF, or not one to be decoded here.
     """
     file = File(head, size, read_at)
-    layout, entries, images = images_of(file)
+    layout, entries, images, places = images_of(file)
     image = images[0]
     pyramid = _pyramid(images)
     placement, transform = _placement(file, layout, entries)
@@ -95,6 +105,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     return Header(
         kind, image.width, image.height, image.block_height, image.block_width,
         pyramid.overviews, transform, tags, metadata,
+        cog_problems(pyramid.problems, *places, edited=file.ghost.is_edited),
     )  # fmt: skip
 
 
@@ -106,16 +117,25 @@ class _Pyramid(NamedTuple):
 
     kind: Hashable
     overviews: tuple[int, ...]
+    problems: tuple[str, ...]
+    """See `cog.problems_of_levels`."""
 
 
 @lru_cache(MAX_REMEMBERED)
 def _pyramid(images: tuple[Image, ...]) -> _Pyramid:
     image, *others = images
     overviews = []
+    levels = [Level(1, _has_wide_blocks(image))]
     kinds: list[Hashable] = []
     for other in others:
         if other.subfile == REDUCED:
-            overviews.append(_factor(image.width, other.width))
+            factor = _factor(image.width, other.width)
+            overviews.append(factor)
+            levels.append(Level(factor, _has_wide_blocks(other)))
+            if not can_be_large(max(image.width, image.height), factor) and (
+                other.width > SMALL or other.height > SMALL
+            ):
+                raise NotPlain("an overview of another shape")
         elif other.subfile not in (MASK, MASK | REDUCED):
             raise NotPlain("several pages")
         same_size = (other.width, other.height) == (image.width, image.height)
@@ -123,7 +143,11 @@ def _pyramid(images: tuple[Image, ...]) -> _Pyramid:
             kinds.append(kind)
     if len(overviews) > MAX_OVERVIEWS:
         raise NotPlain("many overviews")
-    return _Pyramid(tuple(kinds), tuple(overviews))
+    return _Pyramid(tuple(kinds), tuple(overviews), problems_of_levels(levels))
+
+
+def _has_wide_blocks(image: Image) -> bool:
+    return has_wide_blocks(image.width, image.height, image.block_width)
 
 
 def _factor(width: int, reduced: int) -> int:

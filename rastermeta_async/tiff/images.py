@@ -10,10 +10,12 @@ chopping); GDAL, "GTiff -- GeoTIFF File Format".
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from rastermeta_async.cog import MAX_FIRST_IFD
 from rastermeta_async.tiff.bytes import (
     ASCII,
     BYTE,
@@ -25,18 +27,22 @@ from rastermeta_async.tiff.bytes import (
     RATIONAL,
     SHORT,
     SIZES,
+    TILE_WIDTH,
     UNDEFINED,
     Entries,
     File,
     NotPlain,
     Order,
     text,
+    unpacker,
     value_bytes,
 )
 from rastermeta_async.tiff.metadata import MAX_REMEMBERED, is_harmless
 from rastermeta_async.tiff.stretch import Part, Stretch
 
 MAX_IFDS = 64
+MAX_SPARSE_BLOCKS = 1024
+"""Blocks of an image that are looked at to find one that is written."""
 MAX_BANDS = 4096
 
 _SHORTS, _LONGS, _TEXT = frozenset({SHORT}), frozenset({LONG}), frozenset({ASCII})
@@ -47,7 +53,7 @@ _OFFSETS = _WHOLE | {LONG8}
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_TILE_HEIGHT, _TILES, _TILE_BYTES = 323, 324, 325
 _X_RESOLUTION, _Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 SCALE, TIE_POINTS, MATRIX, METADATA, RPCS = 33550, 33922, 34264, 42112, 50844
 NODATA = 42113
@@ -86,7 +92,7 @@ _RESOLUTIONS = {_X_RESOLUTION: "TIFFTAG_XRESOLUTION", _Y_RESOLUTION: "TIFFTAG_YR
 _KNOWN: dict[int, frozenset[int]] = {
     **_KIND_SCALARS, **_KIND_ARRAYS, **_OF_NO_EFFECT,
     **dict.fromkeys(_TEXTS, _TEXT), **dict.fromkeys(_RESOLUTIONS, _RATIOS),
-    **dict.fromkeys((_WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT), _WHOLE),
+    **dict.fromkeys((_WIDTH, _HEIGHT, _ROWS, TILE_WIDTH, _TILE_HEIGHT), _WHOLE),
     **dict.fromkeys((_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES), _OFFSETS),
     **dict.fromkeys((SCALE, TIE_POINTS, MATRIX), _REALS),
     RESOLUTION_UNIT: _SHORTS, METADATA: _TEXT,
@@ -94,7 +100,7 @@ _KNOWN: dict[int, frozenset[int]] = {
 """Types that a tag may have; what is not here is not plain."""
 
 _SINGLE = (
-    *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
+    *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
     *_RESOLUTIONS, _LEFT, _TOP, _EXIF, _GPS,
 )  # fmt: skip
 """Tags that have one value."""
@@ -114,6 +120,10 @@ _CHOPPED_STRIP_BYTES = 8192
 _SPLIT_ROWS = 2000
 
 
+_CODES = {SHORT: "H", LONG: "I", LONG8: "Q"}
+"""Whole numbers in the terms of `struct`."""
+
+
 class Layout:
     """The tags and types of an IFD: where in it to find what. Many files share one."""
 
@@ -127,8 +137,8 @@ class Layout:
         self.order = order
         self.types = types
         self.at = {tag: index for index, tag in enumerate(tags)}
-        self.tiled = _TILE_WIDTH in self.at
-        wanted = (_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
+        self.tiled = TILE_WIDTH in self.at
+        wanted = (TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
             _ROWS, _STRIPS, _STRIP_BYTES)  # fmt: skip
         other = (_STRIPS, _STRIP_BYTES, _ROWS) if self.tiled else (_TILE_HEIGHT, _TILES)
         if not all(tag in self.at for tag in (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, *wanted)):
@@ -236,6 +246,33 @@ _IMAGES: dict[tuple[_Shape, int, tuple[bytes, ...]], Image] = {}
 """Images by shape, by what its `mask` leaves of the IFD, and by the arrays outside the IFD."""
 
 
+class Array:
+    """The values of an entry, in an IFD or elsewhere. Files that share an `Image` share it."""
+
+    def __init__(self, entries: Entries, index: int) -> None:
+        order = entries.order
+        code = _CODES[entries.kind(index)]
+        self.item = struct.Struct(order.sign + code)
+        is_inside = entries.count(index) * self.item.size <= order.inline
+        self.at = order.entry_at(index) + order.value_field[0]
+        """Where in the IFD they are, or their offset is."""
+        self.code = code if is_inside else order.pointer
+        """What is there, in the terms of `struct`."""
+        self.first = None if is_inside else self.item.unpack_from
+        """Unpacks the first value, given bytes of a file and its offset; None: in the IFD."""
+
+    def is_beyond(self, head: bytes, start: int) -> bool:
+        """Whether the first value, which is elsewhere, is not in the first bytes of a file."""
+        return start + self.item.size > len(head)
+
+    def values(self, file: File, ifd: bytes, count: int) -> list[int]:
+        """Return the first values, so many."""
+        order, length = file.order, count * self.item.size
+        field = ifd[self.at : self.at + order.inline]
+        content = file.get(order.number(field), length) if self.first else field[:length]
+        return [number for (number,) in self.item.iter_unpack(content)]
+
+
 class Image:
     """What an IFD says of the pixels. Files that say the same share one."""
 
@@ -263,7 +300,7 @@ class Image:
         contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
         samples = self.samples if contiguous else 1
         if layout.tiled:
-            self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
+            self.block_width, self.block_height = number(TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
         else:
             rows = number(_ROWS, 0)
             if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
@@ -274,6 +311,12 @@ class Image:
         row_bytes = -(-self.block_width * bits * samples // 8)
         blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
         planes = self.samples // samples
+        self._blocks = blocks
+        """Of the first band."""
+        self.block_arrays = Array(entries, layout.blocks_at), Array(entries, layout.bytes_at)
+        """Offsets and lengths."""
+        fields = [(array.at, array.code) for array in self.block_arrays]
+        self._fields = unpacker(entries.order.sign, fields).unpack_from
         found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
         if found != (blocks * planes, blocks * planes) or blocks * planes >= 2**31:
             raise NotPlain("odd blocks")
@@ -298,6 +341,41 @@ class Image:
         """What came after an IFD that says this, if it came first."""
         self.is_common = False
         """Whether several files have it first: else what comes after is not worth learning."""
+
+    def first_block(self, file: File, ifd: bytes, *, needed: bool = True) -> int | None:
+        """Return the offset of the first block that is written; 0: there is none.
+
+        That is one that has an offset and a length (``GTiffDataset::IsBlockAvailable``). For the
+        length of the very first no further read is made. None: one would have to be made for its
+        offset, which is not needed, or, for either, where GDAL tells that blocks are in order.
+        """
+        offset, length = self._fields(ifd)
+        of_offsets, of_lengths = self.block_arrays
+        must_be_near = file.ghost.is_ordered or not needed
+        if of_offsets.first:
+            if must_be_near and of_offsets.is_beyond(file.head, offset):
+                return None
+            (offset,) = of_offsets.item.unpack(file.get(offset, of_offsets.item.size))
+        if offset and of_lengths.first:
+            if must_be_near and of_lengths.is_beyond(file.head, length):
+                return None
+            size = of_lengths.item.size
+            if file.is_at_hand(length, size):
+                (length,) = of_lengths.item.unpack(file.get(length, size))
+        if offset and length:
+            return offset  # type: ignore[no-any-return]  # what `struct` unpacks has no type
+        return self._next_block(file, ifd)
+
+    def _next_block(self, file: File, ifd: bytes) -> int:
+        some = min(self._blocks, MAX_SPARSE_BLOCKS)
+        offsets, lengths = (array.values(file, ifd, some) for array in self.block_arrays)
+        if self._blocks == 1 and (offsets[0] or lengths[0]):
+            raise NotPlain("odd blocks")  # libtiff makes up the length of a strip
+        pairs = zip(offsets, lengths, strict=True)
+        written = [offset for offset, length in pairs if offset and length]
+        if not written and some < self._blocks:
+            raise NotPlain("many blocks that are not written")
+        return written[0] if written else 0
 
 
 class _ImageKind:
@@ -327,8 +405,26 @@ _Found = tuple[int, bytes, _Shape, Image]
 """An IFD: its offset, its bytes, its shape, and what it says."""
 
 
-def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...]]:
-    """Return the first IFD's layout and entries, and what each IFD says of its image.
+class Places(NamedTuple):
+    """Where the first image and its overviews are: offsets."""
+
+    ifds: list[int]
+    blocks: list[int]
+    """First blocks, see `Image.first_block`; none: they do not matter, or are in order."""
+
+    def add(self, file: File, offset: int, ifd: bytes, image: Image) -> None:
+        """Add an overview."""
+        self.ifds.append(offset)
+        if self.blocks:
+            block = image.first_block(file, ifd)
+            if block is None:
+                self.blocks.clear()
+            else:
+                self.blocks.append(block)
+
+
+def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
+    """Return the first IFD's layout and entries, what each IFD says of its image, and places.
 
     What comes after the first IFD is guessed to be what came after the last one of that content.
     """
@@ -339,17 +435,30 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...]]:
     _FIRST[order] = shape
     link = order.number(ifd[-order.inline :])
     rest = image.rest
+    places = _place_of_first(file, ifd, image, is_alone=not link)
     if not link:
         images: tuple[Image, ...] = (image,)
     elif rest is not None and rest.stretch.is_at(link, file.head):
         images = (image, *rest.images)
+        rest.add_places(file, link, places)
     else:
         others = _others(file, link, shape)
         images = (image, *[other for *_, other in others])
+        for offset, other_ifd, _, other in others:
+            if other.subfile == REDUCED:
+                places.add(file, offset, other_ifd, other)
         if image.is_common:
             image.rest = _rest(file.head, others)
         image.is_common = True
-    return shape.layout, Entries(order, ifd), images
+    return shape.layout, Entries(order, ifd), images, places
+
+
+def _place_of_first(file: File, ifd: bytes, image: Image, *, is_alone: bool) -> Places:
+    if file.first > MAX_FIRST_IFD:
+        return Places([file.first], [])
+    needed = not (is_alone and file.first == file.header_bytes)  # else no block is before it
+    block = image.first_block(file, ifd, needed=needed)
+    return Places([file.first], [] if block is None else [block])
 
 
 def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
@@ -387,25 +496,61 @@ def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
     return others
 
 
-class _Rest(NamedTuple):
+class _Rest:
     """All that came after a first IFD."""
 
-    stretch: Stretch
-    images: tuple[Image, ...]
+    def __init__(self, order: Order, stretch: Stretch, others: list[_Found]) -> None:
+        self.stretch = stretch
+        self.images = tuple([image for *_, image in others])
+        start = others[0][0]
+        self._overviews = [
+            (offset - start, len(ifd), image)
+            for offset, ifd, _, image in others
+            if image.subfile == REDUCED
+        ]
+        self._starts = [at for at, *_ in self._overviews]
+        arrays = [(at, array) for at, _, image in self._overviews for array in image.block_arrays]
+        fields = [(at + array.at, array.code) for at, array in arrays]
+        self._fields = unpacker(order.sign, fields).unpack_from
+        self._first = [array.first for _, array in arrays]
+
+    def add_places(self, file: File, start: int, places: Places) -> None:
+        """Add those of the overviews, in a file that has the same stretch from `start` on."""
+        head = file.head
+        if places.blocks:
+            fields = self._fields(head, start)
+            try:
+                numbers = [
+                    field if unpack is None else unpack(head, field)[0]
+                    for field, unpack in zip(fields, self._first, strict=True)
+                ]
+            except (struct.error, OverflowError):  # not all are in the head
+                numbers = [0]
+                if file.ghost.is_ordered:
+                    places.blocks.clear()
+            if 0 not in numbers:
+                places.ifds.extend([start + at for at in self._starts])
+                places.blocks.extend(numbers[::2])
+                return
+        for at, length, image in self._overviews:
+            places.add(file, start + at, head[start + at : start + at + length], image)
 
 
 def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
     """Return how to recognise what came after a first IFD; None: it is to be looked at."""
+    order = others[0][2].layout.order
+    offsets = [offset for offset, *_ in others]
+    if order.byteorder == "big" or offsets != sorted(offsets):
+        return None
     parts: list[Part] = []
     for offset, ifd, shape, image in others:
-        layout = shape.layout
-        if layout.order.byteorder == "big" or image.has_unseen or METADATA in layout.at:
+        if image.has_unseen or METADATA in shape.layout.at:
             return None
-        parts.append(shape.part(offset, last=offset == others[-1][0]))
+        parts.append(shape.part(offset, last=offset == offsets[-1]))
         places = zip(shape.offsets.unpack(ifd), shape.lengths, strict=True)
         parts += [Part(at, length, (1 << 8 * length) - 1) for at, length in places]
-    stretch = Stretch.of(head, others[0][0], parts)
-    return _Rest(stretch, tuple([image for *_, image in others])) if stretch else None
+    stretch = Stretch.of(head, offsets[0], parts)
+    return _Rest(order, stretch, others) if stretch else None
 
 
 def _ifd(file: File, offset: int) -> bytes:

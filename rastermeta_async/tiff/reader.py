@@ -41,11 +41,13 @@ _SIDECARS_SHOWN = 3
 
 (
     _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS,
-    _IMAGERY_TAGS, _WIDTH, _HEIGHT, _BANDS, _TILED, _FILE_SIZE, _MTIME, _ETAG, _READER,
+    _IMAGERY_TAGS, _WIDTH, _HEIGHT, _BANDS, _COG, _COG_PROBLEMS, _FILE_SIZE, _MTIME, _ETAG,
+    _READER,
 ) = map(
     Record._fields.index,
     ("filepath", "filepath_bytes", "bounds", "res", "transform", "dataset_tags", "band_tags",
-     "imagery_tags", "width", "height", "bands", "tiled", "file_size", "mtime", "etag", "reader"),
+     "imagery_tags", "width", "height", "bands", "cog", "cog_problems", "file_size", "mtime",
+     "etag", "reader"),
 )  # fmt: skip
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -154,8 +156,10 @@ class TiffReader:
             raise NotPlain("rasterio has a problem with the header")
         shown, raw = path_columns(path)
         record = record._replace(
-            filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag
-        )
+            filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag,
+            # Arrays that tell where blocks are may be among the zeros.
+            cog=not header.cog_problems, cog_problems=header.cog_problems,
+        )  # fmt: skip
         learned = self._learn(header, path, facts, record)
         if learned.reader != TIFF_HEADER:
             raise NotPlain("rasterio says otherwise")
@@ -273,7 +277,7 @@ class Kind:
         fields[_WIDTH] = header.width
         fields[_HEIGHT] = header.height
         fields[_BANDS] = self._bands_of(header)
-        fields[_TILED] = header.block_width != header.width
+        fields[_COG], fields[_COG_PROBLEMS] = not header.cog_problems, header.cog_problems
         fields[_FILE_SIZE], fields[_MTIME], fields[_ETAG] = facts
         fields[_READER] = TIFF_HEADER
         return Record._make(fields)

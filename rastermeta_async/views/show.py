@@ -11,7 +11,7 @@ from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.record import TIFF_HEADER, UNPLACED, Band, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural
 from rastermeta_async.tiff.reader import Comparison
-from rastermeta_async.views.layout import TIFFS, layout_of
+from rastermeta_async.views.layout import TIFFS, cog_in_words, layout_of
 from rastermeta_async.views.units import crs_of, unit_of
 
 _LABEL = 15
@@ -151,10 +151,10 @@ def _image(record: Record) -> Entries:
         yield "compression", record.compression or untold
     yield "interleave", record.interleave
     yield "photometric", record.photometric
-    if record.tiled is not None:
+    if record.driver in TIFFS:
         overviews = bool(record.bands and record.bands[0].overviews)
-        if record.driver in TIFFS:
-            yield "layout", layout_of(record.tiled, overviews, record.width, record.height)
+        yield "layout", layout_of(record.tiled, overviews)
+        yield "COG", "\n".join([cog_in_words(record.cog), *(record.cog_problems or ())])
 
 
 def _size(value: float) -> str:

@@ -20,7 +20,7 @@ from rastermeta_async.record import SUCCESSES
 from rastermeta_async.urls import local_name
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import TAGS, evidence_of, from_tags
-from rastermeta_async.views.layout import SMALL, TIFFS, layout_of
+from rastermeta_async.views.layout import TIFFS, cog_in_words, layout_of
 from rastermeta_async.views.units import unit_of
 
 MAX_VALUES = 10_000
@@ -29,14 +29,14 @@ MAX_VALUES = 10_000
 OTHER = "(other)"
 
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
-           "count", "compression", "tiled", "bands", "width", "height", "file_size", "bbox",
+           "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
            "dataset_tags", "imagery_tags", "reader", "footprint")  # fmt: skip
 _ROWS = 8192
 
 TagsByRow = dict[int, dict[str, str]]
 
 _COUNTED = ("status", "driver", "crs", "dtype", "resolution", "bands", "compression", "layout",
-            "reader")  # fmt: skip
+            "cog", "cog_problems", "reader")  # fmt: skip
 
 
 class Summary:
@@ -121,20 +121,15 @@ class Summary:
         for value, count in zip(values, counts, strict=True):
             self._add(name, value, count)
 
-    def _add_layouts(self, rasters: pa.RecordBatch) -> None:
+    def _add_layouts(self, tiffs: pa.RecordBatch) -> None:
         """Count layouts: of rows that are alike in what decides it, one is looked at."""
-        wide = pc.max_element_wise(rasters["width"], rasters["height"])
-        parts = pa.table(
-            {
-                "tiled": rasters["tiled"],
-                "overviews": _has_overviews(rasters["bands"]),
-                "size": pc.if_else(pc.less_equal(wide, SMALL), SMALL, SMALL + 1),
-            }
-        )
-        alike = parts.group_by(["tiled", "overviews", "size"]).aggregate([([], "count_all")])
+        overviews = _has_overviews(tiffs["bands"])
+        parts = pa.table({"tiled": tiffs["tiled"], "overviews": overviews, "cog": tiffs["cog"]})
+        alike = parts.group_by(["tiled", "overviews", "cog"]).aggregate([([], "count_all")])
         for one in alike.to_pylist():
-            layout = layout_of(one["tiled"], one["overviews"], one["size"], one["size"])
-            self._add("layout", layout, one["count_all"])
+            self._add("layout", layout_of(one["tiled"], one["overviews"]), one["count_all"])
+            self._add("cog", cog_in_words(one["cog"]), one["count_all"])
+        self._count("cog_problems", pc.list_flatten(tiffs["cog_problems"]))
 
 
 def summary_of(catalog: str) -> Summary:

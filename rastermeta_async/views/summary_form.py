@@ -79,6 +79,10 @@ def _lines(summary: Summary) -> Iterator[str]:
             bar = "█" * round(_BAR * count / whole)
             line = f"  {name:<{names}}  {count:>{width},}  {_percent(count, whole):>6}  {bar}"
             yield line.rstrip()
+    if problems := summary.counts["cog_problems"]:
+        yield "\nWhy TIFFs are no COGs"
+        for problem, count in problems.most_common():
+            yield f"  {count:>{width},}  {on_a_line(str(problem))}"
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)
@@ -137,5 +141,6 @@ _TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "dtype": ("Data type", _plain),
     "compression": ("Compression", _plain),
     "layout": ("Layout", _plain),
+    "cog": ("Cloud-optimised GeoTIFFs", _plain),
     "reader": ("Read by", _plain),
 }
