@@ -119,7 +119,7 @@ class Settings:
     update: bool = False
     """Also redo the files whose size or time of change is another one."""
     prune: bool = False
-    """Drop rows whose file is gone."""
+    """Drop rows whose local path leads to no file."""
     prune_folders: bool = False
     """Also where a whole folder is gone, or empty."""
     retry_failed: bool = False

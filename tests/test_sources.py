@@ -24,6 +24,7 @@ from rastermeta_async.sources import (
     Source,
     Splitter,
     StdinSource,
+    SuffixSource,
     source_of,
 )
 
@@ -293,6 +294,13 @@ def test_sources_one_after_the_other(run: Run) -> None:
     chain = ChainedSource([IterableSource(["a", "b"]), IterableSource(["c"])])
     assert chain.fraction() is None
     assert run(paths_of(chain)) == [b"a", b"b", b"c"]
+
+
+def test_endings_are_those_of_names_not_of_what_signs_a_url(run: Run) -> None:
+    paths = ["https://h/a.TIF?sig=b.xml", "https://h/a.xml?b.tif", "s3://b/a?.tif", "a.tif", "tif"]
+    source = SuffixSource(IterableSource(paths), (b".tif", b".jp2"))
+    assert run(paths_of(source)) == [b"https://h/a.TIF?sig=b.xml", b"s3://b/a?.tif", b"a.tif"]
+    assert source.fraction() == 1.0
 
 
 def test_what_holds_paths_becomes_a_source() -> None:

@@ -49,9 +49,9 @@ from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
+from rastermeta_async.record import SUCCESSES
 from rastermeta_async.rows import (
     IDENTITY,
-    count_failures,
     is_success,
     kept,
     path_keys,
@@ -177,8 +177,8 @@ class Output:
             if kept(batch) is not batch:  # a run was killed before it dropped them
                 self.seal()
                 return self.finished(retry_failed=retry_failed, update=update, failed=failed)
-            if failed is not None and count_failures(batch):
-                failed.add_new(path_keys(batch.filter(pc.invert(is_success(batch)))).to_pylist())
+            if failed is not None:
+                failed.add_new(_failed_paths(batch))
             counting = batch.filter(is_success(batch)) if retry_failed else batch
             if update:
                 unchanged.update(counting)
@@ -365,6 +365,13 @@ class Output:
         self.log.append(Sealed(**vars(sealing)))
         remove_unlogged(self._parts_folder, ())
         sync_folder(folder_of(self._parts_folder))
+
+
+def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:
+    """Return the paths of the rows that are no success; there are few of them, mostly none."""
+    bad = pc.invert(pc.is_in(batch.column("status"), pa.array(sorted(SUCCESSES))))
+    paths: list[bytes] = path_keys(batch.filter(bad)).to_pylist() if pc.any(bad).as_py() else []
+    return paths
 
 
 def _rows_of(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
