@@ -32,7 +32,9 @@ from rastermeta_async.catalog.splice import Group, Splicer, read_footer, read_gr
 from rastermeta_async.catalog.superseded import superseded
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, WriteError
+from rastermeta_async.footprints.rows import rows_of as footprinted
 from rastermeta_async.record import GONE, SCHEMA, Record, path_bytes
+from rastermeta_async.views.summary import summary_of
 
 
 def parquet(rows: pa.Table, **options: object) -> io.BytesIO:
@@ -243,6 +245,35 @@ def test_it_is_geoparquet_with_the_limits_of_all_groups(catalog: Path) -> None:
     assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
     assert meta[b"rastermeta:order"] == b"none"
     assert len(geopandas.read_parquet(catalog, bbox=(19, -61, 22, -59))) == 1
+
+
+def in_degrees(path: bytes, west: float) -> Record:
+    """Return the row of a raster of two degrees, with its footprint."""
+    transform = (west, 0.1, 0.0, -16.0, 0.0, -0.1)
+    there = record(path, crs="EPSG:4326", transform=transform, width=20, height=20)
+    (row,) = records_of([footprinted([there])])
+    return row
+
+
+@pytest.mark.parametrize(
+    ("parts", "west", "east"),
+    [
+        ([[("/a", 178.1)]], 178.1, -179.9),
+        ([[("/a", 178.1)], [("/b", -178.0)]], 178.1, -176.0),
+        ([[("/a", 160.0), ("/b", -170.0)], [("/c", 178.5)]], 160.0, -168.0),
+        ([[("/a", 10.0), ("/b", -20.0)], [("/c", 50.0)]], -20.0, 52.0),
+    ],
+)
+def test_the_limits_of_all_groups_may_cross_the_antimeridian(
+    catalog: Path, parts: list[list[tuple[str, float]]], west: float, east: float
+) -> None:
+    rows = [[in_degrees(path.encode(), at) for path, at in part] for part in parts]
+    seal(catalog, *rows)
+    geo = json.loads(pq.read_metadata(catalog).metadata[b"geo"])
+    check_by_schema(geo, "geoparquet-1.1.0.schema.json")
+    found = geo["columns"]["geometry"]["bbox"]
+    assert found == pytest.approx([west, -18, east, -16])
+    assert summary_of(str(catalog)).limits.west_to_east() == found
 
 
 def test_only_groups_with_rows_that_go_are_written_anew(catalog: Path, encoded: list[int]) -> None:

@@ -320,6 +320,36 @@ def test_across_the_antimeridian(tmp_path: Path) -> None:
     assert item["bbox"] == pytest.approx([-180, -11, 180, -10]), "a covering is planar"
 
 
+def extent_of(folder: Path, name: str) -> list[float]:
+    """Return the extent that a collection has; the metadata of a Parquet file tell the same."""
+    content = json.loads((folder / f"{name}.collection.json").read_text())
+    pystac.validation.validate_dict(content)
+    (extent,) = content["extent"]["spatial"]["bbox"]
+    if name.endswith(".parquet"):
+        geo = json.loads(pq.read_metadata(folder / name).metadata[b"geo"])
+        check_by_schema(geo, "geoparquet-1.1.0.schema.json")
+        assert geo["columns"]["geometry"]["bbox"] == extent
+    return list(extent)
+
+
+@pytest.mark.parametrize("output", ["items.ndjson", "items.parquet"])
+def test_the_extent_of_a_collection_crosses_the_antimeridian_as_its_items_do(
+    tmp_path: Path, output: str
+) -> None:
+    fiji = dated(crs="EPSG:4326", transform=(178.1, 0.1, 0.0, -16.0, 0.0, -0.1), width=22,
+                 height=20)  # fmt: skip
+    made(tmp_path, [fiji], output, collection="x")
+    assert extent_of(tmp_path, output) == pytest.approx([178.1, -18, -179.7, -16])
+    others = [fiji._replace(filepath=f"/{west}", transform=(west, 0.1, 0.0, -30.0, 0.0, -0.1))
+              for west in (170.0, -150.0)]  # fmt: skip
+    made(tmp_path, [fiji, *others], output, collection="x")
+    assert extent_of(tmp_path, output) == pytest.approx([170, -32, -147.8, -16])
+    around = fiji._replace(filepath="/all", transform=(-180.0, 1.0, 0.0, 90.0, 0.0, -1.0),
+                           width=360, height=30)  # fmt: skip
+    made(tmp_path, [fiji, around], output, collection="x")
+    assert extent_of(tmp_path, output) == pytest.approx([-180, -18, 180, 90])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -328,6 +328,19 @@ def test_limits_across_the_antimeridian_go_from_west_to_east() -> None:
     assert "  longitude      180.0000° W to 180.0000° E\n" in shown(world)
 
 
+@pytest.mark.parametrize("ending", FORMATS)
+def test_the_extent_of_a_catalog_may_cross_the_antimeridian(tmp_path: Path, ending: str) -> None:
+    fiji = record(
+        crs="EPSG:4326", transform=(178.1, 0.1, 0.0, -16.0, 0.0, -0.1), width=22, height=20
+    )
+    path = tmp_path / f"catalog{ending}"
+    with open(path, "wb") as file:
+        format_of(str(path)).write(file, [pa.Table.from_batches([rows_of([fiji, failed()])])])
+    found = summary_of(str(path))
+    assert "  longitude  178.1000° E to 179.7000° W\n" in as_text(found)
+    assert json.loads(to_json(found))["bbox"] == pytest.approx([178.1, -18, -179.7, -16])
+
+
 # A run
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rastermeta_async.footprints.limits import Limits
+
 VERSION = "1.1.0"
 GEO_KEY = b"geo"
 _TYPES = {3: "Polygon", 6: "MultiPolygon"}
@@ -24,7 +26,7 @@ class Extent:
 
     def __init__(self) -> None:
         self._types: set[str] = set()
-        self._limits: list[float] | None = None
+        self.limits = Limits()
 
     def add(self, rows: pa.Table) -> None:
         """Take notice of rows that have the columns geometry and bbox."""
@@ -32,41 +34,12 @@ class Extent:
         self._types |= {
             _TYPES[int.from_bytes(kind, "little")] for kind in kinds.to_pylist() if kind is not None
         }
-        box = rows["bbox"]
-        low = [pc.min(pc.struct_field(box, name)).as_py() for name in ("xmin", "ymin")]
-        high = [pc.max(pc.struct_field(box, name)).as_py() for name in ("xmax", "ymax")]
-        if None not in (*low, *high):
-            self._widen(low, high)
+        self.limits.add_rows(rows["bbox"], rows["geometry"])
 
     def add_kinds(self, file: pq.FileMetaData) -> None:
         """Take the kinds of geometry that a file with such metadata has."""
         columns = json.loads(file.metadata[GEO_KEY])["columns"]
         self._types |= set(columns["geometry"]["geometry_types"])
-
-    def add_limits(self, group: pq.RowGroupMetaData) -> None:
-        """Take the limits of a row group.
-
-        Raises:
-            ValueError: it has none in its metadata.
-        """
-        limits: dict[str, tuple[float, float]] = {}
-        for number in range(group.num_columns):
-            chunk = group.column(number)  # what it says goes with it
-            if chunk.path_in_schema.startswith("bbox."):
-                if chunk.statistics is None:
-                    raise ValueError("a row group has no limits of its columns")
-                if chunk.statistics.has_min_max:
-                    limits[chunk.path_in_schema] = chunk.statistics.min, chunk.statistics.max
-        if limits:
-            low = [limits[f"bbox.{name}"][0] for name in ("xmin", "ymin")]
-            high = [limits[f"bbox.{name}"][1] for name in ("xmax", "ymax")]
-            self._widen(low, high)
-
-    def _widen(self, low: list[float], high: list[float]) -> None:
-        if self._limits:
-            low = [min(pair) for pair in zip(low, self._limits[:2], strict=True)]
-            high = [max(pair) for pair in zip(high, self._limits[2:], strict=True)]
-        self._limits = [*low, *high]
 
     def metadata(self) -> str:
         """Return the value of the key ``geo``."""
@@ -78,8 +51,8 @@ class Extent:
             "edges": "planar",
             "covering": {"bbox": covering},
         }  # without "crs" it is OGC:CRS84
-        if self._limits:
-            column["bbox"] = self._limits
+        if limits := self.limits.west_to_east():
+            column["bbox"] = limits  # as RFC 7946 has it
         content = {
             "version": VERSION,
             "primary_column": "geometry",

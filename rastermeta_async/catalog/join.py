@@ -41,6 +41,9 @@ _TIMES_SMALL = 6
 BATCH_ROWS = 1024
 """Rows at hand of those that are written anew."""
 
+PLACES_ROWS = 1 << 15
+"""Rows at hand of which it is only looked where they lie."""
+
 
 class Source(NamedTuple):
     """A Parquet file that this program made."""
@@ -157,11 +160,19 @@ class _Content:
         self._file = file
         self.footer = read_footer(file)
         self.groups = self.footer.groups
-        self.meta = pq.read_metadata(file)
+        self._table = pq.ParquetFile(file)
+        self.meta = self._table.metadata
 
     def read(self, number: int) -> Iterator[bytes]:
         """Yield the bytes of a row group."""
         return whole(self._path, read_group(self._file, self.groups[number]))
+
+    def rows(self, number: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of a row group."""
+        batches = self._table.iter_batches(
+            PLACES_ROWS, row_groups=[number], columns=columns, use_threads=False
+        )
+        return whole(self._path, batches)
 
 
 class _Joined:
@@ -181,7 +192,9 @@ class _Joined:
     def add(self, content: _Content, number: int) -> None:
         """Copy a row group."""
         self._extent.add_kinds(content.meta)
-        self._extent.add_limits(content.meta.row_group(number))
+        for rows in content.rows(number, ["bbox"]):
+            self._extent.limits.add_rows(rows["bbox"])
+        self._extent.limits.settle(content.rows(number, ["bbox", "geometry"]))
         self._splicer.add(content.groups[number], content.read(number))
 
     def finish(self, rows: int) -> None:

@@ -1,15 +1,33 @@
-"""The limits of a footprint as a person, or RFC 7946, tells them: from west to east."""
+"""The limits of footprints, of one or of many, as RFC 7946 tells them: from west to east.
+
+West is east of east across the antimeridian (section 5.2). A footprint that crosses it is cut
+there, in parts that touch it from both sides; its column bbox, planar, spans -180 to 180.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.footprints.polygons import MIN_WIDTH, Floats
+from rastermeta_async.record import BBox
+
+_GAP = 0.01
+"""Degrees; what is narrower is no gap. So there are 36,000 gaps at most, and the limits do not
+depend on the order in which footprints come."""
+
+_ROUND = np.array([[-180.0], [180.0]])
+"""The arc of longitudes that is all of them."""
+
+_AT_ONCE = 4096
 
 
 def west_to_east(box: Mapping[str, float], geometry: bytes) -> list[float]:
-    """Return the limits west, south, east, north; west is east of east across the antimeridian.
-
-    Reference: RFC 7946, section 5.2. Such an outline is cut there, in parts that touch it from
-    both sides: its limits are at the widest gap between the parts.
+    """Return the limits west, south, east, north of one footprint.
 
     Args:
         box: xmin, ymin, xmax, ymax in degrees, as the column bbox has them.
@@ -17,13 +35,124 @@ def west_to_east(box: Mapping[str, float], geometry: bytes) -> list[float]:
     """
     west, south, east, north = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
     if (west, east) == (-180, 180):
-        import shapely
-
-        shape = shapely.from_wkb(geometry, on_invalid="ignore")
-        parts = list(shape.geoms) if shape and shape.geom_type == "MultiPolygon" else []
-        widest, reached = 0.0, -180.0
-        for start, _, end, _ in sorted(part.bounds for part in parts):
-            if start - reached > widest:
-                widest, west, east = start - reached, start, reached
-            reached = max(reached, end)
+        west, east = _beside_the_widest_gap(_united(_parts([geometry])))
     return [west, south, east, north]
+
+
+class Limits:
+    """The limits of many footprints together; takes them as they come, and keeps little.
+
+    They lie beside the widest gap between longitudes of footprints, so they cross the antimeridian
+    where that gap is elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._arcs = np.empty((2, 0))  # west and east of what is covered, between gaps
+        self._south, self._north = np.inf, -np.inf
+        self._waiting: list[Sequence[float]] = []
+        self._unsure = False
+
+    def add(self, limits: Sequence[float]) -> None:
+        """Take the limits west, south, east, north of one footprint."""
+        self._waiting.append(limits)
+        if len(self._waiting) == _AT_ONCE:
+            self._take_waiting()
+
+    def add_rows(self, boxes: Any, geometry: Any = None) -> None:
+        """Take rows; those without a footprint do not count.
+
+        Args:
+            boxes: their column bbox.
+            geometry: that column; without it, rows that may cross the antimeridian wait for
+                `settle`.
+        """
+        limits = np.stack([np.asarray(pc.struct_field(boxes, name)) for name in BBox._fields])
+        known = np.isfinite(limits).all(axis=0)
+        spanning = known & (limits[0] == -180.0) & (limits[2] == 180.0)
+        self._take(limits[:, known & ~spanning])
+        self._widen(limits[:, spanning])
+        if self._go_round() or not spanning.any():
+            return
+        if geometry is None:
+            self._unsure = True
+        else:
+            self._unite(_parts(geometry.filter(pa.array(spanning)).to_pylist()))
+
+    def settle(self, rows: Iterable[pa.RecordBatch]) -> None:
+        """Take rows that came without geometry again, with it; they are read only if it tells more.
+
+        Args:
+            rows: all of them, with the columns bbox and geometry.
+        """
+        if self._unsure and not self._go_round():
+            for batch in rows:
+                self.add_rows(batch["bbox"], batch["geometry"])
+                if self._go_round():
+                    break
+        self._unsure = False
+
+    def west_to_east(self) -> list[float] | None:
+        """Return west, south, east, north; None: there are no footprints."""
+        self._take_waiting()
+        if self._south > self._north:
+            return None
+        west, east = _beside_the_widest_gap(_ROUND if self._unsure else self._arcs)
+        return [west, self._south, east, self._north]
+
+    def _take_waiting(self) -> None:
+        limits = np.array(self._waiting, dtype=float).reshape(-1, 4).T
+        self._waiting = []
+        crossing = limits[0] > limits[2]
+        self._take(limits[:, ~crossing])
+        self._widen(limits[:, crossing])
+        west, _, east, _ = limits[:, crossing]
+        self._unite(np.stack([west, np.full_like(west, 180.0)]))
+        self._unite(np.stack([np.full_like(east, -180.0), east]))
+
+    def _take(self, limits: Floats) -> None:
+        """Take boxes that do not cross the antimeridian, shape (4, boxes)."""
+        self._widen(limits)
+        self._unite(limits[::2])
+
+    def _widen(self, limits: Floats) -> None:
+        self._south = float(limits[1].min(initial=self._south))
+        self._north = float(limits[3].max(initial=self._north))
+
+    def _unite(self, arcs: Floats) -> None:
+        if self._arcs.size:  # nearly all lie within what is covered, and need no sorting
+            at = np.maximum(np.searchsorted(self._arcs[0], arcs[0], "right") - 1, 0)
+            arcs = arcs[:, (arcs[0] < self._arcs[0, at]) | (arcs[1] > self._arcs[1, at])]
+        if arcs.size:
+            self._arcs = _united(np.concatenate([self._arcs, arcs], axis=1))
+
+    def _go_round(self) -> bool:
+        return np.array_equal(self._arcs, _ROUND)
+
+
+def _united(arcs: Floats) -> Floats:
+    """Return arcs of longitudes, shape (2, arcs), in order and with gaps between them."""
+    west, east = arcs[:, np.argsort(arcs[0])]
+    east = np.maximum.accumulate(east)
+    first = np.concatenate([[True], west[1:] - east[:-1] > _GAP])
+    return np.stack([west[first], east[np.roll(first, -1)]])
+
+
+def _beside_the_widest_gap(arcs: Floats) -> tuple[float, float]:
+    """Return the limits of united arcs; that they do not cross the antimeridian counts more."""
+    west, east = arcs
+    gaps = west[1:] - east[:-1]
+    at = int(gaps.argmax()) if len(gaps) else 0
+    if len(gaps) and gaps[at] - (360.0 - (east[-1] - west[0])) > MIN_WIDTH:
+        return float(west[at + 1]), float(east[at])
+    return float(west[0]), float(east[-1])
+
+
+def _parts(geometry: Sequence[bytes | None]) -> Floats:
+    """Return the arcs of the parts of footprints that span -180 to 180, shape (2, parts)."""
+    import shapely
+
+    shapes = shapely.from_wkb(geometry, on_invalid="ignore")
+    if np.isnan(shapely.bounds(shapes)).any():  # without a shape it is where its bbox is
+        return _ROUND
+    found: Floats = shapely.bounds(shapely.get_parts(shapes)).T[::2]
+    return found

@@ -28,6 +28,7 @@ from rastermeta_async.catalog.finished import rows_of
 from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.errors import OutputError, SettingsError, WriteError
+from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.record import BBox
 from rastermeta_async.stac.earlier import (
     PARQUET_KEY,
@@ -94,7 +95,7 @@ class Export:
     fields: set[str] = field(default_factory=set)
     """Properties, and fields of assets and bands, that are in use."""
     time: Interval | None = None
-    limits: list[float] | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def add(self, item: dict[str, Any]) -> None:
         """Take notice of an item."""
@@ -106,13 +107,7 @@ class Export:
         end = _moment(properties["datetime"] or properties["end_datetime"])
         old = self.time or Interval(start, end)
         self.time = Interval(min(old.start, start), max(old.end, end))
-        west, south, east, north = item["bbox"]
-        if west > east:  # across the antimeridian
-            west, east = -180.0, 180.0
-        was = self.limits or [west, south, east, north]
-        self.limits = [
-            min(was[0], west), min(was[1], south), max(was[2], east), max(was[3], north),
-        ]  # fmt: skip
+        self.limits.add(item["bbox"])
 
 
 def export(
@@ -157,9 +152,10 @@ def export(
         others = files.enter_context(_Temporary(listed))
         result = _write_lines(rows_of(catalog, COLUMNS), when, hrefs, link, lines, others)
         content = None
-        if collection and result.time and result.limits:
+        limits = result.limits.west_to_east()
+        if collection and result.time and limits:
             name = os.path.basename(catalog)
-            content = collection_of(collection, name, result.limits, result.time)
+            content = collection_of(collection, name, limits, result.time)
         finished = lines
         if output.endswith(".parquet"):
             finished = files.enter_context(_Temporary(f"{output}.table"))

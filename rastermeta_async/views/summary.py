@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.catalog.finished import batches_of
+from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.urls import local_name
 from rastermeta_async.views.dates import Interval
@@ -52,8 +53,7 @@ class Summary:
         self.examples: dict[tuple[str, str], str] = {}
         self.placed = 0
         """Rows that have a footprint."""
-        self.bbox: list[float] | None = None
-        """West, south, east, north; degrees."""
+        self.limits = Limits()
         self.dated = 0
         """Rows whose tags tell when they were taken."""
         self.time: Interval | None = None
@@ -69,7 +69,8 @@ class Summary:
         rows = rows.filter(read)
         for name in ("driver", "crs", "reader"):
             self._count(name, rows[name])
-        self._add_extent(rows["bbox"])
+        self.placed += len(rows) - rows["bbox"].null_count
+        self.limits.add_rows(rows["bbox"])
         self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
@@ -96,19 +97,6 @@ class Summary:
                 key = key[0], OTHER
             self.errors[key] += 1
             self.examples.setdefault(key, path)
-
-    def _add_extent(self, boxes: pa.Array) -> None:
-        self.placed += len(boxes) - boxes.null_count
-        limits = [
-            least_or_most(pc.struct_field(boxes, name)).as_py()
-            for least_or_most, name in (
-                (pc.min, "xmin"), (pc.min, "ymin"), (pc.max, "xmax"), (pc.max, "ymax"),
-            )
-        ]  # fmt: skip
-        if None in limits:
-            return
-        old = self.bbox or limits
-        self.bbox = [*map(min, old[:2], limits[:2]), *map(max, old[2:], limits[2:])]
 
     def _add_dates(self, of_dataset: TagsByRow, of_imagery: TagsByRow) -> None:
         for row in of_dataset.keys() | of_imagery.keys():
@@ -140,8 +128,10 @@ def summary_of(catalog: str) -> Summary:
         OutputError: it is none, or damaged, or one of another version.
     """
     summary = Summary()
-    for batch in batches_of(local_name(catalog), COLUMNS, _ROWS):
+    name = local_name(catalog)
+    for batch in batches_of(name, COLUMNS, _ROWS):
         summary.add(batch)
+    summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
     return summary
 
 

@@ -27,7 +27,7 @@ def to_json(summary: Summary) -> str:
         "bytes": summary.bytes,
         **{name: _pairs(name, counter) for name, counter in summary.counts.items()},
         "placed": summary.placed,
-        "bbox": summary.bbox,
+        "bbox": summary.limits.west_to_east(),
         "dated": summary.dated,
         "time": summary.time and [rfc3339(moment) for moment in summary.time],
         "errors": [
@@ -56,8 +56,8 @@ def as_text(summary: Summary) -> str:
 
 def _lines(summary: Summary) -> Iterator[str]:
     yield f"{plural(summary.rows, 'row')}, {bytes_in_words(summary.bytes)}"
-    if summary.bbox:
-        west, south, east, north = summary.bbox
+    if limits := summary.limits.west_to_east():
+        west, south, east, north = limits
         yield f"  longitude  {degrees(west, 'EW')} to {degrees(east, 'EW')}"
         yield f"  latitude   {degrees(south, 'NS')} to {degrees(north, 'NS')}"
         yield f"             ({plural(summary.placed, 'row')} with a footprint)"
