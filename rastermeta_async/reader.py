@@ -43,6 +43,7 @@ from rastermeta_async.record import (
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 from rastermeta_async.structure import Reopen, Structure, structure_of
+from rastermeta_async.subdatasets import NONE, Subdatasets, subdatasets_of
 from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
 
@@ -218,7 +219,8 @@ class RasterioReader:
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
             message = redacted(str(error) or repr(error))
             return failure(shown, "fatal", type(error).__name__, message)
-        return record._replace(reader="rasterio")
+        problems = record.error_message and redacted(record.error_message)
+        return record._replace(error_message=problems, reader="rasterio")
 
 
 def make_reader(drivers: Sequence[str] | None, access: Access | None = None) -> RasterioReader:
@@ -297,7 +299,8 @@ def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> R
     crs = ask("crs", lambda: crs_strings(dataset.crs)) or NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags, imagery_tags = _tags(dataset, problems)
-    subdatasets = [readable(name) for name in ask("subdatasets", lambda: dataset.subdatasets) or []]
+    subdatasets = ask("subdatasets", lambda: _subdatasets(path, dataset)) or NONE
+    problems += [f"subdatasets: {problem}" for problem in subdatasets.problems]
     nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
     bands = ask("bands", lambda: _bands(dataset, nodata))
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
@@ -336,7 +339,7 @@ def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> R
         area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
         gcp_count=gcp_count,
         has_rpcs=has_rpcs,
-        subdatasets=subdatasets,
+        subdatasets=[readable(name) for name in subdatasets.names],
         proj_code=crs.code,
         crs_wkt=crs.wkt,
         geometry=placed.geometry if placed else None,
@@ -363,6 +366,23 @@ class _Problems(list[str]):
     def message(self) -> str:
         """All of them in a line."""
         return readable("; ".join(self))[:MAX_MESSAGE]
+
+
+def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
+    """Return the parts of a container; their names lack what signs a URL, as its path does."""
+    drivers = [dataset.driver, f"{dataset.driver}Image"]  # HDF5 containers, parts by HDF5Image
+
+    def opens(name: str, file: str) -> bool:
+        try:
+            with _Dataset(name, driver=drivers) as part:
+                return file in part.files
+        except Exception:  # noqa: BLE001  # whatever a name sets off that means something else
+            return False
+
+    if not is_url(path):
+        return subdatasets_of(dataset, os.fsdecode(path), opens)
+    found, shown = subdatasets_of(dataset, dataset.name, opens), gdal_name(path.decode())
+    return Subdatasets(*([text.replace(dataset.name, shown) for text in texts] for texts in found))
 
 
 def _tags(

@@ -48,18 +48,24 @@ class ReadableDataset(DatasetReader):  # type: ignore[misc]  # rasterio publishe
 
     def tags(self, bidx: int = 0, ns: str | None = None) -> Tags:
         """Return tags as rasterio does; it also makes subdatasets and RPCs from them."""
-        left_out: list[tuple[int, bytes]] = []
-        _call.left_out = left_out
-        try:
-            found: Tags = super().tags(bidx, ns)
-        finally:
-            _call.left_out = None
+        found, left_out = self.tags_and_left_out(bidx, ns)
         if left_out:
             items = list(found.items())
             for place, item in left_out:
                 items.insert(place, _name_and_value(item))
             found = dict(items)
         return found
+
+    def tags_and_left_out(
+        self, bidx: int = 0, ns: str | None = None
+    ) -> tuple[Tags, list[tuple[int, bytes]]]:
+        """Return the tags that are UTF-8, and place and bytes of those that are not."""
+        left_out: list[tuple[int, bytes]] = []
+        _call.left_out = left_out
+        try:
+            return super().tags(bidx, ns), left_out
+        finally:
+            _call.left_out = None
 
     def read_crs(self) -> Any:
         """Return the CRS of the dataset's WKT."""

@@ -37,6 +37,7 @@ from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
+from rastermeta_async.subdatasets import MAX_TRIED, subdatasets_of
 
 # rasterio is about to rename it; test_warnings_made_errors_cost_nothing looks at this alone.
 pytestmark = pytest.mark.filterwarnings("ignore:is_tiled will be removed:PendingDeprecationWarning")
@@ -559,6 +560,152 @@ def test_a_sidecar_file_says_more_about_nodata_than_a_text_that_gdal_misreads(
     band = '<PAMRasterBand band="1"><NoDataValue>0</NoDataValue></PAMRasterBand>'
     sidecar.write_text(f"<PAMDataset>{band}</PAMDataset>")
     assert (read(path).nodata, oracle(str(path))["nodata"]) == (0.0, 0.0)
+
+
+# Subdatasets.
+
+
+def write_numbers(path: Path, *numbers: int, **kind: Any) -> Path:
+    """Write a raster with a band for each number, all of whose pixels are that number."""
+    bands = np.array(numbers, "uint8")[:, None, None].repeat(8, 1).repeat(8, 2)
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": len(numbers), "dtype": "uint8",
+               "crs": "EPSG:32633", "transform": NORTH_UP} | kind  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(bands)
+    return path
+
+
+def netcdf_parts(path: Path, parts: tuple[str, str]) -> None:
+    with rasterio.Env(GDAL_PAM_ENABLED=False):
+        source = write_numbers(path.with_name("parts.tif"), 1, 2)
+        with rasterio.open(source, "r+") as dataset:
+            for band, part in enumerate(parts, 1):
+                dataset.update_tags(band, NETCDF_VARNAME=part)
+        made = path.with_name("made.nc")
+        rasterio.shutil.copy(str(source), str(made), driver="netCDF", FORMAT="NC4")
+    made.rename(path)
+
+
+def geopackage_parts(path: Path, parts: tuple[str, str]) -> None:
+    made = path.with_name("made.gpkg")
+    kind = {"driver": "GPKG", "TILE_FORMAT": "PNG"}
+    write_numbers(made, 1, RASTER_TABLE=parts[0], **kind)
+    write_numbers(made, 2, RASTER_TABLE=parts[1], APPEND_SUBDATASET="YES", **kind)
+    made.rename(path)
+
+
+def tiff_parts(path: Path, _: tuple[str, str]) -> None:
+    write_numbers(path, 1)
+    write_numbers(path, 2, APPEND_SUBDATASET="YES")
+
+
+CONTAINERS: dict[str, Callable[[Path, tuple[str, str]], None]] = {
+    "nc": netcdf_parts, "h5": netcdf_parts, "gpkg": geopackage_parts, "tif": tiff_parts,
+}  # fmt: skip
+PLAIN_NAMES = [
+    "plain", "sp ace", "é", "a'b", "a,b", "back\\slash", "[x]", "a#b?c=1", "%41", "-x", " x", "<x>",
+]  # fmt: skip
+ODD_NAMES = [
+    "a:b", "C:x", "NETCDF:x", "netcdf:x", "HDF5:x", "GPKG:x", "GTIFF_DIR:1:x", "zip:x", "file:x",
+    "http:x", "a::b", "a:", 'q"uote', '"x"', 'a\\"b',
+]  # fmt: skip
+
+
+def parts_opened(path: Path, record: Record) -> int:
+    """Return how many names a container's record has; each opens another part of that file."""
+    opened = set()
+    for name in record.subdatasets or []:
+        with warnings.catch_warnings(action="ignore"), rasterio.open(name) as part:
+            assert os.path.samefile(part.files[0], path), name
+            opened.add(int(part.read(1).max()))
+    assert len(opened) == len(record.subdatasets or [])
+    return len(opened)
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_the_names_of_subdatasets_open_wherever_gdal_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    CONTAINERS[kind](tmp_path / "one", ("va", "vb"))
+    for name in PLAIN_NAMES + ODD_NAMES:
+        path = Path(f"{name}.{kind}")
+        shutil.copy("one", path)
+        for decoy in (name.replace('"', ""), name.lower()):  # what a misread name would open
+            if not Path(f"{decoy}.{kind}").exists():
+                shutil.copy("one", f"{decoy}.{kind}")
+        for given in (path, path.absolute()):
+            record = read_record(given)
+            if parts_opened(path, record) == 2:
+                assert record.error_type is None
+            else:  # GDAL's netCDF and HDF5 know no way to write a quote
+                assert ('"' in name, kind in ("nc", "h5"), record.subdatasets) == (True, True, [])
+                assert record.error_type == "PartlyRead"
+                assert "2 are left out: GDAL cannot open them" in (record.error_message or "")
+
+
+@pytest.mark.parametrize("kind", ["nc", "h5", "gpkg"])
+@pytest.mark.parametrize("part", ["a:b", "a:", "1:2", "x:y:z", "http:x", 'a"b', "a b", "a'b", "é"])
+def test_the_names_of_subdatasets_open_whatever_the_parts_are_called(
+    tmp_path: Path, kind: str, part: str
+) -> None:
+    path = tmp_path / f"parts.{kind}"
+    CONTAINERS[kind](path, (part, "a"))
+    record = read_record(path)
+    if (kind, part) == ("nc", 'a"b'):  # GDAL has no way to write it
+        assert parts_opened(path, record) == 1
+        assert "1 are left out: GDAL cannot open them" in (record.error_message or "")
+    else:
+        assert (parts_opened(path, record), record.error_type) == (2, None)
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_plain_names_of_subdatasets_are_rasterio_s_and_none_is_opened(
+    tmp_path: Path, kind: str
+) -> None:
+    def opens(name: str, file: str) -> bool:
+        raise AssertionError(name, file)
+
+    path = str(tmp_path / f"plain.{kind}")
+    CONTAINERS[kind](Path(path), ("va", "v b"))
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path) as dataset:
+        assert subdatasets_of(dataset, path, opens) == (dataset.subdatasets, [])
+
+
+def test_of_many_odd_names_of_subdatasets_some_are_tried() -> None:
+    """A path needs one try, whatever is in it; each odd part needs one of its own."""
+
+    class Container:
+        driver, name = "GPKG", "/a:b.gpkg"
+
+        def __init__(self, part: str) -> None:
+            self._names = {f"SUBDATASET_{at}_NAME": part.format(at) for at in range(1000)}
+            self.subdatasets = list(self._names.values())
+
+        def tags(self, ns: str) -> dict[str, str]:
+            return self._names if ns == "SUBDATASETS" else {}
+
+    tried: list[str] = []
+
+    def opens(name: str, file: str) -> bool:
+        tried.append(name)
+        return file == Container.name
+
+    names, problems = subdatasets_of(Container("GPKG:/a:b.gpkg:t{}"), Container.name, opens)
+    assert (len(names), len(tried), problems) == (1000, 1, [])
+    tried.clear()
+    names, problems = subdatasets_of(Container("GPKG:/a:b.gpkg:t:{}"), Container.name, opens)
+    assert (len(names), len(tried)) == (1000, MAX_TRIED)
+    assert problems == [f"{1000 - MAX_TRIED} names that hold a quote or a colon were not tried"]
+
+
+def test_no_name_of_a_subdataset_is_given_where_it_is_not_utf_8(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"\xff.tif")
+    tiff_parts(tmp_path / "one.tif", ("", ""))
+    os.rename(tmp_path / "one.tif", path)
+    record = read_record(path)
+    assert (record.status, record.subdatasets, record.error_type) == ("success", [], "PartlyRead")
+    assert "2 names are left out: they are not UTF-8" in (record.error_message or "")
 
 
 # Sidecar files.

@@ -817,6 +817,18 @@ def test_a_server_without_ranges_is_said_so(plain: Path) -> None:
     assert (record.error_type, record.status) == ("NoRanges", "fatal")
 
 
+def test_no_signature_is_in_the_names_of_subdatasets(tmp_path: Path) -> None:
+    pages = tmp_path / "bucket" / "pages.tif"
+    pages.parent.mkdir()
+    for options in ({}, {"APPEND_SUBDATASET": "YES"}):
+        command.write_raster(pages, **options)
+    with serving(str(tmp_path)) as server:
+        url = f"{server.url}/bucket/pages.tif?v=1"
+        (record,) = read([f"{url}&X-Amz-Signature=hidden".encode()]).values()
+    assert record.filepath == url
+    assert record.subdatasets == [f"GTIFF_DIR:{page}:/vsicurl/{url}" for page in (1, 2)]
+
+
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_no_signature_is_in_what_gdal_says(
     bucket: Path, fault: str, caplog: pytest.LogCaptureFixture
