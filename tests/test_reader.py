@@ -826,10 +826,11 @@ def test_one_reader_serves_folders_with_and_without_sidecars(tmp_path: Path) -> 
     assert [differences(r, oracle(str(p))) for r, p in zip(records, paths, strict=True)] == [{}] * 4
 
 
-def test_points_nowhere_near_the_earth_have_no_outline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+def test_points_nowhere_near_the_earth_have_no_outline(tmp_path: Path, crs: str) -> None:
     """GDAL would not come back from transforming them."""
     points = [GroundControlPoint(p.row, p.col, 1e300 * p.x, p.y) for p in POINTS]
-    record = read_record(write(tmp_path / "a.tif", crs="EPSG:3857", gcps=points, transform=None))
+    record = read_record(write(tmp_path / "a.tif", crs=crs, gcps=points, transform=None))
     assert (record.status, record.gcp_count, record.footprint) == ("success", len(POINTS), None)
 
 

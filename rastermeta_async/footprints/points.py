@@ -13,6 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import GCPTransformer, RPCTransformer
 
 from rastermeta_async.footprints.degrees import transformer_of
+from rastermeta_async.footprints.polygons import Floats
 from rastermeta_async.footprints.rows import outline_of_points
 from rastermeta_async.record import UNPLACED, BBox
 
@@ -66,10 +67,14 @@ def _ring_by_points(
     transformer = transformer_of(crs.to_string())
     if transformer is None:
         raise ValueError("the CRS of the control points is not of the Earth")
-    gcps = _on_one_side(gcps, transformer.turn)
     row, column, x, y = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]).T
     if not transformer.reaches(x, y).all():
         raise ValueError("the control points are nowhere on Earth")
+    x = _on_one_side(x, transformer.turn)
+    gcps = [
+        GroundControlPoint(gcp.row, gcp.col, place, gcp.y, gcp.z)
+        for gcp, place in zip(gcps, x.tolist(), strict=True)
+    ]
     with GCPTransformer(gcps) as polynomial:
         off = np.array(polynomial.xy(row, column, offset="ul")) - (x, y)
         if not np.abs(off).max() <= _MAX_MISFIT * (np.ptp(x) + np.ptp(y)):
@@ -81,14 +86,12 @@ def _ring_by_points(
     return lon.tolist(), lat.tolist()
 
 
-def _on_one_side(gcps: list[GroundControlPoint], turn: float | None) -> list[GroundControlPoint]:
-    """Return points from both sides of the antimeridian with x that goes on there.
+def _on_one_side(x: Floats, turn: float | None) -> Floats:
+    """Return x of points from both sides of the antimeridian so that it goes on there.
 
     Points that are farther apart than half a turn round the Earth lie on both sides of it.
     """
-    if turn is None or np.ptp([gcp.x for gcp in gcps]) <= turn / 2:
-        return gcps
-    return [GroundControlPoint(gcp.row, gcp.col, gcp.x % turn, gcp.y, gcp.z) for gcp in gcps]
+    return x if turn is None or np.ptp(x) <= turn / 2 else x % turn
 
 
 def _ring(dataset: Any, transformer: Any) -> tuple[list[float], list[float]]:
