@@ -302,7 +302,10 @@ def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> R
     subdatasets = ask("subdatasets", lambda: _subdatasets(path, dataset)) or NONE
     problems += [f"subdatasets: {problem}" for problem in subdatasets.problems]
     nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
-    bands = ask("bands", lambda: _bands(dataset, nodata))
+    bands = ask("bands", lambda: _bands(dataset))
+    if bands:
+        pairs = zip(bands, nodata, strict=True)
+        bands = [band._replace(nodata=one.value, nodata_text=one.text) for band, one in pairs]
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     bytes_at = path if is_local else None
@@ -406,12 +409,12 @@ def _tags(
     return of_dataset, of_bands, of_imagery
 
 
-def _bands(dataset: Any, nodata: Sequence[Nodata]) -> list[Band]:
+def _bands(dataset: Any) -> list[Band]:
     return [
         Band(
             dtype=dtype,
-            nodata=value,
-            nodata_text=text,
+            nodata=nodata,
+            nodata_text=None,
             description=description or None,
             color_interp=color_interp.name,
             scale=scale,
@@ -423,11 +426,11 @@ def _bands(dataset: Any, nodata: Sequence[Nodata]) -> list[Band]:
             overviews=list(dataset.overviews(band)),
         )
         for band, (
-            dtype, (value, text), description, color_interp, scale, offset, unit, block, flags,
+            dtype, nodata, description, color_interp, scale, offset, unit, block, flags,
         ) in enumerate(
             zip(
                 dataset.dtypes,
-                nodata,
+                dataset.nodatavals,
                 dataset.descriptions,
                 dataset.colorinterp,
                 dataset.scales,
