@@ -131,7 +131,7 @@ class RasterioReader:
         self._wanted = SAFE_DRIVERS if drivers is None else drivers
         self._folders = folders
         self._access = access or Access()
-        for name in ("rasterio._env", "rasterio._err", "rasterio.env"):
+        for name in ("rasterio._base", "rasterio._env", "rasterio._err", "rasterio.env"):
             logging.getLogger(name).addFilter(_DISCREET)  # once, however often it is added
 
     def enter(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from typing import Self
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.errors import SettingsError, StoreError
 
@@ -35,6 +35,7 @@ _SECRET = re.compile(
 _TELLING = re.compile(r"^.*(?:token|key)$", re.IGNORECASE)
 """Parameters that may be a secret, and may be all that tells one file from another."""
 
+_LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 _QUERY = re.compile(r"\?[^\s'\"<>)]*")
 _HELD = re.compile(r"(?<=://)[^/\s'\"?#]+@")
 _HTTP = re.compile(rb"(?:/vsi\w+/)*(?!(?:s3|gs|az)://)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -116,6 +117,15 @@ def parts_of(url: str) -> tuple[str, str, str]:
     if not host:
         raise StoreError(f"{url}: there is no bucket in this URL")
     return scheme, host, key
+
+
+def requested(url: str) -> str:
+    """Return a URL of a web server as it is asked for: what none may hold is percent-encoded.
+
+    That is spaces, control characters, quotes, letters beyond ASCII (RFC 3986, section 2), and a
+    percent sign that begins no escape; whatever else is taken as meant.
+    """
+    return quote(_LONE_PERCENT.sub("%25", url), safe="%:/?#[]@!$&'()*+,;=")
 
 
 def without_secrets(url: bytes) -> bytes:

@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from stat import S_ISDIR
 from typing import cast
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 from xml.sax.saxutils import escape
 
 _RANGE = re.compile("\r\nrange: *(.*?) *(?:\r\n|$)", re.IGNORECASE)
@@ -106,7 +106,7 @@ class Server:
 
     def answer(self, method: str, target: str, wanted: str) -> tuple[bytes, str | None]:
         """Return an answer, and the fault that it is to be disturbed by."""
-        path = unquote(target.partition("?")[0])
+        path = unquote(target.partition("?")[0], errors="surrogateescape")
         fault = self.fault(path, self._asked[path]) if self.fault else None
         if self.fault:
             self._asked[path] += 1
@@ -141,10 +141,13 @@ class Server:
             self.keys = sorted(os.path.relpath(path, top) for path in found)
         keys = [key for key in self.keys if key.startswith(prefix)]
         start = int(asked.get("continuation-token", ["0"])[0])
+        encoded = "encoding-type" in asked
+        named = quote if encoded else escape
         rows = "".join(
-            f"<Contents><Key>{escape(key)}</Key>{_facts(os.path.join(top, key))}</Contents>"
+            f"<Contents><Key>{named(key)}</Key>{_facts(os.path.join(top, key))}</Contents>"
             for key in keys[start : start + PAGE]
         )
+        rows += "<EncodingType>url</EncodingType>" if encoded else ""
         more = start + PAGE < len(keys)
         token = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
         return _message(

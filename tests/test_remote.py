@@ -873,6 +873,59 @@ def test_keys_that_are_no_paths_are_read_and_listed(
         assert found["etag"]
 
 
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_any_key_is_read_whether_listed_or_piped_in(
+    plain: Path, tmp_path: Path, reader: str
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    for name in ("new\nline", "tab\t", "one\x01", "del\x7f", "return\r", "a%41", "a%", "a+b", "a#b",
+                 "a?b", " led", "back\\slash", "quote\"'", "<&amp;>", "\u00a0", "ä"):  # fmt: skip
+        shutil.copyfile(keys(plain)["1.tif"], tmp_path / "bucket" / f"{name}.tif")
+    shutil.copyfile(keys(plain)["1.tif"], tmp_path / "bucket" / "trailing.tif ")
+    with serving(str(tmp_path)) as server:
+        piped = read_bucket(tmp_path, anonymous(server, reader=reader))
+        everything = ["extract", "s3://bucket/", "-o", "-", "--reader", reader]
+        listed = command.run([*everything, *no_keys(server)])
+    assert_as_from_disk(piped, tmp_path)
+    rows = {row["filepath"]: row["error_message"] for row in json_rows(listed.stdout)}
+    assert rows == {f"s3://bucket/{key}": None for key in keys(tmp_path)}
+
+
+def test_a_key_that_cannot_be_read_in_a_cloud_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    found = read([b"gs://bucket/a\tb.tif", b"gs://bucket/a//b.tif"])
+    assert len(found) == 2
+    assert all("is read in s3:// only" in (row.error_message or "") for row in found.values())
+
+
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+@pytest.mark.parametrize("query", ["", "?v=1 2&X-Amz-Signature=hidden"])
+def test_a_url_is_asked_for_as_it_is_meant_and_kept_as_it_is_given(
+    plain: Path, tmp_path: Path, query: str, reader: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    names = {"a b": b"a b", "b%20b": b"b b", "a+b": b"a+b", "ä": "ä".encode(), "a%25b": b"a%b",
+             "100%": b"100%", "a%zz": b"a%zz", "a%ff": b"a\xff", "b%0Ab": b"b\nb", "a\nb": b"a\nb",
+             "a\tb": b"a\tb", "a\x01b": b"a\x01b", "a%23b": b"a#b", "a\\b": b"a\\b",
+             'a"b': b'a"b', "<a>": b"<a>", "[a]{b}": b"[a]{b}", " a": b" a"}  # fmt: skip
+    (tmp_path / "c d").mkdir()
+    for name in names.values():
+        content = keys(plain)["1.tif"].read_bytes()
+        (tmp_path / "c d" / os.fsdecode(name + b".tif")).write_bytes(content)
+    with serving(str(tmp_path)) as server:
+        urls = [f"{server.url}/c d/{name}.tif" for name in names]
+        missing = f"{server.url}/c d/none here.tif"
+        given = [f"{url}{query}".encode() for url in (*urls, missing)]
+        found = read(given, Settings(reader=reader))
+    kept = query.partition("&")[0]
+    assert found.pop(missing + kept).error_type == "NotFound"
+    assert {path: row.error_message for path, row in found.items()} == {
+        url + kept: None for url in urls
+    }
+    leaks = [line for line in (repr(found), *caplog.messages) if "hidden" in line]
+    assert leaks == []
+
+
 def test_an_empty_page_in_a_listing_of_odd_keys_is_not_its_end(
     monkeypatch: pytest.MonkeyPatch, s3: Any
 ) -> None:

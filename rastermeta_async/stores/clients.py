@@ -18,7 +18,7 @@ from rastermeta_async.stores.credentials import endpoint_of, for_obstore
 from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket, is_odd
 from rastermeta_async.stores.problems import first_line, problem_of
 from rastermeta_async.stores.vsi import CONNECT_SECONDS
-from rastermeta_async.urls import Listed, parts_of, redacted, shown_url
+from rastermeta_async.urls import Listed, parts_of, redacted, requested, shown_url
 
 MAX_STORES = 64
 """Buckets and hosts that connections are kept to."""
@@ -31,6 +31,8 @@ RETRIES = 8
 
 _RETRY_SECONDS = 120
 _ODD = "s3 by boto3"
+_LOST = "\ufffd"
+"""What `unquote` makes of bytes that are not UTF-8."""
 
 
 class Located(NamedTuple):
@@ -81,14 +83,23 @@ class Stores:
             MissingExtraError: obstore is not installed.
             StoreError: the store cannot be set up.
         """
+        if url.startswith("http"):
+            url = requested(url)
         scheme, host, path = parts_of(url)
         if scheme in ("http", "https"):
-            if "?" in url or "@" in host or "%2f" in path.lower() or is_odd(unquote(path)):
+            name = unquote(path)
+            if "?" in url or "@" in host or "%2f" in path.lower() or is_odd(name) or _LOST in name:
                 # It would be another one when decoded and encoded again.
                 return Located(self._new(scheme, url), "")
-            return Located(self._kept(scheme, f"{scheme}://{host}/"), unquote(path))
-        odd = scheme == "s3" and is_odd(path)
-        return Located(self._kept(_ODD if odd else scheme, host), path)
+            return Located(self._kept(scheme, f"{scheme}://{host}/"), name)
+        if not is_odd(path):
+            return Located(self._kept(scheme, host), path)
+        if scheme != "s3":
+            raise StoreError(
+                "a key with a control character, or with an empty, . or .. step, is read in s3:// "
+                "only: copy the object"
+            )
+        return Located(self._kept(_ODD, host), path)
 
     def _kept(self, scheme: str, name: str) -> Any:
         key = f"{scheme} {name}"
@@ -175,8 +186,8 @@ class Stores:
         located = self.locate(url)
         if isinstance(located.store, S3Bucket):
             raise StoreError(
-                f"{url}: no catalog can be uploaded under a key with an empty, . or .. step: give "
-                "another -o"
+                f"{url}: no catalog can be uploaded under a key with an empty, . or .. step, or "
+                "with a control character: give another -o"
             )
         return located
 

@@ -1,11 +1,13 @@
 """Keys of S3 that obstore cannot name, such as ``a//b``: listed and read with boto3 instead.
 
-To obstore a key is a path without empty, ``.`` and ``..`` segments; to S3 it is any text.
+To obstore a key is a path without control characters and empty, ``.`` and ``..`` segments; to S3
+it is any text.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -32,11 +34,12 @@ class Key(NamedTuple):
 
 
 _ODD_STEPS = frozenset(["", ".", ".."])
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_odd(key: str) -> bool:
     """Whether obstore cannot name a key."""
-    return not _ODD_STEPS.isdisjoint(key.split("/"))
+    return not _ODD_STEPS.isdisjoint(key.split("/")) or _CONTROL.search(key) is not None
 
 
 class S3Bucket:

@@ -6,7 +6,7 @@ import os
 
 from rastermeta_async.config import Access
 from rastermeta_async.stores.credentials import for_gdal
-from rastermeta_async.urls import parts_of
+from rastermeta_async.urls import parts_of, requested
 
 CONNECT_SECONDS = 5
 GDAL_RETRIES = 1
@@ -22,7 +22,7 @@ def gdal_name(url: str) -> str:
     """Return the name under which GDAL opens a URL (GDAL, "Virtual File Systems")."""
     scheme, host, key = parts_of(url)
     prefix = _PREFIXES.get(scheme)
-    return f"{prefix}{host}/{key}" if prefix else f"/vsicurl/{url}"
+    return f"{prefix}{host}/{key}" if prefix else f"/vsicurl/{requested(url)}"
 
 
 def gdal_options(url: str, access: Access, timeout: float) -> dict[str, object]:
