@@ -7,9 +7,9 @@ import logging
 import os
 import stat
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -27,7 +27,6 @@ from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
 from rastermeta_async.missing import leads_nowhere, likely_mistake
 from rastermeta_async.nodata import Nodata, nodata_of
-from rastermeta_async.patience import within
 from rastermeta_async.record import (
     INVALID_NAME,
     MAX_MESSAGE,
@@ -163,7 +162,8 @@ class RasterioReader:
             self.enter()
             return self._read(path)
 
-        return within(threading.TIMEOUT_MAX, read)  # the pool counts the seconds
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(read).result()
 
     def _read(self, path: bytes) -> Record:
         if is_url(path):

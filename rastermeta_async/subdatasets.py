@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from rastermeta_async.text import plural
+
 MAX_TRIED = 64
 """Names of one file that are opened; all parts without a colon or a quote share one try."""
 
@@ -53,7 +55,8 @@ def subdatasets_of(dataset: Any, given: str, opens: Callable[[str, str], bool]) 
     found = [search.name(*pair) for pair in zip(of_gdal, of_rasterio, strict=True)]
     problems = list(search.problems())
     if lost:
-        problems.append(f"{lost} names are left out: they are not UTF-8, as rasterio.open has it")
+        words = "left out: rasterio.open takes no name that is not UTF-8"
+        problems.append(f"{plural(lost, 'name')} {words}")
     return Subdatasets([name for name in found if name is not None], problems)
 
 
@@ -112,11 +115,11 @@ class _Search:
         """Yield what is to be said of the names."""
         if self._failed:
             yield (
-                f"{len(self._failed)} are left out: GDAL cannot open them by any name, as the "
-                f"file's or the part's holds a quote or a colon, e.g. {self._failed[0]}"
+                f"{plural(len(self._failed), 'name')} left out: GDAL cannot open the part by any "
+                f"name, as a name holds a quote or a colon, e.g. {self._failed[0]}"
             )
         if self._untried:
-            yield f"{self._untried} names that hold a quote or a colon were not tried"
+            yield f"{plural(self._untried, 'name')} with a quote or a colon not tried"
 
 
 def _quoted(text: str) -> str:
