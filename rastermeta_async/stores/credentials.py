@@ -212,8 +212,10 @@ def _azure_account(access: Access) -> str:
     account = _azure_fields().get("AccountName")
     account = account or next(filter(None, map(os.environ.get, names)), None)
     if not account and (endpoint := endpoint_of("az", access)):
-        split = urlsplit(endpoint)  # https://account.blob.core.windows.net, http://host/account
-        account = split.path.strip("/") or (split.hostname or "").partition(".")[0]
+        # https://account.blob.core.windows.net, or http://host/account
+        split = urlsplit(endpoint)
+        name, _, of_cloud = (split.hostname or "").partition(".blob.")
+        account = name if of_cloud else split.path.strip("/")
     if not account:
         raise StoreError(
             "az:// paths need the storage account: set AZURE_STORAGE_ACCOUNT "
