@@ -54,16 +54,6 @@ def has_wide_blocks(width: int, height: int, block_width: int) -> bool:
     return block_width == width and (width > SMALL or height > SMALL)
 
 
-def can_be_large(side: int, factor: int) -> bool:
-    """Whether an overview may be larger than `SMALL`.
-
-    Args:
-        side: the longer side of the image.
-        factor: of the overview, rounded.
-    """
-    return factor < 1 or side / (factor - 0.5) + 1 > SMALL
-
-
 def problems_of_levels(levels: Sequence[Level]) -> tuple[str, ...]:
     """Return what is wrong with the image and its overviews, wherever in the file they are."""
     image, *overviews = levels
@@ -90,8 +80,9 @@ def cog_problems(
     Args:
         of_levels: what `problems_of_levels` said.
         ifds: offset of the IFD of the image, and of its overviews in their order.
-        blocks: offset of the first block of each, 0: none is written. They may be left out where
-            the first IFD is after `MAX_FIRST_IFD`: the order of all else is not told then.
+        blocks: offset of the first block of each, 0: none is written. None, where the first IFD
+            is after `MAX_FIRST_IFD`, as then the order of all else is not told, or where blocks
+            are known to be in order.
         edited: whether `EDITED` is in the ghost area.
         external: whether the overviews are in another file, and so not among these.
     """
@@ -107,8 +98,9 @@ def cog_problems(
         found.append(UNSORTED_IFDS)
     if 0 in blocks:
         blocks = [block for block in blocks if block]
-    if blocks and blocks[-1] < ifds[-1]:
-        found.append(EARLY_DATA)
-    if blocks != sorted(blocks, reverse=True):
-        found.append(UNSORTED_DATA)
+    if blocks:
+        if blocks[-1] < ifds[-1]:
+            found.append(EARLY_DATA)
+        if blocks != sorted(blocks, reverse=True):
+            found.append(UNSORTED_DATA)
     return found

@@ -41,7 +41,7 @@ from rastermeta_async.record import (
     readable,
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
-from rastermeta_async.structure import Reopen, Structure, structure_of
+from rastermeta_async.structure import Structure, structure_of
 from rastermeta_async.subdatasets import NONE, Subdatasets, subdatasets_of
 from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
@@ -192,9 +192,8 @@ class RasterioReader:
         try:
             if self._folders is not None:
                 setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
-            reopen = partial(_Dataset, _name_for_gdal(path))
-            with reopen(driver=self._drivers) as dataset:
-                return _describe(path, dataset, reopen, is_local=True)
+            with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
+                return _describe(path, dataset, path)
         except (RasterioError, UnicodeDecodeError) as error:
             return _access_problem(path) or failure(path, "error", *message_of(error))
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
@@ -209,9 +208,8 @@ class RasterioReader:
             with rasterio.Env(session=DummySession(), **options):
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
-                reopen = partial(_Dataset, name)
-                with reopen(driver=self._drivers) as dataset:
-                    record = _describe(shown, dataset, reopen, is_local=False)
+                with _Dataset(name, driver=self._drivers) as dataset:
+                    record = _describe(shown, dataset)
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
             message = redacted(message.replace(name, shown.decode()))
@@ -291,8 +289,8 @@ def record_time(status: os.stat_result) -> dt.datetime | None:
         return None
 
 
-def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> Record:
-    """Return the record of an open dataset."""
+def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
+    """Return the record of an open dataset, which is in a file, if not an object."""
     problems = _Problems()
     ask = problems.unless
     count: int = dataset.count
@@ -308,8 +306,7 @@ def _describe(path: bytes, dataset: Any, reopen: Reopen, *, is_local: bool) -> R
         bands = [band._replace(nodata=one.value, nodata_text=one.text) for band, one in pairs]
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
-    bytes_at = path if is_local else None
-    stored = ask("structure", lambda: structure_of(dataset, bytes_at, reopen)) or Structure()
+    stored = ask("structure", lambda: structure_of(dataset, file)) or Structure()
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)

@@ -1,37 +1,38 @@
-"""How a TIFF is stored, as far as GDAL tells: in tiles or strips, and whether it is a COG.
+"""How a TIFF that rasterio reads is stored: in tiles or strips, and whether it is a COG.
 
-GDAL shows where IFDs and blocks are as metadata of its bands in the domain ``TIFF``
-(``GTiffRasterBand::GetMetadataItem``). It does not show whether blocks as wide as the image are
-tiles: that is told by the bytes.
+GDAL does not tell whether blocks as wide as the image are tiles, and of an object it would fetch
+what tells where blocks are while it holds Python's lock. So the bytes are asked, whatever else
+the file holds; what they say of overviews is to be what GDAL says.
+
+References: TIFF 6.0, sections 2, 8, 15; ``GTiffDataset::ScanDirectories`` (which images are
+overviews).
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable
-from functools import cached_property, partial
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
-from rastermeta_async.cog import (
-    EDITED,
-    MAX_FIRST_IFD,
-    Level,
-    can_be_large,
-    cog_problems,
-    has_wide_blocks,
-    problems_of_levels,
-)
-from rastermeta_async.tiff.bytes import NotPlain, has_tiles
-
-MAX_BLOCKS = 16_384
-"""Blocks of an image that are looked at to find one that is written."""
+from rastermeta_async.cog import Level, cog_problems, has_wide_blocks, problems_of_levels
+from rastermeta_async.tiff.bytes import BYTE, LONG, LONG8, SHORT, Entries, File, NotPlain, ReadAt
+from rastermeta_async.tiff.header import HEAD_BYTES, factor_of
+from rastermeta_async.tiff.images import MASK, REDUCED, Blocks, Places, ifd_at
 
 GTIFF = "GTiff"
 """GDAL's driver, also of files that its driver COG made."""
 
-Reopen = Callable[..., Any]
-"""Opens a dataset again, with an open option of GDAL as argument by name."""
+MAX_READS = 2048
+MAX_BLOCKS = 2**18
+"""Blocks of an image that are looked at to find one that is written."""
+
+_SUBFILE, _WIDTH, _HEIGHT, _SAMPLES, _ROWS, _SUB_IFDS = 254, 256, 257, 277, 278, 330
+_STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 273, 279, 322, 323, 324, 325
+_WHOLE = {BYTE: "B", SHORT: "H", LONG: "I", 13: "I", LONG8: "Q", 18: "Q"}
+"""Types of whole numbers, offsets of IFDs among them, in the terms of `struct`."""
 
 
 class Structure(NamedTuple):
@@ -42,105 +43,147 @@ class Structure(NamedTuple):
     cog_problems: list[str] | None = None
 
 
-def structure_of(dataset: Any, path: bytes | None, reopen: Reopen) -> Structure:
-    """Return how an open dataset is stored.
+def structure_of(dataset: Any, path: bytes | None) -> Structure:
+    """Return how an open dataset is stored; of a TIFF that is an object nothing is known.
 
     Args:
         dataset: what rasterio opened.
-        path: the file; None: it is an object, and `tiled` is null where only bytes tell it.
-        reopen: opens the same file.
+        path: the file; None: it is an object.
     """
     if dataset.driver != GTIFF:
         return Structure(dataset.is_tiled if dataset.count else None)
     factors = dataset.overviews(1)
-    external = bool(factors) and _has_external_overviews(dataset, path)
-    images = [_Image(dataset, None, 1, reopen)]
-    if not external:
-        images += [_Image(dataset, level, factor, reopen) for level, factor in enumerate(factors)]
-    ifds = [image.number("IFD_OFFSET") for image in images]
+    with suppress(OSError, NotPlain):
+        if path is not None:
+            external = bool(factors) and _has_external_overviews(dataset, path)
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                return structure_of_bytes(size, partial(_read_at, file), factors, external)
+    return Structure()
+
+
+def structure_of_bytes(
+    size: int, read_at: ReadAt, factors: Sequence[int], external: bool = False
+) -> Structure:
+    """Return how a TIFF is stored.
+
+    Args:
+        size: bytes of the file.
+        read_at: returns some of them; what it raises is passed on.
+        factors: of the overviews that GDAL finds.
+        external: whether there are overviews in another file.
+
+    Raises:
+        NotPlain: it is damaged, or GDAL finds other overviews.
+    """
+    file = File(read_at(0, min(size, HEAD_BYTES)), size, read_at, MAX_READS)
+    image = _Image(file, file.first)
+    overviews = _overviews(file, image, len(factors))
+    found = [factor_of(image.width, overview.width) for overview in overviews]
+    if overviews and found != list(factors):
+        raise NotPlain("other overviews than GDAL finds")
+    is_alone = not (image.successor or image.sub_ifds)
+    places = Places(file, image.ifd, image.blocks, is_alone=is_alone, most=MAX_BLOCKS)
+    for overview in overviews:
+        places.add(file, overview.start, overview.ifd, overview.blocks)
+    levels = [Level(1, image.has_wide_blocks)]
+    levels += [
+        Level(factor, overview.has_wide_blocks)
+        for factor, overview in zip(found, overviews, strict=True)
+    ]
     problems = cog_problems(
-        problems_of_levels([Level(image.factor, image.has_wide_blocks) for image in images]),
-        ifds,
-        [image.first_block for image in images] if ifds[0] <= MAX_FIRST_IFD else [],
-        edited=_is_edited(dataset),
-        external=external,
-    )
-    return Structure(_is_tiled(dataset, path), not problems, problems)
+        problems_of_levels(levels), places.ifds, places.blocks,
+        edited=file.ghost.is_edited, external=external or len(found) < len(factors),
+    )  # fmt: skip
+    return Structure(image.is_tiled, not problems, problems)
+
+
+def _overviews(file: File, image: _Image, count: int) -> list[_Image]:
+    """Return the first so many overviews, in the order in which GDAL comes across them."""
+    found: list[_Image] = []
+    others = _others(file, image)
+    while len(found) < count and (other := next(others, None)):
+        if other.is_overview_of(image):
+            found.append(other)
+    return found
+
+
+def _others(file: File, image: _Image) -> Iterator[_Image]:
+    for start in image.sub_ifds:
+        yield _Image(file, start)
+    seen = {image.start}
+    while image.successor and image.successor not in seen:
+        image = _Image(file, image.successor)
+        seen.add(image.start)
+        yield image
 
 
 class _Image:
-    """The image of a dataset, or one of its overviews: then it is opened only if it must be."""
+    """What the IFD at an offset says of its image."""
 
-    def __init__(self, dataset: Any, level: int | None, factor: int, reopen: Reopen) -> None:
-        self.factor = factor
-        self._dataset = dataset
-        self._level = level
-        self._reopen = reopen
+    def __init__(self, file: File, start: int) -> None:
+        self.start = start
+        self.ifd = ifd_at(file, start)
+        self._file = file
+        self._entries = Entries(file.order, self.ifd)
+        count = (len(self.ifd) - file.order.count_bytes) // file.order.entry
+        self._at = {self._entries.tag(index): index for index in range(count)}
+        self.successor = file.order.number(self.ifd[-file.order.inline :])
+        self.width, self.height = self._number(_WIDTH), self._number(_HEIGHT)
+        if not (self.width and self.height):
+            raise NotPlain("an odd size")
+        self.is_tiled = _TILE_WIDTH in self._at
+        self.sub_ifds = self._values(_SUB_IFDS)
 
-    def number(self, name: str) -> int:
-        """Return a number that GDAL has under a name; 0: it has none."""
-        return int(self._dataset.get_tag_item(name, "TIFF", 1, self._level) or 0)
-
-    @cached_property
-    def _shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows and columns of the image, and of a block."""
-        if self._level is None:
-            return self._dataset.shape, self._dataset.block_shapes[0]
-        with self._reopen(driver=GTIFF, OVERVIEW_LEVEL=self._level) as overview:
-            return overview.shape, overview.block_shapes[0]
+    def is_overview_of(self, image: _Image) -> bool:
+        """Whether it is one, and not that of a mask."""
+        kind = self._number(_SUBFILE) & (REDUCED | MASK)
+        return kind == REDUCED and self._number(_SAMPLES, 1) == image._number(_SAMPLES, 1)
 
     @property
     def has_wide_blocks(self) -> bool:
         """See `Level`."""
-        if self._level is not None and (
-            not can_be_large(max(self._dataset.shape), self.factor)
-            or self.number("BLOCK_OFFSET_1_0")  # a second one in the first row
-        ):
-            return False
-        (height, width), (_, block_width) = self._shapes
-        return has_wide_blocks(width, height, block_width)
+        block_width = self._number(_TILE_WIDTH) if self.is_tiled else self.width
+        return has_wide_blocks(self.width, self.height, block_width)
 
     @property
-    def first_block(self) -> int:
-        """Offset of the first block that is written; 0: there is none."""
-        return self.number("BLOCK_OFFSET_0_0") or self._next_block()
+    def blocks(self) -> Blocks:
+        """Where its blocks are."""
+        tags = (_TILES, _TILE_BYTES) if self.is_tiled else (_STRIPS, _STRIP_BYTES)
+        if not all(tag in self._at for tag in tags):
+            raise NotPlain("tags missing")
+        width = self._number(_TILE_WIDTH) if self.is_tiled else self.width
+        height = self._number(_TILE_HEIGHT) if self.is_tiled else self._number(_ROWS, self.height)
+        if not (width and height):
+            raise NotPlain("odd blocks")
+        count = -(-self.width // width) * -(-self.height // height)
+        return Blocks(self._entries, self._at[tags[0]], self._at[tags[1]], count)
 
-    def _next_block(self) -> int:
-        (height, width), (block_height, block_width) = self._shapes
-        rows, columns = -(-height // block_height), -(-width // block_width)
-        places = itertools.product(range(rows), range(columns))
-        offsets = (
-            self.number(f"BLOCK_OFFSET_{column}_{row}")
-            for row, column in itertools.islice(places, MAX_BLOCKS)
-        )
-        return next(filter(None, offsets), 0)
+    def _number(self, tag: int, default: int = 0) -> int:
+        return next(iter(self._values(tag, 1)), default)
+
+    def _values(self, tag: int, most: int = 64) -> tuple[int, ...]:
+        """Return the first whole numbers of an entry; none: there is no such entry."""
+        if tag not in self._at:
+            return ()
+        entries, order, index = self._entries, self._file.order, self._at[tag]
+        code = _WHOLE.get(entries.kind(index))
+        if code is None:
+            raise NotPlain(f"tag {tag} of an odd type")
+        item = struct.Struct(order.sign + code)
+        count = entries.count(index)
+        length = item.size * count
+        content = entries.content(index, length)
+        if length > order.inline:
+            content = self._file.get(entries.offset(index), item.size * min(count, most))
+        return tuple([number for (number,) in item.iter_unpack(content)][:most])
 
 
-def _is_edited(dataset: Any) -> bool:
-    try:
-        return EDITED in (dataset.get_tag_item("GDAL_STRUCTURAL_METADATA", "TIFF") or "")
-    except UnicodeDecodeError:  # GDAL wrote no such thing
-        return False
-
-
-def _has_external_overviews(dataset: Any, path: bytes | None) -> bool:
+def _has_external_overviews(dataset: Any, path: bytes) -> bool:
     try:
         return any(name.lower().endswith(".ovr") for name in dataset.files)
     except UnicodeDecodeError:  # rasterio cannot say names that are not UTF-8
-        return path is not None and any(map(os.path.exists, (path + b".ovr", path + b".OVR")))
-
-
-def _is_tiled(dataset: Any, path: bytes | None) -> bool | None:
-    (height, width), (block_height, block_width) = dataset.shape, dataset.block_shapes[0]
-    if block_width != width or block_height > height:  # as no strip is
-        return True
-    if path is not None:
-        try:
-            with open(path, "rb") as file:
-                return has_tiles(partial(_read_at, file))
-        except (OSError, NotPlain):
-            return None
-    return True if dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG" else None
+        return any(map(os.path.exists, (path + b".ovr", path + b".OVR")))
 
 
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:

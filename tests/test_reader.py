@@ -90,6 +90,8 @@ def oracle(path: str) -> dict[str, Any]:
         edges = {"left": 0.0, "bottom": columns["height"], "right": columns["width"], "top": 0.0}
         columns |= {"status": "no_georef", "transform": IDENTITY, "res": (1.0, 1.0)}
         columns["bounds"] = tuple(float(edge) for edge in edges.values())
+    if columns["driver"] == "GTiff" and not columns["tiled"]:
+        del columns["tiled"]  # rasterio compares widths; see test_cog
     status = os.stat(path)
     columns["file_size"] = status.st_size
     columns["mtime"] = dt.datetime.fromtimestamp(status.st_mtime_ns // 10**9, dt.UTC) + (

@@ -26,9 +26,12 @@ from urllib.parse import quote
 
 import boto3
 import command
+import numpy as np
 import obstore
 import pyarrow.parquet as pq
 import pytest
+import rasterio
+import rasterio.shutil
 from factory import exact
 from obstore.store import AzureStore
 from range_server import Server, serving, some
@@ -595,6 +598,35 @@ def test_a_header_at_the_end_of_an_object_costs_one_more_request(tmp_path: Path)
         assert server.counts["GET"] == 2 * len(found)
     assert {record.reader for record in found.values()} == {"tiff_header"}
     assert_as_from_disk(found, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("reader", ["auto", "rasterio"])
+def test_an_object_is_tiled_and_a_cog_as_the_file_is(tmp_path: Path, reader: Any) -> None:
+    """Also where blocks as wide as the image do not tell whether they are tiles."""
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    for side in (256, 700):
+        strips = {"width": side, "height": side, "count": 1, "dtype": "uint8"}
+        tiles = strips | {"tiled": True, "blockxsize": 256, "blockysize": 256}
+        for name, profile in (("strips", strips), ("tiles", tiles)):
+            with rasterio.open(folder / f"{name}-{side}.tif", "w", **profile) as dataset:
+                dataset.write(np.ones((1, side, side), np.uint8))
+            with rasterio.open(
+                folder / f"{name}-{side}-late.tif", "w", compress="deflate", **profile
+            ) as dataset:
+                dataset.write(np.ones((1, side, side), np.uint8))
+                dataset.update_tags(A="b" * 50)
+        rasterio.shutil.copy(
+            folder / f"tiles-{side}.tif", folder / f"cog-{side}.tif", driver="COG", blocksize=256
+        )
+    with serving(str(tmp_path)) as server:
+        found = read_bucket(tmp_path, anonymous(server, reader=reader))
+    assert_as_from_disk(found, tmp_path)
+    assert {key: record.tiled for key, record in found.items()} == {
+        key: not key.startswith("strips") for key in found
+    }
+    assert all(record.cog for key, record in found.items() if key.startswith("cog"))
 
 
 def test_commands_of_the_readme_run(

@@ -31,8 +31,8 @@ from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, Hea
 from rastermeta_async.stores.problems import NO_ANSWER
 from rastermeta_async.stores.throttle import Stopped
 from rastermeta_async.stores.vsi import GDAL_RETRIES
-from rastermeta_async.structure import GTIFF
-from rastermeta_async.tiff.bytes import MAX_READS, NotPlain, has_tiles
+from rastermeta_async.structure import GTIFF, Structure, structure_of_bytes
+from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
 from rastermeta_async.urls import is_url, redacted, without_secrets
 
@@ -162,8 +162,8 @@ class StorePool:
             return await self._decoded(shown, head, facts)
         except NotPlain:
             record = await self._read_with_rasterio(path, shown, head)
-        if record and record.driver == GTIFF and record.tiled is None:
-            record = record._replace(tiled=await self._has_tiles(head))
+        if record and record.driver == GTIFF:
+            record = record._replace(**(await self._structure(head, record))._asdict())
         return record and record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
 
     async def _decoded(self, path: bytes, head: Head, facts: Facts) -> Record:
@@ -185,17 +185,18 @@ class StorePool:
                         return await self._local.in_thread(partial(learn, *arguments))
         raise NotPlain("values all over the file")
 
-    async def _has_tiles(self, head: Head) -> bool | None:
-        """Return what only the bytes of a TIFF tell; None: they cannot be had."""
+    async def _structure(self, head: Head, record: Record) -> Structure:
+        """Return what the bytes of a TIFF that rasterio reads tell, as far as they can be had."""
         known = _Known(head)
+        factors = record.bands[0].overviews if record.bands else []
         with suppress(NotPlain, FetchError):
             for _ in range(MAX_READS):
                 try:
-                    return has_tiles(known.read_at)
+                    return structure_of_bytes(head.size, known.read_at, factors)
                 except _Missing as missing:
                     content, head = await self._fetcher.more(head, *missing.args)
                     known.add(missing.offset, content)
-        return None
+        return Structure()
 
     async def _read_with_rasterio(self, path: bytes, shown: bytes, head: Head) -> Record | None:
         async with self._opens:

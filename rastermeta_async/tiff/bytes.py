@@ -31,9 +31,6 @@ SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE
 ReadAt = Callable[[int, int], bytes]
 """Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
 
-TILE_WIDTH = 322
-"""The tag that makes blocks tiles (TIFF 6.0, section 15)."""
-
 
 class NotPlain(Exception):  # noqa: N818  # a finding, not an error
     """The file is to be read by rasterio; the message is the reason, in a few words."""
@@ -103,30 +100,6 @@ def unpacker(sign: str, fields: Iterable[tuple[int, str]]) -> struct.Struct:
     return struct.Struct(layout)
 
 
-def order_of(head: bytes) -> Order:
-    """Return how the file that begins like this stores numbers."""
-    order = _ORDERS.get(head[:4])
-    if order is None or len(head) < 16:
-        raise NotPlain("no TIFF")
-    return order
-
-
-def first_ifd(order: Order, head: bytes) -> int:
-    """Return the offset of the first IFD."""
-    return order.number(head[8:16] if order.big else head[4:8])
-
-
-def has_tiles(read_at: ReadAt) -> bool:
-    """Whether the first image of a file is stored in tiles, whatever else its IFD holds."""
-    head = read_at(0, 16)
-    order = order_of(head)
-    start = first_ifd(order, head)
-    count = min(order.number(read_at(start, order.count_bytes)), 2**16)
-    entries = read_at(start + order.count_bytes, order.entry * count)
-    tags = (order.number(entries[at : at + 2]) for at in range(0, len(entries), order.entry))
-    return TILE_WIDTH in tags
-
-
 class Ghost(NamedTuple):
     """What GDAL says of a file's layout, between its header and its first IFD.
 
@@ -159,21 +132,24 @@ def _ghost(area: bytes) -> Ghost:
 class File:
     """Bytes of a file, read as they are asked for."""
 
-    def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:
-        order = order_of(head)
+    def __init__(self, head: bytes, size: int, read_at: ReadAt, max_reads: int = MAX_READS) -> None:
+        order = _ORDERS.get(head[:4])
+        if order is None or len(head) < 16:
+            raise NotPlain("no TIFF")
         if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
             raise NotPlain("an odd BigTIFF")
         self.order = order
         self.size = size
-        self.first = first_ifd(order, head)
+        self.first = order.number(head[8:16] if order.big else head[4:8])
         self.header_bytes = start = 16 if order.big else 8
         """The first IFD is right behind them, or GDAL's ghost area is."""
-        self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
+        self.ghost = _ghost(head[start : self.first][:_MAX_GHOST_BYTES])
         self.head = head
         self._window = b""
         self._start = 0
         self._read_at = read_at
         self._reads = 0
+        self._max_reads = max_reads
 
     def is_at_hand(self, offset: int, size: int) -> bool:
         """Whether bytes were read already."""
@@ -187,7 +163,7 @@ class File:
         if end <= len(self.head):
             return self.head[offset:end]
         if not (self._start <= offset and end <= self._start + len(self._window)):
-            if end > self.size or self._reads >= MAX_READS:
+            if end > self.size or self._reads >= self._max_reads:
                 raise NotPlain("values outside the file or all over it")
             self._reads += 1
             self._window = self._read_at(offset, max(size, READ_BYTES))
@@ -221,6 +197,11 @@ class Entries(NamedTuple):
         """Return the first bytes of the value field."""
         at = self.order.entry_at(index) + self.order.value_field[0]
         return self.ifd[at : at + min(length, self.order.inline)]
+
+    def tag(self, index: int) -> int:
+        """Return an entry's tag."""
+        start = self.order.entry_at(index)
+        return self.order.number(self.ifd[start : start + 2])
 
     def kind(self, index: int) -> int:
         """Return the type of an entry's values."""

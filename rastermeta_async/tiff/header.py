@@ -21,9 +21,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.cog import (
-    SMALL,
     Level,
-    can_be_large,
     cog_problems,
     has_wide_blocks,
     problems_of_levels,
@@ -105,7 +103,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     return Header(
         kind, image.width, image.height, image.block_height, image.block_width,
         pyramid.overviews, transform, tags, metadata,
-        cog_problems(pyramid.problems, *places, edited=file.ghost.is_edited),
+        cog_problems(pyramid.problems, places.ifds, places.blocks, edited=file.ghost.is_edited),
     )  # fmt: skip
 
 
@@ -129,13 +127,9 @@ def _pyramid(images: tuple[Image, ...]) -> _Pyramid:
     kinds: list[Hashable] = []
     for other in others:
         if other.subfile == REDUCED:
-            factor = _factor(image.width, other.width)
+            factor = factor_of(image.width, other.width)
             overviews.append(factor)
             levels.append(Level(factor, _has_wide_blocks(other)))
-            if not can_be_large(max(image.width, image.height), factor) and (
-                other.width > SMALL or other.height > SMALL
-            ):
-                raise NotPlain("an overview of another shape")
         elif other.subfile not in (MASK, MASK | REDUCED):
             raise NotPlain("several pages")
         same_size = (other.width, other.height) == (image.width, image.height)
@@ -150,7 +144,7 @@ def _has_wide_blocks(image: Image) -> bool:
     return has_wide_blocks(image.width, image.height, image.block_width)
 
 
-def _factor(width: int, reduced: int) -> int:
+def factor_of(width: int, reduced: int) -> int:
     """Return the decimation factor of an overview; rasterio rounds halves to even."""
     return round(width / reduced)
 

@@ -13,7 +13,6 @@ import itertools
 import struct
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
 
 from rastermeta_async.cog import MAX_FIRST_IFD
 from rastermeta_async.tiff.bytes import (
@@ -27,7 +26,6 @@ from rastermeta_async.tiff.bytes import (
     RATIONAL,
     SHORT,
     SIZES,
-    TILE_WIDTH,
     UNDEFINED,
     Entries,
     File,
@@ -53,7 +51,7 @@ _OFFSETS = _WHOLE | {LONG8}
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_TILE_HEIGHT, _TILES, _TILE_BYTES = 323, 324, 325
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _X_RESOLUTION, _Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 SCALE, TIE_POINTS, MATRIX, METADATA, RPCS = 33550, 33922, 34264, 42112, 50844
 NODATA = 42113
@@ -92,7 +90,7 @@ _RESOLUTIONS = {_X_RESOLUTION: "TIFFTAG_XRESOLUTION", _Y_RESOLUTION: "TIFFTAG_YR
 _KNOWN: dict[int, frozenset[int]] = {
     **_KIND_SCALARS, **_KIND_ARRAYS, **_OF_NO_EFFECT,
     **dict.fromkeys(_TEXTS, _TEXT), **dict.fromkeys(_RESOLUTIONS, _RATIOS),
-    **dict.fromkeys((_WIDTH, _HEIGHT, _ROWS, TILE_WIDTH, _TILE_HEIGHT), _WHOLE),
+    **dict.fromkeys((_WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT), _WHOLE),
     **dict.fromkeys((_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES), _OFFSETS),
     **dict.fromkeys((SCALE, TIE_POINTS, MATRIX), _REALS),
     RESOLUTION_UNIT: _SHORTS, METADATA: _TEXT,
@@ -100,7 +98,7 @@ _KNOWN: dict[int, frozenset[int]] = {
 """Types that a tag may have; what is not here is not plain."""
 
 _SINGLE = (
-    *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
+    *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
     *_RESOLUTIONS, _LEFT, _TOP, _EXIF, _GPS,
 )  # fmt: skip
 """Tags that have one value."""
@@ -137,8 +135,8 @@ class Layout:
         self.order = order
         self.types = types
         self.at = {tag: index for index, tag in enumerate(tags)}
-        self.tiled = TILE_WIDTH in self.at
-        wanted = (TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
+        self.tiled = _TILE_WIDTH in self.at
+        wanted = (_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES) if self.tiled else (
             _ROWS, _STRIPS, _STRIP_BYTES)  # fmt: skip
         other = (_STRIPS, _STRIP_BYTES, _ROWS) if self.tiled else (_TILE_HEIGHT, _TILES)
         if not all(tag in self.at for tag in (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, *wanted)):
@@ -251,7 +249,9 @@ class Array:
 
     def __init__(self, entries: Entries, index: int) -> None:
         order = entries.order
-        code = _CODES[entries.kind(index)]
+        code = _CODES.get(entries.kind(index))
+        if code is None:
+            raise NotPlain("odd blocks")
         self.item = struct.Struct(order.sign + code)
         is_inside = entries.count(index) * self.item.size <= order.inline
         self.at = order.entry_at(index) + order.value_field[0]
@@ -261,9 +261,9 @@ class Array:
         self.first = None if is_inside else self.item.unpack_from
         """Unpacks the first value, given bytes of a file and its offset; None: in the IFD."""
 
-    def is_beyond(self, head: bytes, start: int) -> bool:
-        """Whether the first value, which is elsewhere, is not in the first bytes of a file."""
-        return start + self.item.size > len(head)
+    def is_at_hand(self, file: File, start: int) -> bool:
+        """Whether the first value, at `start` where it is not in the IFD, was read already."""
+        return not self.first or file.is_at_hand(start, self.item.size)
 
     def values(self, file: File, ifd: bytes, count: int) -> list[int]:
         """Return the first values, so many."""
@@ -271,6 +271,64 @@ class Array:
         field = ifd[self.at : self.at + order.inline]
         content = file.get(order.number(field), length) if self.first else field[:length]
         return [number for (number,) in self.item.iter_unpack(content)]
+
+
+class Blocks:
+    """Where an IFD tells of the blocks of its first band.
+
+    Args:
+        entries: of the IFD.
+        offsets: index of the entry that has their offsets.
+        lengths: the same of their lengths.
+        count: how many there are.
+    """
+
+    def __init__(self, entries: Entries, offsets: int, lengths: int, count: int) -> None:
+        self.arrays = Array(entries, offsets), Array(entries, lengths)
+        self._count = min(count, entries.count(offsets), entries.count(lengths))
+        self._needs_length = entries.count(offsets) > 1 or entries.tag(offsets) != _STRIPS
+        fields = [(array.at, array.code) for array in self.arrays]
+        self._fields = unpacker(entries.order.sign, fields).unpack_from
+
+    def first(
+        self, file: File, ifd: bytes, *, needed: bool = True, most: int = MAX_SPARSE_BLOCKS
+    ) -> int | None:
+        """Return the offset of the first block that is written; 0: there is none.
+
+        That is one that has an offset and a length (``GTiffDataset::IsBlockAvailable``). For the
+        length of the very first no further read is made. None: one would have to be made for its
+        offset, which is not needed, or, for either, where GDAL tells that blocks are in order.
+
+        Raises:
+            NotPlain: `most` blocks were looked at, or they are not in the file.
+        """
+        offset, length = self._fields(ifd)
+        offsets, lengths = self.arrays
+        try:
+            if offsets.first:
+                (offset,) = offsets.first(file.head, offset)
+            if lengths.first:
+                (length,) = lengths.first(file.head, length)
+        except (struct.error, OverflowError):  # not both are in the head
+            if file.ghost.is_ordered or not needed:
+                return None
+            (offset,) = offsets.values(file, ifd, 1)
+            if offset and lengths.is_at_hand(file, length):
+                (length,) = lengths.values(file, ifd, 1)
+        if offset and length:
+            return offset  # type: ignore[no-any-return]  # what `struct` unpacks has no type
+        return self._next(file, ifd, most)
+
+    def _next(self, file: File, ifd: bytes, most: int) -> int:
+        some = min(self._count, most)
+        offsets, lengths = (array.values(file, ifd, some) for array in self.arrays)
+        if not self._needs_length:  # which libtiff makes up for a single strip
+            lengths = offsets
+        pairs = zip(offsets, lengths, strict=True)
+        written = next((offset for offset, length in pairs if offset and length), 0)
+        if not written and some < self._count:
+            raise NotPlain("many blocks that are not written")
+        return written
 
 
 class Image:
@@ -300,7 +358,7 @@ class Image:
         contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
         samples = self.samples if contiguous else 1
         if layout.tiled:
-            self.block_width, self.block_height = number(TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
+            self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
         else:
             rows = number(_ROWS, 0)
             if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
@@ -311,12 +369,7 @@ class Image:
         row_bytes = -(-self.block_width * bits * samples // 8)
         blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
         planes = self.samples // samples
-        self._blocks = blocks
-        """Of the first band."""
-        self.block_arrays = Array(entries, layout.blocks_at), Array(entries, layout.bytes_at)
-        """Offsets and lengths."""
-        fields = [(array.at, array.code) for array in self.block_arrays]
-        self._fields = unpacker(entries.order.sign, fields).unpack_from
+        self.blocks = Blocks(entries, layout.blocks_at, layout.bytes_at, blocks)
         found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
         if found != (blocks * planes, blocks * planes) or blocks * planes >= 2**31:
             raise NotPlain("odd blocks")
@@ -341,41 +394,6 @@ class Image:
         """What came after an IFD that says this, if it came first."""
         self.is_common = False
         """Whether several files have it first: else what comes after is not worth learning."""
-
-    def first_block(self, file: File, ifd: bytes, *, needed: bool = True) -> int | None:
-        """Return the offset of the first block that is written; 0: there is none.
-
-        That is one that has an offset and a length (``GTiffDataset::IsBlockAvailable``). For the
-        length of the very first no further read is made. None: one would have to be made for its
-        offset, which is not needed, or, for either, where GDAL tells that blocks are in order.
-        """
-        offset, length = self._fields(ifd)
-        of_offsets, of_lengths = self.block_arrays
-        must_be_near = file.ghost.is_ordered or not needed
-        if of_offsets.first:
-            if must_be_near and of_offsets.is_beyond(file.head, offset):
-                return None
-            (offset,) = of_offsets.item.unpack(file.get(offset, of_offsets.item.size))
-        if offset and of_lengths.first:
-            if must_be_near and of_lengths.is_beyond(file.head, length):
-                return None
-            size = of_lengths.item.size
-            if file.is_at_hand(length, size):
-                (length,) = of_lengths.item.unpack(file.get(length, size))
-        if offset and length:
-            return offset  # type: ignore[no-any-return]  # what `struct` unpacks has no type
-        return self._next_block(file, ifd)
-
-    def _next_block(self, file: File, ifd: bytes) -> int:
-        some = min(self._blocks, MAX_SPARSE_BLOCKS)
-        offsets, lengths = (array.values(file, ifd, some) for array in self.block_arrays)
-        if self._blocks == 1 and (offsets[0] or lengths[0]):
-            raise NotPlain("odd blocks")  # libtiff makes up the length of a strip
-        pairs = zip(offsets, lengths, strict=True)
-        written = [offset for offset, length in pairs if offset and length]
-        if not written and some < self._blocks:
-            raise NotPlain("many blocks that are not written")
-        return written[0] if written else 0
 
 
 class _ImageKind:
@@ -405,18 +423,36 @@ _Found = tuple[int, bytes, _Shape, Image]
 """An IFD: its offset, its bytes, its shape, and what it says."""
 
 
-class Places(NamedTuple):
-    """Where the first image and its overviews are: offsets."""
+class Places:
+    """Where the first image and its overviews are: offsets.
 
-    ifds: list[int]
-    blocks: list[int]
-    """First blocks, see `Image.first_block`; none: they do not matter, or are in order."""
+    Args:
+        file: whose IFDs they are.
+        ifd: the first.
+        blocks: what it tells of blocks.
+        is_alone: whether it is the only one.
+        most: see `Blocks.first`.
+    """
 
-    def add(self, file: File, offset: int, ifd: bytes, image: Image) -> None:
+    def __init__(
+        self, file: File, ifd: bytes, blocks: Blocks, *, is_alone: bool,
+        most: int = MAX_SPARSE_BLOCKS,
+    ) -> None:  # fmt: skip
+        self.ifds = [file.first]
+        self.blocks: list[int] = []
+        """First blocks; none: they do not matter, or are known to be in order."""
+        self._most = most
+        if file.first <= MAX_FIRST_IFD:
+            needed = not is_alone or file.first > file.header_bytes  # else no block is before it
+            block = blocks.first(file, ifd, needed=needed, most=most)
+            if block is not None:
+                self.blocks.append(block)
+
+    def add(self, file: File, offset: int, ifd: bytes, blocks: Blocks) -> None:
         """Add an overview."""
         self.ifds.append(offset)
         if self.blocks:
-            block = image.first_block(file, ifd)
+            block = blocks.first(file, ifd, most=self._most)
             if block is None:
                 self.blocks.clear()
             else:
@@ -435,7 +471,7 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
     _FIRST[order] = shape
     link = order.number(ifd[-order.inline :])
     rest = image.rest
-    places = _place_of_first(file, ifd, image, is_alone=not link)
+    places = Places(file, ifd, image.blocks, is_alone=not link)
     if not link:
         images: tuple[Image, ...] = (image,)
     elif rest is not None and rest.stretch.is_at(link, file.head):
@@ -446,19 +482,11 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
         images = (image, *[other for *_, other in others])
         for offset, other_ifd, _, other in others:
             if other.subfile == REDUCED:
-                places.add(file, offset, other_ifd, other)
+                places.add(file, offset, other_ifd, other.blocks)
         if image.is_common:
             image.rest = _rest(file.head, others)
         image.is_common = True
     return shape.layout, Entries(order, ifd), images, places
-
-
-def _place_of_first(file: File, ifd: bytes, image: Image, *, is_alone: bool) -> Places:
-    if file.first > MAX_FIRST_IFD:
-        return Places([file.first], [])
-    needed = not (is_alone and file.first == file.header_bytes)  # else no block is before it
-    block = image.first_block(file, ifd, needed=needed)
-    return Places([file.first], [] if block is None else [block])
 
 
 def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
@@ -471,7 +499,7 @@ def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
         shape, ifd = guess, file.head[offset : offset + guess.span]
         image = shape.seen(ifd, file.head)
     if image is None:
-        ifd = _ifd(file, offset)
+        ifd = ifd_at(file, offset)
         shape = _shape_of(file.order, ifd)
         image = shape.image(file, ifd)
     if image.has_unseen:
@@ -509,31 +537,32 @@ class _Rest:
             if image.subfile == REDUCED
         ]
         self._starts = [at for at, *_ in self._overviews]
-        arrays = [(at, array) for at, _, image in self._overviews for array in image.block_arrays]
+        arrays = [(at, array) for at, _, image in self._overviews for array in image.blocks.arrays]
         fields = [(at + array.at, array.code) for at, array in arrays]
         self._fields = unpacker(order.sign, fields).unpack_from
         self._first = [array.first for _, array in arrays]
 
     def add_places(self, file: File, start: int, places: Places) -> None:
         """Add those of the overviews, in a file that has the same stretch from `start` on."""
-        head = file.head
+        head, numbers = file.head, []
         if places.blocks:
-            fields = self._fields(head, start)
             try:
                 numbers = [
-                    field if unpack is None else unpack(head, field)[0]
-                    for field, unpack in zip(fields, self._first, strict=True)
+                    unpack(head, field)[0] if unpack else field
+                    for unpack, field in zip(self._first, self._fields(head, start), strict=True)
                 ]
             except (struct.error, OverflowError):  # not all are in the head
-                numbers = [0]
                 if file.ghost.is_ordered:
                     places.blocks.clear()
-            if 0 not in numbers:
-                places.ifds.extend([start + at for at in self._starts])
-                places.blocks.extend(numbers[::2])
-                return
-        for at, length, image in self._overviews:
-            places.add(file, start + at, head[start + at : start + at + length], image)
+                else:
+                    numbers = [0]
+        if 0 in numbers:
+            for at, length, image in self._overviews:
+                ifd = head[start + at : start + at + length]
+                places.add(file, start + at, ifd, image.blocks)
+        else:
+            places.ifds.extend([start + at for at in self._starts])
+            places.blocks.extend(numbers[::2])
 
 
 def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
@@ -553,7 +582,7 @@ def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
     return _Rest(order, stretch, others) if stretch else None
 
 
-def _ifd(file: File, offset: int) -> bytes:
+def ifd_at(file: File, offset: int) -> bytes:
     """Return the bytes of an IFD: the number of its entries, they, and the link to the next."""
     order = file.order
     count = order.number(file.get(offset, order.count_bytes))
@@ -569,7 +598,7 @@ def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
         NotPlain: it is not there, or longer than the limit.
     """
     order = file.order
-    ifd = _ifd(file, file.first)
+    ifd = ifd_at(file, file.first)
     for index in range(order.number(ifd[: order.count_bytes])):
         start = order.entry_at(index)
         if order.number(ifd[start : start + 2]) == tag:
