@@ -54,7 +54,7 @@ def extract(
     output: options.OutputName = "",
     null: options.Null = False,
     from_file: options.FromFile = None,
-    suffix: options.Suffix = "",
+    suffix: options.Suffix = None,
     batch_size: options.BatchSize = Settings.batch_size,
     concurrency: options.Concurrency = None,
     workers: options.Workers = None,
@@ -119,7 +119,7 @@ def extract(
         from rastermeta_async.run import list_lost, protected_stdin, run_extract
 
         names, lists = inputs or [], from_file or []
-        given = Given(names, lists, null=null, suffix=suffix, patience=timeout)
+        given = Given(names, lists, null=null, suffixes=suffix or [], patience=timeout)
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
         stdin = partial(protected_stdin, console)
         if dry_run:
@@ -256,8 +256,9 @@ def stac(
             metavar="TAG|PATTERN|REGEX|auto",
             help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
             "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); a regular "
-            "expression for the path, whose groups are a date; or auto: common tags. Of several, "
-            "given one by one, the first that can tell counts.  [default: auto]",
+            "expression for the path, whose groups are a date, the year first, or two dates; or "
+            "auto: common tags. Of several, given one by one, the first that can tell counts.  "
+            "[default: auto]",
             show_default=False,
         ),
     ] = None,
@@ -276,8 +277,6 @@ def stac(
 
     Exit status 3: done, but some --datetime could date no row that it was tried on.
     """
-    import re
-
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.stac.export import export as export_items
     from rastermeta_async.stac.items import UNDATED
@@ -287,7 +286,7 @@ def stac(
     console = Console()
     try:
         when = Rules(datetime or ())
-    except (ValueError, re.error) as error:
+    except ValueError as error:
         _usage(f"--datetime: {error}")
     with explained_exit(console):
         done = export_items(
@@ -300,9 +299,8 @@ def stac(
     if done.left_out:
         console.hint(f"which ones is in {output}.left-out.txt")
     _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
-    for rule in when.in_vain:
-        console.error(f"--datetime {rule} dates no row: is it spelt as in the files? `rastermeta "
-                      "show FILE` prints tags")  # fmt: skip
+    for rule, advice in when.in_vain:
+        console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
     if when.in_vain:
         raise typer.Exit(SOME_FAILED)
 

@@ -29,7 +29,7 @@ class Given:
         names: of files, folders, objects and prefixes; `STDIN` stands for standard input.
         lists: files that hold paths.
         null: paths in lists and on standard input end in NUL bytes, not in line feeds.
-        suffix: endings of the names that are taken, with commas between; empty: all.
+        suffixes: endings of the names that are taken, also several with commas between; none: all.
         patience: seconds that the disk may take to tell what a name stands for.
 
     Raises:
@@ -42,7 +42,7 @@ class Given:
         lists: Sequence[str],
         *,
         null: bool,
-        suffix: str,
+        suffixes: Sequence[str],
         patience: float,
     ) -> None:
         for path in lists:
@@ -54,7 +54,7 @@ class Given:
         others = [name for name in names if name != STDIN and not is_prefix(name)]
         self._named = [local_path(os.fsencode(name)) for name in others]
         self._separator = b"\0" if null else b"\n"
-        endings = [ending.strip().lstrip("*").lower() for ending in suffix.split(",")]
+        endings = [one.strip().lstrip("*").lower() for one in ",".join(suffixes).split(",")]
         self._suffixes = tuple(os.fsencode(ending) for ending in endings if ending)
         local = [name for name in self._named if not is_url(name)]
         kinds = kinds_of(local, patience)

@@ -13,6 +13,9 @@ _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)")
 _WILDCARD = re.compile(rb"[*?]|\[.+\]")
 _FIELDS = re.compile(rb"[,;\t]")
+MAX_FIELDS = 16
+"""Fields of a line of a table that are looked at."""
+
 _HEADINGS = frozenset(
     b"file filename filepath file_name file_path href location name path paths uri url".split()
 )
@@ -36,6 +39,8 @@ def likely_mistake(path: bytes) -> str:
     Asks the disk whether a part of the path exists, where it looks like a line of a table, or is in
     quotes.
     """
+    if path.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _is_utf_16(path):
+        return "is the list UTF-16, as PowerShell writes it? Convert it: iconv -f UTF-16 -t UTF-8"
     if b"\0" in path:
         return "the name holds a NUL byte; are the paths NUL-separated? then give -0"
     if b"\n" in path:
@@ -45,6 +50,11 @@ def likely_mistake(path: bytes) -> str:
     if path.startswith(codecs.BOM_UTF8):
         return "the name begins with a byte order mark: is the list from Windows?"
     return _of_url(path) or _of_shell(path) or _of_table(path)
+
+
+def _is_utf_16(path: bytes) -> bool:
+    """Whether every other byte is a NUL, as of letters in UTF-16."""
+    return len(path) > 4 and (not any(path[:40:2]) or not any(path[1:40:2]))
 
 
 def _of_url(path: bytes) -> str:
@@ -75,15 +85,20 @@ def _of_shell(path: bytes) -> str:
     return ""
 
 
+def _is_of_column(field: bytes) -> bool:
+    """Whether a field may stand in a column of paths."""
+    return field.lower() in _HEADINGS or (b"\0" not in field and os.path.isfile(field))
+
+
 def _of_table(path: bytes) -> str:
-    first, *others = (field.strip(b" \"'") for field in _FIELDS.split(path))
-    if others and (first.lower() in _HEADINGS or os.path.exists(first)):
+    first, *others = (field.strip(b" \"'") for field in _FIELDS.split(path, MAX_FIELDS))
+    if any(others) and any(map(_is_of_column, (first, *others))):
         return (
             "the line has several fields: is the list a table (CSV)? Give its column of paths "
             "alone, without the heading, e.g. tail -n +2 table.csv | cut -d, -f1"
         )
     if path.strip(b" \"'").lower() in _HEADINGS:
         return "is this the heading of a table? Leave it out"
-    if first != path and not others and os.path.exists(first):
+    if first != path and not any(others) and os.path.exists(first):
         return "a file has this name without the blanks or quotes around it: leave them out"
     return ""

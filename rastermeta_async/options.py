@@ -70,11 +70,12 @@ FromFile = Annotated[
 ]
 
 Suffix = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
         metavar="LIST",
-        help="Take only names with these endings, e.g. .tif,.tiff,.jp2; files that are named as "
-        "INPUT are always read.",
+        help="Take only names with these endings, e.g. .tif,.tiff,.jp2; may be given several "
+        "times; files that are named as INPUT are always read.",
+        show_default=False,
     ),
 ]
 

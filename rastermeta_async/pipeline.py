@@ -42,6 +42,7 @@ from rastermeta_async.record import SUCCESSES, to_batch
 from rastermeta_async.rows import count_failures, count_missing, kept
 from rastermeta_async.sources import Source
 from rastermeta_async.stores.doubt import Doubt
+from rastermeta_async.text import shortened
 from rastermeta_async.urls import local_path
 from rastermeta_async.walk import FolderNote, Walked
 
@@ -248,11 +249,13 @@ def _count(batch: pa.RecordBatch, progress: Progress) -> None:
 def _log_failures(batch: pa.RecordBatch) -> None:
     if log.isEnabledFor(logging.DEBUG):
         for row in _failures(batch):
-            log.debug("%(filepath)s: %(status)s: %(error_message)s", row)
+            path = shortened(row["filepath"])
+            log.debug("%s: %s: %s", path, row["status"], row["error_message"])
 
 
 def _example(batch: pa.RecordBatch) -> str:
-    return "{filepath}: {error_message}".format(**next(_failures(batch)))
+    row = next(_failures(batch))
+    return f"{shortened(row['filepath'])}: {row['error_message']}"
 
 
 def _failures(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:

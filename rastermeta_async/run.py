@@ -172,16 +172,17 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
     if count := progress.missing:
         lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
         yield (
-            f"{plural(count, 'path')} of the input {lead} to nothing: where the list is wrong, run "
-            f"the right one with --prune, which drops {its}; where files come later, "
-            "--retry-failed reads them"
+            f"{plural(count, 'path')} of the input {lead} to nothing (-v names each): where the "
+            f"list is wrong, run the right one with --prune, which drops {its}; where files come "
+            "later, --retry-failed reads them"
         )
     elif progress.failures and nothing_read:
         yield "once that is mended, --retry-failed reads them again"
     if progress.walked:
         yield f"{plural(progress.walked, 'row')} dropped: of folders that were walked this time"
-    if progress.dropped:
-        yield f"{plural(progress.dropped, 'row')} dropped: no longer a file on the disk"
+    if count := progress.dropped:
+        leads = "its path leads" if count == 1 else "their paths lead"
+        yield f"{plural(count, 'row')} dropped: {leads} to no file"
     if count := progress.not_given:
         one = count == 1
         yield (

@@ -10,6 +10,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_NAMES = ("", "unknown", "unnamed")
 """What GDAL and PROJ write, in lower case, where a CRS or datum has no name."""
 
+_SHOWN = 200
+"""Characters of a path that a message has room for: a list whose separator is wrong is one path."""
+
 _WKT_SHOWN = 80
 """Characters of WKT that are shown where nothing in it has a name."""
 
@@ -20,6 +23,11 @@ _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 def on_a_line(text: str) -> str:
     """Return a text as it can be shown on one line: control characters become escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str) -> str:
+    """Return a text cut to what a line of a message has room for."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def plural(count: int, noun: str) -> str:

@@ -376,6 +376,18 @@ def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path
     assert "then give -0" in row["error_message"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_said_to_be_one(raster: Path, catalog: Path, encoding: str) -> None:
+    done = run(["extract", "-o", catalog], f"{raster.name}\nother.tif\n".encode(encoding))
+    assert b"is the list UTF-16, as PowerShell writes it? Convert it: iconv -f UTF-" in done.stderr
+
+
+def test_a_list_that_is_taken_for_one_path_is_not_said_whole(raster: Path, catalog: Path) -> None:
+    done = run(["extract", "-v", "-o", catalog], b"\0".join([b"archive/a.tif"] * 10_000))
+    assert b"then give -0" in done.stderr
+    assert len(done.stderr) < 2000
+
+
 def test_a_list_that_cannot_be_read(folder: Path, catalog: Path) -> None:
     done = run(["extract", "--from-file", ".", "-o", catalog])
     assert done.returncode == FAILED
@@ -386,8 +398,8 @@ def test_a_folder_is_walked(folder: Path, catalog: Path) -> None:
     many_rasters(folder / "deep", 2)
     Path("deep/notes.txt").touch()
     Path("deep/UPPER.TIF").touch()
-    for suffix in (".tif", "*.tif", " .TIF,.jp2"):
-        run(["extract", "deep", "--suffix", suffix, "--overwrite", "-o", catalog])
+    for suffix in ([".tif"], ["*.tif"], [" .TIF,.jp2"], [".tif", "--suffix", ".jp2"]):
+        run(["extract", "deep", "--suffix", *suffix, "--overwrite", "-o", catalog])
         assert paths_of(catalog) == [b"deep/000000.tif", b"deep/000001.tif", b"deep/UPPER.TIF"]
 
 

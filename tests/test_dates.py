@@ -282,13 +282,28 @@ def test_rules_are_tried_in_their_order() -> None:
     rules = Rules(["NO_SUCH_TAG", "MY_DATE", "%Y%m%d", AUTO, "LAST"])
     taken = {"MY_DATE": "2020-01-31T12:34:56", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"}
     assert rules(evidence_of("/20190101.tif", taken, None)) == (NOON, NOON)
-    assert rules.in_vain == ["NO_SUCH_TAG"], "the others were not asked, or could tell"
+    assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG"], (
+        "the others were not asked, or could tell"
+    )
     by_path = utc(2019, 1, 1), utc(2019, 1, 2) - MOMENT
     assert rules(evidence_of("/20190101.tif", {"TIFFTAG_DATETIME": "2022"}, None)) == by_path
     assert rules(evidence_of("/a.tif", {TAKEN: "2020-01"}, None)) is not None
-    assert rules.in_vain == ["NO_SUCH_TAG"]
+    assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG"]
     assert rules(evidence_of("/a.tif", {}, {})) is None
-    assert rules.in_vain == ["NO_SUCH_TAG", "LAST"]
+    assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG", "LAST"]
+
+
+@pytest.mark.parametrize("moment", ["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
+def test_what_gdal_writes_for_a_time_that_it_cannot_parse_is_no_evidence(moment: str) -> None:
+    rules = Rules()
+    assert rules(evidence_of("", {}, {TAKEN: moment})) is None
+    assert rules(evidence_of("", {TAKEN: moment}, {})) is not None
+
+
+@pytest.mark.parametrize("rule", ["%Y-%Y", "%q%Y", "(20", "a/b/c"])
+def test_a_rule_that_makes_no_sense_is_named(rule: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{rule}: ")):
+        Rules(["MY_DATE", rule])
 
 
 def test_without_a_rule_common_tags_are_looked_at() -> None:

@@ -876,6 +876,8 @@ def test_missing_file(tmp_path: Path) -> None:
         ("there.tif,1234", "is the list a table (CSV)? Give its column of paths alone"),
         ('"there.tif";1234', "is the list a table (CSV)?"),
         ("path,size", "is the list a table (CSV)?"),
+        ("id;path;size", "is the list a table (CSV)?"),
+        ('1,"there.tif",1234', "is the list a table (CSV)?"),
         ("Filename", "is this the heading of a table? Leave it out"),
         ("there.tif ", "without the blanks or quotes around it: leave them out"),
         ("'there.tif'", "without the blanks or quotes around it: leave them out"),

@@ -926,7 +926,7 @@ def netcdf_with_sidecars(path: Path) -> None:
 
 NOT_DECODED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "missing": ("No such file or directory", lambda path: path.with_name("a.tfw").touch()),
-    "folder": ("this is a folder, not a file", folder),
+    "folder": ("this is a folder, not a file: to have it walked, give it as an argument", folder),
     "pipe": ("this is a named pipe, not a file", os.mkfifo),
     "text": ("no TIFF", lambda path: path.write_text("text")),
     "netCDF": ("no TIFF", netcdf_with_sidecars),

@@ -29,18 +29,19 @@ Pairs = Mapping[str, str] | Iterable[tuple[str, str]] | None
 """Tags as a record has them, or a row."""
 
 
-_NOT_PARSED, _MIDNIGHT = "1970-01-01 00:00:00", " 00:00:00"
+_NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
+_MIDNIGHT = " 00:00:00"
 
 
 def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence:
     """Return what columns of a row tell; of tags of one name, that of the domain IMAGERY.
 
-    There, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch for a time that
-    they cannot parse, and midnight where they know only the day.
+    There, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the second
+    before it, for a time that they cannot parse, and midnight where they know only the day.
     """
     tags = {name.upper(): value for name, value in dict(dataset_tags or ()).items()}
     for name, value in dict(imagery_tags or ()).items():
-        if value != _NOT_PARSED:
+        if value not in _NOT_PARSED:
             tags[name.upper()] = value.removesuffix(_MIDNIGHT)
     return Evidence(path, tags)
 
@@ -141,11 +142,11 @@ class Rules:
         texts: see `rule_of`; none: `AUTO`.
 
     Raises:
-        ValueError: a rule makes no sense (also re.error).
+        ValueError: a rule makes no sense; the message names it.
     """
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
-        self._rules = {text: rule_of(text) for text in texts or (AUTO,)}
+        self._rules = {text: _named_rule(text) for text in texts or (AUTO,)}
         self._asked: set[str] = set()
         self._found: set[str] = set()
 
@@ -159,10 +160,32 @@ class Rules:
         return None
 
     @property
-    def in_vain(self) -> list[str]:
-        """Rules, but for `AUTO`, that were asked about rasters and could date none."""
+    def in_vain(self) -> list[tuple[str, str]]:
+        """Rules, but for `AUTO`, that were asked about rasters and could date none, with advice."""
         vain = self._asked - self._found - {AUTO}
-        return [text for text in self._rules if text in vain]
+        return [(text, _advice_on(text)) for text in self._rules if text in vain]
+
+
+def _named_rule(text: str) -> When:
+    try:
+        return rule_of(text)
+    except (ValueError, re.error) as error:
+        raise ValueError(f"{text}: {error}") from error
+
+
+def _advice_on(text: str) -> str:
+    """Return what to look at where a rule dates nothing."""
+    if _is_pattern(text) or _is_expression(text):
+        return "does it fit the files' names, and is what it finds a date, the year first?"
+    return "is it spelt as in the files? `rastermeta show FILE` prints the tags that a catalog has"
+
+
+def _is_pattern(text: str) -> bool:
+    return re.search("%[A-Za-z]", text) is not None
+
+
+def _is_expression(text: str) -> bool:
+    return "(" in text
 
 
 def rule_of(text: str | None) -> When:
@@ -180,9 +203,9 @@ def rule_of(text: str | None) -> When:
     """
     if text is None or text == AUTO:
         return from_tags
-    if re.search("%[A-Za-z]", text):
+    if _is_pattern(text):
         return _by_pattern(text)
-    if "(" in text:
+    if _is_expression(text):
         return _by_expression(re.compile(text))
     names = [name.strip().upper() for name in text.split("/")]
     if len(names) > 2 or not all(names):
@@ -251,7 +274,10 @@ def _check_pattern(letters: list[str], *, stray: bool) -> None:
         raise ValueError(f"%{unknown[0]} is not known; there are %{', %'.join(_DIRECTIVES)}")
     named = [letter for letter in letters if letter != "%"]
     if stray or len(set(named)) < len(named):
-        raise ValueError("the pattern has a stray % or a directive twice")
+        raise ValueError(
+            "the pattern has a stray % or a directive twice; for a start and an end give a regular "
+            r"expression with two groups, e.g. (\d{8})_(\d{8})"
+        )
     if len({"Y", "y"} & set(named)) != 1:
         raise ValueError("the pattern needs a year: %Y or %y")
     finer = [

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural
+from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural, shortened
 from rastermeta_async.views.dates import rfc3339
 from rastermeta_async.views.summary import OTHER, Summary, as_pairs
 
@@ -103,7 +103,7 @@ def _errors(summary: Summary, width: int) -> Iterator[str]:
     for (kind, message), count in shown:
         text = f"{kind}: {message}" if kind else message
         yield f"  {count:>{width},}  {on_a_line(text)}"
-        yield f"  {'':>{width}}  e.g. {on_a_line(summary.examples[kind, message])}"
+        yield f"  {'':>{width}}  e.g. {on_a_line(shortened(summary.examples[kind, message]))}"
     if rest := summary.failures - sum(count for _, count in shown):
         yield f"  {rest:>{width},}  of {len(summary.errors) - len(shown):,} more kinds"
 
