@@ -6,12 +6,14 @@ rules but for these, in which rio-cogeo is followed:
 
 - the first IFD may be anywhere up to byte 300, not only right behind GDAL's ghost area;
 - blocks as wide as an image of more than 512 pixels are a problem, also where they are tiles; for
-  GDAL only from 1024 pixels on;
+  GDAL only if they are wider than 1024;
 - overviews are to be smaller than the image by their widths, in the order of their factors.
 
 Both take notice of ``KNOWN_INCOMPATIBLE_EDITION=YES``, with which GDAL marks a file that was
-changed in place. Neither looks at masks, at further pages, or at bands but the first. The first
-block of an image is the first that is written: of a sparse file blocks have no place.
+changed in place. Until then GDAL's ghost area says that blocks are in order: that is believed where
+a further read would have to tell it. Neither validator looks at masks, at further pages, or at
+bands but the first. The first block of an image is the first that is written: those of sparse
+files may have no place.
 """
 
 from __future__ import annotations

@@ -83,9 +83,9 @@ def structure_of_bytes(
     if overviews and found != list(factors):
         raise NotPlain("other overviews than GDAL finds")
     is_alone = not (image.successor or image.sub_ifds)
-    places = Places(file, image.ifd, image.blocks, is_alone=is_alone, most=MAX_BLOCKS)
+    places = Places.of_first(file, image.ifd, image.blocks, is_alone=is_alone, most=MAX_BLOCKS)
     for overview in overviews:
-        places.add(file, overview.start, overview.ifd, overview.blocks)
+        places.add(file, overview.start, overview.ifd, overview.blocks, MAX_BLOCKS)
     levels = [Level(1, image.has_wide_blocks)]
     levels += [
         Level(factor, overview.has_wide_blocks)

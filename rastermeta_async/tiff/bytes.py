@@ -143,7 +143,7 @@ class File:
         self.first = order.number(head[8:16] if order.big else head[4:8])
         self.header_bytes = start = 16 if order.big else 8
         """The first IFD is right behind them, or GDAL's ghost area is."""
-        self.ghost = _ghost(head[start : self.first][:_MAX_GHOST_BYTES])
+        self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
         self.head = head
         self._window = b""
         self._start = 0

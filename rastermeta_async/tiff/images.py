@@ -13,6 +13,7 @@ import itertools
 import struct
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
+from typing import NamedTuple, Self
 
 from rastermeta_async.cog import MAX_FIRST_IFD
 from rastermeta_async.tiff.bytes import (
@@ -288,7 +289,8 @@ class Blocks:
         self._count = min(count, entries.count(offsets), entries.count(lengths))
         self._needs_length = entries.count(offsets) > 1 or entries.tag(offsets) != _STRIPS
         fields = [(array.at, array.code) for array in self.arrays]
-        self._fields = unpacker(entries.order.sign, fields).unpack_from
+        self.fields = unpacker(entries.order.sign, fields).unpack_from
+        """Unpacks both, or the offsets of both, from the IFD."""
 
     def first(
         self, file: File, ifd: bytes, *, needed: bool = True, most: int = MAX_SPARSE_BLOCKS
@@ -302,7 +304,7 @@ class Blocks:
         Raises:
             NotPlain: `most` blocks were looked at, or they are not in the file.
         """
-        offset, length = self._fields(ifd)
+        offset, length = self.fields(ifd)
         offsets, lengths = self.arrays
         try:
             if offsets.first:
@@ -423,36 +425,39 @@ _Found = tuple[int, bytes, _Shape, Image]
 """An IFD: its offset, its bytes, its shape, and what it says."""
 
 
-class Places:
-    """Where the first image and its overviews are: offsets.
+class Places(NamedTuple):
+    """Where the first image and its overviews are: offsets."""
 
-    Args:
-        file: whose IFDs they are.
-        ifd: the first.
-        blocks: what it tells of blocks.
-        is_alone: whether it is the only one.
-        most: see `Blocks.first`.
-    """
+    ifds: list[int]
+    blocks: list[int]
+    """First blocks; none: they do not matter, or are known to be in order."""
 
-    def __init__(
-        self, file: File, ifd: bytes, blocks: Blocks, *, is_alone: bool,
+    @classmethod
+    def of_first(
+        cls,
+        file: File,
+        ifd: bytes,
+        blocks: Blocks,
+        *,
+        is_alone: bool,
         most: int = MAX_SPARSE_BLOCKS,
-    ) -> None:  # fmt: skip
-        self.ifds = [file.first]
-        self.blocks: list[int] = []
-        """First blocks; none: they do not matter, or are known to be in order."""
-        self._most = most
+    ) -> Self:
+        """Return those of the first image; `most` is that of `Blocks.first`."""
+        places = cls([file.first], [])
         if file.first <= MAX_FIRST_IFD:
             needed = not is_alone or file.first > file.header_bytes  # else no block is before it
             block = blocks.first(file, ifd, needed=needed, most=most)
             if block is not None:
-                self.blocks.append(block)
+                places.blocks.append(block)
+        return places
 
-    def add(self, file: File, offset: int, ifd: bytes, blocks: Blocks) -> None:
-        """Add an overview."""
+    def add(
+        self, file: File, offset: int, ifd: bytes, blocks: Blocks, most: int = MAX_SPARSE_BLOCKS
+    ) -> None:
+        """Add those of an overview."""
         self.ifds.append(offset)
         if self.blocks:
-            block = blocks.first(file, ifd, most=self._most)
+            block = blocks.first(file, ifd, most=most)
             if block is None:
                 self.blocks.clear()
             else:
@@ -471,20 +476,19 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
     _FIRST[order] = shape
     link = order.number(ifd[-order.inline :])
     rest = image.rest
-    places = Places(file, ifd, image.blocks, is_alone=not link)
-    if not link:
-        images: tuple[Image, ...] = (image,)
-    elif rest is not None and rest.stretch.is_at(link, file.head):
-        images = (image, *rest.images)
-        rest.add_places(file, link, places)
-    else:
+    if rest is not None and link and rest.stretch.is_at(link, file.head):
+        places = rest.places(file, ifd, link)
+        return shape.layout, Entries(order, ifd), (image, *rest.images), places
+    places = Places.of_first(file, ifd, image.blocks, is_alone=not link)
+    images: tuple[Image, ...] = (image,)
+    if link:
         others = _others(file, link, shape)
         images = (image, *[other for *_, other in others])
         for offset, other_ifd, _, other in others:
             if other.subfile == REDUCED:
                 places.add(file, offset, other_ifd, other.blocks)
         if image.is_common:
-            image.rest = _rest(file.head, others)
+            image.rest = _rest(file.head, image, others)
         image.is_common = True
     return shape.layout, Entries(order, ifd), images, places
 
@@ -527,59 +531,59 @@ def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
 class _Rest:
     """All that came after a first IFD."""
 
-    def __init__(self, order: Order, stretch: Stretch, others: list[_Found]) -> None:
+    def __init__(self, order: Order, stretch: Stretch, image: Image, others: list[_Found]) -> None:
         self.stretch = stretch
-        self.images = tuple([image for *_, image in others])
+        self.images = tuple([other for *_, other in others])
         start = others[0][0]
+        self._image = image
         self._overviews = [
-            (offset - start, len(ifd), image)
-            for offset, ifd, _, image in others
-            if image.subfile == REDUCED
+            (offset - start, len(ifd), other)
+            for offset, ifd, _, other in others
+            if other.subfile == REDUCED
         ]
         self._starts = [at for at, *_ in self._overviews]
-        arrays = [(at, array) for at, _, image in self._overviews for array in image.blocks.arrays]
+        arrays = [(at, array) for at, _, other in self._overviews for array in other.blocks.arrays]
         fields = [(at + array.at, array.code) for at, array in arrays]
         self._fields = unpacker(order.sign, fields).unpack_from
-        self._first = [array.first for _, array in arrays]
+        self._first = [array.first for array in image.blocks.arrays]
+        self._first += [array.first for _, array in arrays]
 
-    def add_places(self, file: File, start: int, places: Places) -> None:
-        """Add those of the overviews, in a file that has the same stretch from `start` on."""
-        head, numbers = file.head, []
-        if places.blocks:
+    def places(self, file: File, ifd: bytes, start: int) -> Places:
+        """Return those of a file that has this IFD first, and the same stretch from `start` on."""
+        head = file.head
+        if file.first <= MAX_FIRST_IFD:
+            fields = (*self._image.blocks.fields(ifd), *self._fields(head, start))
             try:
                 numbers = [
                     unpack(head, field)[0] if unpack else field
-                    for unpack, field in zip(self._first, self._fields(head, start), strict=True)
+                    for unpack, field in zip(self._first, fields, strict=True)
                 ]
             except (struct.error, OverflowError):  # not all are in the head
-                if file.ghost.is_ordered:
-                    places.blocks.clear()
-                else:
-                    numbers = [0]
-        if 0 in numbers:
-            for at, length, image in self._overviews:
-                ifd = head[start + at : start + at + length]
-                places.add(file, start + at, ifd, image.blocks)
-        else:
-            places.ifds.extend([start + at for at in self._starts])
-            places.blocks.extend(numbers[::2])
+                numbers = [] if file.ghost.is_ordered else [0]
+            if 0 not in numbers:
+                return Places([file.first, *[start + at for at in self._starts]], numbers[::2])
+        places = Places.of_first(file, ifd, self._image.blocks, is_alone=False)
+        for at, length, overview in self._overviews:
+            other_ifd = head[start + at : start + at + length]
+            places.add(file, start + at, other_ifd, overview.blocks)
+        return places
 
 
-def _rest(head: bytes, others: list[_Found]) -> _Rest | None:
+def _rest(head: bytes, image: Image, others: list[_Found]) -> _Rest | None:
     """Return how to recognise what came after a first IFD; None: it is to be looked at."""
     order = others[0][2].layout.order
     offsets = [offset for offset, *_ in others]
     if order.byteorder == "big" or offsets != sorted(offsets):
         return None
     parts: list[Part] = []
-    for offset, ifd, shape, image in others:
-        if image.has_unseen or METADATA in shape.layout.at:
+    for offset, ifd, shape, other in others:
+        if other.has_unseen or METADATA in shape.layout.at:
             return None
         parts.append(shape.part(offset, last=offset == offsets[-1]))
         places = zip(shape.offsets.unpack(ifd), shape.lengths, strict=True)
         parts += [Part(at, length, (1 << 8 * length) - 1) for at, length in places]
     stretch = Stretch.of(head, offsets[0], parts)
-    return _Rest(order, stretch, others) if stretch else None
+    return _Rest(order, stretch, image, others) if stretch else None
 
 
 def ifd_at(file: File, offset: int) -> bytes:
