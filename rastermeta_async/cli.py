@@ -51,7 +51,7 @@ def _main(
 )
 def extract(
     inputs: options.Inputs = None,
-    output: options.OutputName = "",
+    output: options.OutputName = None,
     null: options.Null = False,
     from_file: options.FromFile = None,
     suffix: options.Suffix = None,
@@ -108,9 +108,12 @@ def extract(
         )
         if (prune_folders or dry_run) and not prune:
             _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
-        if output in ("", "-"):
+        if output == "":
+            _usage("-o is empty, as of a variable that is not set: give -o FILE, or -o -")
+        if output in (None, "-"):
             of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
             _check_stream(of_catalogs, asked_for=output == "-")
+        output = output or "-"
         if workers and not dry_run:
             from rastermeta_async.workers.launch import launch_ahead
 
@@ -128,7 +131,7 @@ def extract(
             status = list_lost(output, source, settings, console, _say)
         else:
             source = given.source(settings, stdin)
-            status = run_extract(source, output or "-", settings, overwrite, console)
+            status = run_extract(source, output, settings, overwrite, console)
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
 
@@ -298,6 +301,8 @@ def stac(
         console.hint(f"{count:,} {rows} left out: {reason}{remedy}")
     if done.left_out:
         console.hint(f"which ones is in {output}.left-out.txt")
+    if not collection and os.path.exists(f"{output}.collection.json"):
+        console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
     _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
     for rule, advice in when.in_vain:
         console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")

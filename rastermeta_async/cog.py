@@ -9,6 +9,9 @@ rules but for these, in which rio-cogeo is followed:
   GDAL only if they are wider than 1024;
 - overviews are to be smaller than the image by their widths, in the order of their factors.
 
+rio-cogeo passes over overviews of an image so flat that its height, divided by their factor, is 0;
+here they count like others.
+
 Both take notice of ``KNOWN_INCOMPATIBLE_EDITION=YES``, with which GDAL marks a file that was
 changed in place. Until then GDAL's ghost area says that blocks are in order: that is believed where
 a further read would have to tell it. Neither validator looks at masks, at further pages, or at

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 
 
 class CrsStrings(NamedTuple):
@@ -17,12 +21,13 @@ class CrsStrings(NamedTuple):
 
 
 NO_CRS = CrsStrings(None, None, None)
-ENSEMBLES = (
-    "World Geodetic System 1984", "European Terrestrial Reference System 1989",
-    "Greenland Reference 1996", "British Isles height", "Dansk Vertikal Reference 1990",
-    "Denmark Mean Sea Level ", "Denmark Lowest Astronomical Tide ",
-)  # fmt: skip
-"""Names of the EPSG datums that are ensembles, without the word itself."""
+ENSEMBLES = {
+    "World Geodetic System 1984": 4326, "European Terrestrial Reference System 1989": 4258,
+    "Greenland Reference 1996": 4747, "British Isles height": 9451,
+    "Dansk Vertikal Reference 1990": 5799, "Denmark Mean Sea Level ": 10551,
+    "Denmark Lowest Astronomical Tide ": 10552,
+}  # fmt: skip
+"""Datums of the EPSG registry that are ensembles, without the word itself, and a CRS of each."""
 
 _MAX_CACHED_WKT = 16 * 1024
 _MAX_CACHED = 256
@@ -36,12 +41,24 @@ def crs_strings(crs: Any) -> CrsStrings:
     return _cached_crs(wkt, crs) if len(wkt) <= _MAX_CACHED_WKT else _identify(crs)
 
 
-def depends_on_history(wkt: str | None) -> bool:
-    """Whether a thread may give another WKT for the same CRS, after other work with PROJ.
+def learn_ensembles() -> None:
+    """Have PROJ know in this thread that each ensemble is one, whatever comes first.
 
-    PROJ keeps an ensemble that it was first asked for as a plain datum as such for the thread
-    (``AuthorityFactory::createGeodeticDatumOrEnsemble``). WKT1 writes both alike; only a CRS that
-    it has no words for, such as a projected one with ellipsoidal heights, tells them apart.
+    PROJ caches, thread by thread, what it makes of its registry. An ensemble that is first asked
+    for as a plain datum, as odd GeoKeys have it, is one from then on: CRSs of files read later
+    lose their code, or get another one (``AuthorityFactory::createGeodeticDatumOrEnsemble``).
+    """
+    for code in ENSEMBLES.values():
+        with suppress(RasterioError):  # a registry of its own may lack it
+            CRS.from_epsg(code)
+
+
+def depends_on_history(wkt: str | None) -> bool:
+    """Whether a thread that knows an ensemble may give another WKT than one that does not.
+
+    That is so of CRSs for which PROJ asks for the plain datum first. WKT1 writes both alike; only
+    a CRS that it has no words for, such as a projected one with ellipsoidal heights, tells them
+    apart.
 
     Args:
         wkt: of a CRS that has no code; None: there is a code, or no CRS.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from rastermeta_async.config import Settings
 from rastermeta_async.folders import Folders
@@ -15,6 +17,8 @@ from rastermeta_async.urls import is_url, local_path
 
 if TYPE_CHECKING:
     from rastermeta_async.sources import AnyPath
+
+T = TypeVar("T")
 
 
 def read_record(
@@ -39,10 +43,8 @@ def read_record(
         import asyncio
 
         return asyncio.run(_read_url(name, settings))
-    # Not `Reader.enter`: the caller's thread is to be as it was.
     chosen = make_reader(drivers) if reader == "auto" else RasterioReader(drivers, Folders())
-    with chosen.environment():
-        return _placed(chosen.read(name))
+    return _in_new_thread(chosen, lambda: _placed(chosen.read(name)))
 
 
 async def _read_url(url: bytes, settings: Settings) -> Record:
@@ -56,10 +58,27 @@ async def _read_url(url: bytes, settings: Settings) -> Record:
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
     """Return both readers' records of one local file; arguments as for `read_record`."""
     reader = TiffReader(RasterioReader(drivers), Folders())
-    with reader.environment():
+
+    def compare() -> Comparison:
         found = reader.compare(local_path(os.fsencode(path)))
         decoded = found.decoded and _placed(found.decoded)
         return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
+
+    return _in_new_thread(reader, compare)
+
+
+def _in_new_thread(reader: TiffReader | RasterioReader, work: Callable[[], T]) -> T:
+    """Return what `work` returns in a thread of its own.
+
+    PROJ has no history there, and the caller's thread stays as it was.
+    """
+
+    def run() -> T:
+        reader.enter()
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 def _placed(record: Record) -> Record:

@@ -45,7 +45,7 @@ Inputs = Annotated[
 ]
 
 OutputName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "-o",
         "--output",

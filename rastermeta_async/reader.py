@@ -21,7 +21,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
 from rastermeta_async.config import REQUEST_SECONDS, Access
-from rastermeta_async.crs import NO_CRS, crs_of_wkt, crs_strings, depends_on_history
+from rastermeta_async.crs import (
+    NO_CRS,
+    crs_of_wkt,
+    crs_strings,
+    depends_on_history,
+    learn_ensembles,
+)
 from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
@@ -134,7 +140,11 @@ class RasterioReader:
             logging.getLogger(name).addFilter(_DISCREET)  # once, however often it is added
 
     def enter(self) -> None:
-        """Enter the GDAL environment in this thread, never to leave it."""
+        """Prepare this thread, for as long as it lives: GDAL's environment, and what PROJ knows."""
+        self._enter_environment()
+        learn_ensembles()
+
+    def _enter_environment(self) -> None:
         self._environment().__enter__()
         _filter_warnings()
 
@@ -143,6 +153,7 @@ class RasterioReader:
         """Hold the GDAL environment in this thread for a while."""
         with self._environment(), warnings.catch_warnings():
             _filter_warnings()
+            learn_ensembles()
             yield
 
     def _environment(self) -> rasterio.Env:
@@ -159,7 +170,7 @@ class RasterioReader:
         """Return the record that a new process gives: PROJ remembers nothing in a new thread."""
 
         def read() -> Record:
-            self.enter()
+            self._enter_environment()
             return self._read(path)
 
         with ThreadPoolExecutor(1) as thread:

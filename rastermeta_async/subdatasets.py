@@ -22,7 +22,11 @@ _SAME_UNQUOTED = re.compile(r'[^":]+(?::(?:[^":]*|"[^":]*"))+')
 """Names that say the same without their quotes."""
 
 _ONE_FIELD = frozenset({"GPKG", "HDF5", "netCDF", "TileDB", "Zarr"})
-"""Drivers that have one field after the file, so that a further colon is the part's."""
+"""Drivers that have one field after the file, so that a further colon is the part's. Only names of
+these are opened: GDAL itself makes them, where a GeoTIFF or a VRT may hold any name at all."""
+
+_DRIVER_PREFIX = re.compile(r'(?:\w+:)+"?')
+"""What stands before the file in a name that GDAL makes."""
 
 
 class Subdatasets(NamedTuple):
@@ -73,11 +77,15 @@ class _Search:
         self._found: dict[str, int | None] = {}
         """Which form opened, by part; those that cannot be misunderstood have one entry."""
         self._failed: list[str] = []
-        self._untried = 0
+        self._tries = self._untried = 0
+        self._foreign: list[str] = []
 
     def name(self, of_gdal: str, of_rasterio: str) -> str | None:
         """Return the name of a part; None: no name opens it."""
         head, _, tail = of_gdal.partition(self._file)
+        if not _DRIVER_PREFIX.fullmatch(head):
+            self._foreign.append(of_gdal)
+            return of_rasterio
         quoted = head.endswith('"') and tail.startswith('"')
         part = tail[quoted:].removeprefix(":")
         quoted_part = re.fullmatch('"([^"]*)"', part)
@@ -86,7 +94,7 @@ class _Search:
         # GDAL takes blanks and prefixes of its own off a relative name.
         sure = quoted and self._given == self._file
         odd_file = '"' in self._given or (not sure and re.search(r":|^\s", self._given) is not None)
-        if not odd_part and not (odd_file and tail):
+        if self._driver not in _ONE_FIELD or (not odd_part and not (odd_file and tail)):
             same = '"' not in self._given and "NETCDF:" not in of_gdal[1:]
             name = of_rasterio if same and _SAME_UNQUOTED.fullmatch(of_gdal) else of_gdal
             return name.replace(self._file, self._given, 1)
@@ -103,13 +111,16 @@ class _Search:
         return forms[form][0]
 
     def _form_that_opens(self, part: str, forms: list[tuple[str, str]]) -> int | None:
-        if part not in self._found:
-            if len(self._found) == MAX_TRIED:
-                self._untried += 1
-                return 0
-            opening = (at for at, form in enumerate(forms) if self._opens(*form))
-            self._found[part] = next(opening, None)
-        return self._found[part]
+        if part in self._found:
+            return self._found[part]
+        if self._tries == MAX_TRIED:
+            self._untried += 1
+            return 0
+        self._tries += 1
+        form = next((at for at, form in enumerate(forms) if self._opens(*form)), None)
+        if form is not None or part:  # one plain part that does not open says nothing of others
+            self._found[part] = form
+        return form
 
     def problems(self) -> Iterator[str]:
         """Yield what is to be said of the names."""
@@ -117,6 +128,11 @@ class _Search:
             yield (
                 f"{plural(len(self._failed), 'name')} left out: GDAL cannot open the part by any "
                 f"name, as a name holds a quote or a colon, e.g. {self._failed[0]}"
+            )
+        if self._foreign:
+            yield (
+                f"{plural(len(self._foreign), 'name')} not tried, as GDAL does not make such names "
+                f"of this file, e.g. {self._foreign[0]}"
             )
         if self._untried:
             yield f"{plural(self._untried, 'name')} with a quote or a colon not tried"

@@ -376,6 +376,12 @@ def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path
     assert "then give -0" in row["error_message"]
 
 
+def test_an_output_of_no_name_is_refused(raster: Path) -> None:
+    done = run(["extract", raster, "-o", ""])
+    assert (done.returncode, done.stdout) == (USAGE, b"")
+    assert b"-o is empty, as of a variable that is not set" in b" ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_a_list_in_utf_16_is_said_to_be_one(raster: Path, catalog: Path, encoding: str) -> None:
     done = run(["extract", "-o", catalog], f"{raster.name}\nother.tif\n".encode(encoding))

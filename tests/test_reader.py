@@ -704,6 +704,42 @@ def test_of_many_odd_names_of_subdatasets_some_are_tried() -> None:
     assert problems == [f"{1000 - MAX_TRIED} names with a quote or a colon not tried"]
 
 
+def test_a_part_that_does_not_open_costs_no_other() -> None:
+    class Container:
+        driver, name = "netCDF", "./a:b.nc"
+
+        def __init__(self) -> None:
+            self._names = {f"SUBDATASET_{at}_NAME": f'NETCDF:"./a:b.nc":v{at}' for at in (1, 2, 3)}
+            self.subdatasets = list(self._names.values())
+
+        def tags_and_left_out(self, ns: str) -> tuple[dict[str, str], list[tuple[int, bytes]]]:
+            return self._names if ns == "SUBDATASETS" else {}, []
+
+    names, problems = subdatasets_of(Container(), "a:b.nc", lambda name, _: "v1" not in name)
+    assert len(names) == 2
+    assert [problem.partition(":")[0] for problem in problems] == ["1 name left out"]
+
+
+@pytest.mark.parametrize("name", [
+    '/vsis3/bucket/{file}:"', '/vsicurl_streaming/http://127.0.0.1:9/{file}"', "/etc/{file}:x",
+    'NETCDF:"http://127.0.0.1:9/x.nc":{file}', 'HDF5:"{file}"://a:b', 'GTIFF_DIR:1:{file}":"q',
+])  # fmt: skip
+def test_a_name_that_a_file_makes_up_for_a_part_is_not_opened(tmp_path: Path, name: str) -> None:
+    """GDAL takes subdatasets out of a GeoTIFF's metadata, whatever they are."""
+
+    def opens(name: str, file: str) -> bool:
+        raise AssertionError(name, file)
+
+    path = tmp_path / "a:x.tif"
+    made_up = name.format(file=path)
+    write(path, lambda dataset: dataset.update_tags(ns="SUBDATASETS", SUBDATASET_1_NAME=made_up))
+    with ReadableDataset(path) as dataset:
+        found = subdatasets_of(dataset, str(path), opens)
+    assert len(found.names) == 1
+    if not name.startswith(("GTIFF_DIR", "HDF5")):
+        assert "1 name not tried, as GDAL does not make such names" in found.problems[0]
+
+
 def test_no_name_of_a_subdataset_is_given_where_it_is_not_utf_8(tmp_path: Path) -> None:
     path = os.path.join(os.fsencode(tmp_path), b"\xff.tif")
     tiff_parts(tmp_path / "one.tif", ("", ""))

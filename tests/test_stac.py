@@ -740,6 +740,12 @@ def test_several_rules_are_tried_in_order(tmp_path: Path) -> None:
     assert "1 row was left out: nothing tells its date; name what does with --datetime\n" in said
 
 
+def test_a_collection_of_an_earlier_export_is_said_to_stay(tmp_path: Path) -> None:
+    (tmp_path / "items.ndjson.collection.json").write_text("{}")
+    *_, said = exported(tmp_path, [dated()])
+    assert "items.ndjson.collection.json is of an earlier export and stays as it was\n" in said
+
+
 def test_a_rule_that_dates_nothing_is_said(tmp_path: Path) -> None:
     status, items, said = exported(tmp_path, [dated(), failed()], "NOTAG")
     assert (status, items) == (3, 0)

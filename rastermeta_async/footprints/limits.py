@@ -53,7 +53,7 @@ class Limits:
         self._unsure = False
 
     def add(self, limits: Sequence[float]) -> None:
-        """Take the limits west, south, east, north of one footprint."""
+        """Take the limits west, south, east, north of one footprint, which are finite."""
         self._waiting.append(limits)
         if len(self._waiting) == _AT_ONCE:
             self._take_waiting()
