@@ -51,7 +51,10 @@ def structure_of(dataset: Any, path: bytes | None) -> Structure:
         path: the file; None: it is an object.
     """
     if dataset.driver != GTIFF:
-        return Structure(dataset.is_tiled if dataset.count else None)
+        if not dataset.count:
+            return Structure()
+        # As rasterio's `is_tiled`, which warns that it will go.
+        return Structure(tiled=dataset.block_shapes[0][1] != dataset.width)
     factors = dataset.overviews(1)
     with suppress(OSError, NotPlain):
         if path is not None:

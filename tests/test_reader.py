@@ -1369,9 +1369,10 @@ def test_reading_changes_nothing(sample_archive: Path) -> None:
     assert state() == before
 
 
-def test_warnings_made_errors_cost_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "driver"), [("a.tif", "GTiff"), ("a.img", "HFA")])
+def test_warnings_made_errors_cost_nothing(tmp_path: Path, name: str, driver: str) -> None:
     """Python's -W error, or a test suite that wants to see every warning."""
-    path = write(tmp_path / "a.tif")
+    path = write(tmp_path / name, driver=driver)
     with warnings.catch_warnings(action="error"):
         warnings.filterwarnings("ignore", "Use `@` matmul")
         record = read_record(path)
