@@ -371,7 +371,7 @@ def test_a_part_that_is_gone_or_cut_is_named(catalog: Path, length: int | None) 
         part_of(catalog).unlink()
     else:
         os.truncate(part_of(catalog), length)
-    with pytest.raises(CheckpointError, match=r"part-00000001\.parquet: it cannot be read"):
+    with pytest.raises(CheckpointError, match=r"part-00000001\.parquet: (it|its content) "):
         output.seal()
     output.close()
 

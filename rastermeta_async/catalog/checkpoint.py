@@ -32,7 +32,7 @@ from rastermeta_async.catalog.durable import (
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError
 
-LOG_VERSION = 1
+LOG_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Part:
     size: int
     """Bytes."""
     digest: str
-    """BLAKE2b-128 of the content, hexadecimal."""
+    """See `digest.Digest`."""
     time: float = field(default_factory=time.time)
     """Seconds since 1970 when it was finished."""
 

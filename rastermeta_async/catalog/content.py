@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rastermeta_async.catalog.digest import Digest
 from rastermeta_async.catalog.durable import write_all
 from rastermeta_async.memory import give_back
 from rastermeta_async.rows import count_failures
@@ -46,16 +46,6 @@ def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
                 give_back()
 
 
-def new_hash(content: bytes | memoryview = b"") -> hashlib.blake2b:
-    """Return what makes the digests that the log holds: BLAKE2b-128."""
-    return hashlib.blake2b(content, digest_size=16)
-
-
-def digest_of(file: io.BufferedReader) -> str:
-    """Return the digest of an open file's content, as the log has it."""
-    return hashlib.file_digest(file, new_hash).hexdigest()
-
-
 class Counted:
     """Batches on their way, counted."""
 
@@ -80,7 +70,7 @@ class Content(io.RawIOBase):
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._hash = new_hash()
+        self._digest = Digest()
         self._hashing = ThreadPoolExecutor(1)
         self._unhashed: deque[Future[None]] = deque()
         self._finished = False
@@ -94,7 +84,7 @@ class Content(io.RawIOBase):
             most = _MAX_UNHASHED if len(content) <= _LARGE_WRITE else 1
             while len(self._unhashed) >= most:
                 self._unhashed.popleft().result()
-            self._unhashed.append(self._hashing.submit(self._hash.update, content))
+            self._unhashed.append(self._hashing.submit(self._digest.update, content))
             write_all(self._fd, content)
             self.size += len(content)
         return len(data)
@@ -115,4 +105,4 @@ class Content(io.RawIOBase):
     @property
     def digest(self) -> str:
         """Digest of what was written, as the log has it; once finished."""
-        return self._hash.hexdigest()
+        return self._digest.hexdigest()

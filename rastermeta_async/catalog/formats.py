@@ -7,9 +7,11 @@ same rows always give the same bytes.
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator
+from io import RawIOBase
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,8 +51,11 @@ class Format(Protocol):
         """
         ...
 
-    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield a finished catalog's rows in its order, some at a time; only these columns."""
+    def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield a finished catalog's rows in its order, some at a time; only these columns.
+
+        The file, which need not be buffered, is closed in the end.
+        """
         ...
 
     def order(self, path: str) -> Order:
@@ -226,6 +231,7 @@ class ParquetFormat:
             compression="lz4" if self._passing else "zstd",
             use_dictionary=[] if self._passing else _ALIKE,
             write_statistics=[] if self._passing else _COMPARED,
+            write_page_checksum=True,
         )
         extent = Extent()
         for group in groups:
@@ -246,10 +252,10 @@ class ParquetFormat:
         """Tell whether a file was written as a catalog is, and not only for passing."""
         return _ORDER_KEY in meta.metadata
 
-    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
-        with pq.ParquetFile(path) as file:
-            yield from parquet_batches(file, columns, 8192 if columns else 1024)
+        with file, pq.ParquetFile(file, page_checksum_verification=True) as content:
+            yield from parquet_batches(content, columns, 8192 if columns else 1024)
 
     def order(self, path: str) -> Order:
         """See `Format.order`."""
@@ -304,9 +310,9 @@ class NdjsonFormat:
             for line in to_lines(group):
                 file.write(line.encode() + b"\n")
 
-    def read(self, path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
-        with open(path, encoding="utf-8", newline="\n") as lines:
+        with io.TextIOWrapper(io.BufferedReader(file), encoding="utf-8", newline="\n") as lines:
             while some := list(itertools.islice(self._objects(lines), _LINES_A_BATCH)):
                 yield from_lines(some, columns)
 

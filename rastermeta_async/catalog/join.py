@@ -10,17 +10,17 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from typing import IO, NamedTuple
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rastermeta_async.catalog.digest import VerifiedFile, undamaged
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.geoparquet import Extent
-from rastermeta_async.catalog.parts import undamaged, verify, whole
+from rastermeta_async.catalog.parts import catalog_rows
 from rastermeta_async.catalog.splice import Splicer, read_footer, read_group
 from rastermeta_async.catalog.superseded import Numbers, Superseded, superseded
 from rastermeta_async.config import Order
@@ -46,18 +46,17 @@ PLACES_ROWS = 1 << 15
 
 
 class Source(NamedTuple):
-    """A Parquet file that this program made."""
+    """A Parquet file that this program made, and what the log says of it."""
 
     path: str
     digest: str
-    """What the log says of its content."""
     rows: int
 
 
 class _Loose(NamedTuple):
     """A row group that is written anew."""
 
-    path: str
+    source: Source
     number: int
     rows: int
     places: Numbers
@@ -76,11 +75,10 @@ def join(sources: Sequence[Source], out: io.RawIOBase, scratch: str) -> Supersed
         CheckpointError: a file cannot be read, or is not what the log says.
     """
     small = max(SMALL_BYTES, sum(map(_size, sources)) // MAX_GROUPS)
-    with _verified(sources):
-        rows = itertools.chain.from_iterable(
-            whole(path, ParquetFormat().read(path, IDENTITY)) for path, _, _ in sources
-        )
-        told = superseded(rows, sum(source.rows for source in sources), scratch)
+    rows = itertools.chain.from_iterable(
+        catalog_rows(ParquetFormat(), *source, IDENTITY) for source in sources
+    )
+    told = superseded(rows, sum(source.rows for source in sources), scratch)
     with closing(_Joined(out, scratch)) as joined:
         loose = list(_copied(sources, told.places, joined, small))
         for group in grouped(_left(loose), GROUP_ROWS, max(GROUP_BYTES, _TIMES_SMALL * small)):
@@ -93,19 +91,6 @@ def join(sources: Sequence[Source], out: io.RawIOBase, scratch: str) -> Supersed
     return told
 
 
-@contextmanager
-def _verified(sources: Sequence[Source]) -> Iterator[None]:
-    """Verify all sources, which are copied unseen, in another thread; wait for it in the end."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        checks = [thread.submit(verify, source.path, source.digest) for source in sources]
-        yield
-        for check in checks:
-            check.result()
-    finally:
-        thread.shutdown(cancel_futures=True)
-
-
 def _size(source: Source) -> int:
     with undamaged(source.path):
         return os.path.getsize(source.path)
@@ -116,10 +101,9 @@ def _copied(
 ) -> Iterator[_Loose]:
     """Copy the row groups that may stay as they are; yield the others."""
     start = 0
-    for path, _, _ in sources:
-        with ExitStack() as stack:
-            with undamaged(path):
-                content = _Content(path, stack.enter_context(open(path, "rb")))
+    for source in sources:
+        with undamaged(source.path), VerifiedFile(source.path, source.digest) as file:
+            content = _Content(source.path, file)
             fits = joined.fits(content)
             for number, group in enumerate(content.groups):
                 end = start + content.meta.row_group(number).num_rows
@@ -127,18 +111,18 @@ def _copied(
                 if fits and first == stop and group.end - group.start >= small:
                     joined.add(content, number)
                 else:
-                    yield _Loose(path, number, end - start, places[first:stop] - start)
+                    yield _Loose(source, number, end - start, places[first:stop] - start)
                 start = end
 
 
 def _left(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of groups, but for those that go."""
-    for path, of_path in itertools.groupby(loose, key=lambda group: group.path):
-        groups = list(of_path)
+    for source, of_source in itertools.groupby(loose, key=lambda group: group.source):
+        groups = list(of_source)
         starts = np.cumsum([0, *(group.rows for group in groups)]).tolist()
         placed = [group.places + at for group, at in zip(groups, starts, strict=False)]
         places, start = np.concatenate(placed), 0
-        for batch in whole(path, _rows(path, [group.number for group in groups])):
+        for batch in _rows(source, [group.number for group in groups]):
             end = start + batch.num_rows
             first, stop = np.searchsorted(places, (start, end))
             stays = np.ones(batch.num_rows, bool)
@@ -147,15 +131,16 @@ def _left(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
             start = end
 
 
-def _rows(path: str, groups: list[int]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
+def _rows(source: Source, groups: list[int]) -> Iterator[pa.RecordBatch]:
+    path, digest, _ = source
+    with undamaged(path), VerifiedFile(path, digest) as content, pq.ParquetFile(content) as file:
         yield from file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False)
 
 
 class _Content:
     """A Parquet file of rows: its footer, as it is and as it is understood."""
 
-    def __init__(self, path: str, file: IO[bytes]) -> None:
+    def __init__(self, path: str, file: VerifiedFile | io.BytesIO) -> None:
         self._path = path
         self._file = file
         self.footer = read_footer(file)
@@ -165,14 +150,15 @@ class _Content:
 
     def read(self, number: int) -> Iterator[bytes]:
         """Yield the bytes of a row group."""
-        return whole(self._path, read_group(self._file, self.groups[number]))
+        with undamaged(self._path):
+            yield from read_group(self._file, self.groups[number])
 
     def rows(self, number: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield some columns of a row group."""
-        batches = self._table.iter_batches(
-            PLACES_ROWS, row_groups=[number], columns=columns, use_threads=False
-        )
-        return whole(self._path, batches)
+        with undamaged(self._path):
+            yield from self._table.iter_batches(
+                PLACES_ROWS, row_groups=[number], columns=columns, use_threads=False
+            )
 
 
 class _Joined:

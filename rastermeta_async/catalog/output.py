@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +41,7 @@ from rastermeta_async.catalog.join import Source, join
 from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
-from rastermeta_async.catalog.parts import part_rows, part_run, whole
+from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.sink import PartSink
@@ -348,18 +349,21 @@ class Output:
 
     def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
         if state.sealed:
-            yield from whole(self.path, self._format.read(self.path, names))
+            yield from self._catalog_rows(state.sealed, names)
+
+    def _catalog_rows(self, sealed: Sealed, names: list[str] | None = None) -> Batches:
+        return catalog_rows(self._format, self.path, sealed.digest, sealed.rows, names)
 
     def _runs(self, state: History) -> list[Run]:
         """Return the last catalog and the parts, all by path."""
         runs = [part_run(self._parts_folder, part) for part in state.parts]
         if state.sealed:
-            runs.insert(0, Run(b"", None, state.sealed.rows, self._sealed_by_path))
+            by_path = partial(self._sealed_by_path, state.sealed)
+            runs.insert(0, Run(b"", None, state.sealed.rows, by_path))
         return runs
 
-    def _sealed_by_path(self) -> Batches:
-        rows = whole(self.path, self._format.read(self.path))
-        yield from self._ordered(rows, self._had, Order.PATH)
+    def _sealed_by_path(self, sealed: Sealed) -> Batches:
+        yield from self._ordered(self._catalog_rows(sealed), self._had, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))

@@ -1,24 +1,45 @@
-"""Parts, as `sink` wrote them, read back."""
+"""What was written before, parts and the last catalog, read back and checked against the log."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Part, damaged
-from rastermeta_async.catalog.content import digest_of, new_hash
-from rastermeta_async.catalog.formats import parquet_batches
+from rastermeta_async.catalog.digest import VerifiedFile, undamaged
+from rastermeta_async.catalog.formats import Format, parquet_batches
 from rastermeta_async.catalog.merge import Run
 from rastermeta_async.rows import path_keys
 
-Item = TypeVar("Item")
-
 _PATH = ["filepath", "filepath_bytes"]
+
+
+def catalog_rows(
+    form: Format, path: str, digest: str, rows: int, columns: list[str] | None = None
+) -> Generator[pa.RecordBatch, None, None]:
+    """Yield a finished catalog's rows in its order; only some columns.
+
+    Args:
+        form: of the catalog.
+        path: of the catalog.
+        digest: what the log says of its content.
+        rows: what the log says of their number.
+        columns: which; None: all.
+
+    Raises:
+        CheckpointError: the catalog is not what the log says.
+    """
+    found = 0
+    with undamaged(path), VerifiedFile(path, digest) as file:
+        for batch in form.read(file, columns):
+            found += batch.num_rows
+            yield batch
+    if found != rows:
+        raise damaged(path, f"it has {found} rows, but the log says {rows}")
 
 
 def part_rows(folder: str, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -28,71 +49,45 @@ def part_rows(folder: str, parts: Iterable[Part], columns: list[str]) -> Iterato
         CheckpointError: a part is not what the log says.
     """
     for part in parts:
-        path = os.path.join(folder, part.name)
-        with open(path, "rb") as file:
-            content = file.read()
-        _check_digest(path, new_hash(content).hexdigest(), part.digest)
-        with pq.ParquetFile(pa.BufferReader(content)) as table:
-            yield from parquet_batches(table, columns, rows=8192)
+        with _opened(folder, part) as file:
+            yield from parquet_batches(file, columns, rows=8192)
 
 
 def part_run(folder: str, part: Part) -> Run:
     """Return the rows of a part.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it is not what the log says, now or when it is read.
     """
-    path = os.path.join(folder, part.name)
-    ends = [path_keys(rows) for rows in whole(path, _outer_rows(path))]
-    first, last = ends[0][0].as_py(), ends[-1][-1].as_py()
-    return Run(first, last, part.rows, lambda: whole(path, _read_part(path)))
+    with _opened(folder, part) as file:
+        first, last = (
+            path_keys(file.read_row_group(index, _PATH, use_threads=False))
+            for index in (0, file.num_row_groups - 1)
+        )
+    return Run(first[0].as_py(), last[-1].as_py(), part.rows, lambda: _read_part(folder, part))
 
 
-def _outer_rows(path: str) -> Iterator[pa.Table]:
-    """Yield the first and the last group of a part's rows, as far as their paths go."""
-    with pq.ParquetFile(path) as file:
-        for index in (0, file.num_row_groups - 1):
-            yield file.read_row_group(index, _PATH, use_threads=False)
-
-
-def _read_part(path: str) -> Iterator[pa.RecordBatch]:
+def _read_part(folder: str, part: Part) -> Generator[pa.RecordBatch, None, None]:
     """Yield the rows of a part, a group at a time: nothing else of the file is held meanwhile."""
-    with pq.ParquetFile(path) as file:
+    with _opened(folder, part) as file:
         for index in range(file.num_row_groups):
             yield from file.read_row_group(index, use_threads=False).to_batches()
 
 
-def whole(path: str, items: Iterable[Item]) -> Generator[Item, None, None]:
-    """Yield rows, or what else is read of a file that this program wrote.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    with undamaged(path):
-        yield from items
-
-
-def verify(path: str, digest: str) -> None:
-    """Raise CheckpointError unless a file can be read, and its content is what the log says."""
-    with undamaged(path), open(path, "rb") as file:
-        found = digest_of(file)
-    _check_digest(path, found, digest)
-
-
-def _check_digest(path: str, found: str, logged: str) -> None:
-    if found != logged:
-        raise damaged(path, "its content is not what the log says")
-
-
 @contextmanager
-def undamaged(path: str) -> Iterator[None]:
-    """Hold that what is read of a file that this program wrote can be read.
+def _opened(folder: str, part: Part) -> Iterator[pq.ParquetFile]:
+    """Hold a part open.
 
     Raises:
-        CheckpointError: it cannot.
+        CheckpointError: it is not what the log says.
     """
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise damaged(path, f"it cannot be read: {reason}") from error
+    path = os.path.join(folder, part.name)
+    with (
+        undamaged(path),
+        VerifiedFile(path, part.digest) as content,
+        pq.ParquetFile(content) as file,
+    ):
+        if file.metadata.num_rows != part.rows:
+            found = f"it has {file.metadata.num_rows} rows, but the log says {part.rows}"
+            raise damaged(path, found)
+        yield file

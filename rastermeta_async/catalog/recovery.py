@@ -19,7 +19,8 @@ from rastermeta_async.catalog.checkpoint import (
     damaged,
     history,
 )
-from rastermeta_async.catalog.content import Counted, digest_of
+from rastermeta_async.catalog.content import Counted
+from rastermeta_async.catalog.digest import VerifiedFile, digest_of
 from rastermeta_async.catalog.durable import explained
 from rastermeta_async.catalog.formats import Format, ParquetFormat
 from rastermeta_async.catalog.names import is_own, log_path, part_number, parts_folder
@@ -148,12 +149,13 @@ class Recovery:
 
     def _adopt(self) -> Sealed:
         """Return the entry of a catalog that this program made but whose log is gone."""
-        rows = Counted(self._format.read(self._path))
-        for _ in rows:
-            pass
         with open(self._path, "rb") as file:
             digest = digest_of(file)
-        size = os.path.getsize(self._path)
+            size = file.tell()
+        with VerifiedFile(self._path, digest) as file:
+            rows = Counted(self._format.read(file))
+            for _ in rows:
+                pass
         return Sealed(0, rows.rows, rows.failures, size, digest)
 
     def _check_parts(self, parts: tuple[Part, ...]) -> None:

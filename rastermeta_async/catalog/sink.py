@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Entry, Part
-from rastermeta_async.catalog.content import new_hash
+from rastermeta_async.catalog.digest import Digest
 from rastermeta_async.catalog.durable import created, ensure_folder, explained, publish, write_all
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.jsonform import to_lines
@@ -85,7 +85,7 @@ class PartSink:
                 _check_rows(path + ".tmp", batch.num_rows)
             publish(path + ".tmp", path)
         self._seq = seq
-        digest = new_hash(content).hexdigest()
+        digest = Digest(content).hexdigest()
         return Part(seq, name, batch.num_rows, count_failures(batch), len(content), digest)
 
 

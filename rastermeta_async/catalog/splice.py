@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import IO, NamedTuple
 
+from rastermeta_async.catalog.digest import VerifiedFile
+
 MAGIC = b"PAR1"
 COPY_BYTES = 512 * 1024
 """At once; larger blocks of memory would be mapped anew each time (see `memory`)."""
@@ -76,7 +78,7 @@ class Footer(NamedTuple):
         return all(self.fields.get(number) == other.fields.get(number) for number in same)
 
 
-def read_footer(file: IO[bytes]) -> Footer:
+def read_footer(file: VerifiedFile | io.BytesIO) -> Footer:
     """Return the footer of an open file.
 
     Raises:
@@ -95,7 +97,7 @@ def read_footer(file: IO[bytes]) -> Footer:
         raise ValueError("a Parquet file whose footer is damaged") from error
 
 
-def read_group(file: IO[bytes], group: Group) -> Iterator[bytes]:
+def read_group(file: VerifiedFile | io.BytesIO, group: Group) -> Iterator[bytes]:
     """Yield the bytes of a row group of an open file.
 
     Raises:

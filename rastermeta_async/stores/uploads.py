@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 
-from rastermeta_async.catalog.content import new_hash
+from rastermeta_async.catalog.digest import Digest
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Access
 from rastermeta_async.errors import ForeignOutputError, StoreError
@@ -75,7 +75,7 @@ class Upload:
         sealed = self._output.sealed
         if sealed is None or found.size != sealed.size:
             return False
-        digest = new_hash()
+        digest = Digest()
         async for some in self._carrying.content(self._output.url):
             digest.update(some)
         return digest.hexdigest() == sealed.digest
