@@ -51,6 +51,7 @@ from rastermeta_async.structure import Structure, structure_of
 from rastermeta_async.subdatasets import NONE, Subdatasets, subdatasets_of
 from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
+from rastermeta_async.versions import CHANGED, TIMES_CHANGED, is_unchanged, settled
 
 T = TypeVar("T")
 
@@ -180,17 +181,21 @@ class RasterioReader:
         if is_url(path):
             return self._open_url(path)
         try:
-            status = os.stat(path)
+            for _ in range(TIMES_CHANGED):
+                status = settled(partial(os.stat, path))
+                if stat.S_ISDIR(status.st_mode):
+                    return _folder_row(path)
+                if not stat.S_ISREG(status.st_mode):
+                    what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+                    return failure(path, "error", "NotAFile", f"this is {what}, not a file")
+                record = self._open(path)
+                if is_unchanged(status, os.stat(path)):
+                    return record._replace(
+                        file_size=status.st_size, mtime=record_time(status), reader="rasterio"
+                    )
         except (OSError, ValueError) as error:
             return _unreachable(path, error)
-        if stat.S_ISDIR(status.st_mode):
-            return _folder_row(path)
-        if not stat.S_ISREG(status.st_mode):
-            what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-            return failure(path, "error", "NotAFile", f"this is {what}, not a file")
-        return self._open(path)._replace(
-            file_size=status.st_size, mtime=record_time(status), reader="rasterio"
-        )
+        return failure(path, "fatal", "Changed", CHANGED)
 
     @cached_property
     def _drivers(self) -> list[str] | None:

@@ -346,7 +346,8 @@ def check_mutants(folder: Path, seed: int, files: int) -> Outcome:
             before = counted.asked
             found.files += 1
             try:
-                reader._header(os.fsencode(path))  # what is not plain need not be read to be right
+                # What is not plain need not be read to be right.
+                reader._header(os.fsencode(path), {})
                 record = reader.read(os.fsencode(path))
             except NotPlain:
                 continue

@@ -1015,7 +1015,7 @@ def test_a_disk_that_does_not_answer(
 
     monkeypatch.setattr(os, "pread", failing)
     with pytest.raises(NotPlain, match="no answer from the disk"):
-        both.reader._header(os.fsencode(path))
+        both.reader._header(os.fsencode(path), {})
     assert both.check(path).reader == "rasterio"
 
 

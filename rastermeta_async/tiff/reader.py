@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rastermeta_async.config import Access
 from rastermeta_async.copies import sparse_copy
+from rastermeta_async.errors import StoreError
 from rastermeta_async.folders import Folders, Neighbours, sidecars_of
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import (
@@ -32,6 +33,7 @@ from rastermeta_async.record import (
 from rastermeta_async.tiff.bytes import NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.urls import is_url
+from rastermeta_async.versions import is_unchanged, settled
 
 MAX_KINDS = 512
 MAX_BANDS_KEPT = 512
@@ -111,13 +113,15 @@ class TiffReader:
         """Return the record of a file or object; see `pool.Reader.read`."""
         if is_url(path):
             return self._reference.read(path)
+        parts: dict[int, bytes] = {}
         try:
-            header, facts = self._header(path)
-            return self._known(header, path, facts)
-        except NotPlain:
+            header, facts = self._header(path, parts)
+            try:
+                return self._known(header, path, facts)
+            except Unknown:
+                return self.learn_from_bytes(header, path, facts, parts)
+        except (NotPlain, StoreError):
             return self._reference.read(path)
-        except Unknown:
-            return self._learn(header, path, facts, self._reference.read(path))
 
     def decoded(
         self, path: bytes, head: bytes, facts: Facts, read_at: Callable[[int, int], bytes]
@@ -139,7 +143,7 @@ class TiffReader:
     def learn_from_bytes(
         self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
     ) -> Record:
-        """Ask rasterio about a file of which only parts are at hand: all that the header is in.
+        """Ask rasterio about the very bytes that were decoded, whatever the file is by now.
 
         Args:
             header: as decoded.
@@ -153,6 +157,7 @@ class TiffReader:
         with sparse_copy(b"header.tif", parts, facts.size) as copy:
             record = self._reference.read(copy)
         if not record.ok or record.error_type:
+            self._remember(header, None)
             raise NotPlain("rasterio has a problem with the header")
         shown, raw = path_columns(path)
         record = record._replace(
@@ -184,7 +189,7 @@ class TiffReader:
         try:
             if reference.reader is None:  # there is no file to be read
                 raise NotPlain(reference.error_message or "")
-            header, facts = self._decode(path, only_files=False)
+            header, facts = self._decode(path, {}, only_files=False)
             if self._folders.neighbours(path) is Neighbours.SIDECARS:
                 raise NotPlain(_sidecars_in_words(path))
             if not reference.ok or reference.error_type:
@@ -199,14 +204,25 @@ class TiffReader:
         with self._reference.environment():
             yield
 
-    def _header(self, path: bytes) -> tuple[Header, Facts]:
+    def _header(self, path: bytes, parts: dict[int, bytes]) -> tuple[Header, Facts]:
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise NotPlain("sidecar files")
-        return self._decode(path, only_files=neighbours is Neighbours.FILES)
+        return self._decode(path, parts, only_files=neighbours is Neighbours.FILES)
 
-    def _decode(self, path: bytes, *, only_files: bool) -> tuple[Header, Facts]:
-        """Decode a file; the folder may hold something else than files where not `only_files`."""
+    def _decode(
+        self, path: bytes, parts: dict[int, bytes], *, only_files: bool
+    ) -> tuple[Header, Facts]:
+        """Decode a file.
+
+        Args:
+            path: of the file.
+            parts: is filled with the bytes that are looked at, by offset.
+            only_files: whether the folder holds nothing but files.
+
+        Raises:
+            NotPlain: rasterio is to read it.
+        """
         try:
             # A pipe or device is not to be opened; what takes the file's place now is not read.
             if not only_files and not stat.S_ISREG(os.stat(path).st_mode):
@@ -215,12 +231,19 @@ class TiffReader:
         except (OSError, ValueError):
             raise NotPlain("it cannot be opened") from None
         try:
-            status = os.fstat(file)
+            status = settled(partial(os.fstat, file))
             if not stat.S_ISREG(status.st_mode):
                 raise NotPlain("no file")
-            head = os.pread(file, HEAD_BYTES, 0)
+
+            def read_at(offset: int, size: int) -> bytes:
+                parts[offset] = content = os.pread(file, size, offset)
+                return content
+
             facts = Facts(status.st_size, record_time(status))
-            return read_header(head, facts.size, partial(_read_at, file)), facts
+            header = read_header(read_at(0, HEAD_BYTES), facts.size, read_at)
+            if not is_unchanged(status, os.fstat(file)):
+                raise NotPlain("it changes while it is read")
+            return header, facts
         except OSError:
             raise NotPlain("no answer from the disk") from None
         finally:
@@ -228,19 +251,20 @@ class TiffReader:
 
     def _learn(self, header: Header, path: bytes, facts: Facts, record: Record) -> Record:
         """Remember what rasterio says of a file for the others of its kind; return its record."""
-        if not record.ok or record.error_type or record.mtime != facts.mtime:
-            return record
         kind: Kind | None = Kind(record)
         ours = Kind(record).record(header, path, facts)
         # An outline is made from control points or RPCs, which differ from file to file.
         of_points = header.transform is None and (record.gcp_count or record.has_rpcs)
         if of_points or Comparison(record, ours, None).differences:
             kind, ours = None, record
+        self._remember(header, kind)
+        return ours
+
+    def _remember(self, header: Header, kind: Kind | None) -> None:
         with self._learning:
             if len(self._kinds) >= MAX_KINDS:
                 del self._kinds[next(iter(self._kinds))]
             self._kinds[header.kind] = kind
-        return ours
 
 
 def _sidecars_in_words(path: bytes) -> str:
@@ -250,10 +274,6 @@ def _sidecars_in_words(path: bytes) -> str:
     more = len(names) - _SIDECARS_SHOWN
     shown = ", ".join(names[:_SIDECARS_SHOWN]) + (f" and {more} more" if more > 0 else "")
     return f"sidecar file{'s' if len(names) > 1 else ''} {shown}"
-
-
-def _read_at(file: int, offset: int, size: int) -> bytes:
-    return os.pread(file, size, offset)
 
 
 class Kind:
