@@ -162,27 +162,32 @@ class RasterioReader:
             session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=False, **GDAL_OPTIONS
         )
 
-    def read(self, path: bytes) -> Record:
-        """Return the record of a file or object; see `pool.Reader.read`."""
-        record = self._read(path)
-        return self._read_afresh(path) if depends_on_history(record.crs_wkt) else record
+    def read(self, path: bytes, *, is_ours: bool = False) -> Record:
+        """Return the record of a file or object; see `pool.Reader.read`.
 
-    def _read_afresh(self, path: bytes) -> Record:
+        Args:
+            path: of the file or object.
+            is_ours: whether nobody else can write the file, so that it need not be left to settle.
+        """
+        record = self._read(path, is_ours)
+        return self._read_afresh(path, is_ours) if depends_on_history(record.crs_wkt) else record
+
+    def _read_afresh(self, path: bytes, is_ours: bool) -> Record:
         """Return the record that a new process gives: PROJ remembers nothing in a new thread."""
 
         def read() -> Record:
             self._enter_environment()
-            return self._read(path)
+            return self._read(path, is_ours)
 
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(read).result()
 
-    def _read(self, path: bytes) -> Record:
+    def _read(self, path: bytes, is_ours: bool) -> Record:
         if is_url(path):
             return self._open_url(path)
         try:
             for _ in range(TIMES_CHANGED):
-                status = settled(partial(os.stat, path))
+                status = os.stat(path) if is_ours else settled(partial(os.stat, path))
                 if stat.S_ISDIR(status.st_mode):
                     return _folder_row(path)
                 if not stat.S_ISREG(status.st_mode):

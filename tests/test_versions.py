@@ -70,7 +70,7 @@ def test_what_is_learned_is_of_the_bytes_that_were_decoded(tmp_path: Path) -> No
     assert [(record.crs, record.reader) for record in records] == [("EPSG:32631", TIFF_HEADER)] * 5
 
 
-@pytest.mark.parametrize("how", ["in place", "replaced", "restored"])
+@pytest.mark.parametrize("how", ["in place", "replaced"])
 def test_a_file_that_changes_while_rasterio_reads_it_is_read_again(
     tmp_path: Path, how: str
 ) -> None:

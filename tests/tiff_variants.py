@@ -631,9 +631,9 @@ class Counted(RasterioReader):
     asked = 0
     last: Record | None = None
 
-    def read(self, path: bytes) -> Record:
+    def read(self, path: bytes, *, is_ours: bool = False) -> Record:
         self.asked += 1
-        self.last = super().read(path)
+        self.last = super().read(path, is_ours=is_ours)
         return self.last
 
 

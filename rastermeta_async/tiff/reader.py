@@ -155,7 +155,7 @@ class TiffReader:
             NotPlain: rasterio does not say the same, or cannot open that.
         """
         with sparse_copy(b"header.tif", parts, facts.size) as copy:
-            record = self._reference.read(copy)
+            record = self._reference.read(copy, is_ours=True)
         if not record.ok or record.error_type:
             self._remember(header, None)
             raise NotPlain("rasterio has a problem with the header")
