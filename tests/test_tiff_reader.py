@@ -813,8 +813,8 @@ def test_a_kind_that_is_not_understood_is_never_taken(
     paths = [write(tmp_path / f"{at}.tif", width=10 + at) for at in range(3)]
     read = RasterioReader.read
 
-    def odd(self: RasterioReader, path: bytes) -> Record:
-        return read(self, path)._replace(height=7)
+    def odd(self: RasterioReader, path: bytes, **options: bool) -> Record:
+        return read(self, path, **options)._replace(height=7)
 
     monkeypatch.setattr(RasterioReader, "read", odd)
     assert [both.read(path).height for path in paths] == [7, 7, 7]
@@ -830,29 +830,14 @@ def test_what_rasterio_has_a_problem_with_is_not_learnt(
     path = write(tmp_path / "a.tif")
     read = RasterioReader.read
 
-    def odd(self: RasterioReader, path: bytes) -> Record:
-        return read(self, path)._replace(error_type="PartlyRead")
+    def odd(self: RasterioReader, path: bytes, **options: bool) -> Record:
+        return read(self, path, **options)._replace(error_type="PartlyRead")
 
     monkeypatch.setattr(RasterioReader, "read", odd)
     assert both.read(path).reader == "rasterio"
-    assert both.reader._kinds == {}
+    assert list(both.reader._kinds.values()) == [None]
     compared = both.compare(path)
     assert (compared.decoded, compared.reason) == (None, "rasterio has a problem with the file")
-
-
-def test_a_file_that_changes_meanwhile_is_not_learnt_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
-) -> None:
-    path = write(tmp_path / "a.tif")
-    read = RasterioReader.read
-
-    def meanwhile(self: RasterioReader, path: bytes) -> Record:
-        os.utime(path, ns=(1, 1))
-        return read(self, path)
-
-    monkeypatch.setattr(RasterioReader, "read", meanwhile)
-    assert both.read(path).reader == "rasterio"
-    assert both.reader._kinds == {}
 
 
 def test_comparison(tmp_path: Path, both: Both) -> None:
