@@ -188,6 +188,7 @@ def _display(progress: Progress, done: threading.Event) -> None:
     """Keep a line on the terminal up to date until all is done."""
     with contextlib.suppress(OSError), _live_bar() as bar:  # nobody may look any more
         task = bar.add_task("", total=None, left="")
+        _show(bar, task, progress.snapshot())
         while not done.wait(BAR_SECONDS):
             _show(bar, task, progress.snapshot())
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 
-_TICK_SECONDS = 0.02
+TICK_SECONDS = 0.02
 """More than two ticks of the slowest usual clock (100 Hz)."""
 
 TIMES_CHANGED = 3
@@ -23,8 +23,8 @@ CHANGED = "it was changed each time that it was read: a program writes it"
 def settled(ask: Callable[[], os.stat_result]) -> os.stat_result:
     """Return a file's status, once its last change is so long ago that a further one is told."""
     status = ask()
-    if 0 <= time.time() - status.st_ctime < _TICK_SECONDS:
-        time.sleep(_TICK_SECONDS)
+    if 0 <= time.time() - status.st_ctime < TICK_SECONDS:
+        time.sleep(TICK_SECONDS)
         status = ask()
     return status
 

@@ -1025,6 +1025,7 @@ def refuse(path: Path, call: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_forbidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.tif")
     monkeypatch.setattr(os, "stat", refuse(path, os.stat))
+    monkeypatch.setattr(os, "open", refuse(path, os.open))
     assert error_of(path) == ("fatal", "PermissionError", "Permission denied")
 
 
