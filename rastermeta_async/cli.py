@@ -132,7 +132,6 @@ def extract(
         else:
             source = given.source(settings, stdin)
             status = run_extract(source, output, settings, overwrite, console)
-    console.close()
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
 

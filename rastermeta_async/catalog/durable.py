@@ -10,12 +10,11 @@ import contextlib
 import errno
 import os
 import select
-import stat
 import time
 from collections.abc import Iterator
 from typing import IO
 
-from rastermeta_async.errors import ForeignOutputError, OutputLockedError, WriteError
+from rastermeta_async.errors import OutputLockedError, WriteError
 
 if os.name == "posix":
     import fcntl
@@ -118,16 +117,10 @@ def open_locked(path: str) -> int:
 
     Raises:
         OutputLockedError: another process holds the lock.
-        ForeignOutputError: it is a pipe or a device.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ForeignOutputError(
-                    f"{path} is no regular file, and was not made by rastermeta: remove it, or "
-                    "give another -o"
-                )
             lock(fd, path)
             if _is_at(fd, path):
                 return fd

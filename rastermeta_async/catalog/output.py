@@ -122,8 +122,6 @@ class Output:
         self._parts_folder = parts_folder(path)
         if os.path.isdir(path):
             raise ForeignOutputError(f"{path} is a folder: give another -o")
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ForeignOutputError(f"{path} is a pipe or a device, not a file: give another -o")
         if not os.path.isdir(folder_of(path)):
             raise ForeignOutputError(
                 f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, e.g. by "

@@ -97,8 +97,6 @@ def status_of(output: str) -> Status:
     output = local_name(output)
     path = log_path(output)
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise OutputError(f"{path} is no regular file, so nothing tells of a run")
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
