@@ -29,15 +29,7 @@ _PATHS_A_STEP = 1000
 _STEP_SECONDS = 0.2
 
 
-class FolderNote(bytes):
-    """A path of which a walk itself knows the row: nothing of it is to be read."""
-
-    def row(self) -> Record:
-        """Return the row."""
-        raise NotImplementedError
-
-
-class Walked(FolderNote):
+class Walked(bytes):
     """A folder that was listed: a row that it has from an earlier run is outdated."""
 
     def row(self) -> Record:
@@ -45,7 +37,7 @@ class Walked(FolderNote):
         return failure(self, GONE, "Walked", "the folder was walked")
 
 
-class NotWalked(FolderNote):
+class NotWalked(bytes):
     """What could not be listed, or did not tell whether it is a folder."""
 
     problem: OSError
@@ -66,6 +58,10 @@ class NotWalked(FolderNote):
             "folder is missing; once it answers, run the same command again with --retry-failed"
         )
         return failure(self, "fatal", kind, message)
+
+
+FolderNote = Walked | NotWalked
+"""A path of which a walk itself knows the row: nothing of it is to be read."""
 
 
 class Kind(Enum):
