@@ -176,9 +176,9 @@ class ThreadPool:
             if permit is not None and not permit.lent:
                 permit.lend()
                 walk.go_no_further()
-            elif walk.abandon():
+            elif (records := walk.abandon(seconds)) is not None:
                 call.add_done_callback(self._came_back)
-                return _rows_of([*walk.records, self._give_up(paths[len(walk.records)])])
+                return _rows_of([*records, self._give_up(paths[len(records)])])
         return call.result()  # an error in the thread is an error of the run
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -265,44 +265,35 @@ class _Walk:
     """One thread's way through a chunk of paths, watched from the event loop."""
 
     def __init__(self, pool: ThreadPool, reader: Reader, paths: Sequence[bytes]) -> None:
-        self.records: list[Record] = []
+        self._records: list[Record] = []
         self._pool = pool
         self._reader = reader
         self._paths = paths
         self._lock = Lock()
-        self._abandoned = False
-        self._reading = True
         self._last = False
-        self._opened_at = math.inf  # it may wait for a thread
+        self._opened_at = math.inf
+        """When the file was opened that is being read; infinity: none is."""
 
     def run(self) -> pa.RecordBatch:
         """Return the rows of the paths until the time or the bytes of a batch are used up."""
         self._pool.enter_thread()
-        self._read()
-        with self._lock:
-            self._reading = False  # what takes time from now on is no file
-        return _rows_of(self.records)
-
-    def _read(self) -> None:
         room = CHUNK_BYTES
         last = time.monotonic() + SLICE_SECONDS
         for path in self._paths:
             if self._pool.stopping or self._last:
-                return
-            self._opened_at = time.monotonic()
+                break
+            self._opened_at = opened_at = time.monotonic()
             record = self._reader.read(path)
             with self._lock:
-                if self._abandoned:
-                    return
-                self.records.append(record)
+                self._opened_at = math.inf
+                self._records.append(record)
             room -= _weight(record)
-            if room <= 0 or self._opened_at > last:
-                return
+            if room <= 0 or opened_at > last:
+                break
+        return _rows_of(self._records)
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""
-        if not self._reading:
-            return timeout
         left = self._opened_at + timeout - time.monotonic()
         return min(max(left, 0.0), timeout)
 
@@ -310,11 +301,10 @@ class _Walk:
         """Open no other file after this one."""
         self._last = True
 
-    def abandon(self) -> bool:
-        """Take no further record from the thread; False if it got on in the meantime."""
+    def abandon(self, timeout: float) -> list[Record] | None:
+        """Return the records so far: the file after them hangs. None if it does not any more."""
         with self._lock:
-            self._abandoned = self._reading and len(self.records) < len(self._paths)
-            return self._abandoned
+            return None if self.seconds_left(timeout) else [*self._records]
 
 
 def _weight(record: Record) -> int:

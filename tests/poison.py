@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from factory import record
 
+from rastermeta_async.catalog.durable import write_all
 from rastermeta_async.config import Access
 from rastermeta_async.record import Record
+from rastermeta_async.workers import worker
+from rastermeta_async.workers.wire import Kind, encode_reply
 
 MAKE = "poison:make"
+MAKE_MORTAL = "poison:make_mortal"
+MAKE_LATE = "poison:make_late"
+MAKE_MUTE = "poison:make_mute"
+
+DEATHS = "RASTERMETA_TEST_DEATHS"
+"""Environment variable: how workers die, a `Death` as a JSON list."""
 
 
 def _crash() -> None:
@@ -51,6 +64,60 @@ class PoisonReader:
             except MemoryError:
                 return record(path, status="fatal", error_type="MemoryError")
         return record(path)
+
+
+class Death(NamedTuple):
+    """When a worker kills itself."""
+
+    folder: str
+    """Holds a file for each death; there are no more than `times`."""
+    times: int
+    write: int
+    """Number of the worker's write to the run, from 1."""
+    sent: float
+    """Share of that write which still arrives."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there was none so far; from now on there was."""
+        for number in range(self.times):
+            with suppress(FileExistsError):
+                open(os.path.join(self.folder, str(number)), "x").close()
+                return True
+        return False
+
+
+def make_mortal(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+    """Have this worker die in the middle of what it says."""
+    death = Death(*json.loads(os.environ[DEATHS]))
+    writes = itertools.count(1)
+
+    def write_and_die(fd: int, data: bytes) -> None:
+        if next(writes) == death.write and death.is_due:
+            write_all(fd, data[: round(len(data) * death.sent)])
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_all(fd, data)
+
+    worker.write_all = write_and_die  # type: ignore[attr-defined]  # as the worker imported it
+    return make(drivers, access)
+
+
+def make_mute(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+    """Have this worker end whenever it has rows, with no file open."""
+
+    def end_with_rows(kind: Kind, *rest: Any) -> bytes:
+        if kind is Kind.ROWS:
+            os._exit(3)
+        return encode_reply(kind, *rest)
+
+    worker.encode_reply = end_with_rows  # type: ignore[attr-defined]  # as the worker imported it
+    return make(drivers, access)
+
+
+def make_late(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+    """Have this worker never start."""
+    threading.Event().wait()
+    return make(drivers, access)
 
 
 def make(drivers: Sequence[str] | None, access: Access) -> PoisonReader:

@@ -218,6 +218,12 @@ def test_anywhere_near_a_pole(crs: str, x: float, y: float, size: float, turn: f
     check(crs, grid(x + POLAR[crs], y + POLAR[crs], size, 200, turn), 0.05)
 
 
+def test_beside_a_pole_no_place_is_that_of_another_longitude() -> None:
+    """The map ends a few hundred metres from the pole: what is beyond is off by no more."""
+    shape = geometry(MODIS, grid(400, 10007554.677 - 111, 20, 20))
+    assert shape.bounds[0] > 174
+
+
 TILES = list(itertools.product(range(36), range(18)))
 
 

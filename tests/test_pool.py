@@ -330,3 +330,34 @@ def test_waiting_for_a_thread_is_no_hang(run: Run) -> None:
             return await rows_of(pool, names(2))
 
     assert [row.error_type for row in run(work())] == [None, None]
+
+
+def test_a_permit_that_was_lent_is_not_given_back_twice(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow files let others be opened meanwhile; afterwards there are as many permits as before."""
+    monkeypatch.setattr(pool_module, "SLOW_SECONDS", SHORT)
+    open_now, most = 0, 0
+    lock = threading.Lock()
+
+    def answer(path: bytes) -> Record:
+        nonlocal open_now, most
+        if path.startswith(b"slow"):
+            time.sleep(3 * SHORT)
+            return record(path)
+        with lock:
+            open_now += 1
+            most = max(most, open_now)
+        time.sleep(SHORT / 5)
+        with lock:
+            open_now -= 1
+        return record(path)
+
+    async def work() -> None:
+        async with ThreadPool(FakeReader(answer=answer), Settings(concurrency=1)) as pool:
+            for number in range(3):
+                await rows_of(pool, [b"slow-%d" % number])
+            await asyncio.gather(*(rows_of(pool, [name]) for name in names(8)))
+
+    run(work())
+    assert most == 1

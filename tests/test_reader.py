@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -762,6 +763,24 @@ def test_a_world_file_is_found_in_any_case(
     path = write(tmp_path / "a.tif", **UNPLACED)
     (tmp_path / name).write_text(WORLD_FILE)
     assert differences(read(path), oracle(str(path))) == {}
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_one_sidecar_in_another_case_is_found_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descending: bool
+) -> None:
+    """In whatever order the system lists them."""
+    path = write(tmp_path / "a.tif", **UNPLACED)
+    (tmp_path / "A.tfw").write_text(WORLD_FILE)
+    shutil.copy(path, tmp_path / "a.tif.ovr")
+    scandir = os.scandir
+
+    def in_order(folder: bytes) -> Any:
+        with scandir(folder) as entries:
+            return nullcontext(sorted(entries, key=lambda at: at.name, reverse=descending))
+
+    monkeypatch.setattr(os, "scandir", in_order)
+    assert differences(read_with_folders(os.fsencode(path)), oracle(str(path))) == {}
 
 
 @pytest.mark.parametrize(("name", "beside"), [("a.TIF", "a.tif.ovr"), ("a.tif", "a.TIF.ovr")])

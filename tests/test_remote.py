@@ -8,6 +8,7 @@ import email.utils
 import hashlib
 import hmac
 import os
+import random
 import re
 import shutil
 import socket
@@ -432,6 +433,57 @@ def test_no_room_for_copies_is_a_row_that_says_so(
     assert "TMPDIR" in (row.error_message or "")
 
 
+class Refusing:
+    """Stores that answer every request with the same error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def locate(self, _url: str) -> Any:
+        return self
+
+    async def get(self, start: int, end: int) -> Part:
+        raise self._error
+
+
+STATUS_503 = RuntimeError("Server returned error status code: 503")
+
+
+def test_waits_between_tries_count_against_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one second 0.2 and 0.4 are waited; the next 0.8 would be too much."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(random, "uniform", lambda _least, most: most)
+    fetcher = Fetcher(Refusing(STATUS_503), 4, timeout=1.0)  # type: ignore[arg-type]  # as far as it is used
+    with pytest.raises(FetchError) as failed:
+        asyncio.run(fetcher.head("https://h/a.tif"))
+    assert waits == [0.2, 0.4]
+    assert failed.value.tries == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "slower"),
+    [
+        (STATUS_503, True),
+        (RuntimeError("Server returned error status code: 429"), True),
+        (RuntimeError("Server returned error status code: 500"), True),
+        (RuntimeError("operation timed out"), True),
+        (RuntimeError("Server returned error status code: 403"), False),
+        (FileNotFoundError("Object at location a.tif not found"), False),
+    ],
+)
+def test_a_store_that_has_too_much_to_do_is_asked_less(error: Exception, slower: bool) -> None:
+    fetcher = Fetcher(Refusing(error), 64, timeout=0.01)  # type: ignore[arg-type]  # as far as it is used
+    before = fetcher.throttle.limit
+    with pytest.raises(FetchError):
+        asyncio.run(fetcher.head("https://h/a.tif"))
+    assert (fetcher.throttle.limit < before) == slower
+
+
 def test_all_requests_for_an_object_share_its_time() -> None:
     class Slow:
         def locate(self, _url: str) -> Any:
@@ -839,6 +891,25 @@ def test_an_object_that_is_replaced_meanwhile_is_read_anew(tmp_path: Path) -> No
     with serving(str(tmp_path), fault=replace) as server:
         found = read_bucket(tmp_path, anonymous(server))
     assert found["1.tif"].width == 32
+    assert_as_from_disk(found, tmp_path)
+
+
+def test_an_object_that_is_replaced_by_one_of_equal_size_is_no_mixture(tmp_path: Path) -> None:
+    """Where one has its directory, the other has one that nothing leads to."""
+    (tmp_path / "bucket").mkdir()
+    path = tmp_path / "bucket" / "1.tif"
+    little, big = header_at_the_end(64), bytearray(header_at_the_end(48))
+    big[4:8] = struct.pack("<I", 50_000)
+    big[50_000:] = header_at_the_end(32)[100_000:] + big[50_000 + len(big) - 100_000 :]
+    assert len(big) == len(little)
+    path.write_bytes(little)
+
+    def replace(_path: str, before: int) -> None:
+        if before == 1:
+            path.write_bytes(big)
+
+    with serving(str(tmp_path), fault=replace) as server:
+        found = read_bucket(tmp_path, anonymous(server))
     assert_as_from_disk(found, tmp_path)
 
 

@@ -83,3 +83,22 @@ def test_stopped_it_sends_nobody_on() -> None:
     first, *others = asyncio.run(work())
     assert first == "answered"
     assert [type(other) for other in others] == [Stopped] * 3
+
+
+def test_who_gives_up_as_its_turn_comes_passes_it_on() -> None:
+    async def work() -> int:
+        throttle = Throttle(1)
+
+        async def ask() -> None:
+            async with throttle:
+                pass
+
+        async with throttle:
+            first, second = (asyncio.create_task(ask()) for _ in range(2))
+            await asyncio.sleep(0)
+        first.cancel()  # it has the place, but has not run since
+        await asyncio.wait_for(second, 5)
+        assert first.cancelled()
+        return throttle.under_way
+
+    assert asyncio.run(work()) == 0

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -28,7 +30,7 @@ from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.record import Record, from_batch, path_bytes
 from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
-from rastermeta_async.workers.child import Child
+from rastermeta_async.workers.child import Child, ChildLost
 from rastermeta_async.workers.pool import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
 
 PATIENCE = 30.0
@@ -391,6 +393,176 @@ def test_workers_that_cannot_start_end_the_run(run: Run) -> None:
 
     with pytest.raises(WorkerError, match="No module named 'no_such_module'"):
         run(work())
+
+
+def test_a_worker_that_never_starts_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "START_SECONDS", 0.5)
+
+    async def work() -> None:
+        async with WorkerPool(settings(), poison.MAKE_LATE) as pool:
+            await rows_of(pool, names(1))
+
+    with pytest.raises(WorkerError, match="end as soon as they start"):
+        run(work())
+
+
+def test_one_worker_that_fails_to_start_counts_once_whatever_it_had_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(poison.DEATHS, json.dumps(poison.Death(str(tmp_path), 2, 1, 0)))
+
+    async def work() -> list[Record]:
+        async with WorkerPool(settings(concurrency=4), poison.MAKE_MORTAL) as pool:
+            return await in_chunks(pool, names(10 * CHUNK_PATHS))
+
+    assert len(asyncio.run(work())) == 10 * CHUNK_PATHS
+
+
+def test_failed_starts_are_forgotten_once_there_are_rows(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time two workers fail, the third one reads a file and is killed."""
+
+    async def work() -> list[Record]:
+        rows = []
+        async with WorkerPool(settings(), poison.MAKE_MORTAL) as pool:
+            for at in range(3):
+                rows += await rows_of(pool, names(1, start=at))
+                for process in children():
+                    process.kill()
+                folder = tmp_path / str(at + 1)
+                folder.mkdir()
+                set_deaths(folder)
+        return rows
+
+    def set_deaths(folder: Path) -> None:
+        monkeypatch.setenv(poison.DEATHS, json.dumps(poison.Death(str(folder), 2, 1, 0)))
+
+    (tmp_path / "0").mkdir()
+    set_deaths(tmp_path / "0")
+    assert [path_bytes(row) for row in run(work())] == names(3)
+
+
+# Workers that are killed for no fault of a file.
+
+
+@pytest.mark.parametrize("sent", [0, 0.5, 1])
+@pytest.mark.parametrize("write", [1, 2, 3])  # READY, ROWS, DONE
+def test_killed_while_it_answers_a_worker_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, sent: float
+) -> None:
+    """Two workers in a row die; the files that they had are read by the next one."""
+    death = poison.Death(str(tmp_path), 2, write, sent)
+    monkeypatch.setenv(poison.DEATHS, json.dumps(death))
+
+    async def work() -> list[Record]:
+        async with WorkerPool(settings(), poison.MAKE_MORTAL) as pool:
+            return await in_chunks(pool, names(3 * CHUNK_PATHS))
+
+    rows = asyncio.run(work())
+    assert len(os.listdir(tmp_path)) == 2
+    assert Counter(map(path_bytes, rows)) == Counter(names(3 * CHUNK_PATHS))
+    assert all(row.ok for row in rows)
+
+
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_killed_before_it_gets_a_job_a_worker_costs_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    numbers = itertools.count(1)
+    encode_job = child.encode_job
+
+    def kill_and_encode(number: int, paths: Sequence[bytes]) -> bytes:
+        if next(numbers) == write:
+            for worker in children():
+                worker.kill()
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        return encode_job(number, paths)
+
+    monkeypatch.setattr(child, "encode_job", kill_and_encode)
+
+    async def work() -> list[Record]:
+        async with poisoned(settings(2)) as pool:
+            return await in_chunks(pool, names(3 * CHUNK_PATHS))
+
+    rows = run(work())
+    assert Counter(map(path_bytes, rows)) == Counter(names(3 * CHUNK_PATHS))
+    assert all(row.ok for row in rows)
+
+
+def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None:
+    """Its end is seen only after all that it said; its closed input, at once."""
+
+    async def work() -> list[str]:
+        worker = await Child.start(launch.orders_for(settings(), poison.MAKE))
+        try:
+            answers = worker.ask(names(1000))
+            await anext(answers)
+            for _ in range(8):  # more than are kept for who asked
+                asking = asyncio.create_task(anext(worker.ask(names(20))))
+                await asyncio.sleep(0.02)
+                asking.cancel()
+            (process,) = children()
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            outcomes = []
+            for _ in range(4):
+                try:
+                    await anext(worker.ask(names(1)))
+                except ChildLost:
+                    outcomes.append("lost")
+                worker.stop()
+                await asyncio.sleep(0.01)
+            return outcomes
+        finally:
+            await worker.end()
+
+    assert run(work()) == ["lost"] * 4
+
+
+def test_workers_that_die_with_nothing_open_end_in_rows_that_say_so(run: Run) -> None:
+    async def work() -> list[Record]:
+        async with WorkerPool(settings(), poison.MAKE_MUTE) as pool:
+            return await rows_of(pool, names(2))
+
+    assert verdicts(run(work())) == dict.fromkeys(names(2), ("fatal", "Crash"))
+
+
+def test_cancelled_while_a_worker_is_starting_nothing_is_left_of_it(run: Run) -> None:
+    async def work() -> tuple[list[psutil.Process], int]:
+        files: list[int] = []
+        for steps in range(8):
+            pool = WorkerPool(settings(), poison.MAKE)
+            async with pool:
+                pool._workers[0].kill()
+                reading = asyncio.create_task(rows_of(pool, names(1)))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                reading.cancel()
+            gc.collect()
+            files.append(psutil.Process().num_fds())
+        return children(), files[-1] - files[0]
+
+    assert run(work()) == ([], 0)
+
+
+def test_workers_that_are_killed_while_idle_leave_nothing_behind(run: Run) -> None:
+    async def work() -> tuple[list[Record], int]:
+        rows = []
+        async with poisoned(settings()) as pool:
+            await rows_of(pool, names(1))
+            files = psutil.Process().num_fds()
+            for at in range(5):
+                (process,) = children()
+                process.kill()
+                await until(lambda process=process: not process.is_running())  # type: ignore[misc]  # mypy knows no lambda with a default
+                rows += await rows_of(pool, names(1, start=at))
+            return rows, psutil.Process().num_fds() - files
+
+    rows, more_files = run(work())
+    assert [path_bytes(row) for row in rows] == names(5)
+    assert all(row.ok for row in rows)
+    assert more_files == 0
 
 
 # Stopping and signals.

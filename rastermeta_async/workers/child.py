@@ -157,9 +157,9 @@ class Child:
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue(2)
         try:
+            self._send(encode_job(number, paths))
             if self.lost:
                 raise ChildLost
-            self._input.write(encode_job(number, paths))
             while not isinstance(answer := await answers.get(), _Sign):
                 yield answer
             if answer is _Sign.LOST:
@@ -169,8 +169,18 @@ class Child:
 
     def stop(self) -> None:
         """Have it open no further file."""
+        self._send(encode_job(STOP, ()))
+
+    def _send(self, message: bytes) -> None:
+        """Write to it; one that takes nothing more is lost, whatever it still has to say.
+
+        A transport that met a closed pipe says so before the end of the answers does, and uvloop
+        raises RuntimeError for what is written to it then.
+        """
+        if self._input.is_closing():
+            self.kill()
         if not self.lost:
-            self._input.write(encode_job(STOP, ()))
+            self._input.write(message)
 
     def kill_if_hung(self, timeout: float) -> None:
         """End it if it has had a file open for longer than `timeout` seconds, or never started."""

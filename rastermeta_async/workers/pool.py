@@ -37,7 +37,7 @@ MOST_WAITING = 64
 """Jobs of a worker beyond those that it opens headers of, at the most."""
 
 MAX_FAILED_STARTS = 3
-"""Workers in a row that may end before they are ready."""
+"""Workers that may end before they are ready, without a row from any one in between."""
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 0.4
@@ -65,6 +65,7 @@ class WorkerPool:
         self._ending: set[asyncio.Task[None]] = set()
         self._left_behind: list[Child] = []
         self._failed_starts = 0
+        self._last_cause = ""
         self._asked = 0
         self._stopping = False
 
@@ -110,8 +111,8 @@ class WorkerPool:
             try:
                 async for batch in worker.ask(rest):
                     del rest[: batch.num_rows]
+                    self._failed_starts = 0
                     yield batch
-                self._failed_starts = 0
             except ChildLost:
                 if worker.stuck:
                     raise StuckError(worker.last_words) from None
@@ -127,8 +128,6 @@ class WorkerPool:
                     rest = [path for path in rest if path not in alone]
                     async for batch in self._read_alone(alone):
                         yield batch
-                else:
-                    self._note_failed_start(worker)
             finally:
                 self._settle(worker)
 
@@ -137,19 +136,21 @@ class WorkerPool:
         async with self._alone:
             worker: Child | None = None
             for path in paths:
-                answered = False
+                answered, losses = False, 0
                 while not (answered or self._stopping):
                     worker = worker or await self._start(alone=True)
                     try:
                         async for batch in worker.ask([path]):
                             answered = True
+                            self._failed_starts = 0
                             yield batch
                     except ChildLost:
-                        if worker.ready and not answered:
+                        losses += worker.ready
+                        # What ended a worker that was not reading may have been anything, once.
+                        to_blame = worker.had_open(path) or losses > 1
+                        if worker.ready and to_blame and not answered:
                             answered = True
                             yield to_batch([self._row_of_lost(worker, path)])
-                        elif not worker.ready:
-                            self._note_failed_start(worker)
                     if worker.lost or worker.leaving:
                         self._dismiss(worker)
                         worker = None
@@ -165,6 +166,8 @@ class WorkerPool:
     async def _choose(self) -> Child:
         """Return the worker with the least to do; start one where that is better."""
         async with self._choosing:
+            for worker in list(self._workers):
+                self._settle(worker)  # one may have ended while it had nothing to do
             here = [at for at in self._workers if not (at.lost or at.leaving or at.alone)]
             wanted = min(self._most, 1 + self._asked // PATHS_A_WORKER)
             if len(here) < wanted and all(worker.jobs for worker in here):
@@ -178,6 +181,11 @@ class WorkerPool:
                 f"{stuck} worker processes hang and cannot be ended: a disk or mount does not "
                 "answer. What was committed is safe; mend it, then run the same command again to "
                 "go on."
+            )
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise WorkerError(
+                f"worker processes end as soon as they start, the last one by {self._last_cause}. "
+                "Mend that, or give --workers 0, and run the same command again to go on."
             )
         starting = asyncio.create_task(self._open(alone))
         self._starting.add(starting)
@@ -193,15 +201,6 @@ class WorkerPool:
         self._workers.append(worker)
         return worker
 
-    def _note_failed_start(self, worker: Child) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS:
-            raise WorkerError(
-                f"worker processes end as soon as they start, the last one by "
-                f"{worker.cause}. Mend that, or give --workers 0, and "
-                "run the same command again to go on."
-            )
-
     async def _watch(self) -> None:
         """Kill every worker that holds a file for longer than its own pool allows."""
         while True:
@@ -213,6 +212,9 @@ class WorkerPool:
     def _dismiss(self, worker: Child) -> None:
         if worker in self._workers:
             self._workers.remove(worker)
+            if worker.lost and not worker.ready:
+                self._failed_starts += 1
+                self._last_cause = worker.cause
             ending = asyncio.create_task(self._end(worker))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
@@ -224,5 +226,5 @@ class WorkerPool:
 
     def _settle(self, worker: Child) -> None:
         """Let a worker go that has no job and takes none."""
-        if (worker.leaving or worker.lost) and not worker.jobs:
+        if (worker.leaving or worker.lost) and not (worker.jobs or worker.alone):
             self._dismiss(worker)
