@@ -98,7 +98,7 @@ def make_mortal(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
             os.kill(os.getpid(), signal.SIGKILL)
         write_all(fd, data)
 
-    worker.write_all = write_and_die  # type: ignore[attr-defined]  # as the worker imported it
+    worker.write_all = write_and_die  # type: ignore[attr-defined,assignment]  # as the worker imported it
     return make(drivers, access)
 
 
@@ -110,7 +110,7 @@ def make_mute(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
             os._exit(3)
         return encode_reply(kind, *rest)
 
-    worker.encode_reply = end_with_rows  # type: ignore[attr-defined]  # as the worker imported it
+    worker.encode_reply = end_with_rows  # type: ignore[attr-defined,assignment]  # as the worker imported it
     return make(drivers, access)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import itertools
@@ -32,6 +33,7 @@ from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
 from rastermeta_async.workers.child import Child, ChildLost
 from rastermeta_async.workers.pool import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
+from rastermeta_async.workers.wire import encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -470,7 +472,6 @@ def test_killed_before_it_gets_a_job_a_worker_costs_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
     numbers = itertools.count(1)
-    encode_job = child.encode_job
 
     def kill_and_encode(number: int, paths: Sequence[bytes]) -> bytes:
         if next(numbers) == write:
@@ -499,9 +500,8 @@ def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None
             answers = worker.ask(names(1000))
             await anext(answers)
             for _ in range(8):  # more than are kept for who asked
-                asking = asyncio.create_task(anext(worker.ask(names(20))))
-                await asyncio.sleep(0.02)
-                asking.cancel()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(anext(worker.ask(names(20))), 0.02)
             (process,) = children()
             process.kill()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
