@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
 import itertools
@@ -21,6 +20,7 @@ from pathlib import Path
 import command
 import poison
 import psutil
+import pyarrow as pa
 import pytest
 from conftest import Run
 from range_server import Server, serving
@@ -494,30 +494,31 @@ def test_killed_before_it_gets_a_job_a_worker_costs_nothing(
 def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None:
     """Its end is seen only after all that it said; its closed input, at once."""
 
-    async def work() -> list[str]:
+    async def rows_from(answers: AsyncIterator[pa.RecordBatch]) -> int:
+        return sum([batch.num_rows async for batch in answers])
+
+    async def work() -> list[type]:
         worker = await Child.start(launch.orders_for(settings(), poison.MAKE))
         try:
-            answers = worker.ask(names(1000))
-            await anext(answers)
-            for _ in range(8):  # more than are kept for who asked
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(anext(worker.ask(names(20))), 0.02)
+            slow = worker.ask([b"nap-%d" % number for number in range(400)])
+            await anext(slow)
+            await asyncio.sleep(1.3)  # more batches come than are kept for who asked
             (process,) = children()
             process.kill()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            outcomes = []
+            asking = []
             for _ in range(4):
-                try:
-                    await anext(worker.ask(names(1)))
-                except ChildLost:
-                    outcomes.append("lost")
-                worker.stop()
+                asking.append(asyncio.create_task(rows_from(worker.ask(names(1)))))
                 await asyncio.sleep(0.01)
-            return outcomes
+                worker.stop()
+            asking.append(asyncio.create_task(rows_from(slow)))  # now its end can be seen
+            return [
+                type(outcome) for outcome in await asyncio.gather(*asking, return_exceptions=True)
+            ]
         finally:
             await worker.end()
 
-    assert run(work()) == ["lost"] * 4
+    assert run(work()) == [ChildLost] * 5
 
 
 def test_workers_that_die_with_nothing_open_end_in_rows_that_say_so(run: Run) -> None:
