@@ -58,12 +58,12 @@ def add_files(archive: Path, start: int = 0, count: int = FILES) -> None:
         if number % 40 == 7:
             path.write_bytes(b"no raster")
         else:
-            write_raster(path, count=1 + number % 3)
+            write_raster(path, nodata=number % 3)
 
 
 def change_files(archive: Path) -> None:
     for number in range(0, FILES, 3):
-        write_raster(archive / f"{number:05d}.tif", count=5)
+        write_raster(archive / f"{number:05d}.tif", nodata=9)
 
 
 def mend_files(archive: Path) -> None:
