@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
-from rastermeta_async.config import READERS, STREAM_SECONDS, Access, Settings
+from rastermeta_async.config import STREAM_SECONDS, Access, Settings
+from rastermeta_async.environment import may_change_answers, options_as_json
 from rastermeta_async.errors import PruneError
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import to_the_end
@@ -124,7 +125,13 @@ async def extract_to(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     target = await to_the_end(
-        partial(open_output, os.fsdecode(output), overwrite=overwrite, order=settings.sort),
+        partial(
+            open_output,
+            os.fsdecode(output),
+            overwrite=overwrite,
+            order=settings.sort,
+            gdal_config=options_as_json(settings.gdal_config),
+        ),
         if_cancelled=Output.close,
     )
     try:
@@ -221,14 +228,21 @@ async def _run(
 
 
 def pool_for(settings: Settings) -> Pool:
-    """Return the pool that the settings ask for; a run with workers never imports rasterio."""
+    """Return the pool that the settings ask for; a run with workers never imports rasterio.
+
+    Where the environment of this process may change answers, there is a worker in any case.
+    """
+    if not settings.workers and may_change_answers():
+        settings = replace(settings, workers=1, concurrency=settings.opens)
     if settings.workers:
         from rastermeta_async.workers.pool import WorkerPool
 
         return WorkerPool(settings)
     from rastermeta_async.stores.pool import StorePool
 
-    reader = load_reader(READERS[settings.reader], settings.drivers, settings.access)
+    reader = load_reader(
+        settings.reader_path, settings.drivers, settings.access, settings.gdal_config
+    )
     return StorePool(ThreadPool(reader, settings), reader, settings)
 
 

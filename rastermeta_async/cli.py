@@ -62,6 +62,7 @@ def extract(
     timeout: options.Timeout = Settings.timeout,
     reader: options.Reader = options.ReaderName.AUTO,
     drivers: options.Drivers = "",
+    gdal_config: options.GdalConfig = None,
     no_sign_request: options.NoSignRequest = False,
     endpoint_url: options.EndpointUrl = None,
     region: options.Region = None,
@@ -97,6 +98,7 @@ def extract(
             timeout=timeout,
             reader=reader.value,
             drivers=_drivers(drivers),
+            gdal_config=tuple(gdal_config or ()),
             requests=concurrency or DEFAULT_REQUESTS,
             access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
             keep_going=keep_going,
@@ -182,22 +184,30 @@ def show(
     drivers: Annotated[
         str, typer.Option(metavar="LIST|all", help="GDAL drivers that may open it.")
     ] = "",
+    gdal_config: options.GdalConfig = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show what each reader says, and what differs.")
     ] = False,
 ) -> None:
     """Show one file's record."""
+    from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.one_file import compare_readers, read_record
+    from rastermeta_async.streams import silence_libraries
     from rastermeta_async.urls import is_url
     from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 
+    silence_libraries()
     if compare:
         if is_url(os.fsencode(file)):
             _usage("--compare is for local files: copy the object, or leave it out")
+        if gdal_config:
+            _usage("--compare is without --gdal-config, which one of the readers does not know")
         both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
         _say(comparison_to_json(both) if as_json else comparison_as_text(both))
         raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
-    record = read_record(os.fsencode(file), drivers=_drivers(drivers))
+    given = tuple(gdal_config or ())
+    with explained_exit(Console()):
+        record = read_record(os.fsencode(file), drivers=_drivers(drivers), gdal_config=given)
     _say(to_json(record) if as_json else as_text(record))
     raise typer.Exit(OK if record.ok else SOME_FAILED)
 

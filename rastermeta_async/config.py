@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rastermeta_async.environment import parsed_options
 from rastermeta_async.errors import SettingsError
 from rastermeta_async.machine import usable_cores
 
@@ -37,17 +38,18 @@ MAX_STUCK = 64
 READS_A_PERMIT = 2
 """Chunks at hand for each header that is opened at once: one may wait for a slow file."""
 
-_SPARE_THREADS = 8
-"""For the source, the sink and the log, which use the same executor."""
-
 REMOTE_OPENS = 16
 """Objects in stores that a process opens with rasterio at once: it mostly waits."""
+
+OTHER_THREADS = REMOTE_OPENS + MAX_STUCK + 8
+"""That do this, or serve the source, the sink and the log."""
 
 READERS = {
     "auto": "rastermeta_async.tiff.reader:make_reader",
     "rasterio": "rastermeta_async.reader:make_reader",
 }
-"""What may read headers: ``module:function`` that makes a reader from drivers and access."""
+"""What may read headers: ``module:function`` that makes a reader from drivers, access and
+GDAL's options."""
 
 
 DEFAULT_REQUESTS = 512
@@ -110,6 +112,9 @@ class Settings:
     reads every file."""
     drivers: tuple[str, ...] | None = None
     """GDAL drivers that may open a file; None: the safe list; empty: every driver there is."""
+    gdal_config: tuple[str, ...] = ()
+    """GDAL configuration options, ``KEY=VALUE``, that may change what is read; where there are any,
+    rasterio reads every file. The environment's are not used."""
     requests: int = DEFAULT_REQUESTS
     """Requests to object stores under way at once, over all workers."""
     access: Access = Access()
@@ -134,10 +139,16 @@ class Settings:
                 raise SettingsError(f"{name} must be at least 1, not {value}")
         if self.reader not in READERS:
             raise SettingsError(f"reader must be one of {', '.join(READERS)}, not {self.reader}")
+        parsed_options(self.gdal_config)
         if self.workers < 0:
             raise SettingsError(f"workers must be at least 0, not {self.workers}")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise SettingsError(f"timeout must be a positive number of seconds, not {self.timeout}")
+
+    @property
+    def reader_path(self) -> str:
+        """Which function makes the reader: one of `READERS`."""
+        return READERS["rasterio" if self.gdal_config else self.reader]
 
     @property
     def opens(self) -> int:
@@ -154,6 +165,11 @@ class Settings:
         return self.queue_size or 4 * self.opens * CHUNK_PATHS
 
 
+def local_threads(concurrency: int) -> int:
+    """Return how many threads a process has at most that read local files."""
+    return READS_A_PERMIT * concurrency + REMOTE_OPENS + MAX_STUCK
+
+
 def threads_for(concurrency: int) -> int:
     """Return how many threads a process has at most that opens so many headers at once."""
-    return READS_A_PERMIT * concurrency + REMOTE_OPENS + MAX_STUCK + _SPARE_THREADS
+    return local_threads(concurrency) + OTHER_THREADS

@@ -41,7 +41,7 @@ def sparse_copy(name: bytes, parts: Mapping[int, bytes], size: int) -> Iterator[
 
 
 def _write(path: bytes, parts: Mapping[int, bytes], size: int) -> None:
-    with open(path, "wb") as file:
+    with open(path, "xb") as file:  # as a thread behind the fence may
         for offset, content in parts.items():
             file.seek(offset)
             file.write(content)

@@ -11,7 +11,7 @@ The list names raster formats that are files in their own right. Left out, with 
 
 VRT stays in: archives hold VRTs, and what they say about themselves is metadata like any
 other. GDAL opens a VRT's sources when the VRT leaves out their properties; these may be local
-files only, see `rastermeta_async.reader.GDAL_OPTIONS`.
+files only, see `rastermeta_async.fence`.
 """
 
 from __future__ import annotations

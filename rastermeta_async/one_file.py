@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from rastermeta_async.config import Settings
+from rastermeta_async.environment import may_change_answers
+from rastermeta_async.fence import fence_thread
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.reader import RasterioReader
@@ -22,7 +24,11 @@ T = TypeVar("T")
 
 
 def read_record(
-    path: AnyPath, *, drivers: tuple[str, ...] | None = None, reader: str = "auto"
+    path: AnyPath,
+    *,
+    drivers: tuple[str, ...] | None = None,
+    reader: str = "auto",
+    gdal_config: tuple[str, ...] = (),
 ) -> Record:
     """Return the record of one file or object, as `extract` would; blocks meanwhile.
 
@@ -32,27 +38,38 @@ def read_record(
         drivers: GDAL drivers that may open it; None: raster formats that are files in their
             own right; empty: every driver there is.
         reader: see `Settings.reader`.
+        gdal_config: see `Settings.gdal_config`.
 
     Raises:
-        SettingsError: there is no such reader.
+        SettingsError: there is no such reader, or an option is none.
         RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
     """
-    settings = Settings(drivers=drivers, reader=reader)
+    settings = Settings(drivers=drivers, reader=reader, gdal_config=gdal_config)
     name = local_path(os.fsencode(path))
     if is_url(name):
-        import asyncio
-
-        return asyncio.run(_read_url(name, settings))
-    chosen = make_reader(drivers) if reader == "auto" else RasterioReader(drivers, Folders())
+        return _read_in_pool(name, settings)
+    if may_change_answers():
+        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+            return thread.submit(_read_in_pool, name, settings).result()
+    chosen: TiffReader | RasterioReader
+    if reader == "auto":
+        chosen = make_reader(drivers, gdal_config=gdal_config)
+    else:
+        chosen = RasterioReader(drivers, Folders(), gdal_config=gdal_config)
     return _in_new_thread(chosen, lambda: _placed(chosen.read(name)))
 
 
-async def _read_url(url: bytes, settings: Settings) -> Record:
+def _read_in_pool(name: bytes, settings: Settings) -> Record:
+    import asyncio
+
     from rastermeta_async.api import pool_for  # all that a run needs, which no local file does
 
-    async with pool_for(settings) as pool:
-        (batch,) = [batch async for batch in pool.read([url])]
-    return next(from_batch(batch))
+    async def read() -> Record:
+        async with pool_for(settings) as pool:
+            (batch,) = [batch async for batch in pool.read([name])]
+        return next(from_batch(batch))
+
+    return asyncio.run(read())
 
 
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
@@ -70,10 +87,11 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
 def _in_new_thread(reader: TiffReader | RasterioReader, work: Callable[[], T]) -> T:
     """Return what `work` returns in a thread of its own.
 
-    PROJ has no history there, and the caller's thread stays as it was.
+    PROJ has no history there, the fence stands round it, and the caller's thread stays as it was.
     """
 
     def run() -> T:
+        fence_thread()
         reader.enter()
         return work()
 

@@ -128,6 +128,17 @@ Drivers = Annotated[
     ),
 ]
 
+GdalConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A GDAL configuration option, e.g. GTIFF_POINT_GEO_IGNORE=YES; may be given several "
+        "times. rasterio then reads every file, and the catalog says so. Options in the "
+        "environment and in GDAL's own files are not used.",
+        show_default=False,
+    ),
+]
+
 NoSignRequest = Annotated[
     bool, typer.Option("--no-sign-request", help="Ask object stores without credentials.")
 ]

@@ -1,4 +1,4 @@
-"""The pool that header opens run in: a semaphore around `asyncio.to_thread`.
+"""The pool that header opens run in: a semaphore around threads.
 
 A thread takes a chunk of paths at a time. A file that does not answer within the timeout gets
 its row all the same: the thread is left behind, and another one takes the rest of its chunk.
@@ -22,12 +22,14 @@ import pyarrow as pa
 from rastermeta_async.config import (
     CHUNK_BYTES,
     MAX_STUCK,
+    OTHER_THREADS,
     READS_A_PERMIT,
     Access,
     Settings,
-    threads_for,
+    local_threads,
 )
 from rastermeta_async.errors import StuckError
+from rastermeta_async.fence import fence_thread
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
 
@@ -52,10 +54,13 @@ class Reader(Protocol):
         ...
 
 
-def load_reader(where: str, drivers: Sequence[str] | None, access: Access) -> Reader:
+def load_reader(
+    where: str, drivers: Sequence[str] | None, access: Access, gdal_config: Sequence[str] = ()
+) -> Reader:
     """Return the reader that the function at `where`, ``module:function``, makes."""
     module, _, function = where.partition(":")
-    reader: Reader = getattr(importlib.import_module(module), function)(drivers, access)
+    make = getattr(importlib.import_module(module), function)
+    reader: Reader = make(drivers, access, gdal_config)
     return reader
 
 
@@ -89,9 +94,11 @@ class Pool(Protocol):
 class ThreadPool:
     """Header opens in this process.
 
-    Entering it gives the running loop a new default executor of the right size (`to_thread`
-    would otherwise run at most cores + 4 threads); it stays after leaving. Threads that hang
-    cannot be ended: a program that is to exit all the same must use `os._exit`, see `stuck`.
+    Local files are read in threads of the pool's own, which can neither connect nor write (see
+    `fence`); objects in stores in those of the running loop's default executor. Entering the pool
+    gives the loop a new one of the right size (`to_thread` would otherwise run at most cores + 4
+    threads); it stays after leaving. Threads that hang cannot be ended: a program that is to exit
+    all the same must use `os._exit`, see `stuck`.
 
     Args:
         reader: reads the headers.
@@ -114,7 +121,9 @@ class ThreadPool:
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
-        self._executor = ThreadPoolExecutor(threads_for(self._settings.opens), "rastermeta")
+        threads = local_threads(self._settings.opens)
+        self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
+        self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
         asyncio.get_running_loop().set_default_executor(self._executor)
         return self
 
@@ -126,6 +135,7 @@ class ThreadPool:
     ) -> None:
         """Leave hanging threads behind, so that closing the loop does not wait for them."""
         self.stop()
+        self._fenced.shutdown(wait=False)
         if self.stuck:
             self._executor.shutdown(wait=False)
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
@@ -168,7 +178,8 @@ class ThreadPool:
     ) -> pa.RecordBatch:
         """Return the rows of the first paths, at least one unless the pool is stopping."""
         walk = _Walk(self, self._reader, paths)
-        call = asyncio.create_task(asyncio.to_thread(walk.run))
+        threads = None if permit is None else self._fenced  # None: the loop's own
+        call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
         while not call.done():
             await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
             if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
@@ -182,19 +193,16 @@ class ThreadPool:
         return call.result()  # an error in the thread is an error of the run
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, called in a thread that the reader was prepared for."""
+        """Return what `work` returns, called in a thread that may read local files."""
 
         def run() -> T:
             self.enter_thread()
             return work()
 
-        return await asyncio.to_thread(run)
+        return await asyncio.get_running_loop().run_in_executor(self._fenced, run)
 
     def enter_thread(self) -> None:
-        """Prepare the current thread for the reader.
-
-        Not when the executor starts it: others may give the loop another one meanwhile.
-        """
+        """Prepare the current thread for the reader, unless it was."""
         if not hasattr(self._thread, "entered"):
             self._reader.enter()
             self._thread.entered = True
@@ -211,7 +219,7 @@ class ThreadPool:
             )
         return timeout_row(path, self._settings.timeout)
 
-    def _came_back(self, call: asyncio.Task[pa.RecordBatch]) -> None:
+    def _came_back(self, call: asyncio.Future[pa.RecordBatch]) -> None:
         self.stuck -= 1
         if not call.cancelled():
             call.exception()

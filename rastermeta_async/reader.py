@@ -28,7 +28,8 @@ from rastermeta_async.crs import (
     depends_on_history,
     learn_ensembles,
 )
-from rastermeta_async.drivers import NETWORK_DRIVERS, SAFE_DRIVERS, drivers_here
+from rastermeta_async.drivers import SAFE_DRIVERS, drivers_here
+from rastermeta_async.environment import GDAL_OPTIONS, parsed_options
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.points import outline_of
 from rastermeta_async.missing import leads_nowhere, likely_mistake
@@ -54,23 +55,6 @@ from rastermeta_async.urls import is_url, redacted, without_secrets
 from rastermeta_async.versions import CHANGED, TIMES_CHANGED, is_unchanged, settled
 
 T = TypeVar("T")
-
-GDAL_OPTIONS: dict[str, object] = {
-    # A VRT may name remote sources. Drivers that fetch are left out where this process has
-    # registered none yet, no curl file system sees any file but this one, and whatever else
-    # speaks HTTP is sent to a proxy that is not there (GDAL, "Configuration options").
-    "GDAL_SKIP": ",".join(NETWORK_DRIVERS),
-    "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
-    "GDAL_HTTP_PROXY": "http://127.0.0.1:9",
-    "GDAL_HTTP_CONNECTTIMEOUT": 1,
-    "GDAL_HTTP_TIMEOUT": 1,
-    "GDAL_HTTP_MAX_RETRY": 0,
-    "GDAL_VRT_ENABLE_PYTHON": False,
-    "GDAL_CACHEMAX": 16,  # MB; no pixel is ever read
-    "GDAL_NUM_THREADS": 1,  # JP2OpenJPEG starts as many for each file that it opens
-    "GDAL_PAM_ENABLED": True,
-}
-"""GDAL configuration that header opens run with, besides rasterio's own defaults."""
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Tags of one file above this size are left out, and its row says so."""
@@ -126,6 +110,7 @@ class RasterioReader:
         drivers: GDAL drivers that may open a file; None: `SAFE_DRIVERS`; empty: all.
         folders: what is known of folders; None: GDAL looks for each file's sidecars itself.
         access: how object stores are reached.
+        gdal_config: see `Settings.gdal_config`.
     """
 
     def __init__(
@@ -133,10 +118,12 @@ class RasterioReader:
         drivers: Sequence[str] | None = None,
         folders: Folders | None = None,
         access: Access | None = None,
+        gdal_config: Sequence[str] = (),
     ) -> None:
         self._wanted = SAFE_DRIVERS if drivers is None else drivers
         self._folders = folders
         self._access = access or Access()
+        self._options = GDAL_OPTIONS | parsed_options(gdal_config)
         for name in ("rasterio._base", "rasterio._env", "rasterio._err", "rasterio.env"):
             logging.getLogger(name).addFilter(_DISCREET)  # once, however often it is added
 
@@ -159,7 +146,7 @@ class RasterioReader:
 
     def _environment(self) -> rasterio.Env:
         return rasterio.Env.from_defaults(
-            session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=False, **GDAL_OPTIONS
+            session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=False, **self._options
         )
 
     def read(self, path: bytes, *, is_ours: bool = False) -> Record:
@@ -242,9 +229,11 @@ class RasterioReader:
         return record._replace(error_message=problems, reader="rasterio")
 
 
-def make_reader(drivers: Sequence[str] | None, access: Access | None = None) -> RasterioReader:
+def make_reader(
+    drivers: Sequence[str] | None, access: Access | None = None, gdal_config: Sequence[str] = ()
+) -> RasterioReader:
     """Return a reader for a run; a process needs one, whatever its threads."""
-    return RasterioReader(drivers, Folders(), access)
+    return RasterioReader(drivers, Folders(), access, gdal_config)
 
 
 _KINDS = {

@@ -23,6 +23,7 @@ from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Inputs, Progress
 from rastermeta_async.record import readable
 from rastermeta_async.sources import Source
+from rastermeta_async.streams import silence_libraries
 from rastermeta_async.text import plural
 
 
@@ -35,6 +36,7 @@ def run_extract(
     """
     if not settings.workers:
         _quiet_rasterio()
+        silence_libraries()
     collect_seldom()
     progress = Progress()
     loop = new_loop()

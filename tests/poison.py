@@ -26,8 +26,8 @@ MAKE_MORTAL = "poison:make_mortal"
 MAKE_LATE = "poison:make_late"
 MAKE_MUTE = "poison:make_mute"
 
-DEATHS = "RASTERMETA_TEST_DEATHS"
-"""Environment variable: how workers die, a `Death` as a JSON list."""
+DEATHS = "PYTHON_TEST_DEATHS"
+"""Environment variable that workers get: how they die, a `Death` as a JSON list."""
 
 
 def _crash() -> None:
@@ -87,7 +87,7 @@ class Death(NamedTuple):
         return False
 
 
-def make_mortal(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+def make_mortal(*arguments: Any) -> PoisonReader:
     """Have this worker die in the middle of what it says."""
     death = Death(*json.loads(os.environ[DEATHS]))
     writes = itertools.count(1)
@@ -99,10 +99,10 @@ def make_mortal(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
         write_all(fd, data)
 
     worker.write_all = write_and_die  # type: ignore[attr-defined,assignment]  # as the worker imported it
-    return make(drivers, access)
+    return make(*arguments)
 
 
-def make_mute(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+def make_mute(*arguments: Any) -> PoisonReader:
     """Have this worker end whenever it has rows, with no file open."""
 
     def end_with_rows(kind: Kind, *rest: Any) -> bytes:
@@ -111,14 +111,16 @@ def make_mute(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
         return encode_reply(kind, *rest)
 
     worker.encode_reply = end_with_rows  # type: ignore[attr-defined,assignment]  # as the worker imported it
-    return make(drivers, access)
+    return make(*arguments)
 
 
-def make_late(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+def make_late(*arguments: Any) -> PoisonReader:
     """Have this worker never start."""
     threading.Event().wait()
-    return make(drivers, access)
+    return make(*arguments)
 
 
-def make(drivers: Sequence[str] | None, access: Access) -> PoisonReader:
+def make(
+    drivers: Sequence[str] | None, access: Access, gdal_config: Sequence[str] = ()
+) -> PoisonReader:
     return PoisonReader()

@@ -312,24 +312,28 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
 def test_another_default_executor_makes_no_unprepared_thread(run: Run) -> None:
     """As when another pool in the same loop leaves a thread behind that hangs."""
 
-    async def work() -> list[Record]:
+    async def work() -> list[Record | None]:
         async with ThreadPool(FakeReader(), Settings()) as pool:
-            before = await rows_of(pool, names(3))
+            before = await pool.read_one(b"0.tif", PATIENCE)
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-            return [*before, *await rows_of(pool, names(3, start=3))]
+            return [before, *await rows_of(pool, [b"1.tif"]), await pool.read_one(b"2.tif", SHORT)]
 
-    assert [path_bytes(row) for row in run(work())] == names(6)
+    assert [path_bytes(row) for row in run(work()) if row] == names(3)
 
 
-def test_waiting_for_a_thread_is_no_hang(run: Run) -> None:
-    async def work() -> list[Record]:
-        async with ThreadPool(FakeReader(), Settings(timeout=2 * SHORT)) as pool:
-            busy = ThreadPoolExecutor(1)
-            asyncio.get_running_loop().set_default_executor(busy)
-            busy.submit(time.sleep, 6 * SHORT)
-            return await rows_of(pool, names(2))
+def test_waiting_for_a_thread_is_no_hang(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "local_threads", lambda _: 1)
 
-    assert [row.error_type for row in run(work())] == [None, None]
+    def answer(path: bytes) -> Record:
+        time.sleep(1.5 * SHORT)
+        return record(path)
+
+    async def work() -> list[list[Record]]:
+        settings = Settings(concurrency=3, timeout=2 * SHORT)
+        async with ThreadPool(FakeReader(answer=answer), settings) as pool:
+            return await asyncio.gather(*[rows_of(pool, [name]) for name in names(3)])
+
+    assert [row.error_type for rows in run(work()) for row in rows] == [None] * 3
 
 
 def test_a_permit_that_was_lent_is_not_given_back_twice(

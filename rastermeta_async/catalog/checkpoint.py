@@ -50,6 +50,9 @@ class Header:
     field."""
     order: str | None = None
     """The `Order` that was asked for last; None: none ever was."""
+    gdal_config: str = ""
+    """GDAL's options that the rows were read with, as `environment.options_as_json` has
+    them."""
 
 
 @dataclass(frozen=True)
@@ -231,13 +234,14 @@ class CheckpointLog:
         url: str = "",
         *,
         order: Order | None = None,
+        gdal_config: str | None = None,
         overwrite: bool = False,
     ) -> None:
         """Open and lock the log of `output` at `path`; it is made when it is missing.
 
         What it says is not even looked at with `overwrite`; `rewrite` then replaces it. From
         the first `rewrite` on it says that the output is copied to `url`, "" if nowhere, and that
-        `order` was asked for, unless that is None.
+        `order` was asked for, and that its rows are read with `gdal_config`, unless that is None.
 
         Raises:
             OutputLockedError: another run has it.
@@ -256,6 +260,10 @@ class CheckpointLog:
         asked = self._header.order if self._header else None
         self.order = order or (Order(asked) if asked else None)
         """The order of rows that was asked for last; None: none ever was."""
+        self.had_gdal_config = self._header.gdal_config if self._header else ""
+        """GDAL's options that the rows so far were read with."""
+        self.gdal_config = self.had_gdal_config if gdal_config is None else gdal_config
+        """GDAL's options that all rows are read with."""
 
     def _content(self) -> bytes:
         with open(self._fd, "rb", closefd=False) as file:
@@ -284,7 +292,10 @@ class CheckpointLog:
         may have written but failed to sync (a failed sync leaves the page cache looking clean).
         """
         temporary = self.path + ".tmp"
-        header = Header(output=self._output, replaces=replaces, url=self._url, order=self.order)
+        header = Header(
+            output=self._output, replaces=replaces, url=self._url, order=self.order,
+            gdal_config=self.gdal_config,
+        )  # fmt: skip
         lines = [header, *entries]
         with explained(self.path, "rewriting the checkpoint log"):
             with created(temporary) as file:

@@ -28,6 +28,9 @@ from rastermeta_async.rows import row_bytes
 _ORDER_KEY = b"rastermeta:order"
 """In a Parquet catalog's metadata: one of `Order`."""
 
+_GDAL_CONFIG_KEY = b"rastermeta:gdal_config"
+"""There, where rows were read with options of GDAL: these, see `environment.options_as_json`."""
+
 _LINES_A_BATCH = 256
 _LOOSE_BATCHES = 32
 
@@ -40,7 +43,13 @@ class Format(Protocol):
         """Orders that its rows may have."""
         ...
 
-    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
+    def write(
+        self,
+        file: Any,
+        groups: Iterable[pa.Table],
+        order: Order = Order.PATH,
+        gdal_config: str = "",
+    ) -> None:
         """Write groups of rows, one row group each where the format has such a thing.
 
         Args:
@@ -48,6 +57,7 @@ class Format(Protocol):
             groups: tables of `SCHEMA`, of one chunk a column, or the bytes would depend on how the
                 rows came in.
             order: the order that their rows are in; one of `orders`.
+            gdal_config: GDAL's options that they were read with.
         """
         ...
 
@@ -64,6 +74,10 @@ class Format(Protocol):
         Raises:
             ForeignOutputError: the catalog does not tell.
         """
+        ...
+
+    def gdal_config(self, path: str) -> str:
+        """Return GDAL's options that a finished catalog's rows were read with, as it says."""
         ...
 
     def check(self, path: str) -> None:
@@ -221,7 +235,13 @@ class ParquetFormat:
     def __init__(self, *, passing: bool = False) -> None:
         self._passing = passing
 
-    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:
+    def write(
+        self,
+        file: Any,
+        groups: Iterable[pa.Table],
+        order: Order = Order.PATH,
+        gdal_config: str = "",
+    ) -> None:
         """See `Format.write`."""
         # No `with`: it would turn an exception into a valid-looking file.
         writer = pq.ParquetWriter(
@@ -239,13 +259,14 @@ class ParquetFormat:
                 extent.add(group)
             writer.write_table(group, row_group_size=group.num_rows)
         if not self._passing:
-            writer.add_key_value_metadata(self.metadata(extent, order))
+            writer.add_key_value_metadata(self.metadata(extent, order, gdal_config))
         writer.close()
 
     @staticmethod
-    def metadata(extent: Extent, order: Order) -> dict[bytes, bytes]:
+    def metadata(extent: Extent, order: Order, gdal_config: str = "") -> dict[bytes, bytes]:
         """Return what a catalog's metadata have besides the schema."""
-        return {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.value.encode()}
+        options = {_GDAL_CONFIG_KEY: gdal_config.encode()} if gdal_config else {}
+        return {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.value.encode(), **options}
 
     @staticmethod
     def is_lasting(meta: pq.FileMetaData) -> bool:
@@ -266,6 +287,11 @@ class ParquetFormat:
                 "any more. Give --overwrite to make it anew, or another -o."
             )
         return Order(order.decode())
+
+    def gdal_config(self, path: str) -> str:
+        """See `Format.gdal_config`."""
+        kept: bytes = pq.read_metadata(path).metadata.get(_GDAL_CONFIG_KEY, b"")
+        return kept.decode()
 
     def check(self, path: str) -> None:
         """See `Format.check`."""
@@ -304,7 +330,13 @@ class NdjsonFormat:
 
     orders = frozenset([Order.PATH])
 
-    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
+    def write(
+        self,
+        file: Any,
+        groups: Iterable[pa.Table],
+        order: Order = Order.PATH,  # noqa: ARG002  # there is one
+        gdal_config: str = "",  # noqa: ARG002  # the log alone says it
+    ) -> None:
         """See `Format.write`."""
         for group in groups:
             for line in to_lines(group):
@@ -324,6 +356,10 @@ class NdjsonFormat:
         """See `Format.order`."""
         return Order.PATH
 
+    def gdal_config(self, path: str) -> str:  # noqa: ARG002  # the log alone says it
+        """See `Format.gdal_config`."""
+        return ""
+
     def check(self, path: str) -> None:
         """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
         raise ForeignOutputError(
@@ -335,7 +371,13 @@ class NdjsonFormat:
 class JsonFormat(NdjsonFormat):
     """One JSON array, one object a line."""
 
-    def write(self, file: Any, groups: Iterable[pa.Table], order: Order = Order.PATH) -> None:  # noqa: ARG002  # there is one
+    def write(
+        self,
+        file: Any,
+        groups: Iterable[pa.Table],
+        order: Order = Order.PATH,  # noqa: ARG002  # there is one
+        gdal_config: str = "",  # noqa: ARG002  # the log alone says it
+    ) -> None:
         """See `Format.write`."""
         before = b"[\n"
         for group in groups:

@@ -63,13 +63,16 @@ class _Loose(NamedTuple):
     """Of the rows in it that go."""
 
 
-def join(sources: Sequence[Source], out: io.RawIOBase, scratch: str) -> Superseded:
+def join(
+    sources: Sequence[Source], out: io.RawIOBase, scratch: str, gdal_config: str = ""
+) -> Superseded:
     """Write a Parquet catalog of the rows of some files; return what became of them.
 
     Args:
         sources: the files, oldest first.
         out: takes the bytes.
         scratch: existing folder for files that are gone in the end.
+        gdal_config: GDAL's options that the rows were read with.
 
     Raises:
         CheckpointError: a file cannot be read, or is not what the log says.
@@ -87,7 +90,7 @@ def join(sources: Sequence[Source], out: io.RawIOBase, scratch: str) -> Supersed
             content = _Content("", encoded)
             for number in range(len(content.groups)):
                 joined.add(content, number)
-        joined.finish(told.rows)
+        joined.finish(told.rows, gdal_config)
     return told
 
 
@@ -183,9 +186,9 @@ class _Joined:
         self._extent.limits.settle(content.rows(number, ["bbox", "geometry"]))
         self._splicer.add(content.groups[number], content.read(number))
 
-    def finish(self, rows: int) -> None:
+    def finish(self, rows: int, gdal_config: str) -> None:
         """Write the footer."""
-        own = ParquetFormat.metadata(self._extent, Order.NONE)
+        own = ParquetFormat.metadata(self._extent, Order.NONE, gdal_config)
         self._splicer.finish(rows, self._like.meta.metadata | own)
 
     def close(self) -> None:

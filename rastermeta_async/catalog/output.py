@@ -80,10 +80,17 @@ class Totals:
     """Rows that are no success."""
 
 
-def open_output(name: str, *, overwrite: bool = False, order: Order | None = None) -> Output:
+def open_output(
+    name: str,
+    *,
+    overwrite: bool = False,
+    order: Order | None = None,
+    gdal_config: str | None = None,
+) -> Output:
     """Return the output of a name, which may be a URL; see `Output`."""
     local = local_name(name)
-    return Output(local, name if local != name else "", overwrite=overwrite, order=order)
+    url = name if local != name else ""
+    return Output(local, url, overwrite=overwrite, order=order, gdal_config=gdal_config)
 
 
 class Output:
@@ -95,12 +102,14 @@ class Output:
         overwrite: start again from nothing.
         order: of the catalog's rows once it is sealed; None: the one asked for last, else as they
             are, by path if it is new.
+        gdal_config: what further rows are read with, see `environment.options_as_json`; None:
+            there will be none.
 
     Raises (on construction, having changed nothing):
         SettingsError: the name's ending stands for no format, or that has no such order.
         OutputLockedError: another run is writing it.
-        ForeignOutputError: it was not made by this program, was changed since, or is copied to
-            another URL.
+        ForeignOutputError: it was not made by this program, was changed since, is copied to
+            another URL, or was read with other options of GDAL.
         CheckpointError: its log, or a part that the log names, is damaged.
     """
 
@@ -111,6 +120,7 @@ class Output:
         *,
         overwrite: bool = False,
         order: Order | None = None,
+        gdal_config: str | None = None,
     ) -> None:
         path = self.path = behind_links(path)
         self.url = url
@@ -132,12 +142,14 @@ class Output:
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 check_unlogged(path, self._format)
-        self.log = CheckpointLog(log_path(path), path, url, order=order, overwrite=overwrite)
+        self.log = CheckpointLog(
+            log_path(path), path, url, order=order, gdal_config=gdal_config, overwrite=overwrite
+        )
         try:
             if overwrite:
                 start_over(self.log, self._parts_folder)
             else:
-                Recovery(path, url, self._format, self.log).run()
+                Recovery(path, url, self._format, self.log, gdal_config).run()
             state = self._state
             self._opened_at = state.last_seq
             self._had = self._format.order(path) if state.sealed else Order.PATH
@@ -278,7 +290,7 @@ class Output:
             closing(self._ordered(rows, Order.PATH, self._order)) as ordered,
             closing(ahead(self._groups(ordered))) as ready,
         ):
-            self._format.write(file, ready, self._order)
+            self._format.write(file, ready, self._order, self.log.gdal_config)
             file.flush()
         return Totals(rows.rows, rows.failures)
 
@@ -290,7 +302,7 @@ class Output:
         ]
         if state.sealed:
             sources.insert(0, Source(self.path, state.sealed.digest, state.sealed.rows))
-        told = join(sources, content, self._parts_folder)
+        told = join(sources, content, self._parts_folder, self.log.gdal_config)
         return Totals(told.rows, told.failures)
 
     def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:

@@ -24,6 +24,7 @@ from rastermeta_async.catalog.digest import VerifiedFile, digest_of
 from rastermeta_async.catalog.durable import explained
 from rastermeta_async.catalog.formats import Format, ParquetFormat
 from rastermeta_async.catalog.names import is_own, log_path, part_number, parts_folder
+from rastermeta_async.environment import options_in_words
 from rastermeta_async.errors import ForeignOutputError
 
 
@@ -58,10 +59,14 @@ class Recovery:
         url: where it is copied to, "" if nowhere.
         form: of the output.
         log: its log, which is locked.
+        gdal_config: GDAL's options that further rows are read with; None: there will be none.
     """
 
-    def __init__(self, path: str, url: str, form: Format, log: CheckpointLog) -> None:
+    def __init__(
+        self, path: str, url: str, form: Format, log: CheckpointLog, gdal_config: str | None = None
+    ) -> None:
         self._path = path
+        self._gdal_config = gdal_config
         self._url = url
         self._log = log
         self._format = form
@@ -90,11 +95,13 @@ class Recovery:
             state = History(uploaded=state.uploaded)
         if state.sealed or state.parts:
             self._check_url()
+            self._check_gdal_config(self._log.had_gdal_config)
         if state.sealed:
             self._check_unchanged(state.sealed)
             entries.insert(0, state.sealed)
         elif os.path.exists(self._path) and not replaces:
             self._format.check(self._path)
+            self._check_gdal_config(self._format.gdal_config(self._path))
             entries.insert(0, self._adopt())
         self._check_parts(state.parts)
         if state.uploaded and self._log.url == self._url:
@@ -124,6 +131,17 @@ class Recovery:
             f"{log_path(self._path)} belongs to the output {before}, not to {now}: their rows "
             "would be mixed. Run it in another folder, give -o another name, or give --overwrite "
             "to start again from nothing."
+        )
+
+    def _check_gdal_config(self, before: str) -> None:
+        """Refuse to mix rows that GDAL gives with some options and with others."""
+        if self._gdal_config in (None, before):
+            self._log.gdal_config = before
+            return
+        raise ForeignOutputError(
+            f"{self._path} has rows that were read {options_in_words(before)}, and this run "
+            f"is {options_in_words(self._gdal_config or '')}: they would be mixed. Give the same "
+            "options, another -o, or --overwrite to start again from nothing."
         )
 
     def _holds(self, sealing: Sealing) -> bool:

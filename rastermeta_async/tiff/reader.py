@@ -354,10 +354,11 @@ class Kind:
 
 
 def make_reader(
-    drivers: Sequence[str] | None, access: Access | None = None
+    drivers: Sequence[str] | None, access: Access | None = None, gdal_config: Sequence[str] = ()
 ) -> TiffReader | RasterioReader:
     """Return the reader that runs use; a process needs one, whatever its threads."""
     folders = Folders()
-    reference = RasterioReader(drivers, folders, access)
-    may_read = hasattr(os, "pread") and (not drivers or "GTiff" in drivers)
+    reference = RasterioReader(drivers, folders, access, gdal_config)
+    # It knows none of GDAL's options.
+    may_read = hasattr(os, "pread") and (not drivers or "GTiff" in drivers) and not gdal_config
     return TiffReader(reference, folders) if may_read else reference

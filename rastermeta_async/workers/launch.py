@@ -9,7 +9,8 @@ import sys
 from dataclasses import replace
 from typing import IO, NamedTuple
 
-from rastermeta_async.config import READERS, Settings, threads_for
+from rastermeta_async.config import Settings, threads_for
+from rastermeta_async.environment import own_environment
 from rastermeta_async.errors import WorkerError
 from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
 from rastermeta_async.workers.wire import Board, Orders
@@ -45,8 +46,9 @@ def orders_for(settings: Settings, reader: str | None = None) -> Orders:
         parent=os.getpid(),
         concurrency=opens,
         timeout=settings.timeout,
-        reader=reader or READERS[settings.reader],
+        reader=reader or settings.reader_path,
         drivers=settings.drivers,
+        gdal_config=settings.gdal_config,
         requests=-(-settings.requests // most),
         access=settings.access,
         board=-1,
@@ -87,7 +89,7 @@ def _start(orders: Orders) -> Launched:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=own_environment(os.environ) | {"PYTHONPATH": _import_path()},
             pass_fds=[board.fd],
             start_new_session=True,  # the terminal's Ctrl-C is the run's alone
         )  # fmt: skip
@@ -100,6 +102,10 @@ def _start(orders: Orders) -> Launched:
         ) from error
     _widen(process.stdout)
     return Launched(process, board)
+
+
+def _import_path() -> str:
+    return os.pathsep.join(filter(None, sys.path))
 
 
 def _widen(pipe: IO[bytes] | None) -> None:

@@ -58,6 +58,8 @@ class Orders:
     """Bytes that it may take on top of what it starts with; beyond them allocations fail."""
     cpu: int | None = None
     """CPU that it keeps to; None: any."""
+    gdal_config: tuple[str, ...] = ()
+    """See `Settings.gdal_config`."""
 
     def as_json(self) -> str:
         """Return the orders as an argument."""
@@ -69,6 +71,7 @@ class Orders:
         fields = json.loads(text)
         drivers = fields.pop("drivers")
         access = Access(**fields.pop("access"))
+        fields["gdal_config"] = tuple(fields["gdal_config"])
         return cls(**fields, access=access, drivers=None if drivers is None else tuple(drivers))
 
 

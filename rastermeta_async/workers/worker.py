@@ -52,7 +52,7 @@ def main() -> None:
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-    reader = load_reader(orders.reader, orders.drivers, orders.access)
+    reader = load_reader(orders.reader, orders.drivers, orders.access, orders.gdal_config)
     collect_seldom()
     status = 0
     try:

@@ -1,0 +1,125 @@
+"""A fence around the threads that read local files: they can neither connect nor change a file.
+
+What a file names, some library opens: a VRT's source may be ``NETCDF:"http://…"``, and SQLite
+writes what lies in a ``-wal`` file into the database that it is to read. Options of GDAL forbid
+that driver by driver; the kernel forbids it to the thread, whatever driver there is (Linux,
+seccomp(2) with a filter, which holds for the calling thread and for those that it starts):
+
+- no socket can be made, of any family;
+- no file can be opened for writing or truncated, unless it is new (``O_EXCL``, as temporary files
+  are made) or is only added to (``O_APPEND``, as logs are).
+
+Elsewhere the options in `environment.GDAL_OPTIONS` are all there is. Threads that read objects in
+stores have no fence, as GDAL has to connect for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from typing import NamedTuple
+
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38  # linux/prctl.h
+_SECCOMP_MODE_FILTER = 2  # linux/seccomp.h
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+
+# linux/filter.h
+_LOAD, _JUMP_EQUAL, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
+
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
+
+# asm-generic/fcntl.h, the same on both machines
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_NEW = os.O_CREAT | os.O_EXCL
+_HARMLESS = os.O_APPEND | 0o20000000  # or __O_TMPFILE, which has no name
+
+
+class _Machine(NamedTuple):
+    """Of linux/audit.h and asm/unistd.h."""
+
+    architecture: int
+    socket: int
+    io_uring_setup: int
+    openat: int
+    openat2: int
+    truncate: int
+    open: int | None = None
+    creat: int | None = None
+
+
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, 41, 425, 257, 437, 76, open=2, creat=85),
+    "aarch64": _Machine(0xC00000B7, 198, 425, 56, 437, 45),
+}
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def fence_thread() -> bool:
+    """Put the fence round the calling thread, for as long as it lives; tell whether it stands."""
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return False
+    machine = _MACHINES.get(os.uname().machine)
+    if machine is None:
+        return False
+    instructions = _filter(machine)
+    program = ctypes.byref(_Program(len(instructions) // 8, instructions))
+    prctl = ctypes.CDLL(None).prctl
+    # Only who gains no privileges any more may do it without having some.
+    failed: int = prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(
+        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program
+    )
+    return not failed
+
+
+def _filter(machine: _Machine) -> bytes:
+    """Return the filter's instructions (struct sock_filter)."""
+    code = [
+        (_LOAD, 0, 0, _ARCHITECTURE_AT),
+        (_JUMP_EQUAL, 1, 0, machine.architecture),
+        _refusal(errno.ENOSYS),  # of another machine, as a 32-bit program's
+        (_LOAD, 0, 0, _NUMBER_AT),
+        *_refused(machine.socket, errno.EACCES),
+        *_refused(machine.io_uring_setup, errno.ENOSYS),  # it does all without further calls
+        *_refused(machine.openat2, errno.ENOSYS),  # its flags cannot be seen
+        *_refused(machine.truncate, errno.EROFS),
+        *_open(machine.openat, 2),
+    ]
+    if machine.open is not None and machine.creat is not None:
+        code += [*_open(machine.open, 1), *_refused(machine.creat, errno.EROFS)]
+        # x32 numbers its calls anew, above this bit (asm/unistd.h).
+        code += [(_JUMP_SET, 0, 1, 0x40000000), _refusal(errno.ENOSYS)]
+    code.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+_Instruction = tuple[int, int, int, int]
+
+
+def _refusal(error: int) -> _Instruction:
+    return (_RETURN, 0, 0, _ERRNO | error)
+
+
+def _refused(call: int, error: int) -> list[_Instruction]:
+    return [(_JUMP_EQUAL, 0, 1, call), _refusal(error)]
+
+
+def _open(call: int, flags: int) -> list[_Instruction]:
+    """Return what refuses to open a file for writing; `flags` is the place of that argument."""
+    flags_at = _ARGUMENTS_AT + 8 * flags  # the lower half: both machines are little-endian
+    body = [
+        (_LOAD, 0, 0, flags_at),
+        (_JUMP_SET, 1, 0, _WRITES),
+        (_RETURN, 0, 0, _ALLOW),
+        (_JUMP_SET, 2, 0, _HARMLESS),
+        (_AND, 0, 0, _NEW),
+        (_JUMP_EQUAL, 0, 1, _NEW),
+        (_RETURN, 0, 0, _ALLOW),
+        _refusal(errno.EROFS),
+    ]
+    return [(_JUMP_EQUAL, 0, len(body), call), *body]
