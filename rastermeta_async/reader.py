@@ -197,10 +197,13 @@ class RasterioReader:
         return here or list(self._wanted) or None
 
     def _open(self, path: bytes) -> Record:
+        options = _database_options(path)
+        if options is None:
+            return failure(path, "error", "NotWrittenToTheEnd", _UNFINISHED)
         try:
             if self._folders is not None:
                 setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
-            with _Dataset(_name_for_gdal(path), driver=self._drivers) as dataset:
+            with _Dataset(_name_for_gdal(path), driver=self._drivers, **options) as dataset:
                 return _describe(path, dataset, path)
         except (RasterioError, UnicodeDecodeError) as error:
             return _access_problem(path) or failure(path, "error", *message_of(error))
@@ -257,6 +260,58 @@ def _name_for_gdal(path: bytes) -> str:
     if not name.startswith(("/", ".")) and (":" in name or not name[0].isalnum()):
         name = os.path.join(".", name)
     return name if name.isascii() else _Path(name)
+
+
+# SQLite, "Database File Format"
+_SQLITE = b"SQLite format 3\0"
+_PAGE_BYTES = 512
+"""Of a database, at the least."""
+_WRITE_AHEAD = b"\2\2"
+"""What follows two bytes later where a database has its changes written into a log."""
+_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""First bytes of a journal that is to be played back; one that is only kept begins with zeros."""
+
+_UNFINISHED = (
+    "there are changes in a file next to it, -wal or -journal, that are not in it yet: close the "
+    "program that writes it, or open and close it with one that may write, and read it again"
+)
+
+
+def _database_options(path: bytes) -> dict[str, str] | None:
+    """Return with which options GDAL opens a file, so that SQLite writes nothing.
+
+    None where there are changes in another file: to read them SQLite would write them into the
+    database; without them it says what was.
+
+    Raises:
+        OSError: the file is gone.
+    """
+    if (
+        os.stat(path).st_size % _PAGE_BYTES
+    ):  # no database: on a far disk, to look at each file takes long
+        return {}
+    begin = _first_bytes(path, 20)
+    if not begin.startswith(_SQLITE):
+        return {}
+    path = os.path.realpath(path)  # the other file is where the database itself is
+    journal = _first_bytes(path + b"-journal", len(_HOT_JOURNAL))
+    if journal == _HOT_JOURNAL or _first_bytes(path + b"-wal", 1):
+        return None
+    return {"IMMUTABLE": "YES"} if begin.endswith(_WRITE_AHEAD) else {}
+
+
+def _first_bytes(path: bytes, count: int) -> bytes:
+    """Return how a file begins; nothing where there is none."""
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return b""
+    try:
+        return os.read(file, count)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def _folder_row(path: bytes) -> Record:

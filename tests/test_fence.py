@@ -8,16 +8,19 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
@@ -325,6 +328,7 @@ def test_calls_by_the_back_door_are_refused_behind_the_fence() -> None:
 USER = """
 import asyncio, socket, sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from rastermeta_async import Settings, extract, read_record
 threads = ThreadPoolExecutor(2)
@@ -385,6 +389,54 @@ def every_format(folder: Path) -> int:
     return len(list(folder.iterdir()))
 
 
+def databases(folder: Path) -> set[str]:
+    """Make databases of which one is as it should be, and the others have changes elsewhere."""
+    folder.mkdir()
+    source = folder.parent / "source.tif"
+    with rasterio.open(
+        source, "w", driver="GTiff", width=256, height=256, count=3, dtype="uint8",
+        crs="EPSG:3857", transform=from_origin(0, 0, 156543.03392804097, 156543.03392804097),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((3, 256, 256), np.uint8))
+    unfinished = set()
+    for name, driver in (("a.gpkg", "GPKG"), ("a.mbtiles", "MBTiles")):
+        path = folder / name
+        rasterio.shutil.copy(source, path, driver=driver)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA wal_autocheckpoint = 0")
+            database.execute("CREATE TABLE other (a)")
+            database.commit()
+            for suffix in ("", "-wal", "-shm"):  # as they are while it is open
+                shutil.copy(f"{path}{suffix}", folder / f"open-{name}{suffix}")
+        shutil.copy(folder / f"open-{name}", folder / f"alone-{name}")
+        shutil.copy(folder / f"open-{name}-wal", folder / f"alone-{name}-wal")
+        shutil.copy(path, folder / f"hot-{name}")
+        (folder / f"hot-{name}-journal").write_bytes(bytes.fromhex("d9d505f920a163d7") + bytes(504))
+        shutil.copy(path, folder / f"kept-{name}")
+        (folder / f"kept-{name}-journal").write_bytes(bytes(512))
+        (folder / f"link-{name}").symlink_to(f"open-{name}")
+        unfinished |= {f"{kind}-{name}" for kind in ("open", "alone", "hot", "link")}
+    return unfinished
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_databases_stay_as_they_are_and_changes_elsewhere_are_said(
+    tmp_path: Path, way: str
+) -> None:
+    folder = tmp_path / "archive"
+    unfinished = databases(folder)
+    before = state_of(folder)
+    command, *options = WAYS[way]
+    done = run([command, folder, *options, "--suffix", ".gpkg,.mbtiles"])
+    assert state_of(folder) == before
+    rows = {Path(row["filepath"]).name: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {name for name, row in rows.items() if row["status"] == "error"} == unfinished
+    for name in unfinished:
+        assert rows[name]["error_message"].startswith("there are changes in a file next to it")
+    assert {row["status"] for name, row in rows.items() if name not in unfinished} == {"success"}
+
+
 def test_reading_every_format_that_gdal_writes_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     assert every_format(folder) > 25
@@ -397,10 +449,12 @@ def test_reading_every_format_that_gdal_writes_changes_nothing(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("read_only", [False, True])
 def test_no_way_of_reading_changes_any_format(tmp_path: Path, read_only: bool) -> None:
     folder = tmp_path / "archive"
     every_format(folder)
+    databases(folder / "databases")
     shown = [str(path) for path in folder.rglob("*") if path.is_file()]
     before = state_of(folder)
     script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
