@@ -1,5 +1,6 @@
-"""The pool that header opens run in: a semaphore around threads.
+"""The pool that header opens run in: a semaphore around `run_in_executor`.
 
+That is `asyncio.to_thread`, but for the threads: those that read local files are the pool's own.
 A thread takes a chunk of paths at a time. A file that does not answer within the timeout gets
 its row all the same: the thread is left behind, and another one takes the rest of its chunk.
 """
