@@ -27,6 +27,7 @@ from rastermeta_async.catalog.checkpoint import (
     read_entries,
 )
 from rastermeta_async.catalog.durable import is_locked
+from rastermeta_async.catalog.names import part_name
 from rastermeta_async.errors import CheckpointError, OutputLockedError, WriteError
 
 
@@ -76,10 +77,10 @@ def read(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-numbers = st.integers(0, 2**53)
-parts = st.builds(
-    Part, numbers, st.text(), numbers, numbers, numbers, st.text(), st.floats(allow_nan=False)
-)
+numbers = st.integers(0, 2**53 - 1)
+names = st.builds(part_name, numbers)
+digests = st.text("0123456789abcdef")
+parts = st.builds(Part, numbers, names, numbers, numbers, numbers, digests, st.floats(0, 2**52))
 
 
 @given(parts | st.builds(Header, output=st.text(), replaces=st.booleans()))

@@ -18,7 +18,7 @@ import pytest
 from catalogs import commit
 from factory import failed, record, records_of, table
 
-from rastermeta_async.catalog import durable
+from rastermeta_async.catalog import durable, formats
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
 from rastermeta_async.catalog.content import Content
@@ -454,10 +454,12 @@ def test_a_catalog_that_may_not_be_read_is_not_called_foreign(
 ) -> None:
     completed(path, [A])
 
-    def refusing(path: str) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refusing(file: Any, mode: str = "r", **options: Any) -> Any:
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open(file, mode, **options)
 
-    monkeypatch.setattr(pq, "read_schema", refusing)
+    monkeypatch.setattr(formats, "open", refusing, raising=False)
     said = refused(ForeignOutputError, path)
     assert said.startswith(f"{path} cannot be read: Permission denied. Get the right to read it")
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar, get_args, get_type_hints
 
 from rastermeta_async.catalog.durable import (
     created,
@@ -29,10 +30,17 @@ from rastermeta_async.catalog.durable import (
     sync_file,
     write_all,
 )
+from rastermeta_async.catalog.names import part_number
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError
 
 LOG_VERSION = 2
+
+MAX_LOG_BYTES = 256 * 1024 * 1024
+"""That of a catalog of 10^8 rows has 10 MB."""
+
+_MOST = 1 << 53
+"""What any number in a log is below."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ Entry = Header | Part | Sealing | Uploaded
 _KINDS: dict[str, type[Header] | type[Part] | type[Sealing] | type[Uploaded]] = {
     entry.kind: entry for entry in (Header, Part, Sealing, Sealed, Uploaded)
 }
+_TYPES = {kind: get_type_hints(entry) for kind, entry in _KINDS.items()}
 
 
 def encode(entry: Entry) -> bytes:
@@ -123,9 +132,29 @@ def decode(line: bytes) -> Entry | None:
     """Return the entry of a log line (without its newline), None when it is damaged."""
     fields = _fields(line)
     try:
-        return _KINDS[fields.pop("kind")](**fields)
+        entry = _KINDS[fields.pop("kind")](**fields)
     except (KeyError, TypeError):  # whole, but nothing that this version writes
         return None
+    return entry if _is_sound(entry) else None
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Tell whether each field has its type, and a value that it can have."""
+    types = _TYPES[entry.kind]
+    return all(_fits(value, name, types[name]) for name, value in vars(entry).items())
+
+
+def _fits(value: Any, name: str, hint: Any) -> bool:
+    kinds = get_args(hint) or (hint,)
+    if type(value) not in kinds and not (float in kinds and type(value) is int):
+        return False
+    if isinstance(value, int | float):
+        return 0 <= value < _MOST
+    if name == "name":
+        return part_number(value) is not None
+    if name == "digest":
+        return re.fullmatch("[0-9a-f]*", value) is not None
+    return name != "order" or value is None or value in tuple(Order)
 
 
 def _fields(line: bytes) -> dict[str, Any]:
@@ -133,8 +162,11 @@ def _fields(line: bytes) -> dict[str, Any]:
     crc, _, body = line.partition(b" ")
     if not body or crc != b"%08x" % zlib.crc32(body):
         return {}
-    fields: dict[str, Any] = json.loads(body)
-    return fields
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def read_entries(data: bytes, path: str) -> list[Entry]:
@@ -161,6 +193,18 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
     if data and not entries:  # no crash tears the header: it came with a rename
         raise damaged(path, "line 1 at byte 0 is damaged")
     return entries
+
+
+def log_content(file: IO[bytes], path: str) -> bytes:
+    """Return what is in a log.
+
+    Raises:
+        CheckpointError: it is larger than any.
+    """
+    content = file.read(MAX_LOG_BYTES + 1)
+    if len(content) > MAX_LOG_BYTES:
+        raise damaged(path, f"it has more than {MAX_LOG_BYTES:,} bytes")
+    return content
 
 
 def damaged(path: str, what: str) -> CheckpointError:
@@ -268,7 +312,7 @@ class CheckpointLog:
     def _content(self) -> bytes:
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(0)
-            return file.read()
+            return log_content(file, self.path)
 
     @property
     def replaces(self) -> bool:

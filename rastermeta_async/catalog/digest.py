@@ -143,7 +143,7 @@ def undamaged(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise damaged(path, f"it cannot be read: {reason}") from error
 

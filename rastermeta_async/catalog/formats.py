@@ -7,8 +7,6 @@ same rows always give the same bytes.
 from __future__ import annotations
 
 import errno
-import io
-import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator
 from io import RawIOBase
@@ -19,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.geoparquet import GEO_KEY, Extent
-from rastermeta_async.catalog.jsonform import from_lines, to_lines
+from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.reading import NotRowsError, ParquetRows, footer_of, json_batches
 from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
 from rastermeta_async.rows import row_bytes
 
 _ORDER_KEY = b"rastermeta:order"
@@ -31,7 +30,6 @@ _ORDER_KEY = b"rastermeta:order"
 _GDAL_CONFIG_KEY = b"rastermeta:gdal_config"
 """There, where rows were read with options of GDAL: these, see `environment.options_as_json`."""
 
-_LINES_A_BATCH = 256
 _LOOSE_BATCHES = 32
 
 
@@ -271,38 +269,38 @@ class ParquetFormat:
     @staticmethod
     def is_lasting(meta: pq.FileMetaData) -> bool:
         """Tell whether a file was written as a catalog is, and not only for passing."""
-        return _ORDER_KEY in meta.metadata
+        return _ORDER_KEY in (meta.metadata or {})
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
-        with file, pq.ParquetFile(file, page_checksum_verification=True) as content:
-            yield from parquet_batches(content, columns, 8192 if columns else 1024)
+        with file:
+            yield from ParquetRows(file).batches(columns, 8192 if columns else 1024)
 
     def order(self, path: str) -> Order:
         """See `Format.order`."""
-        order = pq.read_metadata(path).metadata.get(_ORDER_KEY)
-        if order is None:
+        try:
+            return Order(_noted(path, _ORDER_KEY))
+        except ValueError:
             raise ForeignOutputError(
                 f"{path} was written anew by another program: nothing tells the order of its rows "
                 "any more. Give --overwrite to make it anew, or another -o."
-            )
-        return Order(order.decode())
+            ) from None
 
     def gdal_config(self, path: str) -> str:
         """See `Format.gdal_config`."""
-        kept: bytes = pq.read_metadata(path).metadata.get(_GDAL_CONFIG_KEY, b"")
-        return kept.decode()
+        return _noted(path, _GDAL_CONFIG_KEY)
 
     def check(self, path: str) -> None:
         """See `Format.check`."""
         try:
-            found = pq.read_schema(path)
+            with open(path, "rb") as file:
+                found = footer_of(file).schema.to_arrow_schema()
         except PermissionError as error:
             raise ForeignOutputError(
                 f"{path} cannot be read: {os.strerror(errno.EACCES)}. Get the right to "
                 "read it, or give another -o."
             ) from error
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, NotRowsError):
             found = pa.schema([])
         version = (found.metadata or {}).get(VERSION_KEY)
         if version is None:
@@ -311,24 +309,23 @@ class ParquetFormat:
             )
         if version != str(SCHEMA_VERSION).encode() or not found.equals(SCHEMA):
             raise ForeignOutputError(
-                f"{path} was made by another version of rastermeta (schema {version.decode()}; "
+                f"{path} was made by another version of rastermeta (schema {readable(version)}; "
                 f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "
                 "another -o."
             )
 
 
-def parquet_batches(
-    file: pq.ParquetFile, columns: list[str] | None = None, rows: int = 1024
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an open Parquet file in batches that do not span row groups."""
-    for index in range(file.num_row_groups):
-        yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
+def _noted(path: str, key: bytes) -> str:
+    """Return what a Parquet file's metadata say under a key; "" where they do not."""
+    with open(path, "rb") as file:
+        return readable((footer_of(file).metadata or {}).get(key, b""))
 
 
 class NdjsonFormat:
     """One JSON object a line."""
 
     orders = frozenset([Order.PATH])
+    _is_array = False
 
     def write(
         self,
@@ -344,13 +341,7 @@ class NdjsonFormat:
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
-        with io.TextIOWrapper(io.BufferedReader(file), encoding="utf-8", newline="\n") as lines:
-            while some := list(itertools.islice(self._objects(lines), _LINES_A_BATCH)):
-                yield from_lines(some, columns)
-
-    def _objects(self, lines: Iterator[str]) -> Iterator[str]:
-        """Yield the objects that stand in the lines of a file."""
-        return lines
+        yield from json_batches(file, columns, array=self._is_array)
 
     def order(self, path: str) -> Order:  # noqa: ARG002  # the only one
         """See `Format.order`."""
@@ -371,6 +362,8 @@ class NdjsonFormat:
 class JsonFormat(NdjsonFormat):
     """One JSON array, one object a line."""
 
+    _is_array = True
+
     def write(
         self,
         file: Any,
@@ -385,10 +378,6 @@ class JsonFormat(NdjsonFormat):
                 file.write(before + line.encode())
                 before = b",\n"
         file.write(b"\n]\n" if before == b",\n" else b"[]\n")
-
-    def _objects(self, lines: Iterator[str]) -> Iterator[str]:
-        """Yield the objects of an array that this class wrote."""
-        return (line.rstrip(",\n") for line in lines if line.startswith("{"))
 
 
 FORMATS: dict[str, type[Format]] = {

@@ -21,6 +21,15 @@ _TYPE_AT = slice(1, 5)
 """Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
 
 
+def kinds_in(file: pq.FileMetaData) -> set[str] | None:
+    """Return the kinds of geometry that a file with such metadata has; None: it does not tell."""
+    try:
+        columns = json.loads(file.metadata[GEO_KEY])["columns"]
+        return {kind for kind in _TYPES.values() if kind in columns["geometry"]["geometry_types"]}
+    except (LookupError, TypeError, ValueError, RecursionError):  # written by another program
+        return None
+
+
 class Extent:
     """What the metadata say of all footprints together; takes groups of rows as they pass."""
 
@@ -31,15 +40,13 @@ class Extent:
     def add(self, rows: pa.Table) -> None:
         """Take notice of rows that have the columns geometry and bbox."""
         kinds = pc.unique(pc.binary_slice(rows["geometry"], _TYPE_AT.start, _TYPE_AT.stop))
-        self._types |= {
-            _TYPES[int.from_bytes(kind, "little")] for kind in kinds.to_pylist() if kind is not None
-        }
+        numbers = {int.from_bytes(kind, "little") for kind in kinds.to_pylist() if kind is not None}
+        self._types |= {_TYPES[number] for number in numbers & _TYPES.keys()}
         self.limits.add_rows(rows["bbox"], rows["geometry"])
 
     def add_kinds(self, file: pq.FileMetaData) -> None:
         """Take the kinds of geometry that a file with such metadata has."""
-        columns = json.loads(file.metadata[GEO_KEY])["columns"]
-        self._types |= set(columns["geometry"]["geometry_types"])
+        self._types |= kinds_in(file) or set()
 
     def metadata(self) -> str:
         """Return the value of the key ``geo``."""

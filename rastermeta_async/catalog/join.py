@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.digest import VerifiedFile, undamaged
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
-from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.geoparquet import Extent, kinds_in
 from rastermeta_async.catalog.parts import catalog_rows
+from rastermeta_async.catalog.reading import ParquetRows
 from rastermeta_async.catalog.splice import Splicer, read_footer, read_group
 from rastermeta_async.catalog.superseded import Numbers, Superseded, superseded
 from rastermeta_async.config import Order
@@ -136,8 +136,8 @@ def _left(loose: Iterable[_Loose]) -> Iterator[pa.RecordBatch]:
 
 def _rows(source: Source, groups: list[int]) -> Iterator[pa.RecordBatch]:
     path, digest, _ = source
-    with undamaged(path), VerifiedFile(path, digest) as content, pq.ParquetFile(content) as file:
-        yield from file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False)
+    with undamaged(path), VerifiedFile(path, digest) as content:
+        yield from ParquetRows(content).batches(rows=BATCH_ROWS, groups=groups)
 
 
 class _Content:
@@ -148,8 +148,8 @@ class _Content:
         self._file = file
         self.footer = read_footer(file)
         self.groups = self.footer.groups
-        self._table = pq.ParquetFile(file)
-        self.meta = self._table.metadata
+        self._table = ParquetRows(file)
+        self.meta = self._table.meta
 
     def read(self, number: int) -> Iterator[bytes]:
         """Yield the bytes of a row group."""
@@ -159,9 +159,7 @@ class _Content:
     def rows(self, number: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield some columns of a row group."""
         with undamaged(self._path):
-            yield from self._table.iter_batches(
-                PLACES_ROWS, row_groups=[number], columns=columns, use_threads=False
-            )
+            yield from self._table.batches(columns, PLACES_ROWS, [number])
 
 
 class _Joined:
@@ -176,7 +174,8 @@ class _Joined:
 
     def fits(self, content: _Content) -> bool:
         """Tell whether a file's row groups are such as a catalog has."""
-        return ParquetFormat.is_lasting(content.meta) and content.footer.is_like(self._like.footer)
+        told = ParquetFormat.is_lasting(content.meta) and kinds_in(content.meta) is not None
+        return told and content.footer.is_like(self._like.footer)
 
     def add(self, content: _Content, number: int) -> None:
         """Copy a row group."""

@@ -49,17 +49,17 @@ def decode(value: Any, kind: pa.DataType) -> Any:
 def decoder(kind: pa.DataType) -> Callable[[Any], Any]:
     """Return what turns a JSON form that is not null into a value of type `kind`."""
     if pa.types.is_floating(kind):
-        return float
+        return _real
     if pa.types.is_timestamp(kind):
         return dt.datetime.fromisoformat
     if pa.types.is_binary(kind):
-        return base64.b64decode
+        return lambda value: base64.b64decode(value, validate=True)
     if pa.types.is_map(kind):
         key, item = int if pa.types.is_integer(kind.key_type) else str, _nullable(kind.item_type)
         return lambda value: [(key(name), item(one)) for name, one in value.items()]
     if pa.types.is_list(kind):
         element = _nullable(kind.value_type)
-        return lambda value: [element(one) for one in value]
+        return lambda value: [element(one) for one in _listed(value)]
     if pa.types.is_struct(kind):
         fields = [(field.name, _nullable(field.type)) for field in kind]
         return lambda value: {name: field(value[name]) for name, field in fields}
@@ -77,6 +77,25 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _real(value: Any) -> float:
+    if type(value) not in (float, int) and value not in ("nan", "inf", "-inf"):
+        raise TypeError("no number")
+    return float(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _strict(literal: str) -> float:
+    raise ValueError(f"JSON has no {literal}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_strict)
+
+
 def row_objects(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
     """Yield each row as a JSON object, keys in the order of the columns."""
     for row in rows.to_pylist():
@@ -90,7 +109,11 @@ def to_lines(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
 
 
 def from_lines(lines: Iterable[str], columns: Sequence[str] | None = None) -> pa.RecordBatch:
-    """Return the rows of JSON lines as one batch, the inverse of `to_lines`; only these columns."""
+    """Return the rows of JSON lines as one batch, the inverse of `to_lines`; only these columns.
+
+    Raises:
+        Exception: a line is no row; which one that is depends on what else it is.
+    """
     schema = pa.schema([SCHEMA.field(name) for name in columns]) if columns else SCHEMA
     row_of = decoder(pa.struct(list(schema)))
-    return pa.RecordBatch.from_pylist([row_of(json.loads(line)) for line in lines], schema)
+    return pa.RecordBatch.from_pylist([row_of(_JSON.decode(line)) for line in lines], schema)

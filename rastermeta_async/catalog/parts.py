@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Part, damaged
 from rastermeta_async.catalog.digest import VerifiedFile, undamaged
-from rastermeta_async.catalog.formats import Format, parquet_batches
+from rastermeta_async.catalog.formats import Format
 from rastermeta_async.catalog.merge import Run
+from rastermeta_async.catalog.reading import ParquetRows
 from rastermeta_async.rows import path_keys
 
 _PATH = ["filepath", "filepath_bytes"]
@@ -50,7 +50,7 @@ def part_rows(folder: str, parts: Iterable[Part], columns: list[str]) -> Iterato
     """
     for part in parts:
         with _opened(folder, part) as file:
-            yield from parquet_batches(file, columns, rows=8192)
+            yield from file.batches(columns, rows=8192)
 
 
 def part_run(folder: str, part: Part) -> Run:
@@ -60,34 +60,28 @@ def part_run(folder: str, part: Part) -> Run:
         CheckpointError: it is not what the log says, now or when it is read.
     """
     with _opened(folder, part) as file:
-        first, last = (
-            path_keys(file.read_row_group(index, _PATH, use_threads=False))
-            for index in (0, file.num_row_groups - 1)
-        )
+        first, *_ = map(path_keys, file.batches(_PATH, groups=[0]))
+        *_, last = map(path_keys, file.batches(_PATH, groups=[file.meta.num_row_groups - 1]))
     return Run(first[0].as_py(), last[-1].as_py(), part.rows, lambda: _read_part(folder, part))
 
 
 def _read_part(folder: str, part: Part) -> Generator[pa.RecordBatch, None, None]:
-    """Yield the rows of a part, a group at a time: nothing else of the file is held meanwhile."""
+    """Yield the rows of a part, some at a time: nothing else of the file is held meanwhile."""
     with _opened(folder, part) as file:
-        for index in range(file.num_row_groups):
-            yield from file.read_row_group(index, use_threads=False).to_batches()
+        yield from file.batches()
 
 
 @contextmanager
-def _opened(folder: str, part: Part) -> Iterator[pq.ParquetFile]:
+def _opened(folder: str, part: Part) -> Iterator[ParquetRows]:
     """Hold a part open.
 
     Raises:
         CheckpointError: it is not what the log says.
     """
     path = os.path.join(folder, part.name)
-    with (
-        undamaged(path),
-        VerifiedFile(path, part.digest) as content,
-        pq.ParquetFile(content) as file,
-    ):
-        if file.metadata.num_rows != part.rows:
-            found = f"it has {file.metadata.num_rows} rows, but the log says {part.rows}"
+    with undamaged(path), VerifiedFile(path, part.digest) as content:
+        file = ParquetRows(content)
+        if file.meta.num_rows != part.rows:
+            found = f"it has {file.meta.num_rows} rows, but the log says {part.rows}"
             raise damaged(path, found)
         yield file

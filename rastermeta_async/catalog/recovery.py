@@ -20,10 +20,11 @@ from rastermeta_async.catalog.checkpoint import (
     history,
 )
 from rastermeta_async.catalog.content import Counted
-from rastermeta_async.catalog.digest import VerifiedFile, digest_of
+from rastermeta_async.catalog.digest import VerifiedFile, digest_of, undamaged
 from rastermeta_async.catalog.durable import explained
 from rastermeta_async.catalog.formats import Format, ParquetFormat
 from rastermeta_async.catalog.names import is_own, log_path, part_number, parts_folder
+from rastermeta_async.catalog.reading import checked
 from rastermeta_async.environment import options_in_words
 from rastermeta_async.errors import ForeignOutputError
 
@@ -170,8 +171,8 @@ class Recovery:
         with open(self._path, "rb") as file:
             digest = digest_of(file)
             size = file.tell()
-        with VerifiedFile(self._path, digest) as file:
-            rows = Counted(self._format.read(file))
+        with undamaged(self._path), VerifiedFile(self._path, digest) as file:
+            rows = Counted(checked(self._format.read(file)))
             for _ in rows:
                 pass
         return Sealed(0, rows.rows, rows.failures, size, digest)

@@ -5,8 +5,7 @@ be copied instead. Its bytes do not depend on where they are; the footer, which 
 is, is a Thrift structure whose offsets have to be moved. No library of the field does that from
 Python.
 
-References: Apache Parquet, "File Format" and ``parquet.thrift`` (numbers of the fields); Apache
-Thrift, "Thrift compact protocol encoding".
+Reference: Apache Parquet, "File Format" and ``parquet.thrift`` (numbers of the fields).
 """
 
 from __future__ import annotations
@@ -18,6 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import IO, NamedTuple
 
+from rastermeta_async.catalog.compact import (
+    LIST,
+    STRUCT,
+    encoded,
+    field_head,
+    read_field,
+    read_list,
+    read_varint,
+    skip,
+    unzigzag,
+    zigzag,
+)
 from rastermeta_async.catalog.digest import VerifiedFile
 
 MAGIC = b"PAR1"
@@ -25,9 +36,6 @@ COPY_BYTES = 512 * 1024
 """At once; larger blocks of memory would be mapped anew each time (see `memory`)."""
 _IN_MEMORY = 2 * 1024 * 1024
 """Bytes of the new footer that are not kept in a file."""
-
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
-_VARINTS = frozenset({_I16, _I32, _I64})
 
 _VERSION, _SCHEMA, _ROWS, _GROUPS, _KEY_VALUES, _CREATED_BY, _ORDERS = range(1, 8)
 """Fields of ``FileMetaData``."""
@@ -118,16 +126,16 @@ def _footer(content: bytes, end: int) -> Footer:
     groups: list[list[bytes | int]] = []
     at = number = 0
     while content[at]:
-        number, kind, at = _field(content, at, number)
+        number, kind, at = read_field(content, at, number)
         start = at
         if number == _GROUPS:
-            count, _, at = _list(content, at)
+            count, _, at = read_list(content, at)
             for _ in range(count):
                 pieces = _Pieces(content, at)
                 groups.append(pieces.of(_GROUP))
                 at = pieces.at
         else:
-            at = _after(content, at, kind)
+            at = skip(content, at, kind)
             fields[number] = content[start:at]
     return Footer(fields, _placed(groups, end))
 
@@ -163,31 +171,31 @@ class _Pieces:
         number = before = 0
         while data[self.at]:
             head = self.at
-            number, kind, at = _field(data, head, number)
+            number, kind, at = read_field(data, head, number)
             move = moves.get(number)
             if move is _Move.DROPPED:
-                self.at = _after(data, at, kind)
+                self.at = skip(data, at, kind)
                 self._cut(head, self.at)
                 continue
             if data[head] >> 4 not in (0, number - before):  # there was one that is dropped
                 self._cut(head, at)
-                self._found.append(_head(number, number - before, kind))
+                self._found.append(field_head(number, number - before, kind))
             before = number
             self.at = at
             if isinstance(move, dict):
                 self._structures(kind, move)
                 continue
-            self.at = _after(data, at, kind)
-            if move is _Move.SHIFTED and (value := _varint(data, at)[0]):  # 0 is none
+            self.at = skip(data, at, kind)
+            if move is _Move.SHIFTED and (value := read_varint(data, at)[0]):  # 0 is none
                 self._cut(at, self.at)
-                self._found.append(_unzigzag(value))
+                self._found.append(unzigzag(value))
         self.at += 1
 
     def _structures(self, kind: int, moves: _Moves) -> None:
         """Go over a structure, or a list of such."""
         count = 1
-        if kind == _LIST:
-            count, _, self.at = _list(self._data, self.at)
+        if kind == LIST:
+            count, _, self.at = read_list(self._data, self.at)
         for _ in range(count):
             self._structure(moves)
 
@@ -219,7 +227,7 @@ class Splicer:
         """Add a row group, which has the columns that the file is to have, with its content."""
         by = self._size - group.start
         meta = [
-            piece if isinstance(piece, bytes) else _encoded(_zigzag(piece + by))
+            piece if isinstance(piece, bytes) else encoded(zigzag(piece + by))
             for piece in group.pieces
         ]
         for some in content:
@@ -238,7 +246,7 @@ class Splicer:
         fields = self._like.fields
         pairs = b"".join(_pair(*item) for item in metadata.items())
         self._write(b"\x15" + fields[_VERSION] + b"\x19" + fields[_SCHEMA])
-        self._write(b"\x16" + _encoded(_zigzag(rows)))
+        self._write(b"\x16" + encoded(zigzag(rows)))
         self._write(b"\x19" + _list_head(self._groups))
         self._metas.seek(0)
         while content := self._metas.read(COPY_BYTES):
@@ -256,91 +264,11 @@ class Splicer:
         self._size += len(content)
 
 
-# The compact protocol
-
-
-def _field(data: bytes, at: int, before: int) -> tuple[int, int, int]:
-    """Return number and kind of the field whose head is at a place, and where its value starts."""
-    step, kind = data[at] >> 4, data[at] & 15
-    if step:
-        return before + step, kind, at + 1
-    number, at = _varint(data, at + 1)
-    return _unzigzag(number), kind, at
-
-
-def _head(number: int, step: int, kind: int) -> bytes:
-    """Return the head of a field."""
-    return bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + _encoded(_zigzag(number))
-
-
-def _list(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return the length and the kind of a list, and where its first element is."""
-    count, kind = data[at] >> 4, data[at] & 15
-    at += 1
-    if count == 15:
-        count, at = _varint(data, at)
-    return count, kind, at
-
-
-def _after(data: bytes, at: int, kind: int) -> int:
-    """Return where a value ends."""
-    if kind in _VARINTS:
-        while data[at] > 127:
-            at += 1
-        return at + 1
-    if kind == _BINARY:
-        length, at = _varint(data, at)
-        return at + length
-    if kind == _STRUCT:
-        while head := data[at]:
-            at += 1
-            if not head >> 4:  # the number stands for itself
-                at = _after(data, at, _I16)
-            at = _after(data, at, head & 15)
-        return at + 1
-    if kind in (_LIST, _SET):
-        count, inner, at = _list(data, at)
-        if inner in (_TRUE, _FALSE):  # a byte each, but in a structure
-            return at + count
-        for _ in range(count):
-            at = _after(data, at, inner)
-        return at
-    if kind == _MAP:
-        raise ValueError("a Parquet file whose footer is damaged")  # the format has none
-    return at + {_BYTE: 1, _DOUBLE: 8}.get(kind, 0)  # true and false are in the head
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while (byte := data[at]) > 127:
-        value |= (byte & 127) << shift
-        shift += 7
-        at += 1
-    return value | byte << shift, at + 1
-
-
-def _encoded(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _unzigzag(value: int) -> int:
-    return value >> 1 ^ -(value & 1)
-
-
-def _zigzag(value: int) -> int:
-    return value << 1 ^ value >> 63
-
-
 def _list_head(count: int) -> bytes:
     """Return the head of a list of structures."""
-    return bytes([count << 4 | _STRUCT]) if count < 15 else bytes([240 | _STRUCT]) + _encoded(count)
+    return bytes([count << 4 | STRUCT]) if count < 15 else bytes([240 | STRUCT]) + encoded(count)
 
 
 def _pair(key: bytes, value: bytes) -> bytes:
     """Return a ``KeyValue``."""
-    return b"".join(b"\x18" + _encoded(len(text)) + text for text in (key, value)) + b"\0"
+    return b"".join(b"\x18" + encoded(len(text)) + text for text in (key, value)) + b"\0"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.footprints.polygons import MIN_WIDTH, Floats
+from rastermeta_async.footprints.shapes import parsed
 from rastermeta_async.record import BBox
 
 _GAP = 0.01
@@ -151,7 +152,7 @@ def _parts(geometry: Sequence[bytes | None]) -> Floats:
     """Return the arcs of the parts of footprints that span -180 to 180, shape (2, parts)."""
     import shapely
 
-    shapes = shapely.from_wkb(geometry, on_invalid="ignore")
+    shapes = parsed(geometry)
     if np.isnan(shapely.bounds(shapes)).any():  # without a shape it is where its bbox is
         return _ROUND
     found: Floats = shapely.bounds(shapely.get_parts(shapes)).T[::2]

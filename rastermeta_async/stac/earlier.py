@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.errors import ForeignOutputError
 
 PARQUET_KEY = "stac-geoparquet"
@@ -50,8 +50,9 @@ def _is_parquet_of_items(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        return PARQUET_KEY.encode() in (pq.read_metadata(path).metadata or {})
-    except (pa.ArrowException, OSError):
+        with open(path, "rb") as file:
+            return PARQUET_KEY.encode() in (footer_of(file).metadata or {})
+    except (pa.ArrowException, OSError, NotRowsError):
         return False
 
 

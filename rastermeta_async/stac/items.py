@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from rastermeta_async.footprints.limits import west_to_east
+from rastermeta_async.footprints.shapes import parsed
 from rastermeta_async.record import SUCCESSES
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.views.dates import Interval, rfc3339
@@ -135,7 +136,7 @@ def _id(path: bytes) -> str:
 def _geojson(geometry: bytes) -> dict[str, Any]:
     import shapely
 
-    shape = shapely.from_wkb(geometry, on_invalid="ignore")
+    (shape,) = parsed([geometry])
     if shape is None or shape.is_empty:
         raise LeftOut("its place on Earth is not known")
     found: dict[str, Any] = json.loads(shapely.to_geojson(shape))

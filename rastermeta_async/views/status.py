@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from rastermeta_async.catalog.checkpoint import History, Part, history, read_entries
+from rastermeta_async.catalog.checkpoint import History, Part, history, log_content, read_entries
 from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.catalog.formats import FORMATS
 from rastermeta_async.catalog.names import log_path, sealed_temporary
@@ -98,7 +98,7 @@ def status_of(output: str) -> Status:
     path = log_path(output)
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = log_content(file, path)
     except FileNotFoundError:
         if os.path.isfile(output) and output.endswith(tuple(FORMATS)):
             raise OutputError(

@@ -29,6 +29,9 @@ MAX_VALUES = 10_000
 
 OTHER = "(other)"
 
+_MAX_TEXT = 64 * 1024 * 1024
+"""Characters that are remembered of values; what comes after them is `OTHER`, too."""
+
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
            "dataset_tags", "imagery_tags", "reader", "footprint")  # fmt: skip
@@ -57,11 +60,14 @@ class Summary:
         self.dated = 0
         """Rows whose tags tell when they were taken."""
         self.time: Interval | None = None
+        self._text = 0
+        """Characters of all that is counted."""
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count rows with the columns `COLUMNS`."""
         self.rows += rows.num_rows
-        self.bytes += pc.sum(rows["file_size"]).as_py() or 0
+        # Of whole numbers of 64 bits the sum may have more.
+        self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
         self._count("status", rows["status"])
         read = pc.is_in(rows["status"], pa.array(sorted(SUCCESSES)))
         failed = rows.filter(pc.invert(read)).select(["filepath", "error_type", "error_message"])
@@ -87,14 +93,24 @@ class Summary:
 
     def _add(self, name: str, value: Hashable, count: int) -> None:
         counter = self.counts[name]
-        counter[value if value in counter or len(counter) < MAX_VALUES else OTHER] += count
+        counter[value if value in counter or self._has_room(counter, value) else OTHER] += count
+
+    def _has_room(self, counter: Counter[Any], *values: object) -> bool:
+        """Tell whether values can be remembered, and count what that takes."""
+        size = sum(len(value) for value in values if isinstance(value, str))
+        if len(counter) >= MAX_VALUES or self._text + size > _MAX_TEXT:
+            return False
+        self._text += size
+        return True
 
     def _add_errors(self, rows: pa.RecordBatch) -> None:
         self.failures += rows.num_rows
         for path, kind, message in zip(*(column.to_pylist() for column in rows), strict=True):
             key = kind or "", _general(message or "", path)
-            if key not in self.errors and len(self.errors) >= MAX_VALUES:
+            if key not in self.errors and not self._has_room(self.errors, *key, path):
                 key = key[0], OTHER
+                if key not in self.errors and len(self.errors) >= 2 * MAX_VALUES:
+                    key = "", OTHER
             self.errors[key] += 1
             self.examples.setdefault(key, path)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from rasterio import Env
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+_LONGEST = 256 * 1024
+_CODE_OR_WKT = re.compile(r"[A-Za-z]\w*:[\w.-]+$|\s*[A-Za-z]\w*\s*[\[(]", re.ASCII)
+"""What records have. GDAL would take a URL, too, and ask there, or the name of a file."""
+
 
 @lru_cache(1024)
 def crs_of(text: str) -> CRS | None:
     """Return a CRS by its code or WKT, None where it is none."""
+    if len(text) > _LONGEST or not _CODE_OR_WKT.match(text):
+        return None
     try:
         with Env():  # or GDAL itself writes to standard error
             return CRS.from_user_input(text)
