@@ -1,22 +1,33 @@
-"""What a folder's listing tells about sidecar files, asked for once a folder.
+"""What a folder's listing tells about sidecar files, asked for once a folder while it is the same.
 
 Georeferencing, statistics, overviews and masks may stand next to a raster (``.aux.xml``, world
 files, ``.ovr``, ``.msk``, product metadata). For each file that it opens, GDAL lists the folder
 to find them, or tries each possible name; one listing that is remembered tells whether there
-is anything to find at all.
+is anything to find at all. A file that appears next to a raster that is read later than `MAX_AGE`
+after that is found.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 
+from rastermeta_async.versions import TICK_SECONDS
+
 MAX_FOLDERS = 128
+MAX_AGE = 1.0
+"""Seconds for which a folder is taken for unchanged, at most: longer only where it is listed for
+longer than a tenth of a second, and changes all the time."""
+
+_PAUSE, _LONG_PAUSE = 100, 10
+"""So many times as long as to ask takes, nothing is asked."""
+
 MAX_STEMS = 4096
 """Rasters with sidecars of their own that are remembered of one folder."""
 
@@ -93,11 +104,51 @@ class _Folder:
 _UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None, only_files=False)
 
 
-class Folders:
-    """Answers about folders, remembered for one run: a listing is not asked for twice."""
+class _Known:
+    """What is known of one folder, and until when that is good."""
 
-    def __init__(self) -> None:
-        self._folder = lru_cache(MAX_FOLDERS)(_look_into)
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._found = _UNKNOWN
+        self._version: tuple[int, ...] | None = None
+        """Of the folder when it was listed; None: a change since need not show."""
+        self._until: float | None = None
+
+    def found(self, clock: Callable[[], float]) -> _Folder:
+        """Return it; ask again where it is too old."""
+        now = clock()
+        if self._until is None or now >= self._until:
+            if self._until is not None:  # others do not ask at the same time
+                self._until = now + MAX_AGE
+            self._ask()
+            took = clock() - now
+            self._until = now + took + min(took * _PAUSE, max(MAX_AGE, took * _LONG_PAUSE))
+        return self._found
+
+    def _ask(self) -> None:
+        version = _version(self._path)
+        if version is None or version != self._version:
+            self._found = _look_into(self._path)
+            self._version = version
+
+
+class Folders:
+    """Answers about folders, which are remembered, but not for long.
+
+    Whether a folder has changed is asked again after a hundred times as long as that takes, so it
+    costs a hundredth of the time at most: on a local disk that is for nearly every file, on a far
+    one each second (`MAX_AGE`). Then only what has changed is listed again.
+
+    Args:
+        clock: tells the time, seconds from any moment on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known = lru_cache(MAX_FOLDERS)(_Known)
+
+    def _folder(self, path: bytes) -> _Folder:
+        return self._known(path).found(self._clock)
 
     def listing_on_open(self, path: bytes) -> Listing:
         """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
@@ -129,6 +180,20 @@ def _has_lower_endings(name: bytes) -> bool:
     """Whether what follows the stem is in lower case: else a.TIF may have an a.tif.ovr."""
     endings = name.partition(b".")[2]
     return endings == endings.lower()
+
+
+def _version(folder: bytes) -> tuple[int, ...] | None:
+    """Return what is another one after a change of a folder's names.
+
+    None: it has just changed, and a further change in the same tick would leave no trace.
+    """
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):
+        return None
+    if time.time() - status.st_ctime < TICK_SECONDS:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _look_into(folder: bytes) -> _Folder:

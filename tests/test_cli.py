@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 from command import (
     COMMAND,
     PATIENCE,
@@ -33,6 +35,7 @@ from command import (
     write_raster,
 )
 
+from rastermeta_async.folders import MAX_AGE
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.sources import MAX_RECORD
 
@@ -774,6 +777,29 @@ def test_signal_on_a_stream(raster: Path, slow: SlowFile) -> None:
         str(raster),
         str(slow.path),
     ]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_world_file_may_come_just_before_its_raster(
+    folder: Path, catalog: Path, workers: str
+) -> None:
+    archive = folder / "archive"  # not where the catalog is, whose files may be of any raster
+    archive.mkdir()
+    for name in ("a.tif", "b.tif", "c.tif"):
+        write_raster(archive / name, transform=None, crs=None)
+    asked = ("-v", "--workers", workers, "--concurrency", "1", "-o", catalog)
+    with running("extract", *asked) as run_:
+        run_.give(archive / "a.tif", archive / "c.tif", "missing.tif")
+        run_.message("missing.tif: error")
+        (archive / "b.tfw").write_text("2\n0\n0\n-2\n11\n19\n")
+        time.sleep(MAX_AGE)
+        run_.give(archive / "b.tif")
+        run_.finish()
+    found = {row["filepath"]: row["transform"] for row in rows_of(catalog)}
+    with rasterio.open(archive / "b.tif") as dataset:
+        assert found[str(archive / "b.tif")] == list(dataset.transform.to_gdal())
+    assert found[str(archive / "a.tif")] == [0, 1, 0, 0, 0, 1]
 
 
 # Files that hang

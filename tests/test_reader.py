@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -34,12 +35,14 @@ from rasterio.transform import Affine, from_origin
 from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
-from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_NAMES, Folders, Listing
+from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_AGE, MAX_NAMES, Folders, Listing
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
 from rastermeta_async.subdatasets import MAX_TRIED, subdatasets_of
+from rastermeta_async.tiff.reader import TiffReader
 from rastermeta_async.undecodable import ReadableDataset
+from rastermeta_async.versions import TICK_SECONDS
 
 # rasterio is about to rename it; test_warnings_made_errors_cost_nothing looks at this alone.
 pytestmark = pytest.mark.filterwarnings("ignore:is_tiled will be removed:PendingDeprecationWarning")
@@ -855,7 +858,9 @@ def test_names_are_tried_in_folders_too_large_to_know(
     assert listing_for(tmp_path / "a.tif") is Listing.TRY_EACH_NAME
 
 
-def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the folders that are listed, as they are."""
     listed: list[bytes] = []
     scandir = os.scandir
 
@@ -864,10 +869,64 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", watched)
-    folders = Folders()
-    for name in ("a.tif", "b.tif"):
-        folders.listing_on_open(os.fsencode(tmp_path / name))
+    return listed
+
+
+def reader_of(kind: str, folders: Folders) -> RasterioReader | TiffReader:
+    reference = RasterioReader(None, folders)
+    return TiffReader(reference, folders) if kind == "auto" else reference
+
+
+@pytest.mark.parametrize("kind", ["auto", "rasterio"])
+def test_a_world_file_that_comes_later_counts_after_a_second(tmp_path: Path, kind: str) -> None:
+    now = 0.0
+    reader = reader_of(kind, Folders(lambda: now))
+    paths = [write(tmp_path / f"{number}.tif", **UNPLACED) for number in range(4)]
+    with reader.environment():
+        for path in paths:
+            assert reader.read(os.fsencode(path)).transform == IDENTITY
+        for path in paths[:3]:
+            path.with_suffix(".tfw").write_text(WORLD_FILE)
+            now += MAX_AGE
+            record = reader.read(os.fsencode(path))
+            assert record.transform == PLACED_BY_WORLD_FILE
+            assert differences(record, oracle(str(path))) == {}
+            assert reader.read(os.fsencode(paths[3])).transform == IDENTITY
+
+
+def test_a_folder_that_stays_as_it_is_is_listed_once(tmp_path: Path, listed: list[bytes]) -> None:
+    (tmp_path / "a.tif").touch()
+    time.sleep(2 * TICK_SECONDS)
+    now = 0.0
+    folders = Folders(lambda: now)
+    for _ in range(10):
+        for name in ("a.tif", "b.tif"):
+            folders.listing_on_open(os.fsencode(tmp_path / name))
+        now += 3600
     assert listed == [os.fsencode(tmp_path)]
+    (tmp_path / "a.tfw").touch()
+    assert folders.listing_on_open(os.fsencode(tmp_path / "a.tif")) is Listing.TRY_EACH_NAME
+
+
+def test_a_far_folder_is_asked_once_in_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    asked = 0
+    stat = os.stat
+
+    def far(path: Any, **options: Any) -> os.stat_result:
+        nonlocal now, asked
+        now += 0.05
+        asked += 1
+        return stat(path, **options)
+
+    folders = Folders(lambda: now)
+    monkeypatch.setattr(os, "stat", far)
+    for _ in range(1000):
+        folders.listing_on_open(os.fsencode(tmp_path / "a.tif"))
+        now += 0.01
+    assert asked <= 11
 
 
 def test_a_bare_name_is_in_the_current_folder(
