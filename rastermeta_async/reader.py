@@ -48,8 +48,8 @@ from rastermeta_async.record import (
     readable,
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
-from rastermeta_async.structure import Structure, structure_of
-from rastermeta_async.subdatasets import NONE, Subdatasets, subdatasets_of
+from rastermeta_async.structure import GTIFF, Structure, has_more_images, structure_of
+from rastermeta_async.subdatasets import MAX_PARTS, NONE, Subdatasets, subdatasets_of
 from rastermeta_async.undecodable import ReadableDataset, message_of
 from rastermeta_async.urls import is_url, redacted, without_secrets
 from rastermeta_async.versions import CHANGED, TIMES_CHANGED, is_unchanged, settled
@@ -362,16 +362,21 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
     crs = ask("crs", lambda: crs_strings(dataset.crs)) or NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags, imagery_tags = _tags(dataset, problems)
-    subdatasets = ask("subdatasets", lambda: _subdatasets(path, dataset)) or NONE
-    problems += [f"subdatasets: {problem}" for problem in subdatasets.problems]
+    # To find overviews, masks and subdatasets, GDAL goes through all images: a kilobyte each.
+    many = file is not None and dataset.driver == GTIFF and has_more_images(file, MAX_PARTS)
+    if many:
+        problems.append(f"bands, subdatasets: left out: there are more than {MAX_PARTS:,} images")
+    subdatasets = None if many else ask("subdatasets", lambda: _subdatasets(path, dataset))
+    problems += [f"subdatasets: {problem}" for problem in (subdatasets or NONE).problems]
     nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
-    bands = ask("bands", lambda: _bands(dataset))
+    bands = None if many else ask("bands", lambda: _bands(dataset))
     if bands:
         pairs = zip(bands, nodata, strict=True)
         bands = [band._replace(nodata=one.value, nodata_text=one.text) for band, one in pairs]
     gcp_count = ask("gcps", lambda: len(dataset.gcps[0]))
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
-    stored = ask("structure", lambda: structure_of(dataset, file)) or Structure()
+    stored = None if many else ask("structure", lambda: structure_of(dataset, file))
+    stored = stored or Structure()
     # Points or coefficients that tell nothing are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
@@ -404,7 +409,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
         gcp_count=gcp_count,
         has_rpcs=has_rpcs,
-        subdatasets=[readable(name) for name in subdatasets.names],
+        subdatasets=[readable(name) for name in subdatasets.names] if subdatasets else None,
         proj_code=crs.code,
         crs_wkt=crs.wkt,
         geometry=placed.geometry if placed else None,

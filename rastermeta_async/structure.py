@@ -65,6 +65,26 @@ def structure_of(dataset: Any, path: bytes | None) -> Structure:
     return Structure()
 
 
+def has_more_images(path: bytes, most: int) -> bool:
+    """Tell whether a file is a TIFF of more images than some, which follow each other.
+
+    What cannot be read to its end has as many as were read.
+    """
+    with suppress(OSError, NotPlain), open(path, "rb") as content:
+        size = os.fstat(content.fileno()).st_size
+        read_at = partial(_read_at, content)
+        file = File(read_at(0, min(size, HEAD_BYTES)), size, read_at, 2 * most)
+        order, at = file.order, file.first
+        seen: set[int] = set()
+        while at and at not in seen:
+            if len(seen) == most:
+                return True
+            seen.add(at)
+            entries = order.number(file.get(at, order.count_bytes))
+            at = order.number(file.get(at + order.entry_at(entries), order.inline))
+    return False
+
+
 def structure_of_bytes(
     size: int, read_at: ReadAt, factors: Sequence[int], external: bool = False
 ) -> Structure:

@@ -9,6 +9,7 @@ follows for the file. What is left is opened to see whether a name with all quot
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from rastermeta_async.text import plural
 
 MAX_TRIED = 64
 """Names of one file that are opened; all parts without a colon or a quote share one try."""
+
+MAX_PARTS = 10_000
+"""Parts of a container that are listed."""
 
 _SAME_UNQUOTED = re.compile(r'[^":]+(?::(?:[^":]*|"[^":]*"))+')
 """Names that say the same without their quotes."""
@@ -56,8 +60,11 @@ def subdatasets_of(dataset: Any, given: str, opens: Callable[[str, str], bool]) 
     lost = sum(b"_NAME=" in item for _, item in left_out)
     of_rasterio = of_gdal if lost else dataset.subdatasets
     search = _Search(dataset.driver, dataset.name, given, opens)
-    found = [search.name(*pair) for pair in zip(of_gdal, of_rasterio, strict=True)]
+    pairs = itertools.islice(zip(of_gdal, of_rasterio, strict=True), MAX_PARTS)
+    found = [search.name(*pair) for pair in pairs]
     problems = list(search.problems())
+    if (more := len(of_gdal) - MAX_PARTS) > 0:
+        problems.append(f"{plural(more, 'name')} left out, as there are more than {MAX_PARTS:,}")
     if lost:
         words = "left out: rasterio.open takes no name that is not UTF-8"
         problems.append(f"{plural(lost, 'name')} {words}")

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -200,6 +201,28 @@ def write_raster(path: Path, **profile: Any) -> Path:
     placed = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 10, 10)}
     with rasterio.open(path, "w", **(plain | placed | profile)) as dataset:
         dataset.write(np.zeros((1, 4, 4), np.uint8))
+    return path
+
+
+def write_pages(path: Path, count: int) -> Path:
+    """Write a TIFF of so many images of a pixel, which follow each other."""
+    tags = [
+        (256, 1),
+        (257, 1),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, 1),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = bytearray(b"II*\0" + struct.pack("<I", 16) + bytes(8))
+    for number in range(count):
+        following = len(content) + 2 + len(entries) + 4 if number < count - 1 else 0
+        content += struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
+    path.write_bytes(content)
     return path
 
 

@@ -32,6 +32,7 @@ from command import (
     run,
     running,
     wait_until,
+    write_pages,
     write_raster,
 )
 
@@ -777,6 +778,20 @@ def test_signal_on_a_stream(raster: Path, slow: SlowFile) -> None:
         str(raster),
         str(slow.path),
     ]
+
+
+def test_a_file_of_very_many_images_has_one_row_however_it_is_read(folder: Path) -> None:
+    path = write_pages(folder / "pages.tif", 100_000)
+    rows = [
+        from_json(run(["extract", "-o", "-", "--workers", workers, path]).stdout)
+        for workers in ("0", "2")
+    ]
+    shown = from_json(run(["show", "--json", path]).stdout)
+    assert rows == [shown, shown]
+    assert (
+        shown["error_message"] == "bands, subdatasets: left out: there are more than 10,000 images"
+    )
+    assert (shown["count"], shown["bands"], shown["subdatasets"]) == (1, None, None)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

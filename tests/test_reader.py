@@ -25,6 +25,7 @@ import pytest
 import rasterio
 import rasterio._env
 import rasterio.shutil
+from command import write_pages
 from factory import exact
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
@@ -39,7 +40,8 @@ from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_AGE, MAX_NAMES, Folders
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
-from rastermeta_async.subdatasets import MAX_TRIED, subdatasets_of
+from rastermeta_async.structure import has_more_images
+from rastermeta_async.subdatasets import MAX_PARTS, MAX_TRIED, subdatasets_of
 from rastermeta_async.tiff.reader import TiffReader
 from rastermeta_async.undecodable import ReadableDataset
 from rastermeta_async.versions import TICK_SECONDS
@@ -706,6 +708,41 @@ def test_of_many_odd_names_of_subdatasets_some_are_tried() -> None:
     names, problems = subdatasets_of(Container("GPKG:/a:b.gpkg:t:{}"), Container.name, opens)
     assert (len(names), len(tried)) == (1000, MAX_TRIED)
     assert problems == [f"{1000 - MAX_TRIED} names with a quote or a colon not tried"]
+
+
+def test_parts_beyond_a_number_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rastermeta_async.subdatasets.MAX_PARTS", 100)
+
+    class Container:
+        driver, name = "netCDF", "/a.nc"
+        subdatasets = tuple([f"netcdf:/a.nc:v{at}" for at in range(150)])
+
+        def tags_and_left_out(self, ns: str) -> tuple[dict[str, str], list[Any]]:
+            return {f"SUBDATASET_{at}_NAME": f'NETCDF:"/a.nc":v{at}' for at in range(150)}, []
+
+    names, problems = subdatasets_of(Container(), Container.name, lambda *_: True)
+    assert len(names) == 100
+    assert problems == ["50 names left out, as there are more than 100"]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_images_of_a_tiff_are_listed_up_to_a_number(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "pages.tif", MAX_PARTS)
+    with rasterio.open(path) as dataset:
+        assert read_record(path).subdatasets == dataset.subdatasets
+    more = read_record(write_pages(tmp_path / "more.tif", MAX_PARTS + 1))
+    assert (more.status, more.error_type) == ("no_georef", "PartlyRead")
+    assert (more.count, more.dtype, more.bands, more.subdatasets) == (1, "uint8", None, None)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_images_that_follow_each_other_in_a_ring_are_counted_once(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "ring.tif", 3)
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + content[4:8])
+    assert not has_more_images(os.fsencode(path), MAX_PARTS)
+    with rasterio.open(path) as dataset:
+        assert read_record(path).subdatasets == dataset.subdatasets
 
 
 def test_a_part_that_does_not_open_costs_no_other() -> None:

@@ -151,9 +151,8 @@ def _image(record: Record) -> Entries:
         yield "compression", record.compression or untold
     yield "interleave", record.interleave
     yield "photometric", record.photometric
-    if record.driver in TIFFS:
-        overviews = bool(record.bands and record.bands[0].overviews)
-        yield "layout", layout_of(record.tiled, overviews)
+    if record.driver in TIFFS and record.bands:
+        yield "layout", layout_of(record.tiled, bool(record.bands[0].overviews))
         yield "COG", "\n".join([cog_in_words(record.cog), *(record.cog_problems or ())])
 
 
