@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 
 from rastermeta_async.drivers import NETWORK_DRIVERS
 from rastermeta_async.errors import SettingsError
+from rastermeta_async.text import on_a_line, shortened
 
 GDAL_OPTIONS: dict[str, object] = {
     # A VRT may name remote sources. Where the kernel has no fence (see `fence`), drivers that
@@ -141,10 +142,15 @@ def options_as_json(given: Iterable[str]) -> str:
 
 
 def options_in_words(kept: str) -> str:
-    """Return what `options_as_json` returned as a person gives it."""
-    options: dict[str, str] = json.loads(kept) if kept else {}
-    words = " ".join(f"--gdal-config {name}={value}" for name, value in options.items())
-    return f"with {words}" if words else "without --gdal-config"
+    """Return what `options_as_json` returned as a person gives it; a catalog may say anything."""
+    if not kept:
+        return "without --gdal-config"
+    try:
+        options = json.loads(kept)
+        words = [f"--gdal-config {name}={value}" for name, value in options.items()]
+    except (ValueError, RecursionError, AttributeError):
+        return "with options that no run writes"
+    return f"with {on_a_line(shortened(' '.join(words)))}"
 
 
 _SET_BY_US = {*_OWN, "GDAL_DISABLE_READDIR_ON_OPEN", "GDAL_INGESTED_BYTES_AT_OPEN", "RASTERIO_ENV"}
