@@ -36,7 +36,6 @@ from rastermeta_async.missing import leads_nowhere, likely_mistake
 from rastermeta_async.nodata import Nodata, nodata_of
 from rastermeta_async.record import (
     INVALID_NAME,
-    MAX_MESSAGE,
     MISSING,
     UNPLACED,
     Band,
@@ -46,6 +45,7 @@ from rastermeta_async.record import (
     failure,
     path_columns,
     readable,
+    words_for_row,
 )
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 from rastermeta_async.structure import GTIFF, Structure, has_more_images, structure_of
@@ -67,7 +67,7 @@ class _Discreet(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Have the record say its message without secrets."""
-        record.msg, record.args = redacted(record.getMessage()), ()
+        record.msg, record.args = redacted(record.getMessage(), remote=True), ()
         return True
 
 
@@ -220,16 +220,12 @@ class RasterioReader:
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
                 with _Dataset(name, driver=self._drivers) as dataset:
-                    record = _describe(shown, dataset)
+                    return _describe(shown, dataset)._replace(reader="rasterio")
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
-            message = redacted(message.replace(name, shown.decode()))
-            return failure(shown, "error", kind, message)
+            return failure(shown, "error", kind, message.replace(name, shown.decode()))
         except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
-            message = redacted(str(error) or repr(error))
-            return failure(shown, "fatal", type(error).__name__, message)
-        problems = record.error_message and redacted(record.error_message)
-        return record._replace(error_message=problems, reader="rasterio")
+            return failure(shown, "fatal", type(error).__name__, str(error) or repr(error))
 
 
 def make_reader(
@@ -385,7 +381,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         filepath_bytes=raw,
         status="no_georef" if dataset.unplaced and count else "success",
         error_type="PartlyRead" if problems else None,
-        error_message=problems.message if problems else None,
+        error_message=words_for_row(path, "; ".join(problems)) if problems else None,
         crs=crs.text,
         bounds=Bounds(*dataset.bounds),
         res=dataset.res,
@@ -409,7 +405,9 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         area_or_point=(dataset_tags or {}).get("AREA_OR_POINT"),
         gcp_count=gcp_count,
         has_rpcs=has_rpcs,
-        subdatasets=[readable(name) for name in subdatasets.names] if subdatasets else None,
+        subdatasets=[_shown_part(name, shown) for name in map(readable, subdatasets.names)]
+        if subdatasets
+        else None,
         proj_code=crs.code,
         crs_wkt=crs.wkt,
         geometry=placed.geometry if placed else None,
@@ -432,11 +430,6 @@ class _Problems(list[str]):
             self.append(f"{name}: {type(error).__name__}: {error}")
             return None
 
-    @property
-    def message(self) -> str:
-        """All of them in a line."""
-        return readable("; ".join(self))[:MAX_MESSAGE]
-
 
 def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
     """Return the parts of a container; their names lack what signs a URL, as its path does."""
@@ -453,6 +446,11 @@ def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
         return subdatasets_of(dataset, os.fsdecode(path), opens)
     found, shown = subdatasets_of(dataset, dataset.name, opens), gdal_name(path.decode())
     return Subdatasets(*([text.replace(dataset.name, shown) for text in texts] for texts in found))
+
+
+def _shown_part(name: str, container: str) -> str:
+    """Return the name of a subdataset; one of another file, as tags may hold it, lacks secrets."""
+    return name if container in name else redacted(name)
 
 
 def _tags(

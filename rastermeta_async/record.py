@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pyarrow as pa
 
-from rastermeta_async.urls import without_secrets
+from rastermeta_async.urls import is_url, redacted, without_secrets
 
 SCHEMA_VERSION = 3
 """Changes whenever a column is added, removed or changes its meaning."""
@@ -253,7 +253,13 @@ def path_bytes(record: Record) -> bytes:
 def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     """Return the record of a path that could not be read."""
     shown, raw = path_columns(path)
-    return Record(shown, raw, status, error_type, readable(message)[:MAX_MESSAGE])
+    return Record(shown, raw, status, error_type, words_for_row(path, message))
+
+
+def words_for_row(path: bytes, message: str) -> str:
+    """Return what a row says of its path, without secrets."""
+    shown, _ = path_columns(path)
+    return redacted(readable(message), shown, remote=is_url(path))[:MAX_MESSAGE]
 
 
 def is_same(one: object, other: object) -> bool:

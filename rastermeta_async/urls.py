@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from typing import Self
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.errors import SettingsError, StoreError
 
@@ -17,36 +17,83 @@ LOCAL_SCHEME = "file"
 _LOCAL = re.compile(rb"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 """How the URL of a file on this machine begins (RFC 8089, section 2 and appendix B)."""
 
+_HARMLESS = re.compile(
+    r"alt|amp|area|assets?|bands?|bbox(?:sr)?|bidx|bounds|collections?|column|comp|coverages?"
+    r"|coverageid|crs|dataset|date(?:time)?|day|dl|download|dt|end|export|ext(?:ent)?|f|file(?:name)?"
+    r"|fmt|format|from|height|id|identifier|ids|image(?:sr)?|items?|lang|lat|layers?|level|lon|month"
+    r"|name|outputformat|overview|page|part|path|product|projection|raw|request|res(?:olution)?"
+    r"|response-(?:cache-control|content-(?:disposition|encoding|language|type)|expires)|restype"
+    r"|rev(?:ision)?|row|scale|scene|service|size|snapshot|srs(?:name)?|start|styles?|subset|suffix"
+    r"|tile(?:col|row|matrix|matrixset)?|time|to|transparent|type|url|v|var(?:iable)?|ver(?:sions?)?"
+    r"|versionid|width|x|x-id|xml|y|year|z|zoom"
+)
+"""Parameters that ask for one thing or another: which, of what place and time, in which form."""
+
+_SIGNED = re.compile(r"x-(?:amz|goog)-.*|.*signature|sig")
 _SIGNING = re.compile(
-    r"^(?:x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
-    r"|sv|ss|srt|sp|se|st|spr|sig|sr|si|skoid|sktid|skt|ske|sks|skv)$",
-    re.IGNORECASE,
+    r"awsaccesskeyid|googleaccessid|expires|policy|key-pair-id"
+    r"|sv|ss|srt|sp|se|st|spr|sr|si|skoid|sktid|skt|ske|sks|skv"
 )
-"""Parameters that sign a URL, or are signed with it: S3 and Google (version 2 and 4), Azure's
-shared access signatures, CloudFront."""
+"""Parameters that sign a URL, and that are signed with it: S3 and Google (version 2 and 4),
+Azure's shared access signatures, CloudFront."""
 
-_SIGNED = re.compile(r"(?:^|[?&])(?:x-(?:amz|goog)-[^=&]*|signature|sig)=", re.IGNORECASE)
 _SECRET = re.compile(
-    r"^(?:(?:api|subscription)[_-]?key|auth|pass(?:word)?|pwd|(?:.*[_-])?secret|hmac|hdne[as]|hdnts)$",
-    re.IGNORECASE,
+    r".*(?:secret|passw(?:or)?d|passphrase|credentials?|authori[sz]ation|sess(?:ion)?[_-]?id)"
+    r"|(?:.*[._-])?(?:(?:api|subscription)[_-]?key|auth|cookie|hdne[as]|hdnts|hmac|jwt|pass|pwd"
+    r"|session|userpwd)"
 )
-"""Parameters that are nothing but a secret; the last ones are Akamai's."""
+"""Parameters that are nothing but a secret; ``hdn…`` are Akamai's."""
 
-_TELLING = re.compile(r"^.*(?:token|key)$", re.IGNORECASE)
+_TELLING = re.compile(r".*(?:token|key)")
 """Parameters that may be a secret, and may be all that tells one file from another."""
 
-_LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
-_QUERY = re.compile(r"\?[^\s'\"<>)]*")
-_HELD = re.compile(r"(?<=://)[^/\s'\"?#]+@")
-_HTTP = re.compile(rb"(?:/vsi\w+/)*(?!(?:s3|gs|az)://)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-"""How a path begins that may hold secrets: also where it is none that can be read, for want of a
-lower-case scheme, with another scheme (``ftp://``), or as GDAL names it."""
+_FINGERPRINT_BYTES = 12
+_FINGERPRINT = re.compile(r"~(?:[0-9a-f]{12}|[0-9a-f]{24})(?![0-9A-Za-z])")
+"""What stands for a value that is not shown; the short ones are in catalogs of earlier versions."""
 
-_GIVEN = re.compile(
-    r"((?:SECRET_ACCESS_KEY|SESSION_TOKEN|STORAGE_ACCESS_KEY|SAS_TOKEN|CONNECTION_STRING"
-    r"|AccountKey|SharedAccessSignature)['\"]?\s*[:=]\s*['\"]?)[^;'\"\s]+"
+_FILE_NAME = re.compile(r".*\.[A-Za-z]\w{1,4}")
+_LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
+
+_SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://"
+_VSI = r"/vsi(?:7z|adls|az|crypt|curl|gs|gzip|hdfs|oss|rar|s3|sparse|subfile|swift|tar|webhdfs|zip)"
+_VSI += r"(?:_streaming)?[/?]"
+_FOREIGN = re.compile(
+    rf"[\s'\"\ufeff]*+(?:(?={_VSI}|{_SCHEME})|(?![./])(.*?)(?={_SCHEME}))",
+    re.IGNORECASE | re.DOTALL,
 )
+"""What stands before a URL, or before a name of GDAL's, in a path that is none of a local file. It
+may be none that can be read either, as one with blanks before it, or with ``ftp://``."""
+
+_SUSPICIOUS = re.compile(r"[?#;@%=]|[\w'\"]\s*:(?!//)|bearer", re.IGNORECASE)
+"""What is in every path or text that gives something away."""
+
+_BUCKET = re.compile(r"(?:s3|gs|az)://")
+_ENCODED = re.compile(r"%(?:25){0,3}3a%(?:25){0,3}2f%(?:25){0,3}2f", re.IGNORECASE)
+_PIECE = re.compile(r"[^/?&;#\s'\"<>]+")
+_USER = re.compile(
+    r"(?<=://)(?:[^/\s'\"?#]*@|(?!\[)[^/@:\s'\"]{1,256}:(?!\d*(?:[/?#]|$))[^@\s'\"]{0,256}@)"
+)
+"""User and password in a URL; a password may hold what it must not, as keys of S3 do."""
+
+_OF_PATH = re.compile(r"(;)([^;/?#=]+=[^;/]*)")
+_OF_QUERY = re.compile(r"([?&;#])([^?&;#]*)")
+
+_IN_TEXT = rf"(?:{_VSI})*{_SCHEME}[^\s'\"<>`]*[^\s'\"<>`.,:;)\]}}]|{_VSI}[^\s'\"<>`]*"
+_URL = re.compile(_IN_TEXT, re.IGNORECASE)
+_URL_OR_PART = re.compile(
+    rf"{_IN_TEXT}|(?<![^\s'\"<>`])[^\s'\"<>`?&]*[?&][^\s'\"<>`]*", re.IGNORECASE
+)
+_HEADER = re.compile(
+    r"((?:proxy-)?authorization['\"]?\s*[:=]\s*['\"]?|(?:set-)?cookie['\"]?:\s*['\"]?"
+    r"|\bbearer\s+(?=\S*\d))[^'\"\r\n]+",
+    re.IGNORECASE,
+)
+_SETTING = re.compile(r"(?<![\w/%.-])([\w%.-]+)(['\"]?\s*[:=]\s*['\"]?)(?!//)([^\s&;,'\"<>)}\]]+)")
 """Configuration with its value, as libraries print it."""
+
+_SECRET_SETTING = re.compile(
+    r"accountkey|sharedaccesssignature|.*connection_string|.*[_-](?:key|token)"
+)
 
 
 class Listed(bytes):
@@ -115,7 +162,7 @@ def parts_of(url: str) -> tuple[str, str, str]:
         return scheme, split.netloc, split.path.lstrip("/")
     host, _, key = rest.partition("/")
     if not host:
-        raise StoreError(f"{url}: there is no bucket in this URL")
+        raise StoreError(f"{shown_url(url)}: there is no bucket in this URL")
     return scheme, host, key
 
 
@@ -128,33 +175,22 @@ def requested(url: str) -> str:
     return quote(_LONE_PERCENT.sub("%25", url), safe="%:/?#[]@!$&'()*+,;=")
 
 
-def without_secrets(url: bytes) -> bytes:
-    """Return a path as it may be kept: a signed URL without signature, password and expiry.
+def without_secrets(path: bytes) -> bytes:
+    """Return a path as it may be kept: a URL without user, signature, password and expiry.
 
-    So it stays the same path when it is signed anew. Of a parameter that may be all that tells
-    two files apart a fingerprint stays.
+    So it stays the same path when it is signed anew. Of any other value a fingerprint stays, as
+    it may be all that tells two files apart, unless its parameter is known to be harmless. In a
+    bucket, what looks like a parameter is part of the key: only of what looks like a secret a
+    fingerprint stays there. A local path is returned as it is.
     """
-    if b"://" not in url or not _HTTP.match(url):
-        return url
-    text, hash_sign, fragment = url.decode("utf-8", "surrogateescape").partition("#")
-    address, mark, query = text.partition("?")
-    signed = _SIGNED.search(f"{query}&{fragment}") is not None
-    shown = _HELD.sub("", address)
-    for sign, items in ((mark, query), (hash_sign, fragment)):
-        kept = "&".join(filter(None, (_kept(item, signed) for item in items.split("&"))))
-        shown += sign + kept if kept else ""
+    if b"://" not in path and b"/vsi" not in path:  # nearly all
+        return path
+    text = path.decode("utf-8", "surrogateescape")
+    if not _SUSPICIOUS.search(text) or (before := _FOREIGN.match(text)) is None:
+        return path
+    start = before.end()
+    shown = text[:start] + _shown(text[start:], is_url=not before[1])
     return shown.encode("utf-8", "surrogateescape")
-
-
-def _kept(item: str, signed: bool) -> str:
-    """Return what is kept of one parameter of a query."""
-    name, _, value = item.partition("=")
-    if _SECRET.match(name) or (signed and _SIGNING.match(name)):
-        return ""
-    if _TELLING.match(name) and not value.startswith("~"):  # else it is shown already
-        digest = hashlib.blake2b(value.encode("utf-8", "surrogateescape"), digest_size=6)
-        return f"{name}=~{digest.hexdigest()}"
-    return item
 
 
 def shown_url(url: str) -> str:
@@ -162,6 +198,118 @@ def shown_url(url: str) -> str:
     return without_secrets(url.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
 
-def redacted(message: str) -> str:
-    """Return a library's message without what URLs and settings in it may give away."""
-    return _GIVEN.sub(r"\1...", _QUERY.sub("", _HELD.sub("", message)))
+def redacted(text: str, own: str = "", *, remote: bool = False) -> str:
+    """Return a text without what URLs and settings in it may give away.
+
+    Args:
+        text: a message, whoever wrote it.
+        own: the local path that it is about, which stays as it is.
+        remote: whether it is about an object, so that ``a?b=c`` is a part of a URL.
+    """
+    if own and _redacted(own, remote) != own:
+        return own.join(_redacted(piece, remote) for piece in text.split(own))
+    return _redacted(text, remote)
+
+
+def _redacted(text: str, remote: bool) -> str:
+    if not _SUSPICIOUS.search(text):  # nearly all
+        return text
+    urls = _URL_OR_PART if remote else _URL
+    text = urls.sub(lambda found: _shown(found[0]), _PIECE.sub(_decoded_and_shown, text))
+    return _SETTING.sub(_setting, _HEADER.sub(r"\1...", _USER.sub("", text)))
+
+
+def _setting(found: re.Match[str]) -> str:
+    """Return a setting with its value, or dots for that."""
+    name, sign, value = _plain(found[1]), found[2], found[3]
+    in_url = found.string[: found.start()].endswith(("?", "&", ";", "#"))
+    secret = _is_secret(name) or _SECRET_SETTING.fullmatch(name)
+    if ":" in sign and not re.search("[_-]|account|passw|signature", name):
+        secret = None  # these are words of a sentence
+    telling = secret or (in_url and _TELLING.fullmatch(name))
+    return f"{found[1]}{sign}..." if telling and not _FINGERPRINT.match(value) else found[0]
+
+
+def _shown(url: str, *, is_url: bool = True) -> str:
+    """Return a URL, from its scheme on, without secrets.
+
+    Args:
+        url: all of it, or a part.
+        is_url: whether it ends where the path does; else what follows a secret tells files apart.
+    """
+    url = _USER.sub("", _PIECE.sub(_decoded_and_shown, url))
+    address = re.split(r"[?#]", url, maxsplit=1)[0]
+    query = url[len(address) :]
+    items = [*_OF_PATH.findall(address), *_OF_QUERY.findall(query)]
+    if not items:
+        return url
+    names = {_plain(item.partition("=")[0]) for _, item in items}
+    signed = any(map(_SIGNED.fullmatch, names))
+    in_bucket = _BUCKET.match(url) is not None
+    is_packed = url.startswith("/vsi")
+
+    def kept(item: str) -> str | None:
+        may_go = is_url and not in_bucket and not (is_packed and re.search("[/}]", item))
+        return _kept(item, signed=signed, in_bucket=in_bucket, may_go=may_go)
+
+    shown = _OF_PATH.sub(lambda found: _joined(found[1], kept(found[2])), address)
+    mark = ""
+    for sign, item in _OF_QUERY.findall(query):
+        mark = sign if sign in "?#" else mark
+        left = kept(item) if item else item
+        if left is not None:
+            shown += (mark or sign) + left
+            mark = ""
+    return shown
+
+
+def _joined(sign: str, item: str | None) -> str:
+    return "" if item is None else sign + item
+
+
+def _kept(item: str, *, signed: bool, in_bucket: bool, may_go: bool) -> str | None:
+    """Return what is kept of one parameter; None: nothing."""
+    name, equals, value = item.partition("=")
+    if not value.strip("="):  # a value without a name
+        name, equals, value = "", "", item
+    if _FINGERPRINT.match(value):
+        return item
+    word = _plain(name or value)
+    secret = name and (_is_secret(word) or (signed and _SIGNING.fullmatch(word)))
+    if secret and may_go:
+        return None
+    if in_bucket:
+        harmless = not name or not _TELLING.fullmatch(word)
+    else:
+        harmless = bool(_HARMLESS.fullmatch(word) or (not name and _FILE_NAME.fullmatch(value)))
+    if harmless and not secret:
+        return item
+    digest = hashlib.blake2b(
+        value.encode("utf-8", "surrogateescape"), digest_size=_FINGERPRINT_BYTES
+    )
+    return f"{name}{equals}~{digest.hexdigest()}"
+
+
+def _plain(name: str) -> str:
+    """Return the name of a parameter or setting as it is meant."""
+    return unquote(name).strip().lower()
+
+
+def _is_secret(name: str) -> bool:
+    return (_SECRET.fullmatch(name) or _SIGNED.fullmatch(name)) is not None
+
+
+def _decoded_and_shown(piece: re.Match[str]) -> str:
+    """Return a piece of a URL; another URL in it that is percent-encoded lacks its secrets."""
+    if not (found := _ENCODED.search(piece[0])):
+        return piece[0]
+    name, equals, value = (
+        piece[0].rpartition("=") if "=" in piece[0][: found.start()] else ("", "", piece[0])
+    )
+    inner = unquote(value, "utf-8", "surrogateescape")
+    shown = _shown(inner)
+    return (
+        piece[0]
+        if shown == inner
+        else f"{name}{equals}{quote(shown, '', 'utf-8', 'surrogateescape')}"
+    )

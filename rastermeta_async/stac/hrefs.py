@@ -53,8 +53,14 @@ def _checked(base_url: str) -> str:
     parts = urlsplit(base_url)
     if not parts.scheme or not (parts.netloc or parts.scheme == "file"):
         raise SettingsError(f"--base-url: {base_url!r} is no URL, like https://example.com/data")
-    if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f\x7f<>\"{}|\\^`]", base_url):
+    if (
+        parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+        or re.search(r"[\s\x00-\x1f\x7f<>\"{}|\\^`]", base_url)
+    ):
         raise SettingsError(
-            f"--base-url: {base_url!r} must be a URL without ?, # and spaces, as paths follow it"
+            f"--base-url: {base_url!r} must be a URL without password, ?, # and spaces, as paths "
+            "follow it in every link"
         )
     return base_url.rstrip("/")

@@ -141,9 +141,8 @@ class Stores:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(
-                f"{shown_url(name)}: this store cannot be set up: {redacted(first_line(error))}"
-            ) from error
+            said = redacted(first_line(error), remote=True)
+            raise StoreError(f"{shown_url(name)}: this store cannot be set up: {said}") from error
 
     async def walk(self, url: str, suffixes: tuple[str, ...] = ()) -> AsyncIterator[list[Listed]]:
         """Yield all objects below a prefix, a page at a time.

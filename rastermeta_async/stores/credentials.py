@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from rastermeta_async.config import Access
 from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.memory import allow_boto3
-from rastermeta_async.urls import redacted
+from rastermeta_async.urls import shown_url
 
 Options = dict[str, Any]
 
@@ -32,11 +32,13 @@ def endpoint_of(scheme: str, access: Access) -> str | None:
     if not endpoint and scheme in _ENDPOINTS:
         endpoint = _ENDPOINTS[scheme]()
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise StoreError(f"the endpoint {redacted(endpoint)} must begin with http:// or https://")
+        raise StoreError(
+            f"the endpoint {shown_url(endpoint.rpartition('@')[2])} must begin with http:// or https://"
+        )
     if endpoint and "?" in endpoint:
         raise StoreError(
-            f"the endpoint {redacted(endpoint)} must end before the question mark: what follows it "
-            "in a URL of Azure's is for AZURE_STORAGE_SAS_TOKEN"
+            f"the endpoint {shown_url(endpoint)} must end before the question mark: what follows "
+            "it in a URL of Azure's is for AZURE_STORAGE_SAS_TOKEN"
         )
     return endpoint
 

@@ -34,7 +34,7 @@ from rastermeta_async.stores.vsi import GDAL_RETRIES
 from rastermeta_async.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.reader import Facts, TiffReader, Unknown
-from rastermeta_async.urls import is_url, redacted, without_secrets
+from rastermeta_async.urls import is_url, without_secrets
 
 GDAL_OPENS = TRIES // (1 + GDAL_RETRIES)
 """Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
@@ -151,7 +151,7 @@ class StorePool:
             except RastermetaError:
                 raise
             except Exception as error:  # noqa: BLE001  # an object is a row, whatever it sets off
-                message = redacted(str(error) or repr(error))
+                message = str(error) or repr(error)
                 return failure(shown, "fatal", type(error).__name__, message)
         return failed
 

@@ -98,7 +98,7 @@ def _problem_without_status(error: BaseException, text: str) -> Problem:
         return NO_ANSWER
     if any(words in lowered for words in _CUT):
         return Problem("Connection", "the connection failed or was cut")
-    return Problem("StoreError", redacted(first_line(error)))
+    return Problem("StoreError", redacted(first_line(error), remote=True))
 
 
 def first_line(error: BaseException) -> str:

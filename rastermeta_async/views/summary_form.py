@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from rastermeta_async.text import bytes_in_words, degrees, name_in_wkt, on_a_line, plural, shortened
+from rastermeta_async.urls import redacted, shown_url
 from rastermeta_async.views.dates import rfc3339
 from rastermeta_async.views.summary import OTHER, Summary, as_pairs
 
@@ -31,8 +32,8 @@ def to_json(summary: Summary) -> str:
         "dated": summary.dated,
         "time": summary.time and [rfc3339(moment) for moment in summary.time],
         "errors": [
-            {"type": kind, "message": message, "count": count,
-             "example": summary.examples[kind, message]}
+            {"type": kind, "message": redacted(message), "count": count,
+             "example": shown_url(summary.examples[kind, message])}
             for (kind, message), count in summary.errors.most_common(_ERRORS)
         ],
     }  # fmt: skip
@@ -101,9 +102,10 @@ def _table(counter: Counter[Hashable], form: Callable[[Any], str]) -> list[tuple
 def _errors(summary: Summary, width: int) -> Iterator[str]:
     shown = summary.errors.most_common(_ERRORS)
     for (kind, message), count in shown:
-        text = f"{kind}: {message}" if kind else message
+        text = redacted(f"{kind}: {message}" if kind else message)
+        example = shown_url(summary.examples[kind, message])
         yield f"  {count:>{width},}  {on_a_line(text)}"
-        yield f"  {'':>{width}}  e.g. {on_a_line(shortened(summary.examples[kind, message]))}"
+        yield f"  {'':>{width}}  e.g. {on_a_line(shortened(example))}"
     if rest := summary.failures - sum(count for _, count in shown):
         yield f"  {rest:>{width},}  of {len(summary.errors) - len(shown):,} more kinds"
 
