@@ -17,7 +17,7 @@ from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
 from rastermeta_async.config import STREAM_SECONDS, Access, Settings
 from rastermeta_async.environment import may_change_answers, options_as_json
-from rastermeta_async.errors import PruneError
+from rastermeta_async.errors import PruneError, WriteError
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import to_the_end
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
@@ -211,8 +211,12 @@ async def extract_to_stream(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     inputs = Inputs(source_of(paths), PathSet(), PathSet())
-    consume = committer(LineSink(fd), NoLog(), settings, progress, STREAM_SECONDS)
-    await _run(inputs, consume, settings, progress, stop)
+    consume = committer(LineSink(fd, stop.is_set), NoLog(), settings, progress, STREAM_SECONDS)
+    try:
+        await _run(inputs, consume, settings, progress, stop)
+    except WriteError:
+        if not stop.is_set():  # else it ends without what nobody reads
+            raise
     return Outcome(progress.committed, progress.failures, complete=not stop.is_set())
 
 

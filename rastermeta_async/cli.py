@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rastermeta_async import options
 from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
+from rastermeta_async.text import json_on_lines, on_a_line, on_lines
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+"""All that is wrong with options; Typer has no public name for it."""
 
 if TYPE_CHECKING:
     from rastermeta_async.config import Access
     from rastermeta_async.console import Console
 
+
+class _Program(TyperGroup):
+    """The program, which says what is wrong with options as it says all else: on one line."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """See `TyperGroup`."""
+        with _shown_safely():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `TyperGroup`."""
+        with _shown_safely():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _shown_safely() -> Iterator[None]:
+    """Have the message of wrong usage, which quotes arguments, say nothing but words."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        from rastermeta_async.urls import redacted
+
+        error.message = on_a_line(redacted(error.message))
+        raise
+
+
 app = typer.Typer(
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -32,7 +67,7 @@ def _version(value: bool) -> None:
     if value:
         from rastermeta_async import __version__
 
-        typer.echo(f"rastermeta {__version__}")
+        _say(f"rastermeta {__version__}")
         raise typer.Exit(OK)
 
 
@@ -130,10 +165,11 @@ def extract(
         if dry_run:
             _check_catalog(output)
             source = given.source(settings, stdin) if names or lists else None
-            status = list_lost(output, source, settings, console, _say)
+            status = list_lost(output, source, settings, console, partial(_list, null=null))
         else:
             source = given.source(settings, stdin)
             status = run_extract(source, output, settings, overwrite, console)
+    console.close()
     # Threads that hang on a dead mount would keep a normal exit from ever happening.
     os._exit(status)
 
@@ -202,13 +238,14 @@ def show(
             _usage("--compare is for local files: copy the object, or leave it out")
         if gdal_config:
             _usage("--compare is without --gdal-config, which one of the readers does not know")
-        both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
-        _say(comparison_to_json(both) if as_json else comparison_as_text(both))
+        with explained_exit(Console()):
+            both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
+        _say(comparison_to_json(both) if as_json else comparison_as_text(both), as_json=as_json)
         raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
     given = tuple(gdal_config or ())
     with explained_exit(Console()):
         record = read_record(os.fsencode(file), drivers=_drivers(drivers), gdal_config=given)
-    _say(to_json(record) if as_json else as_text(record))
+    _say(to_json(record) if as_json else as_text(record), as_json=as_json)
     raise typer.Exit(OK if record.ok else SOME_FAILED)
 
 
@@ -223,7 +260,7 @@ def status(
 
     with explained_exit(Console()):
         found = status_of(output)
-    _say(found.as_json() if as_json else found.as_text())
+    _say(found.as_json() if as_json else found.as_text(), as_json=as_json)
 
 
 @app.command()
@@ -238,7 +275,7 @@ def summary(
 
     with explained_exit(Console()):
         found = summary_of(catalog)
-    _say(to_json(found) if as_json else as_text(found))
+    _say(to_json(found) if as_json else as_text(found), as_json=as_json)
 
 
 export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
@@ -344,18 +381,42 @@ def sample(
     _say(f"{count} files in {folder}")
 
 
-def _say(text: str) -> None:
-    """Print what was asked for, or end the program with a sentence that says why not."""
+def _say(text: str, *, as_json: bool = False) -> None:
+    """Print what was asked for: as it is, or as a terminal may have it."""
+    if _is_terminal():
+        text = json_on_lines(text) if as_json else on_lines(text)
+    _put(f"{text}\n".encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
+
+
+def _list(path: bytes, *, null: bool) -> None:
+    """Print a path of a list: its very bytes, unless a person looks on."""
+    if _is_terminal():
+        from rastermeta_async.record import readable
+
+        _say(on_a_line(readable(path)))
+    else:
+        _put(path + (b"\0" if null else b"\n"))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _put(content: bytes) -> None:
+    """Write to standard output, or end the program with a sentence that says why not."""
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "it is closed")
-        typer.echo(text)
-        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         os._exit(READER_GONE)
     except OSError as error:
-        if sys.stderr is not None:
-            typer.echo(f"rastermeta: standard output: {error.strerror}", err=True)
+        from rastermeta_async.console import Console
+
+        console = Console()
+        console.error(f"standard output: {error.strerror}")
+        console.close()
         os._exit(FAILED)
 
 

@@ -1,4 +1,8 @@
-"""What a person sees while a run goes on; all of it on standard error."""
+"""What a person sees while a run goes on; all of it on standard error.
+
+Every message passes `Console.say`, which takes secrets and control characters out of it, and the
+`Outlet`, which never holds the run up.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ import contextlib
 import json
 import logging
 import os
-import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, cast
 
 from rastermeta_async.errors import RastermetaError, SettingsError
 from rastermeta_async.exits import FAILED, USAGE
-from rastermeta_async.text import on_a_line, plural
+from rastermeta_async.outlet import Outlet
+from rastermeta_async.text import json_on_lines, on_a_line, plural
+from rastermeta_async.urls import redacted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 
 BAR_SECONDS = 0.25
 LINE_SECONDS = 60.0
+
+_ERASE = "\r\x1b[2K"
+"""Takes the live display, which is one line, off a terminal (ECMA-48, EL) for a message."""
 
 
 class Console:
@@ -44,14 +52,16 @@ class Console:
     ) -> None:
         self._quiet = quiet
         self._as_json = as_json
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        wanted = terminal if bar is None else bar
+        self._outlet = Outlet(self._dropped)
+        wanted = self._outlet.isatty() if bar is None else bar
         self._bar = wanted and not quiet and not as_json
         self._lines = not self._bar and not quiet and bar is not False
+        self._erase = ""
+        logging.lastResort = _ToConsole(self, logging.WARNING)  # libraries' warnings
         if verbose:
             logger = logging.getLogger("rastermeta_async")
             logger.setLevel(logging.DEBUG)
-            logger.addHandler(_ToConsole(self))
+            logger.addHandler(_ToConsole(self, logging.DEBUG))
 
     def error(self, message: str) -> None:
         """Say what went wrong."""
@@ -64,30 +74,53 @@ class Console:
 
     def say(self, level: str, message: str, **facts: object) -> None:
         """Write one message; `facts` go with it where messages are JSON."""
-        if self._as_json:
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            line = json.dumps({"time": now, "level": level, "message": message, **facts})
-        else:
-            line = f"rastermeta: {on_a_line(message)}"
-        if sys.stderr is None:  # closed from the start; print would take standard output
-            return
-        # The last reader of standard error may be gone; a run does not end over that.
-        with contextlib.suppress(OSError):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is where output is made
+        line = self._line(level, redacted(message), **facts)
+        self._outlet.write(self._erase + line)
+
+    def close(self) -> None:
+        """Give the messages so far a moment to be read, before the program ends."""
+        self._outlet.finish()
+
+    def _line(self, level: str, message: str, **facts: object) -> str:
+        if not self._as_json:
+            return f"rastermeta: {on_a_line(message)}\n"
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry = {"time": now, "level": level, "message": message, **facts}
+        return json_on_lines(json.dumps(entry)) + "\n"
+
+    def _dropped(self, count: int) -> str:
+        were = "was" if count == 1 else "were"
+        return self._line("warning", f"{plural(count, 'message')} {were} dropped: nobody read them")
 
     async def follow(self, progress: Progress) -> None:
-        """Show progress until cancelled; a slow terminal never holds up the run."""
+        """Show progress until cancelled."""
         import asyncio  # of a run; other commands speak through this module, too
 
-        if self._bar:
-            with contextlib.suppress(OSError), _live_bar() as bar:  # nobody may look any more
-                task = bar.add_task("", total=None, left="")
-                while True:
-                    _show(bar, task, progress.snapshot())
-                    await asyncio.sleep(BAR_SECONDS)
-        while self._lines:
-            await asyncio.sleep(LINE_SECONDS)
-            self.report("progress", progress.snapshot())
+        with self._display() as show:
+            said = time.monotonic()
+            while True:
+                self._outlet.flush()
+                if self._outlet.is_clear:  # of what nobody looks at only the latest counts
+                    show(progress)
+                if self._lines and time.monotonic() - said >= LINE_SECONDS:
+                    said = time.monotonic()
+                    self.report("progress", progress.snapshot())
+                await asyncio.sleep(BAR_SECONDS)
+
+    @contextlib.contextmanager
+    def _display(self) -> Iterator[Callable[[Progress], None]]:
+        """Hold the live display, if there is one; the result shows how far a run is."""
+        if not self._bar:
+            yield lambda _: None
+            return
+        with _live_bar(self._outlet) as bar:
+            task = bar.add_task("", total=None, left="")
+            if bar.console.is_terminal and not bar.console.is_dumb_terminal:
+                self._erase = _ERASE
+            try:
+                yield lambda progress: _show(bar, task, progress.snapshot())
+            finally:
+                self._erase = ""
 
     def report(self, what: str, progress: Progress) -> None:
         """Say how far a run is."""
@@ -109,8 +142,8 @@ class Console:
 class _ToConsole(logging.Handler):
     """Passes the package's log messages on."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, console: Console, level: int) -> None:
+        super().__init__(level)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -136,21 +169,19 @@ def _time_left(progress: Progress) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def _live_bar() -> Bar:
+def _live_bar(outlet: Outlet) -> Bar:
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    class Terminal(RichConsole):
-        def on_broken_pipe(self) -> None:
-            """Only stop to show progress: rich would end the program."""
-            raise BrokenPipeError
 
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[left]}"),
-        console=Terminal(stderr=True),
+        console=RichConsole(file=cast("IO[str]", outlet)),
+        auto_refresh=False,  # else a thread writes
+        redirect_stdout=False,
+        redirect_stderr=False,
         transient=True,
     )
 
@@ -165,6 +196,7 @@ def _show(bar: Bar, task: object, progress: Progress) -> None:
         total=100 if progress.share is not None else None,
         left=f"{left} left" if left else "",
     )
+    bar.refresh()
 
 
 @contextlib.contextmanager
@@ -174,4 +206,5 @@ def explained_exit(console: Console) -> Iterator[None]:
         yield
     except RastermetaError as error:
         console.error(str(error))
+        console.close()
         os._exit(USAGE if isinstance(error, SettingsError) else FAILED)

@@ -21,7 +21,6 @@ from rastermeta_async.loops import new_loop
 from rastermeta_async.memory import collect_seldom
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Inputs, Progress
-from rastermeta_async.record import readable
 from rastermeta_async.sources import Source
 from rastermeta_async.streams import silence_libraries
 from rastermeta_async.text import plural
@@ -52,7 +51,7 @@ def run_extract(
 
 def list_lost(
     output: str, source: Source | None, settings: Settings, console: Console,
-    show: Callable[[str], None],
+    show: Callable[[bytes], None],
 ) -> int:  # fmt: skip
     """Show the paths whose rows a run with ``--prune`` would drop; return the exit status.
 
@@ -73,7 +72,7 @@ def list_lost(
         for path in lost(given):
             if settings.update and given.known([path]):  # it would be read again
                 continue
-            show(readable(os.fsdecode(path)))
+            show(path)
             count += 1
         console.hint(f"--prune would drop {plural(count, 'row')}" if count else _NOTHING_LOST)
         if count and not settings.prune_folders:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
+from collections.abc import Callable
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that would move the cursor, or worse."""
+_UNSAFE = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
+"""Categories of characters that move the cursor, turn the direction of text, break the line, or
+cannot be seen (Unicode, "General Category")."""
 
 _NO_NAMES = ("", "unknown", "unnamed")
 """What GDAL and PROJ write, in lower case, where a CRS or datum has no name."""
@@ -21,8 +25,30 @@ _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def on_a_line(text: str) -> str:
-    """Return a text as it can be shown on one line: control characters become escapes."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""Return a text as it can be shown on one line, control characters as ``\xNN`` and such."""
+    return _escaped(text, lambda character: character.encode("unicode_escape").decode())
+
+
+def on_lines(text: str) -> str:
+    """Return a text as a terminal may have it, its line feeds as they are."""
+    return "\n".join(map(on_a_line, text.split("\n")))
+
+
+def json_on_lines(text: str) -> str:
+    """Return JSON as a terminal may have it: equal JSON, its line feeds as they are."""
+    escape = _escape_in_json
+    return "\n".join(_escaped(line, escape) for line in text.split("\n"))
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():  # as nearly every text is
+        return text
+    return "".join(escape(one) if unicodedata.category(one) in _UNSAFE else one for one in text)
+
+
+def _escape_in_json(character: str) -> str:
+    # json.dumps leaves DEL alone; of a character beyond U+FFFF it makes two escapes.
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
 def shortened(text: str) -> str:

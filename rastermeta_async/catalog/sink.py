@@ -6,7 +6,10 @@ appends the returned `Part` to the checkpoint log. Neither is for use by two thr
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 import pyarrow as pa
@@ -20,7 +23,9 @@ from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.catalog.names import part_name
 from rastermeta_async.config import Order
 from rastermeta_async.errors import WriteError
+from rastermeta_async.outlet import ATOMIC_BYTES, has_room
 from rastermeta_async.rows import count_failures, newest
+from rastermeta_async.text import json_on_lines
 
 PART_GROUP_ROWS = 2048
 PART_GROUP_BYTES = 1024 * 1024
@@ -29,6 +34,11 @@ PART_GROUP_BYTES = 1024 * 1024
 LASTING_GROUP_ROWS = 32_768
 LASTING_GROUP_BYTES = 16 * 1024 * 1024
 """Row groups of a part that are to be a catalog's: mostly one."""
+
+
+_POLL_SECONDS = 0.2
+_STALLED_SECONDS = 1.0
+"""How long a run that is to end waits for the reader of a stream to take anything."""
 
 
 class Sink(Protocol):
@@ -105,10 +115,15 @@ class LineSink:
     """Writes each batch as JSON lines to an open file descriptor, one write a batch.
 
     A pipe cannot be synced or resumed: its reader has what was written.
+
+    Args:
+        fd: it may wait for its reader.
+        stopping: whether the run is to end, so that a reader that takes nothing is given up.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, stopping: Callable[[], bool] = lambda: False) -> None:
         self._fd = fd
+        self._stopping = stopping
         self._seq = 0
 
     def commit(self, rows: pa.Table) -> Part:
@@ -117,15 +132,29 @@ class LineSink:
         Raises:
             BrokenPipeError: the reader has gone.
         """
-        content = "".join(f"{line}\n" for line in to_lines(rows)).encode()
+        lines = "".join(f"{line}\n" for line in to_lines(rows))
+        content = (json_on_lines(lines) if os.isatty(self._fd) else lines).encode()
         try:
-            write_all(self._fd, content)
+            self._write(content)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise WriteError(f"standard output: writing failed: {error.strerror}") from error
         self._seq += 1
         return Part(self._seq, "-", rows.num_rows, count_failures(rows), len(content), "")
+
+    def _write(self, content: bytes) -> None:
+        if os.path.isfile(self._fd):  # it never waits
+            write_all(self._fd, content)
+            return
+        written, last = 0, time.monotonic()
+        while written < len(content):
+            if has_room(self._fd, _POLL_SECONDS):
+                with contextlib.suppress(BlockingIOError):  # its other end made it non-blocking
+                    written += os.write(self._fd, content[written : written + ATOMIC_BYTES])
+                last = time.monotonic()
+            elif self._stopping() and time.monotonic() - last > _STALLED_SECONDS:
+                raise WriteError("standard output: nobody reads it, so the run ends without it")
 
 
 class NoLog:

@@ -1,0 +1,348 @@
+"""What a person sees: it holds nothing up, it moves no cursor, and it gives nothing away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import tty
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import (
+    COMMAND,
+    PATIENCE,
+    committed,
+    from_json,
+    log_of,
+    paths_of,
+    rows_of,
+    run,
+    wait_until,
+    write_raster,
+)
+
+from rastermeta_async.console import Console
+from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
+from rastermeta_async.outlet import MAX_WAITING_BYTES
+
+UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+HOSTILE = "a\u202eb\u2066c\u200fd\u061ce\x9b31mf\x1b[2Jg\x7fh\u2028i\U000e0001j[red]k.tif"
+"""Of each sort of characters that a terminal must not get, and what rich takes for a colour."""
+
+THE_END = "this is the end"
+
+MANY = 5000
+"""Files that are missing; to name them takes more than a pipe holds."""
+
+
+class Reader:
+    """A pipe that is full, and that nobody reads before `read`."""
+
+    def __init__(self) -> None:
+        self.end, self.given = os.pipe()
+        os.set_blocking(self.given, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.given, b"." * 4096)
+        os.set_blocking(self.given, True)
+
+    def read(self) -> bytes:
+        """Return all that comes until nobody can write any more."""
+        os.close(self.given)
+        with open(self.end, "rb", closefd=False) as file:
+            return file.read().lstrip(b".")
+
+
+@pytest.fixture
+def unread() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    for fd in (reader.end, reader.given):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The name of a catalog in an empty folder; the command runs in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "catalog.parquet"
+
+
+def missing(count: int) -> bytes:
+    return b"".join(b"missing-%05d.tif\n" % at for at in range(count))
+
+
+# Nobody reads
+
+
+@pytest.mark.parametrize("options", [["-v"], ["-v", "--log-json"], ["-v", "--progress"]])
+def test_a_standard_error_that_nobody_reads_stops_no_run(
+    catalog: Path, unread: Reader, options: list[str]
+) -> None:
+    command = [*COMMAND, "extract", *options, "-o", str(catalog)]
+    done = subprocess.run(
+        command, input=missing(MANY), stderr=unread.given, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == SOME_FAILED
+    assert len(rows_of(catalog)) == MANY
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_terminal_that_nobody_reads_stops_no_run(catalog: Path, stopped: bool) -> None:
+    master, terminal = pty.openpty()
+    if stopped:
+        termios.tcflow(terminal, termios.TCOOFF)  # as Ctrl-S does
+    command = [*COMMAND, "extract", "-v", "-o", str(catalog)]
+    done = subprocess.run(
+        command, input=missing(MANY), stderr=terminal, timeout=PATIENCE, check=False
+    )
+    os.close(master)
+    os.close(terminal)
+    assert done.returncode == SOME_FAILED
+    assert len(rows_of(catalog)) == MANY
+
+
+def test_a_signal_ends_a_run_whose_messages_nobody_reads(catalog: Path, unread: Reader) -> None:
+    command = [*COMMAND, "extract", "-v", "--batch-size", "1", "-o", str(catalog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=unread.given) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"missing.tif\n")
+        process.stdin.flush()
+        wait_until(lambda: committed(catalog) == 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_signal_ends_a_run_whose_data_nobody_reads(
+    catalog: Path, unread: Reader, workers: str
+) -> None:
+    command = [*COMMAND, "extract", "-v", "-o", "-", "--workers", workers]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=unread.given, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(missing(10))
+        process.stdin.close()
+        while b"missing-00009" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("words", [["summary", "a.parquet"], ["extract", "-o", "a.parquet"]])
+def test_a_last_word_that_nobody_reads_holds_no_command_up(
+    catalog: Path, unread: Reader, words: list[str]
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *words], stdin=subprocess.DEVNULL, stderr=unread.given, timeout=5, check=False
+    )
+    assert done.returncode in (OK, FAILED)
+
+
+def test_what_waits_is_read_once_somebody_reads(catalog: Path, unread: Reader) -> None:
+    command = [*COMMAND, "extract", "-v", "-o", str(catalog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=unread.given) as process:
+        assert process.stdin is not None
+        process.stdin.write(missing(MANY))
+        process.stdin.flush()
+        wait_until(lambda: sum(e["rows"] for e in log_of(catalog) if e["kind"] == "part") > 0)
+        reading = threading.Timer(0, process.stdin.close)
+        reading.start()
+        said = unread.read()
+        assert process.wait(PATIENCE) == SOME_FAILED
+    lines = said.decode().splitlines()
+    assert sum("missing-" in line and ": error: " in line for line in lines) == MANY
+    assert lines[-1].startswith("rastermeta: ")
+    assert not any("dropped: nobody" in line for line in lines)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_dropped_is_counted(
+    unread: Reader, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    with open(unread.given, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console(as_json=as_json)
+        length = MAX_WAITING_BYTES // 10
+        for _ in range(25):
+            console.hint("x" * length)
+        reading = threading.Thread(target=drain, args=(unread.end, said := bytearray()))
+        reading.start()
+        console.close()
+        console.hint(THE_END)
+        console.close()
+    reading.join(PATIENCE)
+    lines = bytes(said).lstrip(b".").decode().splitlines()
+    whole = sum("x" * length in line for line in lines)
+    assert 5 < whole < 10
+    assert f"{25 - whole} messages were dropped: nobody read them" in lines[-2]
+    assert THE_END in lines[-1]
+    assert not as_json or all(json.loads(line)["message"] for line in lines)
+
+
+def drain(fd: int, into: bytearray) -> None:
+    while THE_END.encode() not in into[-100:] and (some := os.read(fd, 65536)):
+        into += some
+
+
+def test_the_shells_standard_error_stays_as_it_is(catalog: Path, unread: Reader) -> None:
+    """O_NONBLOCK is shared by all that write there."""
+    subprocess.run(
+        [*COMMAND, "extract", "none.tif", "-o", catalog], stderr=unread.given, timeout=PATIENCE,
+        check=False,
+    )  # fmt: skip
+    assert os.get_blocking(unread.given)
+
+
+# Terminals
+
+
+def shown(arguments: list[str | Path], *, streams: str = "out err", status: int = OK) -> str:
+    """Return what a terminal gets, byte for byte."""
+    master, terminal = pty.openpty()
+    tty.setraw(terminal)
+    into = {name: terminal if name in streams else subprocess.DEVNULL for name in ("out", "err")}
+    got = bytearray()
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=into["out"], stderr=into["err"],
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"},
+    ) as process:  # fmt: skip
+        os.close(terminal)
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+            drain(master, got)
+        assert process.wait(PATIENCE) == status, bytes(got)
+    os.close(master)
+    return got.decode()
+
+
+def unsafe(text: str) -> set[str]:
+    return {one for one in text if unicodedata.category(one) in UNSAFE} - {"\n", "\r"}
+
+
+@pytest.fixture
+def hostile(catalog: Path) -> Path:
+    """A raster whose name, tags and description are hostile."""
+    import rasterio
+
+    path = write_raster(catalog.parent / HOSTILE)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(**{HOSTILE: HOSTILE})
+        dataset.set_band_description(1, HOSTILE)
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--compare"], ["--compare", "--json"]])
+def test_a_record_moves_no_cursor(hostile: Path, options: list[str]) -> None:
+    text = shown(["show", hostile.name, *options])
+    assert not unsafe(text)
+    assert "[red]" in text
+    piped = run(["show", hostile.name, *options]).stdout.decode()
+    if "--json" in options:
+        assert from_json(text.encode()) == from_json(piped.encode())
+        assert "\u202e" in piped
+
+
+@pytest.mark.parametrize("name", ["lost\u202e\x9b[red].tif", "lost-\udce9\x1b[31m.tif"])
+def test_messages_and_summaries_move_no_cursor(catalog: Path, name: str) -> None:
+    extract: list[str | Path] = ["extract", "-v", "--progress", "-o", catalog, name]
+    said = shown(extract, streams="err", status=SOME_FAILED)
+    line = next(line for line in said.splitlines() if ": error: " in line)
+    assert "\u202e" not in said
+    assert "\x9b" not in said
+    assert "\x1b[31m" not in line
+    assert not unsafe(line.rpartition("\x1b[2K")[2])
+    assert "[red]" in line or "[31m" in line
+    for options in ([], ["--json"]):
+        text = shown(["summary", catalog, *options])
+        assert not unsafe(text)
+    assert from_json(text.encode()) == from_json(run(["summary", catalog, "--json"]).stdout)
+
+
+def test_rows_on_a_terminal_move_no_cursor(hostile: Path) -> None:
+    text = shown(["extract", hostile.name, "-o", "-"], streams="out")
+    assert not unsafe(text)
+    piped = run(["extract", hostile.name, "-o", "-"]).stdout
+    assert from_json(text.encode()) == from_json(piped)
+    assert HOSTILE.encode()[:4] in piped
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "--\u202e\x9b[red]"],
+        ["extract", "--batch-size", "\u202e\x1b[31m"],
+        ["extract", "--drivers", "\u202e\x1b[31m"],
+        ["\u202e\x1b[31m"],
+        ["show", "a", "\u202e\x1b[31m"],
+        ["export", "stac", "a", "-o", "b", "\u202e\x1b[31m"],
+        ["extract", "--from-file", "\u202e\x1b[31m", "-o", "c.parquet"],
+        ["extract", "--from-file", "https://me:hidden@h/list", "-o", "c.parquet"],
+        ["extract", "--batch-size", "https://me:hidden@h/list"],
+        ["extract", "--no-progress", "-o", "https://me:hidden@h/c.parquet?sig=hidden", "a.tif"],
+        ["export", "stac", "a", "-o", "b.ndjson", "--base-url", "https://me:hidden@h/?sig=hidden"],
+        ["summary", "https://me:hidden@h/c.parquet"],
+    ],
+)
+def test_what_is_wrong_with_arguments_is_said_safely(catalog: Path, arguments: list[str]) -> None:
+    text = shown([*arguments], status=USAGE)
+    assert not unsafe(text)
+    assert "hidden" not in text
+
+
+def test_lists_are_exact_in_pipes_and_safe_on_terminals(catalog: Path) -> None:
+    names = [b"a\x1b[31m.tif", b"b\xe9\x9b.tif", "c\u202e.tif".encode(), b"d\ne.tif"]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(b"")
+    run(["extract", "-0", "-o", catalog], stdin=b"\0".join(names))
+    assert paths_of(catalog) == names
+    for name in names:
+        os.unlink(name)
+    dry: list[str | Path] = ["extract", "-o", catalog, "--prune", "--dry-run"]
+    assert run(dry).stdout == b"".join(name + b"\n" for name in names)
+    assert run([*dry, "-0"]).stdout == b"".join(name + b"\0" for name in names)
+    text = shown(dry, streams="out")
+    assert not unsafe(text)
+    assert text.splitlines()[0] == r"a\x1b[31m.tif"
+    assert len(text.splitlines()) == len(names)
+
+
+# Secrets
+
+
+def test_nothing_that_leaves_the_program_gives_a_secret_away(catalog: Path) -> None:
+    paths = [
+        " https://me:hidden@h/a.tif?sig=hidden", "vrt://https://me:hidden@h/a.tif?jwt=hidden",
+        "/vsicurl?url=https%3A%2F%2Fme%3Ahidden%40h%2Fa.tif&header.Authorization=Bearer%20hidden",
+        "ftp://me:hidden@h/a.tif#passwd=hidden", "/vsicurl/http://me:hidden@h/a.tif;sessionid=hidden",
+    ]  # fmt: skip
+    Path("a.vrt").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1">'
+        "<SimpleSource><SourceFilename>/vsicurl/http://me:hidden@localhost:9/a.tif?sig=hidden"
+        "</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    given = "\n".join([*paths, "a.vrt", "plain?sig=b;c.tif"]).encode()
+    done = run(["extract", "-v", "-o", catalog], stdin=given)
+    assert len(rows_of(catalog)) == len(paths) + 2
+    assert "plain?sig=b;c.tif" in [row["filepath"] for row in rows_of(catalog)]
+    kept = [done, *(run([*words, catalog]) for words in (["summary"], ["summary", "--json"]))]
+    kept += [run(["status", catalog]), run(["extract", "--prune", "--dry-run", "-o", catalog])]
+    kept += [run(["show", path]) for path in [*paths, "a.vrt"]]
+    kept += [run(["extract", "-o", "-", *paths, "--log-json", "-v"])]
+    assert "hidden" not in repr(rows_of(catalog)) + repr(log_of(catalog))
+    for command in kept:
+        assert b"hidden" not in command.stdout + command.stderr, command
+    again = run(["extract", "-o", catalog], stdin=given.replace(b"hidden", b"anew"))
+    assert b"0 files read" in again.stderr
