@@ -253,13 +253,12 @@ def path_bytes(record: Record) -> bytes:
 def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     """Return the record of a path that could not be read."""
     shown, raw = path_columns(path)
-    return Record(shown, raw, status, error_type, words_for_row(path, message))
+    return Record(shown, raw, status, error_type, words_for_row(shown, message))
 
 
-def words_for_row(path: bytes, message: str) -> str:
-    """Return what a row says of its path, without secrets."""
-    shown, _ = path_columns(path)
-    return redacted(readable(message), shown, remote=is_url(path))[:MAX_MESSAGE]
+def words_for_row(shown: str, message: str) -> str:
+    """Return what the row with this `filepath` says, without secrets."""
+    return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]
 
 
 def is_same(one: object, other: object) -> bool:

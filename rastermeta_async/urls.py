@@ -64,7 +64,10 @@ _FOREIGN = re.compile(
 """What stands before a URL, or before a name of GDAL's, in a path that is none of a local file. It
 may be none that can be read either, as one with blanks before it, or with ``ftp://``."""
 
-_SUSPICIOUS = re.compile(r"[?#;@%=]|[\w'\"]\s*:(?!//)|bearer", re.IGNORECASE)
+_SUSPICIOUS = re.compile(
+    r"[?#@%=]|bearer|(?:[_-]\w+|account\w+|passw\w+|signature|authorization|cookie)['\"]?\s*:",
+    re.IGNORECASE,
+)
 """What is in every path or text that gives something away."""
 
 _BUCKET = re.compile(r"(?:s3|gs|az)://")

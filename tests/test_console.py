@@ -82,6 +82,18 @@ def missing(count: int) -> bytes:
     return b"".join(b"missing-%05d.tif\n" % at for at in range(count))
 
 
+@contextlib.contextmanager
+def started(
+    command: list[str], *, stderr: int, stdout: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command, its standard input a pipe; it is killed on leaving."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 # Nobody reads
 
 
@@ -114,7 +126,7 @@ def test_a_terminal_that_nobody_reads_stops_no_run(catalog: Path, stopped: bool)
 
 def test_a_signal_ends_a_run_whose_messages_nobody_reads(catalog: Path, unread: Reader) -> None:
     command = [*COMMAND, "extract", "-v", "--batch-size", "1", "-o", str(catalog)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=unread.given) as process:
+    with started(command, stderr=unread.given) as process:
         assert process.stdin is not None
         process.stdin.write(b"missing.tif\n")
         process.stdin.flush()
@@ -128,9 +140,7 @@ def test_a_signal_ends_a_run_whose_data_nobody_reads(
     catalog: Path, unread: Reader, workers: str
 ) -> None:
     command = [*COMMAND, "extract", "-v", "-o", "-", "--workers", workers]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=unread.given, stderr=subprocess.PIPE
-    ) as process:
+    with started(command, stdout=unread.given, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(missing(10))
@@ -154,7 +164,7 @@ def test_a_last_word_that_nobody_reads_holds_no_command_up(
 
 def test_what_waits_is_read_once_somebody_reads(catalog: Path, unread: Reader) -> None:
     command = [*COMMAND, "extract", "-v", "-o", str(catalog)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=unread.given) as process:
+    with started(command, stderr=unread.given) as process:
         assert process.stdin is not None
         process.stdin.write(missing(MANY))
         process.stdin.flush()
@@ -292,7 +302,7 @@ def test_rows_on_a_terminal_move_no_cursor(hostile: Path) -> None:
         ["extract", "--from-file", "https://me:hidden@h/list", "-o", "c.parquet"],
         ["extract", "--batch-size", "https://me:hidden@h/list"],
         ["extract", "--no-progress", "-o", "https://me:hidden@h/c.parquet?sig=hidden", "a.tif"],
-        ["export", "stac", "a", "-o", "b.ndjson", "--base-url", "https://me:hidden@h/?sig=hidden"],
+        ["export", "stac", "a", "-o", "b.ndjson", "--base-url", "https://me:hidden@h/data"],
         ["summary", "https://me:hidden@h/c.parquet"],
     ],
 )

@@ -204,6 +204,13 @@ def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "at least 13 more" in as_text(found)
 
 
+def test_secrets_in_rows_of_earlier_versions_are_not_shown() -> None:
+    url = "https://me:hidden@h/a.tif?jwt=hidden"
+    bad = failed(b"a.tif")._replace(filepath=f" {url}", error_message=f"cannot open {url}")
+    found = summed(bad)
+    assert "hidden" not in as_text(found) + to_json(found)
+
+
 def test_nothing_moves_the_cursor() -> None:
     bad = failed(b"/a\x1b[2J\n.tif")._replace(error_message="\x1b]0;x\x07")
     odd = record(driver="\x1b[31m", crs='PROJCS["\x1b\u2028"]')
