@@ -482,7 +482,7 @@ BAD_ENTRIES: dict[str, bytes] = {
     "another field": log_of(PART | {"more": 1}),
     "a field less": log_of({"kind": "part"}),
     **{
-        f"{name} {value!r:.20}": log_of(entry | {name: value})
+        f"{entry['kind']} {name} {value!r:.20}": log_of(entry | {name: value})
         for entry in (PART, SEALED)
         for name, value in (
             ("seq", -1), ("seq", "1"), ("seq", None), ("rows", 1.5), ("rows", 10**30),

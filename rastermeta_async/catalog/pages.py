@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from rastermeta_async.catalog.compact import I32, STRUCT, read_field, read_varint, skip, unzigzag
+from rastermeta_async.catalog.compact import I32, STRUCT, read_field, read_varint, skip
 
 _HEAD_BYTES = 512
 _LONGEST_HEAD = 1024 * 1024
@@ -79,8 +79,8 @@ def _heads(file: IO[bytes], column: Any) -> Iterator[tuple[int, int, dict[int, i
     left = column.num_values
     while left > 0 and at < end:
         head = _head(file, at)
-        numbers = head.numbers
-        kind, size, stored = (numbers.get(field, -1) for field in (_TYPE, _SIZE, _STORED_SIZE))
+        number = head.numbers.get
+        kind, size, stored = number(_TYPE, -1), number(_SIZE, -1), number(_STORED_SIZE, -1)
         if min(kind, size, stored) < 0:
             raise ValueError("the head of a page is damaged")
         content = head.inner.get(_CONTENT.get(kind, 0), {})
@@ -116,14 +116,18 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
     numbers: dict[int, int] = {}
     inner: dict[int, dict[int, int]] = {}
     number = 0
-    while data[at]:
-        number, kind, at = read_field(data, at, number)
-        number &= 0xFFFF  # as readers cut what is longer
+    while head := data[at]:
+        number, kind, at = (
+            (number + (head >> 4), head & 15, at + 1) if head >> 4 else read_field(data, at, number)
+        )  # mostly as here: there are many of them
         if kind == I32:
-            value, at = read_varint(data, at)
-            numbers[number] = unzigzag(value & 0xFFFFFFFF)
+            value, at = data[at], at + 1
+            if value > 127:
+                value, at = read_varint(data, at - 1)
+                value &= 0xFFFFFFFF
+            numbers[number & 0xFFFF] = value >> 1 ^ -(value & 1)  # readers cut what is longer
         elif kind == STRUCT and not depth:
-            inner[number], _, at = _structure(data, at, depth + 1)
+            inner[number & 0xFFFF], _, at = _structure(data, at, depth + 1)
         else:
             at = skip(data, at, kind)
     return _Structure(numbers, inner, at + 1)

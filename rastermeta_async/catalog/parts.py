@@ -13,6 +13,7 @@ from rastermeta_async.catalog.digest import VerifiedFile, undamaged
 from rastermeta_async.catalog.formats import Format
 from rastermeta_async.catalog.merge import Run
 from rastermeta_async.catalog.reading import ParquetRows
+from rastermeta_async.catalog.sink import PART_GROUP_ROWS
 from rastermeta_async.rows import path_keys
 
 _PATH = ["filepath", "filepath_bytes"]
@@ -68,7 +69,7 @@ def part_run(folder: str, part: Part) -> Run:
 def _read_part(folder: str, part: Part) -> Generator[pa.RecordBatch, None, None]:
     """Yield the rows of a part, some at a time: nothing else of the file is held meanwhile."""
     with _opened(folder, part) as file:
-        yield from file.batches()
+        yield from file.batches(rows=PART_GROUP_ROWS)
 
 
 @contextmanager

@@ -23,11 +23,12 @@ from rastermeta_async.catalog.pages import Chunk, chunk_of
 from rastermeta_async.record import SCHEMA
 
 MAX_FOOTER_BYTES = 64 * 1024 * 1024
-_MAX_LENGTHS = {
+_OPTIONS = {
+    "page_checksum_verification": True,
     "thrift_string_size_limit": 16 * 1024 * 1024,
     "thrift_container_size_limit": 65_536,
 }
-"""Of texts, and of lists of row groups or columns, in a footer."""
+"""How Parquet files are opened: with limits of texts, and of lists of row groups or columns."""
 
 MAX_GROUP_BYTES = 512 * 1024 * 1024
 MAX_PAGE_BYTES = 128 * 1024 * 1024
@@ -65,13 +66,16 @@ class ParquetRows:
 
     def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
         self._file: Any = file
-        self.meta = footer_of(file)
+        table = _opened(file)
+        self.meta = table.metadata
         if any(one.num_rows < 0 for one in self._groups()):
             raise NotRowsError("a row group has less than no rows")
         if self.meta.num_rows > file.seek(0, io.SEEK_END):  # a path of its own takes a byte
             raise NotRowsError(f"it claims {self.meta.num_rows:,} rows in fewer bytes")
-        self._tables: dict[tuple[str, ...], pq.ParquetFile] = {}
-        if not self._table(()).schema_arrow.equals(SCHEMA):
+        schema = self.meta.schema
+        self._paths = [schema.column(index).path for index in range(len(schema))]
+        self._tables: dict[tuple[str, ...], pq.ParquetFile] = {(): table}
+        if not table.schema_arrow.equals(SCHEMA):
             raise NotRowsError("its columns are not those of a catalog")
 
     def _groups(self) -> Iterator[Any]:
@@ -108,8 +112,8 @@ class ParquetRows:
         """Return what is told of the columns of a row group that are read."""
         group = self.meta.row_group(number)
         told = {}
-        for index in range(group.num_columns):
-            path = self.meta.schema.column(index).path
+        for index in range(len(self._paths)):
+            path = self._paths[index]
             if path.partition(".")[0] not in names:
                 continue
             try:
@@ -133,7 +137,7 @@ class ParquetRows:
                 self._file,
                 metadata=self.meta,
                 read_dictionary=[*with_dictionary],
-                page_checksum_verification=True,
+                **_OPTIONS,
             )
         return self._tables[with_dictionary]
 
@@ -145,6 +149,10 @@ def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:
         NotRowsError: it is too large, or no UTF-8.
         pa.ArrowException, OSError: it is no Parquet file, or a damaged one.
     """
+    return _opened(file).metadata
+
+
+def _opened(file: IO[bytes] | io.RawIOBase) -> pq.ParquetFile:
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 8))
     length, _ = struct.unpack("<I4s", (file.read(8) or b"").rjust(8))
@@ -152,20 +160,20 @@ def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:
         raise NotRowsError(f"its footer has {length:,} bytes")
     file.seek(0)
     try:
-        return pq.ParquetFile(file, **_MAX_LENGTHS).metadata
+        return pq.ParquetFile(file, **_OPTIONS)
     except UnicodeDecodeError as error:
         raise NotRowsError("its columns have names that are no UTF-8") from error
 
 
 def _written_out(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return rows with their texts in place of places in a dictionary."""
-    size = sum(map(_text_bytes, batch.columns))
+    if batch.schema.equals(schema):
+        return batch
+    pairs = list(zip(batch.columns, schema.types, strict=True))
+    size = sum(_text_bytes(column) for column, kind in pairs if column.type != kind)
     if size > MAX_BATCH_BYTES:
         raise NotRowsError(f"{batch.num_rows:,} rows have texts of {size:,} bytes")
-    columns = [
-        column if column.type == field.type else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    columns = [column if column.type == kind else column.cast(kind) for column, kind in pairs]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
