@@ -297,8 +297,8 @@ main()
 call of the thread is the n-th of the run, and the same one in every run."""
 
 CHANGES = (
-    "write", "pwrite64", "writev", "fsync", "fdatasync", "ftruncate", "mkdir", "rename",
-    "renameat", "renameat2", "rmdir", "unlink", "unlinkat",
+    "write", "pwrite64", "writev", "fsync", "fdatasync", "ftruncate", "fchown", "fchmod", "mkdir",
+    "rename", "renameat", "renameat2", "link", "linkat", "rmdir", "unlink", "unlinkat",
 )  # fmt: skip
 """System calls that change files, or make changes safe."""
 
@@ -329,17 +329,30 @@ def killed_at(call: str, number: int, arguments: Arguments) -> bool:
     return run([*arguments, "--workers", "0"], command=alone).returncode < 0
 
 
+KNOWN = "0123456789abcdef"
+KNOWN_NAMES = f"""
+import secrets
+secrets.token_hex = lambda size: "{KNOWN}"
+from rastermeta_async.__main__ import main
+main()
+"""
+"""The command, with names that can be guessed."""
+
+
 def with_fault(
     call: str, error: str, path: Path, arguments: Arguments
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command; the first such system call on that path fails.
+
+    Temporaries have `KNOWN` in their names.
 
     Raises:
         AssertionError: there was no such call.
     """
     trace = path.parent.parent / "trace"
     expressions = [f"trace={call}", f"inject={call}:error={error}:when=1"]
-    done = run(arguments, command=[*_strace(trace, *expressions), "-P", str(path), *COMMAND])
+    known = ["-P", str(path), sys.executable, "-c", KNOWN_NAMES]
+    done = run(arguments, command=[*_strace(trace, *expressions), *known])
     assert "INJECTED" in trace.read_text(errors="replace"), f"no {call} on {path}"
     return done
 

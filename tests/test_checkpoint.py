@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rastermeta_async.catalog import durable
 from rastermeta_async.catalog.checkpoint import (
     LOG_VERSION,
     CheckpointLog,
@@ -32,7 +33,9 @@ from rastermeta_async.errors import CheckpointError, OutputLockedError, WriteErr
 
 
 def part(seq: int) -> Part:
-    return Part(seq, f"part-{seq:08d}.parquet", 10 * seq, seq, 1000 + seq, f"{seq:032x}", 1.5e9)
+    return Part(
+        seq, f"rastermeta-{seq:08d}.parquet", 10 * seq, seq, 1000 + seq, f"{seq:032x}", 1.5e9
+    )
 
 
 def sealing(seq: int) -> Sealing:
@@ -102,7 +105,7 @@ def test_line_is_its_checksum_and_json() -> None:
     checksum, _, body = encode(part(1)).rstrip(b"\n").partition(b" ")
     assert int(checksum, 16) == zlib.crc32(body)
     assert json.loads(body) == {
-        "kind": "part", "seq": 1, "name": "part-00000001.parquet", "rows": 10, "failures": 1,
+        "kind": "part", "seq": 1, "name": "rastermeta-00000001.parquet", "rows": 10, "failures": 1,
         "size": 1001, "digest": f"{1:032x}", "time": 1.5e9,
     }  # fmt: skip
 
@@ -308,7 +311,11 @@ def test_a_failed_sync_is_a_write_error(
     assert log.entries == [Header(output="catalog.parquet", url=""), part(1)]
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace", "write"])
+CALLS = {"rename": (durable, "_renamed")}
+"""Calls that are not in `os`."""
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "write"])
 def test_a_failed_rewrite_leaves_the_old_log(
     path: str, log: CheckpointLog, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -319,7 +326,7 @@ def test_a_failed_rewrite_leaves_the_old_log(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space left"):
-        patch.setattr(os, call, fail)
+        patch.setattr(*CALLS.get(call, (os, call)), fail)
         log.rewrite([part(1), part(2)])
     assert read(path) == before
     with pytest.raises(OutputLockedError):
@@ -343,8 +350,6 @@ def test_an_entry_is_synced_before_append_returns(
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 5), max_size=5))
 def test_short_writes_are_continued(chunks: list[int]) -> None:
-    from rastermeta_async.catalog import durable
-
     sizes, written = iter(chunks), bytearray()
 
     def write_some(fd: int, data: memoryview) -> int:

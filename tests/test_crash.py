@@ -87,7 +87,7 @@ def phase(catalog: Path, archive: Archive) -> str:
     names = os.listdir(parts) if parts.is_dir() else []
     if last["kind"] == "sealed":
         return "after" if last["rows"] == len(archive.paths) else "before the first part"
-    if last["kind"] == "sealing" or any(name.startswith(("sealed", "merge")) for name in names):
+    if last["kind"] == "sealing" or any(name.startswith("rastermeta-sealed") for name in names):
         return "sealing"
     return "parts" if last["kind"] == "part" else "before the first part"
 
@@ -209,7 +209,7 @@ def all_calls(folder: Path, archive: Archive) -> list[tuple[str, int]]:
     for name in calls_of(folder / "trace"):
         seen[name] += 1
         points.append((name, seen[name]))
-    assert {"write", "fsync", "fdatasync", "rename"} <= set(seen)
+    assert {"write", "fsync", "fdatasync", "renameat2"} <= set(seen)
     return points
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import leftovers, many_rasters, paths_of, run, with_fault
+from command import KNOWN, leftovers, many_rasters, paths_of, run, with_fault
 
 FAILED = 1
 FULL = "No space left on device"
@@ -52,31 +52,31 @@ def check_failure(done: subprocess.CompletedProcess[bytes], named: Path, reason:
 
 
 PARTS = ".parts"
-PART = f"{PARTS}/part-00000002.parquet"
-SEALED = f"{PARTS}/sealed.tmp"
+PART = f"{PARTS}/rastermeta-00000001.parquet"
+NEW_PART = f"{PARTS}/rastermeta-{KNOWN}.tmp"
+SEALED = f"{PARTS}/rastermeta-sealed-{KNOWN}.tmp"
 LOG = ".checkpoint"
+NEW_LOG = f"{LOG}.{KNOWN}.tmp"
 CATALOG = ""
 
 
 @pytest.mark.parametrize(
     ("call", "error", "touched", "named"),
     [
-        pytest.param(
-            "mkdir", "ENOSPC", ".parts", ".parts/part-00000001.parquet", id="parts folder"
-        ),
-        pytest.param("openat", "ENOSPC", f"{PART}.tmp", PART, id="part: new file"),
-        pytest.param("write", "ENOSPC", f"{PART}.tmp", PART, id="part: full"),
-        pytest.param("fsync", "EIO", f"{PART}.tmp", PART, id="part: sync"),
-        pytest.param("rename", "EIO", f"{PART}.tmp", PART, id="part: rename"),
-        pytest.param("rename", "ENOSPC", f"{PART}.tmp", PART, id="part: full at rename"),
+        pytest.param("mkdir", "ENOSPC", PARTS, PART, id="parts folder"),
+        pytest.param("openat", "ENOSPC", NEW_PART, PART, id="part: new file"),
+        pytest.param("write", "ENOSPC", NEW_PART, PART, id="part: full"),
+        pytest.param("fsync", "EIO", NEW_PART, PART, id="part: sync"),
+        pytest.param("renameat2", "EIO", NEW_PART, PART, id="part: rename"),
+        pytest.param("renameat2", "ENOSPC", NEW_PART, PART, id="part: full at rename"),
         pytest.param("write", "ENOSPC", LOG, LOG, id="log: full"),
         pytest.param("fdatasync", "EIO", LOG, LOG, id="log: sync"),
-        pytest.param("write", "ENOSPC", f"{LOG}.tmp", LOG, id="new log: full"),
-        pytest.param("fsync", "EIO", f"{LOG}.tmp", LOG, id="new log: sync"),
+        pytest.param("write", "ENOSPC", NEW_LOG, LOG, id="new log: full"),
+        pytest.param("fsync", "EIO", NEW_LOG, LOG, id="new log: sync"),
         pytest.param("write", "ENOSPC", SEALED, CATALOG, id="catalog: full"),
         pytest.param("fsync", "EIO", SEALED, CATALOG, id="catalog: sync"),
-        pytest.param("rename", "EIO", SEALED, CATALOG, id="catalog: rename"),
-        pytest.param("rename", "ENOSPC", SEALED, CATALOG, id="catalog: full at rename"),
+        pytest.param("renameat2", "EIO", SEALED, CATALOG, id="catalog: rename"),
+        pytest.param("renameat2", "ENOSPC", SEALED, CATALOG, id="catalog: full at rename"),
         pytest.param("rmdir", "EIO", PARTS, PARTS, id="parts folder: removal"),
     ],
 )
@@ -91,7 +91,9 @@ def test_one_call_fails(job: Job, call: str, error: str, touched: str, named: st
 def test_the_folder_of_the_parts_cannot_be_synced(job: Job, error: str) -> None:
     folder = Path(f"{job.catalog}{PARTS}")
     done = with_fault("fsync", error, folder, job.command)
-    check_failure(done, folder / "part-00000001.parquet", {"EIO": BROKEN, "ENOSPC": FULL}[error])
+    check_failure(
+        done, folder / "rastermeta-00000001.parquet", {"EIO": BROKEN, "ENOSPC": FULL}[error]
+    )
     job.finish()
 
 
@@ -113,7 +115,7 @@ def test_an_old_catalog_survives(job: Job) -> None:
     job.finish()
     before = job.catalog.read_bytes()
     sealed = Path(f"{job.catalog}{SEALED}")
-    done = with_fault("rename", "EIO", sealed, [*job.command, "--overwrite"])
+    done = with_fault("renameat2", "EIO", sealed, [*job.command, "--overwrite"])
     check_failure(done, job.catalog, BROKEN)
     assert job.catalog.read_bytes() == before
     job.finish()
@@ -134,7 +136,7 @@ class SmallDisk:
         """Run the command while there is no space for all that it writes."""
         if self._mounted:
             return run(job.command)
-        return with_fault("write", "ENOSPC", Path(f"{job.catalog}{PART}.tmp"), job.command)
+        return with_fault("write", "ENOSPC", Path(f"{job.catalog}{NEW_PART}"), job.command)
 
     def grow(self) -> None:
         if self._mounted:

@@ -360,7 +360,9 @@ def test_damage_is_named_and_the_catalog_stays(catalog: Path, which: str, share:
         output.seal()
     output.close()
     assert catalog.read_bytes() == before
-    assert [path.name for path in Path(f"{catalog}.parts").iterdir()] == ["part-00000002.parquet"]
+    assert [path.name for path in Path(f"{catalog}.parts").iterdir()] == [
+        "rastermeta-00000002.parquet"
+    ]
 
 
 @pytest.mark.parametrize("length", [None, 0, 3, 500])
@@ -371,7 +373,7 @@ def test_a_part_that_is_gone_or_cut_is_named(catalog: Path, length: int | None) 
         part_of(catalog).unlink()
     else:
         os.truncate(part_of(catalog), length)
-    with pytest.raises(CheckpointError, match=r"part-00000001\.parquet: (it|its content) "):
+    with pytest.raises(CheckpointError, match=r"rastermeta-00000001\.parquet: (it|its content) "):
         output.seal()
     output.close()
 

@@ -333,11 +333,11 @@ def test_a_log_that_has_lost_its_end_is_damaged(path: str) -> None:
 
 def test_what_merging_left_behind_is_removed(path: str) -> None:
     stopped(path, [A])
-    folder = Path(parts_folder(path)) / "abc.tmp"
+    folder = Path(parts_folder(path)) / "rastermeta-abc.tmp"
     folder.mkdir()
     (folder / "run").write_bytes(b"x")
     assert unfinished(path, A) == []
-    assert sorted(os.listdir(parts_folder(path))) == ["part-00000001.parquet"]
+    assert sorted(os.listdir(parts_folder(path))) == ["rastermeta-00000001.parquet"]
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -632,14 +632,14 @@ def test_only_the_columns_asked_for_are_read(any_path: str) -> None:
 def test_leftovers_are_removed(path: str) -> None:
     (part,) = stopped(path, [A])
     folder = Path(parts_folder(path))
-    unlogged = folder / "part-00000002.parquet"
+    unlogged = folder / "rastermeta-00000002.parquet"
     unlogged.write_bytes((folder / part.name).read_bytes())
-    for name in ("part-00000003.parquet.tmp", "sealed.tmp", "merge-000000.tmp"):
+    for name in ("rastermeta-0123456789abcdef.tmp", "rastermeta-sealed-0123456789abcdef.tmp"):
         (folder / name).write_bytes(b"half")
-    Path(log_path(path) + ".tmp").write_bytes(b"half")
+    Path(f"{log_path(path)}.0123456789abcdef.tmp").write_bytes(b"half")
     Output(path).close()
     assert os.listdir(folder) == [part.name]
-    assert not os.path.exists(log_path(path) + ".tmp")
+    assert sorted(os.listdir(Path(path).parent)) == [Path(log_path(path)).name, folder.name]
     completed(path, [B])
     assert catalog(path) == [A, B]
 
@@ -657,12 +657,12 @@ def test_a_torn_line_means_that_its_part_does_not_count(path: str) -> None:
     log = Path(log_path(path))
     log.write_bytes(log.read_bytes()[:-10])
     assert unfinished(path, A, B) == [b"/b.tif"]
-    assert os.listdir(parts_folder(path)) == ["part-00000001.parquet"]
+    assert os.listdir(parts_folder(path)) == ["rastermeta-00000001.parquet"]
     completed(path, [B])
     assert catalog(path) == [A, B]
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 def test_a_refused_sealing_loses_nothing(
     any_path: str, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -675,7 +675,7 @@ def test_a_refused_sealing_loses_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space left on device"):
-        patch.setattr(os, call, refuse)
+        patch.setattr(*{"rename": (durable, "_renamed")}.get(call, (os, call)), refuse)
         output.seal()
     output.close()
     assert Path(any_path).read_bytes() == old
@@ -709,7 +709,7 @@ class Machine:
             for name in self._names[at]:
                 if (at / name).is_file():
                     self._sync_content(at / name)
-        write, replace, mkdir = os.write, os.replace, os.mkdir
+        write, mkdir = os.write, os.mkdir
         unlink, rmdir, open_ = os.unlink, os.rmdir, os.open
 
         def torn_write(fd: int, data: memoryview) -> int:
@@ -725,10 +725,10 @@ class Machine:
                 self._step()
             return open_(path, flags, *args, **options)
 
-        def stepping(call: Callable[..., None]) -> Callable[..., None]:
-            def run(*args: Any, **options: Any) -> None:
+        def stepping(call: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **options: Any) -> Any:
                 self._step()
-                call(*args, **options)
+                return call(*args, **options)
 
             return run
 
@@ -736,9 +736,8 @@ class Machine:
         patch.setattr(os, "fsync", fsync)
         patch.setattr(durable, "_sync_data", fsync)
         patch.setattr(os, "open", checked_open)
-        calls: dict[str, Callable[..., None]] = {
-            "replace": replace, "mkdir": mkdir, "unlink": unlink, "rmdir": rmdir
-        }  # fmt: skip
+        patch.setattr(durable, "_renamed", stepping(durable._renamed))
+        calls: dict[str, Callable[..., Any]] = {"mkdir": mkdir, "unlink": unlink, "rmdir": rmdir}
         for name, call in calls.items():
             patch.setattr(os, name, stepping(call))
 
@@ -798,6 +797,8 @@ class Machine:
                 self._restore(folder / name)
             else:
                 (folder / name).write_bytes(self._contents.get(inode, b""))
+                status = os.fstat(self._pins[inode])
+                os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 ROWS = [[D, BAD], [C, A], [B, E]]
@@ -816,7 +817,7 @@ def sealed_and_parts(path: str) -> None:
     """A catalog and parts that add to it are there, and a leftover."""
     completed(path, [A, BAD])
     stopped(path, [C], [D])
-    (Path(parts_folder(path)) / "part-00000009.parquet.tmp").write_bytes(b"half")
+    (Path(parts_folder(path)) / "rastermeta-0123456789abcdef.tmp").write_bytes(b"half")
 
 
 SCENES = [(fresh, False), (sealed, False), (sealed_and_parts, False), (sealed_and_parts, True)]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from factory import failed, record, records_of, table
 
+from rastermeta_async.catalog import durable
 from rastermeta_async.catalog.checkpoint import Part
 from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.catalog.sink import (
@@ -33,9 +34,9 @@ def folder(tmp_path: Path) -> Path:
 def test_a_part_is_what_its_entry_says(folder: Path) -> None:
     rows = [record(b"/b"), failed(b"/c"), failed(b"/a"), record(b"/a")]
     part = PartSink(str(folder)).commit(table(rows))
-    content = (folder / "part-00000001.parquet").read_bytes()
+    content = (folder / "rastermeta-00000001.parquet").read_bytes()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    assert (part.seq, part.name, part.size) == (1, "part-00000001.parquet", len(content))
+    assert (part.seq, part.name, part.size) == (1, "rastermeta-00000001.parquet", len(content))
     assert (part.rows, part.failures, part.digest) == (3, 1, digest)
     assert os.listdir(folder) == [part.name]
     assert pq.read_schema(folder / part.name).equals(SCHEMA)
@@ -49,7 +50,7 @@ def test_a_part_is_what_its_entry_says(folder: Path) -> None:
 def test_parts_are_numbered_on(folder: Path) -> None:
     sink = PartSink(str(folder), last_seq=7)
     names = [sink.commit(table([record()])).name for _ in range(2)]
-    assert names == ["part-00000008.parquet", "part-00000009.parquet"]
+    assert names == ["rastermeta-00000008.parquet", "rastermeta-00000009.parquet"]
     assert sorted(os.listdir(folder)) == names
 
 
@@ -66,22 +67,39 @@ def test_a_part_is_synced_before_it_has_its_name_and_the_folder_after(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir()
-    steps: list[object] = []
-    fsync, replace = os.fsync, os.replace
+    steps = synced(folder, monkeypatch)
+    part = PartSink(str(folder)).commit(table([record()]))
+    assert steps == [(part.size, []), (folder.name, [part.name])]
 
-    def watched_fsync(fd: int) -> None:
-        is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
-        steps.append("folder" if is_folder else os.fstat(fd).st_size)
+
+def test_the_folder_is_synced_after_it_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = synced(folder, monkeypatch)
+    part = PartSink(str(folder)).commit(table([record()]))
+    assert steps == [
+        (folder.parent.name, []), (part.size, []), (folder.name, [part.name])
+    ]  # fmt: skip
+
+
+def synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, list[str]]]:
+    """Return a list that grows: what is synced, a folder's name or a file's size, and the parts
+    that have their names then."""
+    steps: list[tuple[object, list[str]]] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        status = os.fstat(fd)
+        name = next((at.name for at in (folder, folder.parent) if is_at(at, status)), None)
+        steps.append((name or status.st_size, [at.name for at in folder.glob("*.parquet")]))
         fsync(fd)
 
-    def watched_replace(old: str, new: str) -> None:
-        steps.append((os.path.basename(old), os.path.basename(new)))
-        replace(old, new)
+    monkeypatch.setattr(os, "fsync", watched)
+    return steps
 
-    monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(os, "replace", watched_replace)
-    part = PartSink(str(folder)).commit(table([record()]))
-    assert steps == [part.size, (part.name + ".tmp", part.name), "folder"]
+
+def is_at(path: Path, status: os.stat_result) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), status)
 
 
 def refuse(number: int) -> Callable[..., Any]:
@@ -102,6 +120,9 @@ def refuse_files(number: int) -> Callable[[int], None]:
     return call
 
 
+CALLS = {"rename": (durable, "_renamed")}
+"""Calls that are not in `os`."""
+
 SPACE = "free space or mend the disk"
 RIGHTS = "get the right to write there, or give another -o"
 FOLDER = "make that folder, or give another -o"
@@ -112,7 +133,7 @@ FOLDER = "make that folder, or give another -o"
     [
         ("write", refuse(errno.ENOSPC), "No space left on device", SPACE),
         ("fsync", refuse_files(errno.EIO), "Input/output error", SPACE),
-        ("replace", refuse(errno.EROFS), "Read-only file system", RIGHTS),
+        ("rename", refuse(errno.EROFS), "Read-only file system", RIGHTS),
         ("mkdir", refuse(errno.EACCES), "Permission denied", RIGHTS),
         ("mkdir", refuse(errno.ENOENT), "No such file or directory", FOLDER),
     ],
@@ -127,24 +148,24 @@ def test_a_refused_write_leaves_no_part(
 ) -> None:
     sink = PartSink(str(folder))
     with monkeypatch.context() as patch, pytest.raises(WriteError) as caught:
-        patch.setattr(os, call, replacement)
+        patch.setattr(*CALLS.get(call, (os, call)), replacement)
         sink.commit(table([record()]))
     assert str(caught.value) == (
-        f"{folder / 'part-00000001.parquet'}: writing a part failed: {reason}. What was committed "
-        f"before is safe: {advice}, then run the same command again to go on."
+        f"{folder / 'rastermeta-00000001.parquet'}: writing a part failed: {reason}. What was "
+        f"committed before is safe: {advice}, then run the same command again to go on."
     )
     names = os.listdir(folder) if folder.exists() else []
-    assert "part-00000001.parquet" not in names
+    assert "rastermeta-00000001.parquet" not in names
     assert PartSink(str(folder)).commit(table([record()])).seq == 1
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 def test_a_refused_write_leaves_no_temporary_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     folder.mkdir()
     with monkeypatch.context() as patch, pytest.raises(WriteError):
-        patch.setattr(os, call, refuse(errno.EIO))
+        patch.setattr(*CALLS.get(call, (os, call)), refuse(errno.EIO))
         PartSink(str(folder)).commit(table([record()]))
     assert os.listdir(folder) == []
 
@@ -180,7 +201,7 @@ def test_a_disk_that_returns_another_file_is_found_out(
         patch.setattr(os, "write", confused)
         PartSink(str(folder)).commit(table([record(b"/a"), record(b"/b")]))
     assert str(caught.value) == (
-        f"{folder / 'part-00000001.parquet.tmp'}: wrote 2 rows but the file says 1: the disk or "
+        f"{folder / 'rastermeta-00000001.parquet'}: wrote 2 rows but the file says 1: the disk or "
         "memory is faulty. What was committed before is safe; run the same command again to go on."
     )
     assert os.listdir(folder) == []

@@ -534,8 +534,8 @@ def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_export_are_taken_over(tmp_path: Path) -> None:
-    for name in ("items.ndjson.tmp", "items.ndjson.left-out.txt.tmp"):
-        (tmp_path / name).write_text("half a li")
+    for name in ("items.ndjson", "items.ndjson.left-out.txt"):
+        (tmp_path / f"{name}.0123456789abcdef.tmp").write_text("half a li")
     items, _ = made(tmp_path, [dated()])
     assert len(items) == 1
 
@@ -583,9 +583,10 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated()]))
     os.mkfifo(tmp_path / "items.ndjson")
     (tmp_path / "items.parquet").mkdir()
-    for name, reason in (("items.ndjson", "give --overwrite"), ("items.parquet", "is a folder")):
-        with pytest.raises(ForeignOutputError, match=reason):
-            export(catalog, str(tmp_path / name), rule_of(None))
+    for name, reason in (("items.ndjson", "is a named pipe"), ("items.parquet", "is a folder")):
+        for overwrite in (False, True):
+            with pytest.raises(ForeignOutputError, match=reason):
+                export(catalog, str(tmp_path / name), rule_of(None), overwrite=overwrite)
 
 
 def test_a_catalog_without_its_log_is_not_replaced(tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ def log(folder: Path, *entries: Any) -> str:
 
 
 def part(seq: int, at: float, rows: int = 5000) -> Part:
-    return Part(seq, f"part-{seq:08d}.parquet", rows, 1, 10, "", at)
+    return Part(seq, f"rastermeta-{seq:08d}.parquet", rows, 1, 10, "", at)
 
 
 def test_the_rate_is_that_of_late(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_the_rate_is_that_of_late(tmp_path: Path) -> None:
     text = found.as_text(now)
     assert "  rows      110,000" in text
     assert "  rate      500 files/s over 1 minute" in text
-    assert "  last      10 seconds ago, part-00000022.parquet, 5,000 rows" in text
+    assert "  last      10 seconds ago, rastermeta-00000022.parquet, 5,000 rows" in text
     assert "run the same command again to go on" in text
 
 
@@ -384,7 +384,7 @@ def test_status_of_few_parts(tmp_path: Path) -> None:
     assert "nothing is committed yet" in text
     found = status_of(log(tmp_path, part(1, 1000.0)))
     assert (found.rate, found.rate_seconds) == (None, None)
-    assert "  last      2 minutes ago, part-00000001.parquet" in found.as_text(1120.0)
+    assert "  last      2 minutes ago, rastermeta-00000001.parquet" in found.as_text(1120.0)
     assert status_of(log(tmp_path, part(1, 1000.0), part(2, 1000.0))).rate is None
     assert status_of(log(tmp_path, part(1, 1000.0), part(2, 900.0))).rate is None, (
         "a clock set back"

@@ -22,19 +22,26 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any, ClassVar, get_args, get_type_hints
 
 from rastermeta_async.catalog.durable import (
+    Identity,
+    Rights,
     created,
     explained,
     lock,
     open_locked,
     publish,
+    remove,
     sync_file,
+    temporaries_beside,
+    temporary_beside,
     write_all,
 )
 from rastermeta_async.catalog.names import part_number
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError
 
-LOG_VERSION = 2
+LOG_VERSION = 3
+READABLE_VERSIONS = (2, LOG_VERSION)
+"""Logs of version 2 know nothing of `Header.replaced`, and their parts have other names."""
 
 MAX_LOG_BYTES = 256 * 1024 * 1024
 """That of a catalog of 10^8 rows has 10 MB."""
@@ -53,6 +60,8 @@ class Header:
     """Base name of the output that the log belongs to."""
     replaces: bool = False
     """Whether the output that stands there is to be replaced, whoever made it."""
+    replaced: str | None = None
+    """Which one that is, see `Identity.lasting`, "" where there was none; None: any."""
     url: str | None = None
     """Where the finished output is copied to, "" if nowhere; None: the log is older than this
     field."""
@@ -164,7 +173,7 @@ def _fields(line: bytes) -> dict[str, Any]:
         return {}
     try:
         fields = json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # whole, but nothing that any version writes
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -216,7 +225,7 @@ def damaged(path: str, what: str) -> CheckpointError:
 
 
 def _check_version(header: dict[str, Any], path: str) -> None:
-    if (header.get("kind"), header.get("version")) != (Header.kind, LOG_VERSION):
+    if header.get("kind") != Header.kind or header.get("version") not in READABLE_VERSIONS:
         raise CheckpointError(
             f"{path} is not a checkpoint log of this version of rastermeta. Nothing was changed: "
             "use the version that made it, or give --overwrite to start again from nothing."
@@ -280,24 +289,31 @@ class CheckpointLog:
         order: Order | None = None,
         gdal_config: str | None = None,
         overwrite: bool = False,
+        rights: Rights | None = None,
     ) -> None:
         """Open and lock the log of `output` at `path`; it is made when it is missing.
 
-        What it says is not even looked at with `overwrite`; `rewrite` then replaces it. From
-        the first `rewrite` on it says that the output is copied to `url`, "" if nowhere, and that
-        `order` was asked for, and that its rows are read with `gdal_config`, unless that is None.
+        With `overwrite` it may be damaged, and only the names of its parts count; `rewrite` then
+        replaces it. From the first `rewrite` on it says that the output is copied to `url`, "" if
+        nowhere, that `order` was asked for, and that its rows are read with `gdal_config`, unless
+        that is None.
 
         Raises:
             OutputLockedError: another run has it.
             CheckpointError: it is damaged; nothing was changed.
+            ForeignOutputError: it is no regular file, or another user's.
         """
         self.path = path
         self._output = os.path.basename(output)
         self._url = url
         with explained(path, "opening the checkpoint log"):
-            self._fd = open_locked(path)
+            self._fd = open_locked(path, rights)
         try:
-            self.entries = [] if overwrite else read_entries(self._content(), path)
+            content = self._content()
+            self.entries = [] if overwrite else read_entries(content, path)
+            found = map(decode, content.split(b"\n"))
+            self.part_names = frozenset(entry.name for entry in found if isinstance(entry, Part))
+            """Names of all parts that it ever named and still does when it is opened."""
         except BaseException:
             self.close()
             raise
@@ -315,6 +331,16 @@ class CheckpointLog:
             return log_content(file, self.path)
 
     @property
+    def rights(self) -> Rights:
+        """Who may read and write the log."""
+        return Rights.of(os.fstat(self._fd))
+
+    @property
+    def replaced(self) -> str | None:
+        """Which output that is, see `Header.replaced`."""
+        return self._header.replaced if self._header else None
+
+    @property
     def replaces(self) -> bool:
         """Whether the output that stands there is to be replaced, whoever made it."""
         return self._header is not None and self._header.replaces
@@ -329,29 +355,38 @@ class CheckpointLog:
         first = self.entries[0] if self.entries else None
         return first if isinstance(first, Header) else None
 
-    def rewrite(self, entries: Sequence[Entry], *, replaces: bool = False) -> None:
+    def rewrite(
+        self, entries: Sequence[Entry], *, replaces: bool = False, replaced: str | None = None
+    ) -> None:
         """Replace the whole log, atomically, by a header and `entries`; the lock stays.
 
         A run starts with this: it drops a torn line, and it makes durable what an earlier run
         may have written but failed to sync (a failed sync leaves the page cache looking clean).
+
+        Args:
+            entries: all but the header.
+            replaces: see `Header`.
+            replaced: see `Header`.
         """
-        temporary = self.path + ".tmp"
         header = Header(
-            output=self._output, replaces=replaces, url=self._url, order=self.order,
-            gdal_config=self.gdal_config,
+            output=self._output, replaces=replaces, replaced=replaced, url=self._url,
+            order=self.order, gdal_config=self.gdal_config,
         )  # fmt: skip
         lines = [header, *entries]
         with explained(self.path, "rewriting the checkpoint log"):
-            with created(temporary) as file:
+            temporary = temporary_beside(self.path)
+            with created(temporary, self.rights) as file:
                 for entry in lines:
                     write_all(file.fileno(), encode(entry))
-            new = os.open(temporary, os.O_RDWR | os.O_APPEND)
+                new = os.dup(file.fileno())
             try:
                 lock(new, self.path)
-                publish(temporary, self.path)
+                publish(temporary, self.path, Identity.of(os.fstat(self._fd)))
             except BaseException:
                 os.close(new)
                 raise
+            for leftover in temporaries_beside(self.path):
+                remove(leftover)
         self.close()
         self._fd = new
         self.entries = lines

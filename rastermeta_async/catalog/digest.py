@@ -16,6 +16,7 @@ from typing import IO
 import pyarrow as pa
 
 from rastermeta_async.catalog.checkpoint import damaged
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.errors import CheckpointError
 
 BLOCK_BYTES = 1024 * 1024
@@ -64,6 +65,7 @@ class VerifiedFile(io.RawIOBase):
 
     Raises:
         CheckpointError: the file cannot be opened, or (from `read`) is not what the log says.
+        ForeignOutputError: it is no regular file.
     """
 
     def __init__(self, path: str, digest: str) -> None:
@@ -71,7 +73,7 @@ class VerifiedFile(io.RawIOBase):
         self._path = path
         self._digest = digest
         with undamaged(path):
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in `close`
+            self._file = open(open_regular(path), "rb", buffering=0)  # noqa: SIM115  # see `close`
         self._size = os.fstat(self._file.fileno()).st_size
         self._at = 0
         self._number = -1

@@ -1,20 +1,29 @@
-"""Writes that survive a crash: synced files, renames, folders, and one writer at a time.
+"""Writes that survive a crash, and touch nothing of others: files, folders, one writer at a time.
 
 POSIX promises nothing about a file's content after a failed fsync(2), so nothing here
 retries one: the caller starts again with a new file.
+
+Nothing is opened through a link, nothing but regular files is opened at all, and a new file takes
+a name only from nothing, or from the very file that stood there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import re
+import secrets
 import select
+import stat
+import sys
 import time
 from collections.abc import Iterator
-from typing import IO
+from functools import cache
+from typing import IO, Any, NamedTuple
 
-from rastermeta_async.errors import OutputLockedError, WriteError
+from rastermeta_async.errors import ForeignOutputError, OutputLockedError, WriteError
 
 if os.name == "posix":
     import fcntl
@@ -26,6 +35,13 @@ _ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE = 0.02
 """Seconds between attempts to take a lock."""
+
+_IS_LINUX = sys.platform == "linux"
+_CAREFULLY = (
+    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)  # fmt: skip
+"""Flags for opening: no link is followed, no pipe waited for."""
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -75,20 +91,200 @@ def folder_of(path: str) -> str:
     return os.path.dirname(path) or "."
 
 
-def publish(temporary: str, final: str) -> None:
-    """Give a finished, synced file its final name, durably; it is removed when that fails."""
+class Identity(NamedTuple):
+    """What tells a file from any other that has, or had, the same name."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+    """Nanoseconds."""
+
+    @property
+    def lasting(self) -> str:
+        """What of it stays when the file is copied to another disk with its times."""
+        return f"{self.size} bytes of {self.mtime}"
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Return the identity of the file that a status is of."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def identity(path: str) -> Identity | None:
+    """Return the identity of what stands at a path, itself a link or not; None: nothing does."""
     try:
-        os.replace(temporary, final)
-    except OSError:
+        return Identity.of(os.lstat(path))
+    except FileNotFoundError:
+        return None
+
+
+class Rights(NamedTuple):
+    """Who may read and write a file."""
+
+    mode: int
+    """The nine bits of permission."""
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Rights:
+        """Return the rights that a status tells."""
+        return cls(status.st_mode & 0o777, status.st_uid, status.st_gid)
+
+    def give(self, fd: int, *, folder: bool = False) -> None:
+        """Give an open file, or a folder, these rights as far as the system lets us.
+
+        Nobody gets more: where the group cannot be kept, no group gets anything.
+        """
+        mode = self.mode
+        if folder:  # who may read the files may look for them
+            mode |= 0o700 | (mode & 0o444) >> 2
+        if (status := os.fstat(fd)).st_uid != self.uid:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, self.uid, -1)
+        if status.st_gid != self.gid:
+            try:
+                os.fchown(fd, -1, self.gid)
+            except OSError:
+                mode &= ~0o070
+        with contextlib.suppress(OSError):  # there are disks that know no rights
+            os.fchmod(fd, mode)
+
+
+def publish(temporary: str, final: str, stood: Identity | None = None) -> Identity:
+    """Give a finished, synced file its final name, durably; return what stands there now.
+
+    Only nothing, or the very file that stood there before, makes room; the latter is removed. The
+    temporary is removed when that fails. Killed in between, what stood there may have the
+    temporary's name.
+
+    Where the system can neither exchange two names nor refuse to replace one (most network disks
+    cannot do the former), another program's file is lost if it comes in the microseconds between
+    the last look and the renaming.
+
+    Args:
+        temporary: the file, on the disk of `final`.
+        final: its name.
+        stood: what may be replaced; None: nothing.
+
+    Raises:
+        ForeignOutputError: something else stands there; it is left alone.
+    """
+    try:
+        new = Identity.of(os.lstat(temporary))
+        if identity(final) is None:
+            done = _take(temporary, final)
+        else:
+            done = _replace(temporary, final, stood)
+        if not done:
+            raise ForeignOutputError(
+                f"{final} was put there or changed by another program while this one was at work, "
+                "and is left as it is. What was committed before is safe: move that file away, "
+                "then run the same command again."
+            )
+    except (OSError, ForeignOutputError):
         remove(temporary)
         raise
     sync_folder(folder_of(final))
+    return new
+
+
+def _take(temporary: str, final: str) -> bool:
+    """Give a file a name that nothing has; tell whether that was so."""
+    try:
+        if not _renamed(temporary, final, _NOREPLACE):
+            os.link(temporary, final)
+            remove(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return _replace(temporary, final, None)
+    return True
+
+
+def _replace(temporary: str, final: str, stood: Identity | None) -> bool:
+    """Give a file the name of the one that stood there; tell whether it still did."""
+    if identity(final) != stood:
+        return False
+    if not _renamed(temporary, final, _EXCHANGE):
+        os.replace(temporary, final)
+        return True
+    if identity(temporary) != stood:
+        _renamed(temporary, final, _EXCHANGE)
+        return False
+    os.unlink(temporary)
+    return True
+
+
+_AT_FDCWD = -100
+_NOREPLACE, _EXCHANGE = 1, 2
+"""renameat2(2): fail where the new name is taken; let two files change names."""
+
+_CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK})
+"""What a system or disk says that has no such call, or no links."""
+
+
+def _renamed(old: str, new: str, how: int) -> bool:
+    """Rename by renameat2(2); tell whether the system can."""
+    if (call := _renameat2()) is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), how) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), new)
+
+
+@cache
+def _renameat2() -> Any:
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _IS_LINUX else None
+
+
+def rights_at(path: str) -> Rights | None:
+    """Return the rights of the file at a path; None: there is none.
+
+    Raises:
+        ForeignOutputError: what is there is no regular file.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    check_regular(status, path)
+    return Rights.of(status)
+
+
+def temporary_beside(path: str) -> str:
+    """Return an unguessable name for what is to become the file at `path`."""
+    return f"{path}.{secrets.token_hex(8)}.tmp"
+
+
+def temporaries_beside(path: str) -> list[str]:
+    """Return the files of this user that have names as `temporary_beside` gives them."""
+    own = re.compile(re.escape(os.path.basename(path)) + r"\.[0-9a-f]{16}\.tmp")
+    with os.scandir(folder_of(path)) as entries:
+        return [
+            os.path.join(os.path.dirname(path), entry.name)
+            for entry in entries
+            if own.fullmatch(entry.name)
+            and entry.is_file(follow_symlinks=False)
+            and entry.stat(follow_symlinks=False).st_uid == _user()
+        ]
 
 
 @contextlib.contextmanager
-def created(path: str) -> Iterator[IO[bytes]]:
-    """Open a new unbuffered file at `path`; synced on leaving, removed when that fails."""
-    with open(path, "wb", buffering=0) as file:
+def created(path: str, rights: Rights | None = None) -> Iterator[IO[bytes]]:
+    """Open a new unbuffered file at `path`; synced on leaving, removed when that fails.
+
+    Args:
+        path: at which nothing may be, not even a link.
+        rights: of the file; None: those of any new file.
+    """
+    with open(create(path, rights), "r+b", buffering=0) as file:
         try:
             yield file
             os.fsync(file.fileno())
@@ -97,11 +293,106 @@ def created(path: str) -> Iterator[IO[bytes]]:
             raise
 
 
-def ensure_folder(path: str) -> None:
-    """Make a folder, durably, unless it is there."""
-    if not os.path.isdir(path):
-        os.mkdir(path)
-        sync_folder(folder_of(path))
+def create(path: str, rights: Rights | None, flags: int = 0) -> int:
+    """Make a file and open it; arguments as for `created`. POSIX has O_EXCL follow no link."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | _CAREFULLY
+    fd = os.open(path, flags, 0o666 if rights is None else 0o600)
+    if rights is not None:
+        rights.give(fd)
+    return fd
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file; nothing else is opened or waited for.
+
+    Raises:
+        ForeignOutputError: it is something else, be it a link.
+        OSError: as os.open raises.
+    """
+    check_regular(os.lstat(path), path)
+    fd = os.open(path, flags | _CAREFULLY)
+    try:
+        check_regular(os.fstat(fd), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_regular(status: os.stat_result, path: str) -> None:
+    """Raise ForeignOutputError unless a status is of a regular file; `path` is for the message."""
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+        raise ForeignOutputError(f"{path} is {kind}: move it away, or give another -o")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+
+
+def open_folder(path: str) -> int:
+    """Open a folder that is this program's.
+
+    Raises:
+        ForeignOutputError: it is a link, no folder, or another user's.
+        OSError: as os.open raises.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _CAREFULLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise ForeignOutputError(
+            f"{path} is a link, or no folder, but parts are to be kept there: move it away, or "
+            "give another -o"
+        ) from error
+    try:
+        check_owner(os.fstat(fd), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_owner(status: os.stat_result, path: str) -> None:
+    """Raise ForeignOutputError where another user has made something at `path` for us to use.
+
+    Whose folder it is in may do so, as may everybody where all may replace what is there (a
+    folder that a group shares): who cannot be trusted there cannot be kept out.
+    """
+    folder = os.stat(folder_of(path))
+    shared = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
+    if status.st_uid not in (_user(), folder.st_uid) and not shared:
+        raise ForeignOutputError(
+            f"{path} belongs to another user (number {status.st_uid}): move it away, or give "
+            "another -o"
+        )
+
+
+def ensure_folder(path: str, rights: Rights | None = None) -> None:
+    """Make a folder, durably, unless it is there.
+
+    Args:
+        path: of the folder.
+        rights: of the files that are to be in it; None: those of any new file.
+
+    Raises:
+        ForeignOutputError: what is there is a link, no folder, or another user's.
+    """
+    try:
+        os.mkdir(path, 0o777 if rights is None else 0o700)
+    except FileExistsError:
+        os.close(open_folder(path))
+        return
+    if rights is not None:
+        fd = open_folder(path)
+        try:
+            rights.give(fd, folder=True)
+        finally:
+            os.close(fd)
+    sync_folder(folder_of(path))
 
 
 def remove(path: str) -> None:
@@ -110,24 +401,54 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def open_locked(path: str) -> int:
+def open_locked(path: str, rights: Rights | None = None) -> int:
     """Open `path` for appending (made when missing) and lock it for this process.
 
     The kernel frees the lock when the process ends, however it ends.
 
+    Args:
+        path: of the file.
+        rights: of a new file; None: those of any new file.
+
     Raises:
         OutputLockedError: another process holds the lock.
+        ForeignOutputError: it is no regular file, or another user's.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        fd = _open_or_create(path, rights)
         try:
             lock(fd, path)
             if _is_at(fd, path):
+                check_owner(os.fstat(fd), path)
                 return fd
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # replaced between open and lock: take the new one
+
+
+def _open_or_create(path: str, rights: Rights | None) -> int:
+    with contextlib.suppress(FileExistsError):
+        if not os.path.lexists(path):
+            return create(path, rights, os.O_APPEND)
+    return open_regular(path, os.O_RDWR | os.O_APPEND)
+
+
+def remove_unlocked(path: str) -> None:
+    """Remove a leftover of a process that locked it and has ended.
+
+    Raises:
+        OutputLockedError: it has not ended.
+    """
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        return
+    try:
+        lock(fd, path)
+        remove(path)
+    finally:
+        os.close(fd)
 
 
 def lock(fd: int, path: str) -> None:
@@ -148,7 +469,7 @@ def lock(fd: int, path: str) -> None:
 
 def is_locked(path: str) -> bool:
     """Tell whether another process holds the lock on the file at `path`."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = open_regular(path)
     try:
         return not _locked(fd, exclusively=False)
     finally:
@@ -168,6 +489,10 @@ def _locked(fd: int, *, exclusively: bool) -> bool:
 
 def _is_at(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def _user() -> int:
+    return os.geteuid() if os.name == "posix" else 0

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.geoparquet import GEO_KEY, Extent
 from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.catalog.reading import NotRowsError, ParquetRows, footer_of, json_batches
@@ -293,7 +294,7 @@ class ParquetFormat:
     def check(self, path: str) -> None:
         """See `Format.check`."""
         try:
-            with open(path, "rb") as file:
+            with open(open_regular(path), "rb") as file:
                 found = footer_of(file).schema.to_arrow_schema()
         except PermissionError as error:
             raise ForeignOutputError(
@@ -317,7 +318,7 @@ class ParquetFormat:
 
 def _noted(path: str, key: bytes) -> str:
     """Return what a Parquet file's metadata say under a key; "" where they do not."""
-    with open(path, "rb") as file:
+    with open(open_regular(path), "rb") as file:
         return readable((footer_of(file).metadata or {}).get(key, b""))
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from rastermeta_async.catalog.durable import remove
 from rastermeta_async.catalog.formats import grouped
+from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.memory import give_back
 from rastermeta_async.record import SCHEMA
@@ -185,7 +186,7 @@ def resorted(batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys) -> 
 
 
 def _scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(suffix=".tmp", dir=parent)
+    return tempfile.TemporaryDirectory(dir=parent, prefix=SCRATCH_START, suffix=SCRATCH_END)
 
 
 def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run:

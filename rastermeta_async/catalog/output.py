@@ -33,7 +33,10 @@ from rastermeta_async.catalog.durable import (
     ensure_folder,
     explained,
     folder_of,
+    identity,
+    open_folder,
     publish,
+    rights_at,
     sync_folder,
 )
 from rastermeta_async.catalog.formats import format_of, grouped
@@ -130,32 +133,41 @@ class Output:
                 f"{path}: --sort {order} is for .parquet catalogs; other ones are by path"
             )
         self._parts_folder = parts_folder(path)
-        if os.path.isdir(path):
-            raise ForeignOutputError(f"{path} is a folder: give another -o")
         if not os.path.isdir(folder_of(path)):
             raise ForeignOutputError(
                 f"{path} cannot be written: there is no folder {folder_of(path)}. Make it, e.g. by "
                 f"mkdir -p {shlex.quote(folder_of(path))}, or give another -o."
             )
         with explained(path, "looking at the output"):
+            if os.path.lexists(self._parts_folder):
+                os.close(open_folder(self._parts_folder))
+            own = rights_at(path)
             log = log_path(path)  # an empty one was made by a run that died at once
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 check_unlogged(path, self._format)
         self.log = CheckpointLog(
-            log_path(path), path, url, order=order, gdal_config=gdal_config, overwrite=overwrite
+            log, path, url, order=order, gdal_config=gdal_config, overwrite=overwrite, rights=own
         )
         try:
+            logs = self.log.rights
+            self._rights = own or logs
+            self._hidden = self._rights._replace(mode=self._rights.mode & logs.mode)
+            stood = identity(path)  # before anything is looked at, so that nothing slips in
             if overwrite:
-                start_over(self.log, self._parts_folder)
+                start_over(self.log, self._parts_folder, stood)
             else:
-                Recovery(path, url, self._format, self.log, gdal_config).run()
+                Recovery(path, url, self._format, self.log, stood, gdal_config).run()
+            self._stood = stood
             state = self._state
             self._opened_at = state.last_seq
             self._had = self._format.order(path) if state.sealed else Order.PATH
             self._order = self.log.order or self._had
             self.sink = PartSink(
-                self._parts_folder, state.last_seq, lasting=self._order is Order.NONE
+                self._parts_folder,
+                state.last_seq,
+                lasting=self._order is Order.NONE,
+                rights=self._hidden,
             )
         except BaseException:
             self.close()
@@ -255,15 +267,17 @@ class Output:
         Raises:
             WriteError: the disk refused; all that was committed is safe.
             CheckpointError: a part, or the last catalog, cannot be read.
+            ForeignOutputError: something else has the catalog's name since this was opened; it is
+                left alone, and all that was committed is safe.
         """
         state = self._state
         if state.sealed and not state.parts and self._order is self._had:
             return Totals(state.sealed.rows, state.sealed.failures)
         give_back()  # what reading has left behind
         with explained(self.path, "writing the catalog"):
-            ensure_folder(self._parts_folder)
-            temporary = sealed_temporary(self.path)
-            with created(temporary) as file:
+            ensure_folder(self._parts_folder, self._hidden)
+            temporary = sealed_temporary(self._parts_folder)
+            with created(temporary, self._rights) as file:
                 content = Content(file.fileno())
                 try:
                     write = self._join if self._order is Order.NONE else self._merge
@@ -274,7 +288,7 @@ class Output:
                 state.last_seq, totals.rows, totals.failures, content.size, content.digest
             )
             self.log.append(sealing)
-            publish(temporary, self.path)
+            self._stood = publish(temporary, self.path, self._stood)
             self._finish_sealing(sealing)
             self._had = self._order
         return totals
@@ -379,7 +393,8 @@ class Output:
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))
-        remove_unlogged(self._parts_folder, ())
+        named = {entry.name for entry in self.log.entries if isinstance(entry, Part)}
+        remove_unlogged(self._parts_folder, (), named)
         sync_folder(folder_of(self._parts_folder))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Collection
 
 from rastermeta_async.catalog.checkpoint import (
@@ -21,9 +22,15 @@ from rastermeta_async.catalog.checkpoint import (
 )
 from rastermeta_async.catalog.content import Counted
 from rastermeta_async.catalog.digest import VerifiedFile, digest_of, undamaged
-from rastermeta_async.catalog.durable import explained
+from rastermeta_async.catalog.durable import Identity, explained, open_folder, open_regular
 from rastermeta_async.catalog.formats import Format, ParquetFormat
-from rastermeta_async.catalog.names import is_own, log_path, part_number, parts_folder
+from rastermeta_async.catalog.names import (
+    is_own,
+    log_path,
+    part_number,
+    parts_folder,
+    sealed_temporaries,
+)
 from rastermeta_async.catalog.reading import checked
 from rastermeta_async.environment import options_in_words
 from rastermeta_async.errors import ForeignOutputError
@@ -42,14 +49,19 @@ def check_unlogged(path: str, form: Format) -> None:
         )
 
 
-def start_over(log: CheckpointLog, folder: str) -> None:
+def start_over(log: CheckpointLog, folder: str, stood: Identity | None) -> None:
     """Forget all that was committed.
 
     The log comes first: parts that no log names are nothing, a log of parts that are gone is
     damage. The old catalog stays readable until the new one is sealed.
+
+    Args:
+        log: of the output, locked.
+        folder: of its parts.
+        stood: what has the output's name, and may be replaced.
     """
-    log.rewrite([], replaces=True)
-    remove_unlogged(folder, ())
+    log.rewrite([], replaces=True, replaced=stood.lasting if stood else "")
+    remove_unlogged(folder, (), log.part_names)
 
 
 class Recovery:
@@ -60,13 +72,21 @@ class Recovery:
         url: where it is copied to, "" if nowhere.
         form: of the output.
         log: its log, which is locked.
+        stood: what had the output's name before anything was looked at.
         gdal_config: GDAL's options that further rows are read with; None: there will be none.
     """
 
     def __init__(
-        self, path: str, url: str, form: Format, log: CheckpointLog, gdal_config: str | None = None
+        self,
+        path: str,
+        url: str,
+        form: Format,
+        log: CheckpointLog,
+        stood: Identity | None,
+        gdal_config: str | None = None,
     ) -> None:
         self._path = path
+        self._stood = stood
         self._gdal_config = gdal_config
         self._url = url
         self._log = log
@@ -83,6 +103,7 @@ class Recovery:
         state = history(self._log.entries)
         self._check_log_names_parts(state)
         if state.sealing and self._holds(state.sealing):
+            self._check_moved_out(state.sealed)
             state = history([*self._log.entries, Sealed(**vars(state.sealing))])
         replaces = self._log.replaces and not state.sealed
         entries: list[Entry] = list(state.parts)
@@ -100,15 +121,18 @@ class Recovery:
         if state.sealed:
             self._check_unchanged(state.sealed)
             entries.insert(0, state.sealed)
-        elif os.path.exists(self._path) and not replaces:
+        elif self._stood and replaces:
+            self._check_replaced(self._stood)
+        elif self._stood:
             self._format.check(self._path)
             self._check_gdal_config(self._format.gdal_config(self._path))
+            self._check_alone(state)
             entries.insert(0, self._adopt())
         self._check_parts(state.parts)
         if state.uploaded and self._log.url == self._url:
             entries.append(state.uploaded)
-        self._log.rewrite(entries, replaces=replaces)
-        remove_unlogged(self._parts, {part.name for part in state.parts})
+        self._log.rewrite(entries, replaces=replaces, replaced=self._log.replaced)
+        remove_unlogged(self._parts, {part.name for part in state.parts}, self._log.part_names)
 
     def _check_log_names_parts(self, state: History) -> None:
         """Refuse a log that lacks its end: a crash leaves one part at most that it does not name.
@@ -145,13 +169,45 @@ class Recovery:
             "options, another -o, or --overwrite to start again from nothing."
         )
 
+    def _check_moved_out(self, sealed: Sealed | None) -> None:
+        """Refuse to remove what may not be replaced, but stood there as the catalog took its name.
+
+        A run may be killed after they changed names, and before it looked at what it had got.
+        """
+        for path in sealed_temporaries(self._parts):
+            if self._log.replaces or os.path.samefile(path, self._path):
+                continue
+            if sealed is None or _digest_at(path) != sealed.digest:
+                raise ForeignOutputError(
+                    f"{path} was put under the name {self._path} by another program, and changed "
+                    "places with the catalog when a run was killed. Move it away, then run the "
+                    "same command again."
+                )
+
+    def _check_replaced(self, stood: Identity) -> None:
+        """Refuse to replace anything but what stood there when leave was given to replace it."""
+        if self._log.replaced not in (None, stood.lasting):
+            raise ForeignOutputError(
+                f"{self._path} is not what stood there when --overwrite was given: another "
+                "program put it there or changed it. Move it away and run the same command again "
+                "to go on, or give --overwrite to start again from nothing and replace it."
+            )
+
+    def _check_alone(self, state: History) -> None:
+        """Refuse a catalog that appeared after parts were made for one that was not there."""
+        if state.parts:
+            raise ForeignOutputError(
+                f"{self._path} is a catalog that was put there after parts were made for a new "
+                "one: their rows would be mixed. Move it away and run the same command again to "
+                "go on, or give --overwrite to start again from nothing and replace it."
+            )
+
     def _holds(self, sealing: Sealing) -> bool:
         """Tell whether the output's content is the one named."""
         try:
             if os.path.getsize(self._path) != sealing.size:
                 return False
-            with open(self._path, "rb") as file:
-                return digest_of(file) == sealing.digest
+            return _digest_at(self._path) == sealing.digest
         except FileNotFoundError:
             return False
 
@@ -168,7 +224,7 @@ class Recovery:
 
     def _adopt(self) -> Sealed:
         """Return the entry of a catalog that this program made but whose log is gone."""
-        with open(self._path, "rb") as file:
+        with open(open_regular(self._path), "rb") as file:
             digest = digest_of(file)
             size = file.tell()
         with undamaged(self._path), VerifiedFile(self._path, digest) as file:
@@ -187,22 +243,40 @@ class Recovery:
                 raise damaged(path, what)
 
 
-def remove_unlogged(folder: str, named: Collection[str]) -> None:
-    """Remove from a parts folder what no log names, and the folder itself once it is empty."""
-    if not os.path.isdir(folder):
+def _digest_at(path: str) -> str:
+    with open(open_regular(path), "rb") as file:
+        return digest_of(file)
+
+
+def remove_unlogged(
+    folder: str, named: Collection[str], known: Collection[str] = frozenset()
+) -> None:
+    """Remove from a parts folder what no log names, and the folder itself once it is empty.
+
+    Nothing goes but what has the program's mark, or what a log has named: all else is somebody's.
+
+    Args:
+        folder: of the parts; there may be none.
+        named: what stays.
+        known: names that a log has given, with the mark or without.
+    """
+    if not os.path.lexists(folder):
         return
     with explained(folder, "removing leftovers"):
-        others = False
-        for name in os.listdir(folder):
-            others = others or not is_own(name)
-            if name not in named and is_own(name):
-                _remove_all(os.path.join(folder, name))
-        if not named and not others:
+        fd = open_folder(folder)  # whatever has its name from here on, this is the one looked at
+        try:
+            names = set(os.listdir(fd))
+            own = {name for name in names if is_own(name) or name in known}
+            for name in own.difference(named):
+                _remove_all(name, fd)
+        finally:
+            os.close(fd)
+        if not named and own == names:
             os.rmdir(folder)
 
 
-def _remove_all(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path)
+def _remove_all(name: str, folder: int) -> None:
+    if stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+        shutil.rmtree(name, dir_fd=folder)
     else:
-        os.unlink(path)
+        os.unlink(name, dir_fd=folder)

@@ -10,17 +10,24 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import IO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.digest import Digest
-from rastermeta_async.catalog.durable import created, ensure_folder, explained, publish, write_all
+from rastermeta_async.catalog.durable import (
+    Rights,
+    created,
+    ensure_folder,
+    explained,
+    publish,
+    write_all,
+)
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.jsonform import to_lines
-from rastermeta_async.catalog.names import part_name
+from rastermeta_async.catalog.names import part_name, part_temporary
 from rastermeta_async.config import Order
 from rastermeta_async.errors import WriteError
 from rastermeta_async.outlet import ATOMIC_BYTES, has_room
@@ -68,11 +75,20 @@ class PartSink:
         folder: that the files go into.
         last_seq: number of the last part that is there.
         lasting: a catalog is to have the row groups of the parts, as they are.
+        rights: who may read the parts; None: who may read any new file.
     """
 
-    def __init__(self, folder: str, last_seq: int = 0, *, lasting: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str,
+        last_seq: int = 0,
+        *,
+        lasting: bool = False,
+        rights: Rights | None = None,
+    ) -> None:
         self._folder = folder
         self._seq = last_seq
+        self._rights = rights
         self._format = ParquetFormat(passing=not lasting)
         self._most = (
             (LASTING_GROUP_ROWS, LASTING_GROUP_BYTES) if lasting
@@ -89,19 +105,20 @@ class PartSink:
         name = part_name(seq)
         path = os.path.join(self._folder, name)
         with explained(path, "writing a part"):
-            ensure_folder(self._folder)
-            with created(path + ".tmp") as file:
+            ensure_folder(self._folder, self._rights)
+            temporary = part_temporary(self._folder)
+            with created(temporary, self._rights) as file:
                 write_all(file.fileno(), content)
-                _check_rows(path + ".tmp", batch.num_rows)
-            publish(path + ".tmp", path)
+                _check_rows(file, path, batch.num_rows)
+            publish(temporary, path)
         self._seq = seq
         digest = Digest(content).hexdigest()
         return Part(seq, name, batch.num_rows, count_failures(batch), len(content), digest)
 
 
-def _check_rows(path: str, expected: int) -> None:
+def _check_rows(file: IO[bytes], path: str, expected: int) -> None:
     try:
-        found = pq.read_metadata(path).num_rows
+        found = pq.read_metadata(file).num_rows
     except pa.ArrowInvalid:
         found = "nothing that can be read"
     if found != expected:

@@ -30,6 +30,7 @@ from rastermeta_async.catalog.compact import (
     zigzag,
 )
 from rastermeta_async.catalog.digest import VerifiedFile
+from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 
 MAGIC = b"PAR1"
 COPY_BYTES = 512 * 1024
@@ -221,7 +222,9 @@ class Splicer:
         self._write(MAGIC)
         self._groups = 0
         # Some kilobytes a group.
-        self._metas = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=scratch)  # noqa: SIM115  # see close
+        self._metas = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # see close
+            _IN_MEMORY, dir=scratch, prefix=SCRATCH_START, suffix=SCRATCH_END
+        )
 
     def add(self, group: Group, content: Iterable[bytes]) -> None:
         """Add a row group, which has the columns that the file is to have, with its content."""

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 from rastermeta_async.pathset import fingerprints
 from rastermeta_async.record import GONE, SUCCESSES
 from rastermeta_async.rows import path_keys
@@ -52,7 +53,12 @@ def superseded(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Supe
     dropped: list[Numbers] = [np.empty(0, np.int64)]
     kept = failures = 0
     with ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=scratch)) for _ in range(heaps)]
+        files = [
+            stack.enter_context(
+                tempfile.TemporaryFile(dir=scratch, prefix=SCRATCH_START, suffix=SCRATCH_END)
+            )
+            for _ in range(heaps)
+        ]
         place = 0
         for batch in rows:
             _deal(_marked(batch, place), files)

@@ -40,8 +40,6 @@ def check_left_out(path: str) -> None:
 
 
 def _check(path: str, what: str, *, is_known: bool) -> None:
-    if os.path.isdir(path):
-        raise ForeignOutputError(f"{path} is a folder: give another -o")
     if os.path.exists(path) and not is_known:
         raise ForeignOutputError(f"{path} exists and {what}; give --overwrite or another -o")
 

@@ -23,7 +23,18 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rastermeta_async.catalog.durable import open_locked, publish, remove
+from rastermeta_async.catalog.durable import (
+    Identity,
+    create,
+    identity,
+    lock,
+    publish,
+    remove,
+    remove_unlocked,
+    rights_at,
+    temporaries_beside,
+    temporary_beside,
+)
 from rastermeta_async.catalog.finished import rows_of
 from rastermeta_async.catalog.geoparquet import Extent
 from rastermeta_async.catalog.names import log_path
@@ -142,6 +153,7 @@ def export(
     _check_names(catalog, output, collection)
     hrefs = Hrefs(base_url)
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
+    stood = {name: _file_at(name) for name in (output, listed, described)}
     if not overwrite:
         _check_earlier(output, listed, described if collection else None)
     link = None
@@ -163,13 +175,19 @@ def export(
         if content:
             text = files.enter_context(_Temporary(described))
             text.file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
-            text.publish(described)
+            text.publish(described, stood[described])
         if result.left_out:
-            others.publish(listed)
-        else:
+            others.publish(listed, stood[listed])
+        elif identity(listed) == stood[listed]:
             remove(listed)  # of an earlier export
-        finished.publish(output)
+        finished.publish(output, stood[output])
     return result
+
+
+def _file_at(path: str) -> Identity | None:
+    """Return the identity of a file that may be replaced; refuse what is none."""
+    rights_at(path)
+    return identity(path)
 
 
 def _check_earlier(output: str, listed: str, described: str | None) -> None:
@@ -210,12 +228,20 @@ class _Temporary:
     """
 
     def __init__(self, final: str) -> None:
-        self._path = f"{final}.tmp"
+        self._final = final
+        self._path = temporary_beside(final)
 
     def __enter__(self) -> _Temporary:
-        fd = open_locked(self._path)
-        os.ftruncate(fd, 0)
+        fd = create(self._path, rights_at(self._final))
         self.file = open(fd, "w+b", buffering=1024 * 1024)  # closed on leaving
+        try:
+            lock(fd, self._path)
+            for other in temporaries_beside(self._final):
+                if other != self._path:
+                    remove_unlocked(other)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,11 +250,11 @@ class _Temporary:
         with contextlib.suppress(OSError):  # a full disk again; it was told
             self.file.close()
 
-    def publish(self, final: str) -> None:
-        """Give the file its name, durably."""
+    def publish(self, final: str, stood: Identity | None) -> None:
+        """Give the file its name, durably, in place of what stood there."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        publish(self._path, final)
+        publish(self._path, final, stood)
         self._path = ""
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from rastermeta_async.catalog.checkpoint import History, Part, history, log_content, read_entries
-from rastermeta_async.catalog.durable import is_locked
+from rastermeta_async.catalog.durable import is_locked, open_regular
 from rastermeta_async.catalog.formats import FORMATS
-from rastermeta_async.catalog.names import log_path, sealed_temporary
+from rastermeta_async.catalog.names import log_path, parts_folder, sealed_temporaries
 from rastermeta_async.errors import OutputError
 from rastermeta_async.text import plural, seconds_in_words
 from rastermeta_async.urls import local_name
@@ -92,12 +92,12 @@ def status_of(output: str) -> Status:
 
     Raises:
         SettingsError: nothing can be uploaded to this URL.
-        OutputError: there is no log, or it is damaged.
+        OutputError: there is no log, or it is damaged, or no regular file.
     """
     output = local_name(output)
     path = log_path(output)
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             content = log_content(file, path)
     except FileNotFoundError:
         if os.path.isfile(output) and output.endswith(tuple(FORMATS)):
@@ -132,7 +132,7 @@ def status_of(output: str) -> Status:
         last=latest.time if latest else None,
         last_part=last_part.name if last_part else None,
         last_rows=last_part.rows if last_part else None,
-        sealing=state.sealing is not None or os.path.exists(sealed_temporary(output)),
+        sealing=state.sealing is not None or bool(sealed_temporaries(parts_folder(output))),
     )
 
 
