@@ -39,7 +39,7 @@ from range_server import Server, serving, some
 
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
-from rastermeta_async.catalog.output import Output
+from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.errors import ForeignOutputError, StoreError
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of
@@ -1222,6 +1222,104 @@ def test_nothing_of_others_is_replaced_in_a_store(raster: Path, s3: Any, moto: s
     assert not any(there(s3))
 
 
+class Meanwhile:
+    """Does something to the store after the opening check of a run, right before the upload."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+        seal = Output.seal
+
+        def sealing(output: Output) -> Totals:
+            totals = seal(output)
+            act()
+            return totals
+
+        patch.setattr(Output, "seal", sealing)
+
+
+UPLOADS = pytest.mark.parametrize("most", [1 << 30, 0], ids=["one-request", "parts"])
+
+
+@UPLOADS
+@pytest.mark.parametrize("before", ["nothing", "ours", "theirs"])
+def test_an_object_that_is_put_there_in_mid_run_is_left_alone(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, before: str, most: int
+) -> None:
+    monkeypatch.setattr("rastermeta_async.stores.clients.ONE_REQUEST_BYTES", most)
+    if before == "ours":
+        make(raster)
+    elif before == "theirs":
+        replace(s3, b"theirs")
+    with monkeypatch.context() as patch, pytest.raises(ForeignOutputError) as caught:
+        Meanwhile(patch, lambda: replace(s3, b"newer"))
+        make(raster, Path("more.tif"), overwrite=before == "theirs")
+    assert there(s3) == b"newer"
+    assert str(caught.value).startswith(
+        f"{URL} was put there or changed by another program while this one was at work, and is "
+        "left as it is. The catalog is complete in c.parquet: move that object away, then run"
+    )
+    assert pq.read_metadata("c.parquet").num_rows == 2
+    assert not s3.list_multipart_uploads(Bucket="bucket").get("Uploads")
+    s3.delete_object(Bucket="bucket", Key="catalogs/c.parquet")
+    make(raster, Path("more.tif"))
+    assert there(s3) == Path("c.parquet").read_bytes()
+
+
+@UPLOADS
+def test_an_object_that_is_removed_in_mid_run_is_uploaded_again(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("rastermeta_async.stores.clients.ONE_REQUEST_BYTES", most)
+    make(raster)
+    with monkeypatch.context() as patch:
+        Meanwhile(patch, lambda: s3.delete_object(Bucket="bucket", Key="catalogs/c.parquet"))
+        make(raster, Path("more.tif"))
+    assert there(s3) == Path("c.parquet").read_bytes()
+    make(raster, Path("more.tif"))
+
+
+def test_an_upload_whose_answer_was_lost_is_known_by_its_content(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is sent again then, and refused, as the object is there already."""
+    with monkeypatch.context() as patch:
+        Meanwhile(patch, lambda: replace(s3, Path("c.parquet").read_bytes()))
+        make(raster)
+    make(raster, Path("more.tif"))
+    assert there(s3) == Path("c.parquet").read_bytes()
+
+
+def test_where_a_store_knows_no_conditions_it_is_looked_at_last(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError("Server returned non-2xx status code: 501 Not Implemented: ")
+
+    monkeypatch.setattr(obstore, "put_async", refuse)
+    make(raster)
+    make(raster, Path("more.tif"))
+    assert there(s3) == Path("c.parquet").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(ForeignOutputError, match=URL):
+        Meanwhile(patch, lambda: replace(s3, b"newer"))
+        make(raster, Path("more.tif"), Path("most.tif"))
+    assert there(s3) == b"newer"
+
+
+@UPLOADS
+def test_who_may_write_but_not_look_may_overwrite(
+    raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("rastermeta_async.stores.clients.ONE_REQUEST_BYTES", most)
+
+    async def refuse(*_: object) -> None:
+        raise StoreError("no")
+
+    replace(s3, b"theirs")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stores, "look", refuse)
+        make(raster, overwrite=True)
+    assert there(s3) == Path("c.parquet").read_bytes()
+
+
 def test_an_upload_that_nobody_noted_is_known_by_its_content(
     raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1236,7 +1334,7 @@ def test_an_upload_that_nobody_noted_is_known_by_its_content(
 def test_leave_to_replace_outlives_an_upload_that_failed(
     raster: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise StoreError("no")
 
     replace(s3, b"theirs")

@@ -6,9 +6,12 @@ obstore, which does the work, is imported when the first URL turns up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -29,6 +32,11 @@ PAGE = 1000
 RETRIES = 8
 """Of a request for a page of a listing, or for a part of a catalog on its way."""
 
+ONE_REQUEST_BYTES = 60 * 1024 * 1024
+"""Of a catalog that goes up in one request, and is in memory meanwhile. Parts of larger ones
+take as much, and no store lets obstore set a condition for what is made of parts."""
+
+_PIECE_BYTES = 5 * 1024 * 1024
 _RETRY_SECONDS = 120
 _ODD = "s3 by boto3"
 _LOST = "\ufffd"
@@ -59,6 +67,18 @@ class Found(NamedTuple):
     size: int
     """Bytes."""
     etag: str | None
+    version: str | None = None
+    """Where the store has such a thing; for a condition GCS takes nothing else."""
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """What obstore asks a store to compare with before an object is replaced."""
+        known = {"e_tag": self.etag, "version": self.version}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+class Replaced(Exception):  # noqa: N818  # no error of this program's, it is always caught
+    """There is another object at a URL than the one that may be replaced."""
 
 
 class Stores:
@@ -208,7 +228,7 @@ class Stores:
             raise StoreError(
                 f"{url}: it cannot be told whether a catalog stands there: {problem.message}"
             ) from error
-        return Found(meta["size"], meta["e_tag"])
+        return Found(meta["size"], meta["e_tag"], meta["version"])
 
     async def content(self, url: str) -> AsyncIterator[bytes]:
         """Yield all bytes of an object.
@@ -225,25 +245,80 @@ class Stores:
         except Exception as error:
             raise StoreError(f"{url}: cannot be read: {problem_of(error).message}") from error
 
-    async def upload(self, file: str, url: str) -> str | None:
+    async def upload(
+        self, file: str, url: str, stood: Found | None, *, regardless: bool = False
+    ) -> str | None:
         """Copy a local file to a URL; return the entity tag that it has there.
 
+        The store itself sees to it that nothing else is replaced. It cannot where the file has
+        more than `ONE_REQUEST_BYTES`, or where it knows no such condition: there it is asked
+        what it has after all of the file is sent, right before it makes an object of it.
+
+        Args:
+            file: the file.
+            url: where to.
+            stood: what may be replaced; None: nothing.
+            regardless: anything may be.
+
         Raises:
+            Replaced: there is something else.
             StoreError: it does not get there; what stood there before still does.
         """
         try:
             store, key = self.place(url)
-            import obstore
-
-            with open(file, "rb") as content:  # noqa: ASYNC230  # obstore reads it in its threads
-                done = await obstore.put_async(store, key, content)
+            size = os.stat(file).st_size
+            if size <= ONE_REQUEST_BYTES:
+                condition = "create" if stood is None else stood.condition
+                with contextlib.suppress(_NoConditionsError):
+                    return await _put(store, key, file, "overwrite" if regardless else condition)
+            await self._send(store, key, file, url, None if regardless else (stood,))
+            with contextlib.suppress(StoreError):  # else it will be known by its content
+                there = await self.look(url)
+                return there.etag if there and there.size == size else None
+            return None
+        except Replaced:
+            raise
         except Exception as error:
             why = str(error) if isinstance(error, StoreError) else problem_of(error).message
             raise StoreError(
                 f"{url}: the catalog cannot be uploaded: {why}. It is complete in {file}; mend "
                 "that, then run the same command again to upload it."
             ) from error
-        return done["e_tag"]
+
+    async def _send(
+        self, store: Any, key: str, file: str, url: str, stood: tuple[Found | None] | None
+    ) -> None:
+        """Send a file in parts; a store forgets them where something else stands there then."""
+        import obstore
+
+        with open(file, "rb") as content:  # noqa: ASYNC230  # read in threads
+            async with obstore.open_writer_async(store, key) as out:
+                while some := await asyncio.to_thread(content.read, _PIECE_BYTES):
+                    await out.write(some)
+                if stood is not None and await self.look(url) != stood[0]:
+                    raise Replaced
+
+
+class _NoConditionsError(Exception):
+    """A store does not know what it means to replace an object only if it is a certain one."""
+
+
+async def _put(store: Any, key: str, file: str, mode: Any) -> str | None:
+    """Copy a local file to a store in one request; return its entity tag there."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    with open(file, "rb") as content:  # noqa: ASYNC230  # obstore reads it in its threads
+        try:
+            done = await obstore.put_async(store, key, content, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise Replaced from error
+        except Exception as error:
+            if problem_of(error).status == HTTPStatus.NOT_IMPLEMENTED:
+                raise _NoConditionsError from error
+            raise
+    etag: str | None = done["e_tag"]
+    return etag
 
 
 def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Listed]:

@@ -10,10 +10,10 @@ from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Access
 from rastermeta_async.errors import ForeignOutputError, StoreError
 from rastermeta_async.patience import to_the_end
-from rastermeta_async.stores.clients import RETRIES, Found, Stores
+from rastermeta_async.stores.clients import RETRIES, Found, Replaced, Stores
 
 UPLOAD_SECONDS = 600.0
-"""For one request with content. obstore sends twelve parts of 5 MiB at once: a line of one
+"""For one request with content. That is 60 MiB, or twelve parts of 5 MiB at once: a line of one
 megabit a second takes most of this. `Settings.timeout` is about headers that are read."""
 
 
@@ -29,6 +29,8 @@ class Upload:
         self._output = output
         self._looking = Stores(access, retries=RETRIES)
         self._carrying = Stores(access, UPLOAD_SECONDS, RETRIES)
+        self._stood: Found | None = None
+        self._is_blind = False
 
     async def check(self, *, overwrite: bool) -> None:
         """Make sure that whatever stands at the URL may be replaced, and remember it.
@@ -44,8 +46,10 @@ class Upload:
         url = self._output.url
         self._looking.place(url)
         # Credentials that may only write need not be able to look: then the leave is not kept.
+        self._is_blind = overwrite
         with contextlib.suppress(*[StoreError] if overwrite else []):
-            found = await self._looking.look(url)
+            found = self._stood = await self._looking.look(url)
+            self._is_blind = found is not None and not found.condition
             if found is None or (found.etag and found.etag == self._output.uploaded):
                 return
             if not (overwrite or await self._is_ours(found)):
@@ -57,13 +61,41 @@ class Upload:
             await self._remember(found.etag)
 
     async def send(self) -> None:
-        """Copy the finished catalog to its URL.
+        """Copy the finished catalog to its URL, in place of what `check` found there or nothing.
 
         Raises:
+            ForeignOutputError: another one was put there meanwhile; it is left alone.
             StoreError: it does not get there; what stood there before still does.
             WriteError: it did, but the log cannot be written.
         """
-        await self._remember(await self._carrying.upload(self._output.path, self._output.url))
+        try:
+            etag = await self._upload(self._stood)
+        except Replaced:
+            etag = await self._once_more()
+        await self._remember(etag)
+
+    async def _upload(self, stood: Found | None) -> str | None:
+        path, url = self._output.path, self._output.url
+        return await self._carrying.upload(path, url, stood, regardless=self._is_blind)
+
+    async def _once_more(self) -> str | None:
+        """Return the entity tag of the catalog where a store refused to replace what it has.
+
+        That may be the catalog itself, when the answer to a request was lost and it was sent
+        again; or it is gone.
+        """
+        with contextlib.suppress(Replaced):
+            found = await self._looking.look(self._output.url)
+            if found is None:
+                return await self._upload(None)
+            if await self._is_ours(found):
+                return found.etag
+        raise ForeignOutputError(
+            f"{self._output.url} was put there or changed by another program while this one was "
+            f"at work, and is left as it is. The catalog is complete in {self._output.path}: move "
+            "that object away, then run the same command again to upload it, or give --overwrite "
+            "to start again from nothing and replace it."
+        )
 
     async def _is_ours(self, found: Found) -> bool:
         """Tell whether an object of unknown origin is the catalog as it was finished last.
