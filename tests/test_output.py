@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
+import fcntl
 import io
 import json
 import os
 import shutil
+import socket
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +38,7 @@ from rastermeta_async.errors import (
 )
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
+from rastermeta_async.views.status import status_of
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))
 BAD = failed(b"/bad.tif")
@@ -97,7 +101,7 @@ def refused(kind: type[Exception], path: str, **options: Any) -> str:
         Output(path, **options)
     assert tree(path) == before
     assert set(os.listdir(os.path.dirname(path))) == folders
-    if os.path.exists(log_path(path)):
+    if os.path.isfile(log_path(path)) and not os.path.islink(log_path(path)):
         assert not durable.is_locked(log_path(path))
     return str(caught.value)
 
@@ -382,6 +386,26 @@ def test_one_run_at_a_time(path: str) -> None:
     assert unfinished(path, A) == []
 
 
+def test_a_log_that_another_run_replaces_before_it_is_locked_is_not_the_one(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both of them would have a lock, each on its own file."""
+    stopped(path, [A])
+    flock = fcntl.flock
+    others: list[Output] = []
+
+    def late(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        others.append(Output(path))
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OutputLockedError):
+        Output(path)
+    others[0].close()
+    Output(path).close()
+
+
 def test_many_parts_are_merged_in_passes(any_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "FAN_IN", 2)
     rows = [record(b"/%d.tif" % at) for at in range(9)]
@@ -415,6 +439,16 @@ def test_rows_of_folders_and_of_nothing_go_unless_they_are_given(path: str, tmp_
     assert lost(path, never) == [bytes(folder)]
     assert lost(path) == [bytes(never)]
     assert catalog(path) == [rows[0]]
+
+
+def test_a_dry_run_drops_nothing_however_many_would_go(path: str, tmp_path: Path) -> None:
+    never = [failed(b"%s/%d.tif" % (bytes(tmp_path), at)) for at in range(5001)]
+    completed(path, [row._replace(error_type="FileNotFoundError") for row in never])
+    before = Path(path).read_bytes()
+    assert len(lost(path, dry_run=True)) == 5001
+    assert Path(path).read_bytes() == before
+    assert len(lost(path)) == 5001
+    assert catalog(path) == []
 
 
 def test_rows_of_objects_stay_as_no_store_is_asked(path: str, tmp_path: Path) -> None:
@@ -552,6 +586,467 @@ def test_a_foreign_file_in_place_of_a_deleted_catalog_is_refused(any_path: str) 
     Output(any_path).close()
     Path(any_path).write_bytes(b'{"mine": 1}\n')
     assert "was not made by rastermeta" in refused(ForeignOutputError, any_path)
+
+
+# What comes in mid-run
+
+
+class Disk:
+    """What a system and disk can do besides renaming."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, renames: bool, links: bool) -> None:
+        if not renames:
+            patch.setattr(durable, "_renamed", lambda *_: False)
+        if not links:
+            patch.setattr(os, "link", self._refuse)
+
+    @staticmethod
+    def _refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+
+DISKS = pytest.mark.parametrize(
+    "disk",
+    [{"renames": True, "links": True}, {"renames": False, "links": True},
+     {"renames": False, "links": False}],
+    ids=["linux", "links-only", "neither"],
+)  # fmt: skip
+
+
+def is_foreign(text: str, path: str) -> bool:
+    start = (
+        f"{path} was put there or changed by another program while this one was at work, and is "
+        "left as it is. What was committed before is safe: move that file away, then run"
+    )
+    return text.startswith(start)
+
+
+def test_a_disk_of_any_kind_is_written(any_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for disk in ({"renames": False, "links": True}, {"renames": False, "links": False}):
+        with monkeypatch.context() as patch:
+            Disk(patch, **disk)
+            completed(any_path, [A], overwrite=True)
+            completed(any_path, [B])
+        assert catalog(any_path) == [A, B]
+        name = os.path.basename(any_path)
+        assert sorted(os.listdir(os.path.dirname(any_path))) == [name, name + ".checkpoint"]
+
+
+@DISKS
+def test_a_file_that_takes_the_name_in_mid_run_is_left_alone(
+    any_path: str, monkeypatch: pytest.MonkeyPatch, disk: dict[str, bool]
+) -> None:
+    Disk(monkeypatch, **disk)
+    output = Output(any_path)
+    commit(output, [A])
+    Path(any_path).write_bytes(b"mine")
+    with pytest.raises(ForeignOutputError) as caught:
+        output.seal()
+    output.close()
+    assert is_foreign(str(caught.value), any_path)
+    assert Path(any_path).read_bytes() == b"mine"
+    os.unlink(any_path)
+    assert completed(any_path, [A, B]) == Totals(2, 0)
+    assert catalog(any_path) == [A, B]
+
+
+@DISKS
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_takes_the_place_of_a_catalog_in_mid_run_is_left_alone(
+    any_path: str, monkeypatch: pytest.MonkeyPatch, disk: dict[str, bool], overwrite: bool
+) -> None:
+    Disk(monkeypatch, **disk)
+    completed(any_path, [A])
+    old = Path(any_path).with_name("old")
+    for number, content in enumerate([Path(any_path).read_bytes(), b"mine"]):  # a copy is another
+        output = Output(any_path, overwrite=overwrite)
+        commit(output, [B._replace(width=number)])
+        os.rename(any_path, old)
+        Path(any_path).write_bytes(content)
+        with pytest.raises((ForeignOutputError, CheckpointError)) as caught:
+            output.seal()
+        output.close()
+        assert Path(any_path).read_bytes() == content
+        if overwrite or not number:
+            assert is_foreign(str(caught.value), any_path)
+        os.replace(old, any_path)
+    assert completed(any_path) == Totals(1 if overwrite else 2, 0)
+
+
+def test_a_foreign_file_that_is_changed_after_leave_was_given_is_left_alone(path: str) -> None:
+    """Whether the run goes on, or was stopped and goes on later without --overwrite."""
+    Path(path).write_bytes(b"mine")
+    output = Output(path, overwrite=True)
+    commit(output, [A])
+    Path(path).write_bytes(b"mine, more")
+    with pytest.raises(ForeignOutputError) as caught:
+        output.seal()
+    output.close()
+    assert is_foreign(str(caught.value), path)
+    said = refused(ForeignOutputError, path)
+    assert said.startswith(f"{path} is not what stood there when --overwrite was given")
+    Path(path).unlink()
+    assert completed(path) == Totals(1, 0)
+
+
+def test_a_link_that_takes_the_name_in_mid_run_is_left_alone(path: str) -> None:
+    output = Output(path)
+    commit(output, [A])
+    theirs = Path(path).with_name("theirs")
+    theirs.write_bytes(b"mine")
+    os.symlink(theirs, path)
+    with pytest.raises(ForeignOutputError):
+        output.seal()
+    output.close()
+    assert (os.readlink(path), theirs.read_bytes()) == (str(theirs), b"mine")
+
+
+@pytest.mark.parametrize("before", [None, [A]])
+def test_a_file_that_comes_at_the_last_instant_is_left_alone(
+    any_path: str, monkeypatch: pytest.MonkeyPatch, before: list[Record] | None
+) -> None:
+    """After the last look, as the names are changed."""
+    if before:
+        completed(any_path, before)
+    output = Output(any_path)
+    commit(output, [B])
+    renamed, mine = durable._renamed, Path(any_path).with_name("mine")
+    mine.write_bytes(b"mine")
+
+    def late(old: str, new: str, how: int) -> bool:
+        if new == any_path and mine.exists():
+            os.replace(mine, any_path)
+        return renamed(old, new, how)
+
+    monkeypatch.setattr(durable, "_renamed", late)
+    with pytest.raises(ForeignOutputError) as caught:
+        output.seal()
+    output.close()
+    assert is_foreign(str(caught.value), any_path)
+    assert Path(any_path).read_bytes() == b"mine"
+
+
+def test_a_file_that_comes_as_a_run_is_killed_is_not_removed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changed places with the catalog, and nobody was left to look."""
+    completed(path, [A])
+    output = Output(path)
+    commit(output, [B])
+    renamed = durable._renamed
+
+    def late(old: str, new: str, how: int) -> bool:
+        if new == path:
+            os.unlink(path)
+            Path(path).write_bytes(b"mine")
+            renamed(old, new, how)
+            raise Killed
+        return renamed(old, new, how)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(durable, "_renamed", late)
+        output.seal()
+    output.close()
+    said = refused(ForeignOutputError, path)
+    (mine,) = (at for at in Path(parts_folder(path)).iterdir() if at.read_bytes() == b"mine")
+    assert said.startswith(f"{mine} was put under the name {path} by another program")
+    mine.unlink()
+    assert completed(path) == Totals(2, 0)
+    assert catalog(path) == [A, B]
+    assert not os.path.exists(parts_folder(path))
+
+
+def test_a_catalog_that_appears_among_the_parts_of_a_new_one_is_not_mixed_in(path: str) -> None:
+    other = str(Path(path).with_name("other.parquet"))
+    completed(other, [B])
+    stopped(path, [A])
+    os.rename(other, path)
+    said = refused(ForeignOutputError, path)
+    assert said.startswith(f"{path} is a catalog that was put there after parts were made")
+    os.rename(path, other)
+    completed(path)
+    assert catalog(path) == [A]
+
+
+def test_a_catalog_that_is_moved_away_in_mid_run_is_made_anew(any_path: str) -> None:
+    completed(any_path, [A])
+    output = Output(any_path, overwrite=True)
+    commit(output, [B])
+    os.rename(any_path, any_path + ".old")
+    output.seal()
+    output.close()
+    assert catalog(any_path) == [B]
+
+
+# What is planted
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("ended", ["nothing", "stopped", "sealed"])
+def test_a_data_set_in_a_folder_of_parts_stays(path: str, ended: str, overwrite: bool) -> None:
+    """pyarrow's, and one that was numbered with as many digits."""
+    if ended == "stopped":
+        stopped(path, [A])
+    elif ended == "sealed":
+        completed(path, [A])
+    theirs = Path(parts_folder(path))
+    theirs.mkdir(exist_ok=True)
+    names = ["part-0.parquet", "part-00000001.parquet", "notes.tmp", "sealed.tmp"]
+    for name in names:
+        (theirs / name).write_bytes(b"mine")
+    if ended == "nothing" and not overwrite:
+        assert "holds parts, but their log" in refused(ForeignOutputError, path)
+    else:
+        completed(path, [B], overwrite=overwrite)
+        assert catalog(path) == ([B] if overwrite else [A, B])
+    assert sorted(os.listdir(theirs)) == sorted(names)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("ended", ["nothing", "sealed"])
+@pytest.mark.parametrize("what", ["parts", "log"])
+def test_a_link_leads_to_nothing_of_others(
+    path: str, what: str, ended: str, overwrite: bool
+) -> None:
+    if ended == "sealed":
+        completed(path, [A])
+        os.unlink(log_path(path))
+    theirs = Path(path).with_name("theirs")
+    theirs.mkdir()
+    (theirs / "rastermeta-00000001.parquet").write_bytes(b"mine")
+    planted = parts_folder(path) if what == "parts" else log_path(path)
+    for target in ("theirs", "nowhere"):
+        os.symlink(target, planted)
+        said = refused(ForeignOutputError, path, overwrite=overwrite)
+        assert said.startswith(f"{planted} is a link")
+        os.unlink(planted)
+
+
+def test_a_folder_of_parts_that_becomes_a_link_in_mid_run_leads_nowhere(path: str) -> None:
+    output = Output(path)
+    commit(output, [A])
+    theirs = Path(path).with_name("theirs")
+    os.rename(parts_folder(path), theirs)
+    os.symlink(theirs, parts_folder(path))
+    before = tree(path)
+    with pytest.raises(ForeignOutputError, match="is a link"):
+        commit(output, [B])
+    with pytest.raises(ForeignOutputError, match="is a link"):
+        output.seal()
+    output.close()
+    assert tree(path) == before
+
+
+def make_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # a whole path may be too long
+
+
+PLANTED = {"a named pipe": os.mkfifo, "a socket": make_socket, "a folder": os.mkdir}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("where", ["output", "log"])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    path: str, where: str, kind: str, overwrite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(path).parent)
+    planted = path if where == "output" else log_path(path)
+    PLANTED[kind](planted)
+    with pytest.raises(ForeignOutputError) as caught:
+        Output(path, overwrite=overwrite)
+    assert str(caught.value) == f"{planted} is {kind}: move it away, or give another -o"
+    assert os.listdir() == [os.path.basename(planted)]
+    if where == "log":
+        with pytest.raises(ForeignOutputError, match=kind):
+            status_of(path)
+        with pytest.raises(ForeignOutputError, match=kind):
+            durable.is_locked(planted)
+
+
+@pytest.mark.timeout(20)
+def test_a_part_or_catalog_that_became_a_pipe_is_not_waited_for(path: str) -> None:
+    completed(path, [A])
+    (part,) = stopped(path, [B])
+    at = os.path.join(parts_folder(path), part.name)
+    output = Output(path)
+    os.rename(at, path + ".kept")
+    os.mkfifo(at)
+    with pytest.raises(ForeignOutputError, match=f"{part.name} is a named pipe"):
+        output.seal()
+    os.replace(path + ".kept", at)
+    os.unlink(path)
+    os.mkfifo(path)
+    with pytest.raises(ForeignOutputError, match="is a named pipe"):
+        output.finished()
+    output.close()
+
+
+def test_names_that_are_like_temporaries_stay(path: str) -> None:
+    """But for files that can only be this program's."""
+    log, theirs = log_path(path), Path(path).with_name("theirs")
+    theirs.write_bytes(b"mine")
+    for name in (f"{log}.tmp", f"{log}.notes.tmp", f"{log}.0123456789abcdef.tmp.txt"):
+        Path(name).write_bytes(b"mine")
+    os.symlink(theirs, f"{log}.0123456789abcdef.tmp")
+    os.mkdir(f"{log}.0123456789abcde0.tmp")
+    Path(f"{log}.0123456789abcde1.tmp").write_bytes(b"half a line")
+    before = set(os.listdir(Path(path).parent))
+    completed(path, [A])
+    assert before - set(os.listdir(Path(path).parent)) == {
+        os.path.basename(log) + ".0123456789abcde1.tmp"
+    }
+    assert {at: content for at, content in tree(path).items() if content == b"mine"}.keys() >= {
+        "theirs", os.path.basename(log) + ".tmp"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "owners", "trusted"),
+    [
+        (0o755, (0, 0), True),
+        (0o755, (1, 0), False),
+        (0o775, (1, 0), True),
+        (0o1777, (1, 0), False),
+        (0o1777, (2, 2), True),
+    ],
+    ids=["own", "others", "shared", "sticky", "of-the-folder"],
+)
+def test_what_another_user_made_is_used_only_where_all_is_shared(
+    path: str, mode: int, owners: tuple[int, int], trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = os.geteuid()
+    made, folder = (user + number for number in owners)
+
+    def status(mode: int, owner: int) -> os.stat_result:
+        return os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
+
+    monkeypatch.setattr(os, "stat", lambda at: status(mode, folder))
+    if trusted:
+        durable.check_owner(status(0o600, made), path)
+        return
+    with pytest.raises(ForeignOutputError) as caught:
+        durable.check_owner(status(0o600, made), path)
+    assert str(caught.value) == (
+        f"{path} belongs to another user (number {made}): move it away, or give another -o"
+    )
+
+
+# Rights
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def rights(path: str) -> dict[str, int]:
+    """Return the rights of all that stands next to an output."""
+    top = Path(path).parent
+    return {at.name: stat.S_IMODE(at.lstat().st_mode) for at in top.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("mask", "file", "folder"),
+    [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)],
+)
+def test_a_new_output_has_the_rights_of_any_new_file(
+    path: str, umask: Callable[[int], int], mask: int, file: int, folder: int
+) -> None:
+    umask(mask)
+    stopped(path, [A])
+    name = os.path.basename(path)
+    assert rights(path) == {
+        f"{name}.checkpoint": file, f"{name}.parts": folder, "rastermeta-00000001.parquet": file
+    }  # fmt: skip
+    umask(0o022)
+    completed(path, [B])
+    assert rights(path) == {name: file, f"{name}.checkpoint": file}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("hidden", ["catalog", "log", "both"])
+def test_what_only_its_owner_may_read_stays_so(
+    any_path: str, umask: Callable[[int], int], hidden: str, overwrite: bool
+) -> None:
+    completed(any_path, [A])
+    catalogs, logs = (0o600 if hidden in (name, "both") else 0o644 for name in ("catalog", "log"))
+    os.chmod(any_path, catalogs)
+    os.chmod(log_path(any_path), logs)
+    stopped(any_path, [B], overwrite=overwrite)
+    name = os.path.basename(any_path)
+    expected = {name: catalogs, f"{name}.checkpoint": logs}
+    assert rights(any_path) == expected | {
+        f"{name}.parts": 0o700, f"rastermeta-0000000{1 if overwrite else 2}.parquet": 0o600
+    }  # fmt: skip
+    completed(any_path)
+    assert rights(any_path) == expected
+
+
+def test_a_new_log_has_the_rights_of_its_catalog(path: str, umask: Callable[[int], int]) -> None:
+    completed(path, [A])
+    os.chmod(path, 0o600)
+    os.unlink(log_path(path))
+    Output(path).close()
+    assert set(rights(path).values()) == {0o600}
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_catalog_stays_its_owners_or_gives_nobody_more(
+    path: str, monkeypatch: pytest.MonkeyPatch, may: bool
+) -> None:
+    """Of a group that the program may not give it to, no member gets anything."""
+    asked: list[tuple[int, int]] = []
+
+    def chown(fd: int, uid: int, gid: int) -> None:
+        asked.append((uid, gid))
+        if not may:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", chown)
+    status = os.stat(Path(path).parent)
+    given = durable.Rights(0o640, status.st_uid + 1, status.st_gid + 1)
+    with durable.created(path, given):
+        pass
+    assert asked == [(given.uid, -1), (-1, given.gid)]
+    assert stat.S_IMODE(os.stat(path).st_mode) == (0o640 if may else 0o600)
+
+
+# The version before
+
+
+def test_parts_and_logs_of_the_version_before_are_gone_on_with(path: str) -> None:
+    completed(path, [A])
+    parts = stopped(path, [B], [C])
+    folder, log = Path(parts_folder(path)), Path(log_path(path))
+    lines = []
+    for line in log.read_bytes().splitlines():
+        fields = json.loads(line[9:])
+        if fields["kind"] == "header":
+            fields["version"] = 2
+            del fields["replaced"]
+        if fields["kind"] == "part":
+            fields["name"] = f"part-{fields['seq']:08d}.parquet"
+        body = json.dumps(fields).encode()
+        lines.append(b"%08x %s\n" % (zlib.crc32(body), body))
+    log.write_bytes(b"".join(lines))
+    for part in parts:
+        os.rename(folder / part.name, folder / f"part-{part.seq:08d}.parquet")
+    stopped(path, [D])
+    assert sorted(os.listdir(folder)) == [
+        "part-00000002.parquet", "part-00000003.parquet", "rastermeta-00000004.parquet"
+    ]  # fmt: skip
+    copy = shutil.copytree(Path(path).parent, Path(path).parent.with_name("copy"))
+    completed(path)
+    assert catalog(path) == [A, B, C, D]
+    assert not folder.exists()
+    completed(str(copy / "catalog.parquet"), [E], overwrite=True)
+    assert catalog(str(copy / "catalog.parquet")) == [E]
+    assert not (copy / folder.name).exists()
 
 
 # What is mended
@@ -802,6 +1297,32 @@ class Machine:
 
 
 ROWS = [[D, BAD], [C, A], [B, E]]
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power-cut"])
+def test_overwriting_that_is_killed_has_forgotten_all_or_nothing(
+    tmp_path: Path, power: bool
+) -> None:
+    """The same command without --overwrite goes on with the one or the other."""
+
+    def start_over(path: str, last: int | None) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            machine = Machine(patch, Path(path).parent, last)
+            with contextlib.suppress(Killed):
+                Output(path, overwrite=True).close()
+        if power:
+            machine.cut_power()
+        machine.switch_off()
+        return machine.steps
+
+    scenes = copies(tmp_path, "catalog.parquet", sealed_and_parts)
+    steps = start_over(next(scenes), None)
+    left = set()
+    for last in range(1, steps + 1):
+        path = next(scenes)
+        start_over(path, last)
+        left.add(len(unfinished(path, A, BAD, C, D)))
+    assert left == {0, 4}
 
 
 def fresh(path: str) -> None:

@@ -5,8 +5,8 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import TracebackType
-from typing import Self
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pytest
@@ -441,6 +441,28 @@ def test_a_batch_closes_after_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) 
     run(go(FakeSource([names(5), names(9)]), FakePool(), storage))
     assert len(storage.events) > 2
     assert sorted(storage.paths) == names(9)
+
+
+def test_the_time_of_a_batch_starts_anew_when_one_is_closed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that come one a second are in batches of ten where a row waits ten seconds."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("rastermeta_async.pipeline.time", clock)
+    storage, progress = Storage(), Progress()
+    committed = []
+
+    async def rows() -> AsyncIterator[pa.RecordBatch]:
+        for name in names(44):
+            clock.now += 1
+            yield to_batch([record(name)])
+            committed.append(progress.committed)
+
+    consume: Any = committer(storage, storage, Settings(), progress, 10.0)
+    run(consume(rows()))
+    assert sorted(set(committed)) == [0, 10, 20, 30, 40]
+    assert sorted(storage.paths) == names(44)
 
 
 def test_a_snapshot_does_not_change() -> None:
