@@ -283,10 +283,13 @@ async def at_once(function, /, *args, **kwargs):
     return function(*args, **kwargs)
 
 class Executor(futures.ThreadPoolExecutor):
-    def __init__(self, workers=None, name="", initializer=None):
-        super().__init__(workers, name)
-        if initializer is not None:
-            initializer()
+    def submit(self, function, /, *args, **kwargs):
+        done = futures.Future()
+        try:
+            done.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
 
 asyncio.to_thread = at_once
 futures.ThreadPoolExecutor = Executor
