@@ -121,6 +121,22 @@ def test_an_old_catalog_survives(job: Job) -> None:
     job.finish()
 
 
+@pytest.mark.parametrize("command", ["extract", "overwrite", "status"])
+@pytest.mark.parametrize("name", ["catalog.parquet", "catalog.parquet.checkpoint"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(job: Job, name: str, command: str) -> None:
+    planted = job.catalog.with_name(name)
+    os.mkfifo(planted)
+    if command == "status":
+        done = run(["status", job.catalog])
+    else:
+        done = run([*job.command, *(["--overwrite"] if command == "overwrite" else [])])
+    assert (done.returncode, done.stdout) == (FAILED, b"")
+    (message,) = done.stderr.decode().splitlines()
+    if command != "status" or planted != job.catalog:
+        assert f"{planted} is a named pipe: move it away, or give another -o" in message
+    assert os.listdir(planted.parent) == [name]
+
+
 # A disk that is really full
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -29,6 +29,7 @@ from rio_cogeo.cogeo import cog_validate
 from specs import check_by_schema
 from typer.testing import CliRunner
 
+from rastermeta_async.catalog import finished
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.cli import app
 from rastermeta_async.errors import (
@@ -538,6 +539,81 @@ def test_leftovers_of_a_killed_export_are_taken_over(tmp_path: Path) -> None:
         (tmp_path / f"{name}.0123456789abcdef.tmp").write_text("half a li")
     items, _ = made(tmp_path, [dated()])
     assert len(items) == 1
+
+
+@pytest.mark.parametrize("before", [None, b"", b"mine"])
+@pytest.mark.parametrize("name", ["", ".left-out.txt", ".collection.json"])
+def test_what_takes_a_name_in_mid_run_is_left_alone(
+    tmp_path: Path, name: str, before: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated(), failed()])
+    output, at = tmp_path / "items.ndjson", tmp_path / f"items.ndjson{name}"
+    if before is not None:
+        at.write_bytes(before)
+
+    def late(*args: Any) -> Iterator[dict[str, Any]]:
+        yield from finished.rows_of(*args)
+        at.unlink(missing_ok=True)
+        at.write_bytes(b"theirs")
+
+    with monkeypatch.context() as patch, pytest.raises(ForeignOutputError) as caught:
+        patch.setattr("rastermeta_async.stac.export.rows_of", late)
+        export(str(catalog), str(output), rule_of(None), "x", overwrite=before is not None)
+    assert str(caught.value).startswith(f"{at} was put there or changed by another program")
+    assert at.read_bytes() == b"theirs"
+    assert leftovers(tmp_path) == []
+    at.unlink()
+    export(str(catalog), str(output), rule_of(None), "x", overwrite=True)
+    assert len(read_items(output)) == 1
+
+
+def test_a_list_that_is_no_longer_needed_goes_only_if_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, listed = tmp_path / "items.ndjson", tmp_path / "items.ndjson.left-out.txt"
+    for theirs in (False, True):
+        catalog = write_catalog(tmp_path / "catalog.parquet", [dated(), failed()])
+        export(str(catalog), str(output), rule_of(None))
+        catalog.unlink()
+        catalog = write_catalog(catalog, [dated()])
+        assert listed.exists()
+        with monkeypatch.context() as patch:
+            if theirs:
+
+                def late(*args: Any) -> Iterator[dict[str, Any]]:
+                    listed.write_bytes(b"theirs")
+                    return finished.rows_of(*args)
+
+                patch.setattr("rastermeta_async.stac.export.rows_of", late)
+            export(str(catalog), str(output), rule_of(None))
+        catalog.unlink()
+        assert listed.exists() == theirs
+
+
+def test_names_like_those_of_temporaries_lead_to_nothing_of_others(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated(), failed()])
+    output, theirs = tmp_path / "items.parquet", tmp_path / "theirs"
+    theirs.write_bytes(b"mine")
+    for name in ("items.parquet", "items.parquet.left-out.txt", "items.parquet.table"):
+        os.symlink(theirs, tmp_path / f"{name}.tmp")
+        os.symlink(theirs, tmp_path / f"{name}.0123456789abcdef.tmp")
+        (tmp_path / f"{name}.notes.tmp").write_bytes(b"mine")
+    before = set(os.listdir(tmp_path))
+    export(str(catalog), str(output), rule_of(None))
+    assert theirs.read_bytes() == b"mine"
+    assert set(os.listdir(tmp_path)) - before == {"items.parquet", "items.parquet.left-out.txt"}
+    assert before <= set(os.listdir(tmp_path))
+
+
+def test_items_that_only_their_owner_may_read_stay_so(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated(), failed()])
+    names = ["items.parquet", "items.parquet.left-out.txt", "items.parquet.collection.json"]
+    for mode in (0o600, 0o640):
+        export(str(catalog), str(tmp_path / names[0]), rule_of(None), "x")
+        for name in names:
+            os.chmod(tmp_path / name, mode)
+        export(str(catalog), str(tmp_path / names[0]), rule_of(None), "x")
+        assert {(tmp_path / name).stat().st_mode & 0o777 for name in names} == {mode}
 
 
 def test_outputs_that_are_refused(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def export(
             content = collection_of(collection, name, limits, result.time)
         finished = lines
         if output.endswith(".parquet"):
-            finished = files.enter_context(_Temporary(f"{output}.table"))
+            finished = files.enter_context(_Temporary(output, ".table"))
             _write_parquet(lines, finished, result, content)
         if content:
             text = files.enter_context(_Temporary(described))
@@ -225,18 +225,23 @@ class _Temporary:
     """A new file next to the one that it is to become; removed on leaving, unless it did.
 
     Two exports to the same name do not mix: the second one ends at once.
+
+    Args:
+        final: the name that it is to have.
+        kind: tells apart what is to have the same.
     """
 
-    def __init__(self, final: str) -> None:
+    def __init__(self, final: str, kind: str = "") -> None:
         self._final = final
-        self._path = temporary_beside(final)
+        self._name = final + kind
+        self._path = temporary_beside(self._name)
 
     def __enter__(self) -> _Temporary:
         fd = create(self._path, rights_at(self._final))
         self.file = open(fd, "w+b", buffering=1024 * 1024)  # closed on leaving
         try:
             lock(fd, self._path)
-            for other in temporaries_beside(self._final):
+            for other in temporaries_beside(self._name):
                 if other != self._path:
                     remove_unlocked(other)
         except BaseException:
