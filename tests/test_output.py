@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -932,6 +933,47 @@ def test_what_another_user_made_is_used_only_where_all_is_shared(
     assert str(caught.value) == (
         f"{path} belongs to another user (number {made}): move it away, or give another -o"
     )
+
+
+def test_a_log_parts_and_temporaries_of_another_user_are_left_alone(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(path, [A])
+    leftover = f"{log_path(path)}.0123456789abcdef.tmp"
+    Path(leftover).write_bytes(b"half a line")
+    assert durable.temporaries_beside(log_path(path)) == [leftover]
+    real, top, user = os.stat, os.path.dirname(path), os.geteuid()
+
+    def status(at: Any, **options: Any) -> Any:
+        return (
+            SimpleNamespace(st_mode=0o41777, st_uid=user + 2) if at == top else real(at, **options)
+        )
+
+    monkeypatch.setattr(os, "stat", status)
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert durable.temporaries_beside(log_path(path)) == []
+    for planted in (parts_folder(path), log_path(path)):
+        with pytest.raises(ForeignOutputError) as caught:
+            Output(path)
+        assert str(caught.value).startswith(f"{planted} belongs to another user (number {user})")
+        os.rename(planted, f"{planted}.aside")
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_becomes_a_pipe_as_it_is_opened_is_not_waited_for(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(path).write_bytes(b"")
+    real = os.open
+
+    def late(at: str, flags: int, mode: int = 0o777) -> int:
+        os.unlink(path)
+        os.mkfifo(path)
+        return real(at, flags, mode)
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(ForeignOutputError, match="is a named pipe"):
+        durable.open_regular(path)
 
 
 # Rights

@@ -443,8 +443,9 @@ def test_a_batch_closes_after_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(storage.paths) == names(9)
 
 
+@pytest.mark.parametrize(("most", "rows_each"), [(5000, 10), (4, 4)], ids=["by time", "full"])
 def test_the_time_of_a_batch_starts_anew_when_one_is_closed(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, most: int, rows_each: int
 ) -> None:
     """Rows that come one a second are in batches of ten where a row waits ten seconds."""
     clock = SimpleNamespace(now=1000.0)
@@ -459,9 +460,9 @@ def test_the_time_of_a_batch_starts_anew_when_one_is_closed(
             yield to_batch([record(name)])
             committed.append(progress.committed)
 
-    consume: Any = committer(storage, storage, Settings(), progress, 10.0)
+    consume: Any = committer(storage, storage, Settings(batch_size=most), progress, 10.0)
     run(consume(rows()))
-    assert sorted(set(committed)) == [0, 10, 20, 30, 40]
+    assert sorted(set(committed)) == list(range(0, 45, rows_each))
     assert sorted(storage.paths) == names(44)
 
 
