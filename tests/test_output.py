@@ -489,12 +489,11 @@ def test_a_catalog_that_may_not_be_read_is_not_called_foreign(
 ) -> None:
     completed(path, [A])
 
-    def refusing(file: Any, mode: str = "r", **options: Any) -> Any:
-        if file == path:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return open(file, mode, **options)
+    def refusing(file: str) -> int:
+        assert file == path
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(formats, "open", refusing, raising=False)
+    monkeypatch.setattr(formats, "open_regular", refusing)
     said = refused(ForeignOutputError, path)
     assert said.startswith(f"{path} cannot be read: Permission denied. Get the right to read it")
 
