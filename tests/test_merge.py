@@ -318,3 +318,15 @@ def test_a_merge_that_fails_leaves_nothing_on_the_disk(
     with pytest.raises(OSError, match="no space left"):
         list(merge_many(runs, str(tmp_path)))
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_merge_has_come_to_takes_no_room_on_the_disk_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "RUN_ROWS", 4)
+    rows = [to_batch([record(b"%02d" % at)]) for at in range(12)]
+    left = [
+        sum(at.is_file() for at in tmp_path.rglob("*"))
+        for _ in resorted(rows, str(tmp_path), path_keys)
+    ]
+    assert left == [2, 1, 0]
