@@ -34,6 +34,11 @@ def _crash() -> None:
     ctypes.string_at(0)
 
 
+def _talk() -> None:
+    os.write(1, b"one thing and another\n")
+    assert os.read(0, 1) == b""
+
+
 def _eat() -> None:
     eaten = []
     while True:
@@ -45,6 +50,7 @@ DEEDS: dict[bytes, Callable[[], object]] = {
     b"exit": lambda: os._exit(3),
     b"kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     b"eat": _eat,
+    b"talk": _talk,
     b"nap": lambda: time.sleep(0.01),
     b"hang": lambda: threading.Event().wait(),
     b"freeze": lambda: ctypes.PyDLL(None).pause(),  # with Python's lock held

@@ -7,13 +7,16 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from factory import failed, record, records_of, table
 
+from rastermeta_async import outlet
 from rastermeta_async.catalog import durable
+from rastermeta_async.catalog import sink as sinks
 from rastermeta_async.catalog.checkpoint import Part
 from rastermeta_async.catalog.jsonform import to_lines
 from rastermeta_async.catalog.sink import (
@@ -265,6 +268,34 @@ def test_a_reader_that_has_gone_is_a_broken_pipe() -> None:
             LineSink(writing).commit(table([record()]))
     finally:
         os.close(writing)
+
+
+def test_a_run_that_is_to_end_waits_for_a_reader_that_takes_some_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    now, taken = 0.0, bytearray()
+
+    def has_room(fd: int, seconds: float) -> bool:
+        """Have the reader take some in more than half of the time that it is given."""
+        nonlocal now
+        if outlet.has_room(fd, 0):
+            return True
+        now += 0.6
+        taken.extend(os.read(reading, 50_000))
+        return False
+
+    monkeypatch.setattr(sinks, "has_room", has_room)
+    monkeypatch.setattr(sinks, "time", SimpleNamespace(monotonic=lambda: now))
+    try:
+        LineSink(writing, lambda: True).commit(table(LONG))
+        os.close(writing)
+        while some := os.read(reading, 50_000):
+            taken.extend(some)
+    finally:
+        os.close(reading)
+    assert now > 1.2
+    assert taken == lines(LONG)
 
 
 def test_a_full_disk_behind_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,17 @@ def test_no_paths_no_rows(run: Run) -> None:
     assert run(work()) == []
 
 
+def test_a_file_that_has_standard_streams_used_takes_no_job_and_spoils_no_answer(run: Run) -> None:
+    """As a VRT that names ``/vsistdin/``, or what a library prints."""
+    paths = [*names(3), b"talk-1", *names(3, start=3)]
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, paths)
+
+    assert verdicts(run(work())) == dict.fromkeys(paths, GOOD)
+
+
 def test_the_drivers_reach_the_reader(run: Run, sample_archive: Path) -> None:
     async def work() -> list[Record]:
         given = Settings(workers=1, concurrency=1, drivers=("JP2OpenJPEG",))
