@@ -945,6 +945,24 @@ def test_a_folder_that_stays_as_it_is_is_listed_once(tmp_path: Path, listed: lis
     assert folders.listing_on_open(os.fsencode(tmp_path / "a.tif")) is Listing.TRY_EACH_NAME
 
 
+def test_a_sidecar_that_comes_in_the_tick_in_which_its_folder_was_listed_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    folders = Folders(lambda: now)
+    raster = os.fsencode(tmp_path / "a.tif")
+    status = os.stat(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda _: status)  # the change leaves no trace in it
+        patch.setattr(time, "time", lambda: status.st_ctime + TICK_SECONDS / 2)
+        before = folders.listing_on_open(raster)
+        (tmp_path / "a.tfw").touch()
+        patch.setattr(time, "time", lambda: status.st_ctime + 2 * MAX_AGE)
+        now += 2 * MAX_AGE
+        after = folders.listing_on_open(raster)
+    assert (before, after) == (Listing.NOTHING_THERE, Listing.TRY_EACH_NAME)
+
+
 def test_a_far_folder_is_asked_once_in_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1295,6 +1313,9 @@ def test_tags_that_are_no_utf_8_need_no_log(tmp_path: Path, caplog: Any) -> None
         dataset.update_tags(A="é")
     content = path.with_name("b.tif").read_bytes()
     path.with_name("b.tif").write_bytes(content.replace("é".encode(), b"\xe9\xe9"))
+    with ReadableDataset(path.with_name("b.tif")) as dataset:
+        assert dataset.tags()["A"] == r"\xe9\xe9"
+    assert "Failed to decode metadata item" not in caplog.text
     with rasterio.open(path.with_name("b.tif")) as dataset:
         assert "A" not in dataset.tags(), "what others open is as ever"
     assert "Failed to decode metadata item" in caplog.text
