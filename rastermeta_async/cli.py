@@ -228,16 +228,18 @@ def show(
     """Show one file's record."""
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.one_file import compare_readers, read_record
+    from rastermeta_async.reader import quiet_undecodable_messages
     from rastermeta_async.streams import silence_libraries
     from rastermeta_async.urls import is_url
     from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 
     silence_libraries()
+    quiet_undecodable_messages()
     if compare:
         if is_url(os.fsencode(file)):
             _usage("--compare is for local files: copy the object, or leave it out")
         if gdal_config:
-            _usage("--compare is without --gdal-config, which one of the readers does not know")
+            _usage("--compare goes without --gdal-config: the reader without GDAL knows no options")
         with explained_exit(Console()):
             both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
         _say(comparison_to_json(both) if as_json else comparison_as_text(both), as_json=as_json)

@@ -125,11 +125,11 @@ def parsed_options(given: Iterable[str]) -> dict[str, str]:
             raise SettingsError(f"gdal_config: {key!r} is no option: give KEY=VALUE")
         name = key.upper()
         if name in GDAL_OPTIONS or name in _SET_BY_US or name.startswith("CPL_VSIL_CURL_"):
-            raise SettingsError(f"gdal_config: {key} is set by rastermeta itself: leave it out")
+            raise SettingsError(f"gdal_config: {key} cannot be given: rastermeta sets it itself")
         if _KEPT.fullmatch(name) or name.startswith("PROJ_") or _SECRET.search(name):
             raise SettingsError(
-                f"gdal_config: {key} is not to be given: folders and proxies belong in the "
-                "environment, and secrets in no catalog, which says what it was made with"
+                f"gdal_config: {key} cannot be given, as the catalog would store it: folders, "
+                "proxies and secrets are set in the environment"
             )
         options[name] = value
     return options

@@ -118,14 +118,17 @@ def has_room(fd: int, seconds: float) -> bool:
 def _opened(stream: object) -> tuple[int | None, bool]:
     """Return the descriptor to write a stream through, and whether it may wait.
 
-    It is None where the stream itself can be written to, as a file never waits for a reader.
+    It is a descriptor of its own: what libraries print by the stream's number may be silenced. None
+    where the stream has no number.
     """
     try:
         fd: int = stream.fileno()  # type: ignore[attr-defined]  # None and other things have none
         kind = os.fstat(fd).st_mode
     except (AttributeError, OSError, ValueError):
         return None, False
-    if stat.S_ISREG(kind) or not hasattr(select, "poll"):
+    if stat.S_ISREG(kind):  # a file never waits for a reader
+        return os.dup(fd), False
+    if not hasattr(select, "poll"):
         return None, False
     try:
         # O_NONBLOCK is shared by all that have the same open file: here, with the shell. Linux
@@ -135,4 +138,4 @@ def _opened(stream: object) -> tuple[int | None, bool]:
             return os.open(f"/proc/self/fd/{fd}", flags), False
     except OSError:
         pass
-    return fd, True
+    return os.dup(fd), True

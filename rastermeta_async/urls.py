@@ -54,7 +54,8 @@ _FINGERPRINT = re.compile(r"~(?:[0-9a-f]{12}|[0-9a-f]{24})(?![0-9A-Za-z])")
 _FILE_NAME = re.compile(r".*\.[A-Za-z]\w{1,4}")
 _LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
-_SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://"
+_SCHEME = r"(?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]*://|(?:https?|s3|gs|az):/)"
+"""With one slash it is a slip, but what follows is no less secret."""
 _VSI = r"/vsi(?:7z|adls|az|crypt|curl|gs|gzip|hdfs|oss|rar|s3|sparse|subfile|swift|tar|webhdfs|zip)"
 _VSI += r"(?:_streaming)?[/?]"
 _FOREIGN = re.compile(
@@ -74,7 +75,7 @@ _BUCKET = re.compile(r"(?:s3|gs|az)://")
 _ENCODED = re.compile(r"%(?:25){0,3}3a%(?:25){0,3}2f%(?:25){0,3}2f", re.IGNORECASE)
 _PIECE = re.compile(r"[^/?&;#\s'\"<>]+")
 _USER = re.compile(
-    r"(?<=://)(?:[^/\s'\"?#]*@|(?!\[)[^/@:\s'\"]{1,256}:(?!\d*(?:[/?#]|$))[^@\s'\"]{0,256}@)"
+    r"(?:(?<=://)|(?<=[ps3z]:/)(?!/))(?:[^/\s'\"?#]*@|(?!\[)[^/@:\s'\"]{1,256}:(?!\d*(?:[/?#]|$))[^@\s'\"]{0,256}@)"
 )
 """User and password in a URL; a password may hold what it must not, as keys of S3 do."""
 
@@ -186,7 +187,7 @@ def without_secrets(path: bytes) -> bytes:
     bucket, what looks like a parameter is part of the key: only of what looks like a secret a
     fingerprint stays there. A local path is returned as it is.
     """
-    if b"://" not in path and b"/vsi" not in path:  # nearly all
+    if b":/" not in path and b"/vsi" not in path:  # nearly all
         return path
     text = path.decode("utf-8", "surrogateescape")
     if not _SUSPICIOUS.search(text) or (before := _FOREIGN.match(text)) is None:

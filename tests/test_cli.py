@@ -869,6 +869,14 @@ def test_show(sample_archive: Path) -> None:
     assert re.search(r"^  longitude +5\.5.* E to ", done.stdout.decode(), re.MULTILINE)
 
 
+def test_show_of_a_name_that_is_no_utf_8_says_nothing_else(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"bad\xff.tif")
+    Path(os.fsdecode(path)).write_bytes(b"no raster")
+    done = run(["show", path])
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert b"not recognized as being in a supported file format" in done.stdout
+
+
 def test_show_as_json_is_the_row_of_the_catalog(sample_archive: Path) -> None:
     """Not a number is among the values."""
     path = next((sample_archive / "elevation").glob("*.tif"))

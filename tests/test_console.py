@@ -109,6 +109,20 @@ def test_a_standard_error_that_nobody_reads_stops_no_run(
     assert len(rows_of(catalog)) == MANY
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("flags", [os.O_TRUNC, os.O_APPEND])
+def test_messages_reach_a_file(catalog: Path, tmp_path: Path, workers: str, flags: int) -> None:
+    """As from cron; with no workers, what libraries print is kept from standard error."""
+    command = [*COMMAND, "extract", "-v", "--workers", workers, "-o", str(catalog)]
+    file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | flags)
+    done = subprocess.run(command, input=missing(2), stderr=file, timeout=PATIENCE, check=False)
+    os.close(file)
+    assert done.returncode == SOME_FAILED
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sum("missing-" in line and ": error: " in line for line in lines) == 2
+    assert any("finished: 2 files read" in line for line in lines)
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_terminal_that_nobody_reads_stops_no_run(catalog: Path, stopped: bool) -> None:
     master, terminal = pty.openpty()

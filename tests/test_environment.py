@@ -273,11 +273,11 @@ def test_rows_that_were_read_with_other_options_are_not_mixed(
     [
         ("GTIFF_POINT_GEO_IGNORE", "is no option: give KEY=VALUE"),
         ("=YES", "is no option: give KEY=VALUE"),
-        ("gdal_http_proxy=http://proxy", "is set by rastermeta itself: leave it out"),
-        ("CPL_VSIL_CURL_ALLOWED_EXTENSIONS=.tif", "is set by rastermeta itself: leave it out"),
-        ("AWS_SECRET_ACCESS_KEY=abc", "is not to be given"),
-        ("PDF_USER_PWD=abc", "is not to be given"),
-        ("PROJ_NETWORK=ON", "is set by rastermeta itself: leave it out"),
+        ("gdal_http_proxy=http://proxy", "cannot be given: rastermeta sets it itself"),
+        ("CPL_VSIL_CURL_ALLOWED_EXTENSIONS=.tif", "cannot be given: rastermeta sets it itself"),
+        ("AWS_SECRET_ACCESS_KEY=abc", "cannot be given, as the catalog would store it"),
+        ("PDF_USER_PWD=abc", "cannot be given, as the catalog would store it"),
+        ("PROJ_NETWORK=ON", "cannot be given: rastermeta sets it itself"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(option: str, message: str, tmp_path: Path) -> None:

@@ -795,7 +795,7 @@ def test_a_data_set_in_a_folder_of_parts_stays(path: str, ended: str, overwrite:
     for name in names:
         (theirs / name).write_bytes(b"mine")
     if ended == "nothing" and not overwrite:
-        assert "holds parts, but their log" in refused(ForeignOutputError, path)
+        assert "stands there already, and no log says" in refused(ForeignOutputError, path)
     else:
         completed(path, [B], overwrite=overwrite)
         assert catalog(path) == ([B] if overwrite else [A, B])
@@ -930,7 +930,8 @@ def test_what_another_user_made_is_used_only_where_all_is_shared(
     with pytest.raises(ForeignOutputError) as caught:
         durable.check_owner(status(0o600, made), path)
     assert str(caught.value) == (
-        f"{path} belongs to another user (number {made}): move it away, or give another -o"
+        f"{path} belongs to user {made}, and this run is user {os.geteuid()}'s, who may not trust "
+        "it: run it as that user, or have the file belong to this one (chown), or give another -o"
     )
 
 
@@ -954,7 +955,7 @@ def test_a_log_parts_and_temporaries_of_another_user_are_left_alone(
     for planted in (parts_folder(path), log_path(path)):
         with pytest.raises(ForeignOutputError) as caught:
             Output(path)
-        assert str(caught.value).startswith(f"{planted} belongs to another user (number {user})")
+        assert str(caught.value).startswith(f"{planted} belongs to user {user}, and this run is")
         os.rename(planted, f"{planted}.aside")
 
 
@@ -1478,3 +1479,13 @@ def test_committed_rows_survive_and_are_not_read_again(tmp_path: Path) -> None:
         assert 6 - len(missing) == named, f"step {last}"
         counts.add(named)
     assert counts == {0, 2, 4, 6}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_adds_to_a_catalog_of_another_user_which_stays_theirs(path: str) -> None:
+    completed(path, [A])
+    os.chown(path, 65534, 65534)
+    stopped(path, [B])
+    assert os.stat(parts_folder(path)).st_uid == 0
+    assert completed(path, [C]).rows == 3
+    assert os.stat(path).st_uid == 65534

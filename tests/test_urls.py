@@ -28,6 +28,8 @@ SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
         ("HTTPS://me:hidden@h/a.tif?sig=hidden", "HTTPS://h/a.tif"),
         ("/vsicurl/https://h/a.tif?sig=hidden", "/vsicurl/https://h/a.tif"),
         ("ftp://me:hidden@h/a.tif", "ftp://h/a.tif"),
+        ("http:/me:hidden@h/a.tif", "http:/h/a.tif"),
+        ("https:/h/a.tif?passwd=hidden", "https:/h/a.tif"),
         ("s3a://me:hidden@b/a.tif", "s3a://b/a.tif"),
         ("https://h/a.tif?passwd=hidden&jwt=hidden&sessionid=hidden", "https://h/a.tif"),
         ("https://h/a.tif?v=1;sig=hidden", "https://h/a.tif?v=1"),

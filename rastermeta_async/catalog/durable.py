@@ -132,6 +132,11 @@ class Rights(NamedTuple):
         """Return the rights that a status tells."""
         return cls(status.st_mode & 0o777, status.st_uid, status.st_gid)
 
+    @property
+    def ours(self) -> Rights:
+        """The same for a file of the user that runs this program."""
+        return self._replace(uid=_user())
+
     def give(self, fd: int, *, folder: bool = False) -> None:
         """Give an open file, or a folder, these rights as far as the system lets us.
 
@@ -366,8 +371,9 @@ def check_owner(status: os.stat_result, path: str) -> None:
     shared = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
     if status.st_uid not in (_user(), folder.st_uid) and not shared:
         raise ForeignOutputError(
-            f"{path} belongs to another user (number {status.st_uid}): move it away, or give "
-            "another -o"
+            f"{path} belongs to user {status.st_uid}, and this run is user {_user()}'s, who may "
+            "not trust it: run it as that user, or have the file belong to this one (chown), or "
+            "give another -o"
         )
 
 

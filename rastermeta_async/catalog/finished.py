@@ -77,11 +77,14 @@ def _from_parquet(
     version = (footer.metadata or {}).get(VERSION_KEY)
     if version is None:
         raise OutputError(f"{catalog} is a Parquet file, but no catalog made by rastermeta")
-    if version != str(SCHEMA_VERSION).encode() or not footer.schema.to_arrow_schema().equals(
-        SCHEMA
-    ):
+    if version != str(SCHEMA_VERSION).encode():
         raise OutputError(
             f"{catalog} was made by another version of rastermeta (schema {readable(version)}; "
             f"this one reads {SCHEMA_VERSION}): make it anew, or use that version"
+        )
+    if not footer.schema.to_arrow_schema().equals(SCHEMA):
+        raise OutputError(
+            f"{catalog} was changed by another program: its columns are not those of a catalog. "
+            "Take a copy as rastermeta wrote it, or make it anew"
         )
     yield from ParquetRows(file).batches(columns, rows)

@@ -308,7 +308,13 @@ class ParquetFormat:
             raise ForeignOutputError(
                 f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
             )
-        if version != str(SCHEMA_VERSION).encode() or not found.equals(SCHEMA):
+        if version == str(SCHEMA_VERSION).encode() and not found.equals(SCHEMA):
+            raise ForeignOutputError(
+                f"{path} was changed by another program: its columns are not those of a catalog. "
+                "Put it back as rastermeta wrote it, give --overwrite to make it anew, or another "
+                "-o."
+            )
+        if version != str(SCHEMA_VERSION).encode():
             raise ForeignOutputError(
                 f"{path} was made by another version of rastermeta (schema {readable(version)}; "
                 f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "

@@ -147,12 +147,13 @@ class Output:
             if fresh and not overwrite:
                 check_unlogged(path, self._format)
         self.log = CheckpointLog(
-            log, path, url, order=order, gdal_config=gdal_config, overwrite=overwrite, rights=own
-        )
+            log, path, url, order=order, gdal_config=gdal_config, overwrite=overwrite,
+            rights=own and own.ours,
+        )  # fmt: skip
         try:
             logs = self.log.rights
             self._rights = own or logs
-            self._hidden = self._rights._replace(mode=self._rights.mode & logs.mode)
+            self._hidden = self._rights.ours._replace(mode=self._rights.mode & logs.mode)
             stood = identity(path)  # before anything is looked at, so that nothing slips in
             if overwrite:
                 start_over(self.log, self._parts_folder, stood)

@@ -42,10 +42,16 @@ def check_unlogged(path: str, form: Format) -> None:
     if os.path.exists(path):
         form.check(path)
         form.order(path)  # or the run would adopt what it cannot go on with
-    if os.path.isdir(folder) and os.listdir(folder):
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    if any(map(is_own, names)):
         raise ForeignOutputError(
             f"{folder} holds parts, but their log {log_path(path)} is missing. Put the log back, "
             "or give --overwrite to start again from nothing."
+        )
+    if names:
+        raise ForeignOutputError(
+            f"{folder} stands there already, and no log says what is in it: move it away, or give "
+            "another -o."
         )
 
 
