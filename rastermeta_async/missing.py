@@ -7,10 +7,9 @@ import errno
 import os
 import re
 
-from rastermeta_async.urls import LOCAL_SCHEME, SCHEMES
+from rastermeta_async.urls import LOCAL_SCHEME, ONE_SLASH, SCHEMES
 
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
-_ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)")
 _WILDCARD = re.compile(rb"[*?]|\[.+\]")
 _FIELDS = re.compile(rb"[,;\t]")
 MAX_FIELDS = 16
@@ -58,7 +57,7 @@ def _is_utf_16(path: bytes) -> bool:
 
 
 def _of_url(path: bytes) -> str:
-    if _ONE_SLASH.match(path):
+    if ONE_SLASH.match(path):
         return "a URL has two slashes after the colon"
     if path.startswith(b"/vsi"):
         return "GDAL's own names are no paths: give the file, or the URL of the object"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from functools import partial
 from typing import Self
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
@@ -16,6 +17,9 @@ SCHEMES = (b"s3://", b"gs://", b"az://", b"https://", b"http://")
 LOCAL_SCHEME = "file"
 _LOCAL = re.compile(rb"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 """How the URL of a file on this machine begins (RFC 8089, section 2 and appendix B)."""
+
+ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)", re.IGNORECASE)
+"""How a path begins that was a URL, before `pathlib` had it."""
 
 _HARMLESS = re.compile(
     r"alt|amp|area|assets?|bands?|bbox(?:sr)?|bidx|bounds|collections?|column|comp|coverages?"
@@ -48,7 +52,7 @@ _TELLING = re.compile(r".*(?:token|key)")
 """Parameters that may be a secret, and may be all that tells one file from another."""
 
 _FINGERPRINT_BYTES = 12
-_FINGERPRINT = re.compile(r"~(?:[0-9a-f]{12}|[0-9a-f]{24})(?![0-9A-Za-z])")
+_FINGERPRINT = re.compile(r"~(?:[0-9a-f]{12}|[0-9a-f]{24})[.:]*")
 """What stands for a value that is not shown; the short ones are in catalogs of earlier versions."""
 
 _FILE_NAME = re.compile(r".*\.[A-Za-z]\w{1,4}")
@@ -72,8 +76,16 @@ _SUSPICIOUS = re.compile(
 """What is in every path or text that gives something away."""
 
 _BUCKET = re.compile(r"(?:s3|gs|az)://")
-_ENCODED = re.compile(r"%(?:25){0,3}3a%(?:25){0,3}2f%(?:25){0,3}2f", re.IGNORECASE)
-_PIECE = re.compile(r"[^/?&;#\s'\"<>]+")
+_ENCODED = re.compile(r"%(?:25){0,3}(?:23|26|3b|3f|40)", re.IGNORECASE)
+"""One of ``#&;?@``, percent-encoded, perhaps several times: of a URL in a URL, or of a part of one.
+What else is encoded there differs from library to library."""
+
+_MAX_DEPTH = 3
+"""As many times more than once."""
+
+_PIECE = re.compile(r"(?<=[?&;#])[^?&;#\s'\"<>]+|[^/?&;#\s'\"<>]+")
+"""What may be a URL in a URL: a parameter, or a step of a path."""
+
 _USER = re.compile(
     r"(?:(?<=://)|(?<=[ps3z]:/)(?!/))(?:[^/\s'\"?#]*@|(?!\[)[^/@:\s'\"]{1,256}:(?!\d*(?:[/?#]|$))[^@\s'\"]{0,256}@)"
 )
@@ -190,7 +202,11 @@ def without_secrets(path: bytes) -> bytes:
     if b":/" not in path and b"/vsi" not in path:  # nearly all
         return path
     text = path.decode("utf-8", "surrogateescape")
-    if not _SUSPICIOUS.search(text) or (before := _FOREIGN.match(text)) is None:
+    if not _SUSPICIOUS.search(text):
+        return path
+    if ONE_SLASH.match(path):
+        return without_secrets(path.replace(b":/", b"://", 1)).replace(b"://", b":/", 1)
+    if (before := _FOREIGN.match(text)) is None:
         return path
     start = before.end()
     shown = text[:start] + _shown(text[start:], is_url=not before[1])
@@ -231,18 +247,21 @@ def _setting(found: re.Match[str]) -> str:
     if ":" in sign and not re.search("[_-]|account|passw|signature", name):
         secret = None  # these are words of a sentence
     telling = secret or (in_url and _TELLING.fullmatch(name))
-    return f"{found[1]}{sign}..." if telling and not _FINGERPRINT.match(value) else found[0]
+    return f"{found[1]}{sign}..." if telling and not _FINGERPRINT.fullmatch(value) else found[0]
 
 
-def _shown(url: str, *, is_url: bool = True) -> str:
+def _shown(url: str, *, is_url: bool = True, depth: int = 0) -> str:
     """Return a URL, from its scheme on, without secrets.
 
     Args:
         url: all of it, or a part.
         is_url: whether it ends where the path does; else what follows a secret tells files apart.
+        depth: URLs that it is in, each in the other.
     """
-    url = _USER.sub("", _PIECE.sub(_decoded_and_shown, url))
-    address = re.split(r"[?#]", url, maxsplit=1)[0]
+    if depth <= _MAX_DEPTH:
+        url = _PIECE.sub(partial(_decoded_and_shown, depth=depth), url)
+    url = _USER.sub("", url)
+    address = re.split(r"[?#]" if "://" in url else r"[?#&]", url, maxsplit=1)[0]
     query = url[len(address) :]
     items = [*_OF_PATH.findall(address), *_OF_QUERY.findall(query)]
     if not items:
@@ -276,7 +295,7 @@ def _kept(item: str, *, signed: bool, in_bucket: bool, may_go: bool) -> str | No
     name, equals, value = item.partition("=")
     if not value.strip("="):  # a value without a name
         name, equals, value = "", "", item
-    if _FINGERPRINT.match(value):
+    if _FINGERPRINT.fullmatch(value):
         return item
     word = _plain(name or value)
     secret = name and (_is_secret(word) or (signed and _SIGNING.fullmatch(word)))
@@ -303,15 +322,18 @@ def _is_secret(name: str) -> bool:
     return (_SECRET.fullmatch(name) or _SIGNED.fullmatch(name)) is not None
 
 
-def _decoded_and_shown(piece: re.Match[str]) -> str:
-    """Return a piece of a URL; another URL in it that is percent-encoded lacks its secrets."""
+def _decoded_and_shown(piece: re.Match[str], depth: int = 0) -> str:
+    """Return a piece of a URL; what is percent-encoded in it lacks its secrets."""
     if not (found := _ENCODED.search(piece[0])):
         return piece[0]
     name, equals, value = (
-        piece[0].rpartition("=") if "=" in piece[0][: found.start()] else ("", "", piece[0])
+        piece[0].partition("=") if "=" in piece[0][: found.start()] else ("", "", piece[0])
     )
     inner = unquote(value, "utf-8", "surrogateescape")
-    shown = _shown(inner)
+    is_url = "://" in inner
+    if not is_url and ("=" not in inner or _BUCKET.match(piece.string)):
+        return piece[0]  # a name with odd characters
+    shown = _shown(inner, is_url=is_url, depth=depth + 1)
     return (
         piece[0]
         if shown == inner
