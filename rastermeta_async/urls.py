@@ -242,7 +242,7 @@ def _redacted(text: str, remote: bool) -> str:
 def _setting(found: re.Match[str]) -> str:
     """Return a setting with its value, or dots for that."""
     name, sign, value = _plain(found[1]), found[2], found[3]
-    in_url = found.string[: found.start()].endswith(("?", "&", ";", "#"))
+    in_url = found.string.endswith(("?", "&", ";", "#"), 0, found.start())
     secret = _is_secret(name) or _SECRET_SETTING.fullmatch(name)
     if ":" in sign and not re.search("[_-]|account|passw|signature", name):
         secret = None  # these are words of a sentence

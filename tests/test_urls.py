@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rastermeta_async.urls import is_prefix, local_path, redacted, without_secrets
@@ -182,6 +184,16 @@ def test_fingerprints_of_many_values_differ() -> None:
 )
 def test_what_libraries_say_gives_nothing_away(message: str) -> None:
     assert "hidden" not in redacted(message)
+
+
+def test_a_long_message_takes_no_longer_a_character() -> None:
+    def seconds(count: int) -> float:
+        message = "https://h/get?" + "a=b&" * count
+        started = time.process_time()
+        redacted(message)
+        return time.process_time() - started
+
+    assert seconds(80_000) < 8 * seconds(20_000)  # 4 times as long; with its square, 16
 
 
 def test_what_is_left_of_a_url_with_an_object_s_message() -> None:
