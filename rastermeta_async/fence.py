@@ -7,7 +7,11 @@ seccomp(2) with a filter, which holds for the calling thread and for those that 
 
 - no socket can be made, of any family;
 - no file can be opened for writing or truncated, unless it is new (``O_EXCL``, as temporary files
-  are made) or is only added to (``O_APPEND``, as logs are).
+  are made) or is only added to (``O_APPEND``, as logs are);
+- no file is given another owner, mode, time or attribute: for root, SQLite gives journals the owner
+  of their database.
+
+Names can be made and removed, as temporary files are.
 
 Elsewhere the options in `environment.GDAL_OPTIONS` are all there is. Threads that read objects in
 stores have no fence, as GDAL has to connect for them.
@@ -34,7 +38,12 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 # asm-generic/fcntl.h, the same on both machines
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _NEW = os.O_CREAT | os.O_EXCL
-_HARMLESS = os.O_APPEND | 0o20000000  # or __O_TMPFILE, which has no name
+_TO_END = os.O_APPEND | os.O_TRUNC
+_NAMELESS = 0o20000000  # __O_TMPFILE
+
+
+_NEWER = (452, 463, 466, 469)
+"""fchmodat2, setxattrat, removexattrat and file_setattr, which have one number on all machines."""
 
 
 class _Machine(NamedTuple):
@@ -46,14 +55,23 @@ class _Machine(NamedTuple):
     openat: int
     openat2: int
     truncate: int
+    attributes: tuple[int, ...]
+    """What changes owner, mode, times or extended attributes."""
     open: int | None = None
     creat: int | None = None
 
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, 41, 425, 257, 437, 76, open=2, creat=85),
-    "aarch64": _Machine(0xC00000B7, 198, 425, 56, 437, 45),
-}
+    "x86_64": _Machine(
+        0xC000003E, 41, 425, 257, 437, 76,
+        (*range(90, 95), 260, 268, 132, 235, 261, 280, *range(188, 191), *range(197, 200), *_NEWER),
+        open=2, creat=85,
+    ),
+    "aarch64": _Machine(
+        0xC00000B7, 198, 425, 56, 437, 45,
+        (*range(52, 56), 88, *range(5, 8), *range(14, 17), *_NEWER),
+    ),
+}  # fmt: skip
 
 
 class _Program(ctypes.Structure):
@@ -88,6 +106,7 @@ def _filter(machine: _Machine) -> bytes:
         *_refused(machine.io_uring_setup, errno.ENOSYS),  # it does all without further calls
         *_refused(machine.openat2, errno.ENOSYS),  # its flags cannot be seen
         *_refused(machine.truncate, errno.EROFS),
+        *(line for call in machine.attributes for line in _refused(call, errno.EROFS)),
         *_open(machine.openat, 2),
     ]
     if machine.open is not None and machine.creat is not None:
@@ -116,10 +135,13 @@ def _open(call: int, flags: int) -> list[_Instruction]:
         (_LOAD, 0, 0, flags_at),
         (_JUMP_SET, 1, 0, _WRITES),
         (_RETURN, 0, 0, _ALLOW),
-        (_JUMP_SET, 2, 0, _HARMLESS),
+        (_JUMP_SET, 6, 0, _NAMELESS),
+        (_AND, 0, 0, _NEW | _TO_END),
+        (_JUMP_SET, 0, 1, os.O_APPEND),
+        (_JUMP_SET, 2, 3, os.O_TRUNC),
         (_AND, 0, 0, _NEW),
-        (_JUMP_EQUAL, 0, 1, _NEW),
-        (_RETURN, 0, 0, _ALLOW),
+        (_JUMP_EQUAL, 1, 0, _NEW),
         _refusal(errno.EROFS),
+        (_RETURN, 0, 0, _ALLOW),
     ]
     return [(_JUMP_EQUAL, 0, len(body), call), *body]

@@ -281,7 +281,7 @@ def test_the_fence_stands_round_a_thread_and_those_that_it_starts(tmp_path: Path
 
 @pytest.mark.parametrize("flags", [
     os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_RDONLY | os.O_CREAT,
-    os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_EXCL,
+    os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_EXCL, os.O_WRONLY | os.O_APPEND | os.O_TRUNC,
 ])  # fmt: skip
 def test_no_file_is_opened_for_writing_behind_the_fence(tmp_path: Path, flags: int) -> None:
     path = tmp_path / "a"
@@ -297,6 +297,28 @@ def test_no_file_is_opened_for_writing_behind_the_fence(tmp_path: Path, flags: i
     in_a_thread(behind)
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert path.read_bytes() == b"kept"
+
+
+def test_no_file_is_given_other_attributes_behind_the_fence(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"kept")
+    before = path.stat()
+
+    def behind() -> None:
+        fence_thread()
+        with open(path) as file:
+            for change in (
+                lambda: os.chmod(path, 0o600), lambda: os.chmod(file.fileno(), 0o600),
+                lambda: os.chown(path, 1, 1), lambda: os.chown(file.fileno(), 1, 1),
+                lambda: os.lchown(path, 1, 1), lambda: os.utime(path, (1, 1)),
+                lambda: os.utime(file.fileno()), lambda: os.setxattr(path, "user.a", b"a"),
+                lambda: os.setxattr(file.fileno(), "user.a", b"a"),
+                lambda: os.removexattr(path, "user.a"),
+            ):  # fmt: skip
+                assert refused(change) == errno.EROFS
+
+    in_a_thread(behind)
+    assert path.stat() == before
 
 
 def test_temporary_files_and_logs_are_written_behind_the_fence(tmp_path: Path) -> None:
@@ -351,15 +373,15 @@ def test_a_program_that_uses_the_library_can_connect(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("connected\n", "")
 
 
-Entry = tuple[int, int, bytes]
+Entry = tuple[int, tuple[int, int], bytes]
 
 
 def state_of(folder: Path) -> dict[str, Entry]:
-    """Return mode, time and content of all that is in a folder, and of it itself."""
+    """Return mode, times and content of all that is in a folder, and of it itself."""
     return {
         str(path): (
             path.stat().st_mode,
-            path.stat().st_mtime_ns,
+            (path.stat().st_mtime_ns, path.stat().st_ctime_ns),
             path.read_bytes() if path.is_file() else b"",
         )
         for path in [folder, *folder.rglob("*")]
