@@ -965,7 +965,7 @@ def test_status_of_nothing(catalog: Path) -> None:
     Path(f"{catalog.parent}/other.parquet.checkpoint").mkdir()
     done = run(["status", catalog.with_name("other.parquet")])
     assert (done.returncode, done.stdout) == (FAILED, b"")
-    assert b"other.parquet.checkpoint cannot be read: Is a directory\n" in done.stderr
+    assert b"other.parquet.checkpoint is a folder: move it away" in done.stderr
     catalog.touch()
     assert b"`rastermeta summary` tells" in run(["status", catalog]).stderr
     assert b"no run has written" in run(["status", catalog.parent]).stderr

@@ -392,6 +392,11 @@ def test_status_of_few_parts(tmp_path: Path) -> None:
     assert status_of(log(tmp_path, part(1, 1000.0), part(2, 1200.0))).rate == pytest.approx(25)
 
 
+def test_a_rate_is_of_the_time_since_the_clock_was_set_back(tmp_path: Path) -> None:
+    found = status_of(log(tmp_path, part(1, 1000.0), part(2, 900.0), part(3, 910.0)))
+    assert (found.first, found.rate_seconds) == (900.0, 10.0)
+
+
 def test_status_of_a_catalog_that_was_being_written(tmp_path: Path) -> None:
     sealing = Sealing(2, 10_000, 2, 10, "", 1010.0)
     found = status_of(log(tmp_path, part(1, 1000.0), part(2, 1010.0), sealing))
