@@ -30,7 +30,8 @@ from command import (
     write_raster,
 )
 
-from rastermeta_async.console import Console
+from rastermeta_async.console import Console, explained_exit
+from rastermeta_async.errors import OutputError
 from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
 from rastermeta_async.outlet import MAX_WAITING_BYTES
 
@@ -174,6 +175,29 @@ def test_a_last_word_that_nobody_reads_holds_no_command_up(
         [*COMMAND, *words], stdin=subprocess.DEVNULL, stderr=unread.given, timeout=5, check=False
     )
     assert done.returncode in (OK, FAILED)
+
+
+def test_why_a_command_ends_is_said_to_who_reads_a_moment_later(
+    unread: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = bytearray()
+    reading = threading.Thread(target=drain, args=(unread.end, said), daemon=True)
+
+    class Read(Console):
+        """A console that somebody reads from the first error on."""
+
+        def error(self, message: str) -> None:
+            super().error(message)
+            reading.start()
+
+    with open(unread.given, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(os, "_exit", sys.exit)
+        with pytest.raises(SystemExit) as ended, explained_exit(Read()):
+            raise OutputError(THE_END)
+    reading.join(PATIENCE / 10)
+    assert ended.value.code == FAILED
+    assert bytes(said).lstrip(b".").decode() == f"rastermeta: {THE_END}\n"
 
 
 def test_what_waits_is_read_once_somebody_reads(catalog: Path, unread: Reader) -> None:

@@ -278,6 +278,30 @@ def test_a_page_that_is_decompressed_to_gigabytes_is_refused(tmp_path: Path) -> 
     assert "row group 1 takes" in refused_in_little_memory(tmp_path, content)
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_texts_that_repeat_others_are_refused(tmp_path: Path, version: str) -> None:
+    """Two bytes of them may stand for a text of any length."""
+    encodings = dict.fromkeys(["filepath", "error_message"], "DELTA_BYTE_ARRAY")
+    content = parquet_of(
+        column("error_message", "x"), data_page_version=version, use_dictionary=False,
+        column_encoding=encodings,
+    )  # fmt: skip
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(OutputError, match="texts that repeat others"):
+        whole(tmp_path / "a.parquet")
+
+
+def test_a_page_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+    content = parquet_of(
+        column("error_message", "abcdef"), compression="none", use_dictionary=False,
+        write_statistics=False, write_page_checksum=True,
+    )  # fmt: skip
+    assert content.count(b"abcdef") == 1
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"abcdef", b"abcxef"))
+    with pytest.raises(OutputError, match=r"cannot be read: .*CRC"):
+        whole(tmp_path / "a.parquet")
+
+
 def test_a_list_of_millions_of_nothing_is_refused(tmp_path: Path) -> None:
     count = 40_000_000
     offsets = pa.array([0, count], pa.int32())

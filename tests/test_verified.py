@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -66,6 +67,24 @@ def test_a_part_replaced_by_a_copy_of_another_is_refused(catalog: tuple[Path, Or
     shutil.copy(folder / first.name, folder / second.name)
     with pytest.raises(CheckpointError, match=f"{second.name}: its content is not what the log"):
         output.seal()
+    output.close()
+    assert not path.exists()
+
+
+def test_a_part_that_the_disk_does_not_give_is_said_so(
+    catalog: tuple[Path, Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, order = catalog
+    output = Output(str(path), order=order)
+    (part,) = commit(output, ROWS)
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", refuse)
+        with pytest.raises(CheckpointError, match=f"{part.name}: it cannot be read: .*Input"):
+            output.seal()
     output.close()
     assert not path.exists()
 
