@@ -33,7 +33,7 @@ from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
 from rastermeta_async.workers.child import Child, ChildLost
 from rastermeta_async.workers.pool import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
-from rastermeta_async.workers.wire import encode_job
+from rastermeta_async.workers.wire import Orders, encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -589,6 +589,28 @@ def test_stop_ends_after_the_files_that_are_open(run: Run) -> None:
             return len(await reading)
 
     assert run(work()) < 5000
+
+
+def test_a_worker_that_is_started_as_the_pool_is_stopped_reads_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Child.start
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+
+            async def meanwhile(orders: Orders) -> Child:
+                worker = await start(orders)
+                pool.stop()
+                return worker
+
+            (process,) = children()
+            process.kill()
+            await until(lambda: not process.is_running())
+            monkeypatch.setattr(Child, "start", meanwhile)
+            return await rows_of(pool, names(3))
+
+    assert run(work()) == []
 
 
 def test_the_terminals_signals_do_not_reach_workers(run: Run) -> None:
