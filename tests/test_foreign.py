@@ -124,6 +124,10 @@ BAD_VALUES: dict[str, tuple[dict[str, pa.Array], str]] = {
     "no status": (column("status", None), "row 3: status is null"),
     "another status": (column("status", "fine"), "row 3: status"),
     "three numbers": (column("res", [1.0, 2.0, 3.0]), "row 3: res has not 2 numbers"),
+    "long message": (
+        column("error_message", "https://h/get?" + "a=b&" * 10_000),
+        "row 3: error_message has more than 20,000 characters",
+    ),
     "no numbers": (column("transform", []), "row 3: transform has not 6 numbers"),
     "a number is null": (column("transform", [1.0, None] * 3), "row 3: transform"),
     "fewer than no bands": (column("count", -1), "row 3: count is negative"),

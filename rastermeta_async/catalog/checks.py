@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.footprints.shapes import MULTIPOLYGON, POLYGON, is_shape
-from rastermeta_async.record import GONE, SUCCESSES, BBox, Record
+from rastermeta_async.record import GONE, MAX_MESSAGE, SUCCESSES, BBox, Record
 
 
 class Flaw(NamedTuple):
@@ -125,6 +125,9 @@ def children(values: pa.Array) -> list[pa.Array]:
 
 # Ranges
 
+_LONGEST = 20 * MAX_MESSAGE
+"""Characters of a message: to look through one for secrets takes 10 s a million."""
+
 _STATUSES = SUCCESSES | {"error", "fatal", GONE}
 _FIRST, _LAST = (
     (moment - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)
@@ -149,6 +152,11 @@ def _of_length(length: int) -> Callable[[pa.Array], str]:
         return "" if {length, None}.issuperset(lengths) else f"has not {length} numbers"
 
     return check
+
+
+def _short(texts: pa.Array) -> str:
+    longest = pc.max(pc.utf8_length(texts)).as_py() or 0
+    return f"has more than {_LONGEST:,} characters" if longest > _LONGEST else ""
 
 
 def _dated(values: pa.Array) -> str:
@@ -189,4 +197,5 @@ _CHECKS: dict[str, Callable[[pa.Array], str]] = {
     "status": _known, "res": _of_length(2), "transform": _of_length(6), "count": _counted,
     "width": _counted, "height": _counted, "gcp_count": _counted, "file_size": _counted,
     "mtime": _dated, "bbox": _on_earth, "geometry": _shaped, "bands": _exact,
+    "error_message": _short,
 }  # fmt: skip
