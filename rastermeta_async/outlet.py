@@ -37,6 +37,7 @@ class Outlet:
         self._words = dropped
         self._stream = sys.stderr  # None where it was closed from the start
         self._fd, self._may_wait = _opened(self._stream)
+        self._is_terminal = self._stream is not None and self._stream.isatty()
         self._waiting = bytearray()
         self._dropped = 0
         if self._fd is not None:
@@ -49,7 +50,7 @@ class Outlet:
 
     def isatty(self) -> bool:
         """Whether a person looks on."""
-        return self._stream is not None and self._stream.isatty()
+        return self._is_terminal
 
     def write(self, text: str) -> int:
         """Write a text now, keep it for later, or drop it; return its length."""

@@ -320,6 +320,13 @@ def test_messages_and_summaries_move_no_cursor(catalog: Path, name: str) -> None
     assert from_json(text.encode()) == from_json(run(["summary", catalog, "--json"]).stdout)
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_terminal_has_the_live_display(catalog: Path, workers: str) -> None:
+    path = write_raster(Path("a.tif"))
+    said = shown(["extract", path, "-o", catalog, "--workers", workers], streams="err")
+    assert "\x1b[2K" in said.partition("finished")[0]
+
+
 def test_rows_on_a_terminal_move_no_cursor(hostile: Path) -> None:
     text = shown(["extract", hostile.name, "-o", "-"], streams="out")
     assert not unsafe(text)
