@@ -433,6 +433,12 @@ def test_paths_of_any_kind(tmp_path: Path) -> None:
     assert items[0]["id"].startswith("a-")
 
 
+def test_what_is_left_out_of_another_s_catalog_gives_no_secret_away(tmp_path: Path) -> None:
+    made(tmp_path, [record()._replace(filepath="https://me:hidden@h/a.tif?sig=hidden")])
+    listed = (tmp_path / "items.ndjson.left-out.txt").read_text()
+    assert listed.startswith("https://h/a.tif\t")
+
+
 def test_paths_of_any_kind_are_listed_on_a_line_each(tmp_path: Path) -> None:
     made(tmp_path, [record(path) for path in PATHS])
     lines = (tmp_path / "items.ndjson.left-out.txt").read_text().split("\n")

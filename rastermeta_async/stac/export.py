@@ -50,7 +50,7 @@ from rastermeta_async.stac.earlier import (
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
 from rastermeta_async.text import on_a_line
-from rastermeta_async.urls import is_url
+from rastermeta_async.urls import is_url, shown_url
 from rastermeta_async.views.dates import Interval
 from rastermeta_async.views.evidence import When
 
@@ -277,7 +277,7 @@ def _write_lines(
             item = item_of(row, when, hrefs, link)
         except LeftOut as finding:
             reason = str(finding)
-            others.file.write(f"{on_a_line(row['filepath'])}\t{reason}\n".encode())
+            others.file.write(f"{on_a_line(shown_url(row['filepath']))}\t{reason}\n".encode())
             result.left_out[reason] = result.left_out.get(reason, 0) + 1
             continue
         text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
