@@ -158,7 +158,7 @@ BAD_VALUES: dict[str, tuple[dict[str, pa.Array], str]] = {
     "a tag of a band": (column("band_tags", [(1, [("A", None)])]), "band_tags (a value) (a value)"),
     "bands' tags of nothing": (column("band_tags", [(1, None)]), "band_tags (a value) is null"),
     "a problem that is null": (column("cog_problems", [None]), "cog_problems (an element)"),
-    "another type": ({"count": pa.array(["1", "2"])}, "another version"),
+    "another type": ({"count": pa.array(["1", "2"])}, "changed by another program"),
 }  # fmt: skip
 
 
