@@ -250,12 +250,14 @@ def _setting(found: re.Match[str]) -> str:
     return f"{found[1]}{sign}..." if telling and not _FINGERPRINT.fullmatch(value) else found[0]
 
 
-def _shown(url: str, *, is_url: bool = True, depth: int = 0) -> str:
+def _shown(url: str, *, is_url: bool = True, in_key: bool = False, depth: int = 0) -> str:
     """Return a URL, from its scheme on, without secrets.
 
     Args:
         url: all of it, or a part.
         is_url: whether it ends where the path does; else what follows a secret tells files apart.
+        in_key: whether it is a part of a key, or of a file's name: what looks like a parameter need
+            not be one.
         depth: URLs that it is in, each in the other.
     """
     if depth <= _MAX_DEPTH:
@@ -268,7 +270,7 @@ def _shown(url: str, *, is_url: bool = True, depth: int = 0) -> str:
         return url
     names = {_plain(item.partition("=")[0]) for _, item in items}
     signed = any(map(_SIGNED.fullmatch, names))
-    in_bucket = _BUCKET.match(url) is not None
+    in_bucket = in_key or _BUCKET.match(url) is not None
     is_packed = url.startswith("/vsi")
 
     def kept(item: str) -> str | None:
@@ -333,7 +335,8 @@ def _decoded_and_shown(piece: re.Match[str], depth: int = 0) -> str:
     is_url = "://" in inner
     if not is_url and ("=" not in inner or _BUCKET.match(piece.string)):
         return piece[0]  # a name with odd characters
-    shown = _shown(inner, is_url=is_url, depth=depth + 1)
+    in_key = not (is_url or name)
+    shown = _shown(inner, is_url=is_url, in_key=in_key, depth=depth + 1)
     return (
         piece[0]
         if shown == inner

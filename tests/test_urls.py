@@ -69,6 +69,11 @@ SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
         ),
         ("https://h/a?name=x%26y", "https://h/a?name=x%26y"),
         ("https://h/a%23b%40c.tif", "https://h/a%23b%40c.tif"),
+        (
+            "https://h/1%20%C3%A4%2520%23%3F%2B%26%3D/b.tif",
+            "https://h/1%20%C3%A4%2520%23%3F%2B%26%3D/b.tif",
+        ),
+        ("https://h/a%3Fx%3D1/b.tif", "https://h/a%3Fx%3D1/b.tif"),
         ("s3://b/a%3Fdate%3D1.tif", "s3://b/a%3Fdate%3D1.tif"),
         # `pathlib` makes one slash of two.
         ("https:/me:hidden@h/a.tif?sig=hidden", "https:/h/a.tif"),
