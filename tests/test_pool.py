@@ -108,6 +108,30 @@ def test_large_records_come_in_several_batches(run: Run) -> None:
     assert run(work()) == [1, 1, 1]
 
 
+def test_rows_come_back_while_others_are_still_to_be_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small the records are, of slow files not all are waited for."""
+    monkeypatch.setattr(pool_module, "SLICE_SECONDS", SHORT)
+
+    def answer(path: bytes) -> Record:
+        time.sleep(SHORT / 2)
+        return record(path)
+
+    reader = FakeReader(answer=answer)
+
+    async def work() -> tuple[int, int]:
+        async with ThreadPool(reader, Settings()) as pool:
+            rows = read = 0
+            async for batch in pool.read(names(20)):
+                read = read or len(reader.paths)
+                rows += batch.num_rows
+            return read, rows
+
+    read, rows = run(work())
+    assert read < rows == 20
+
+
 def test_an_error_of_the_reader_is_an_error_of_the_run(run: Run) -> None:
     def answer(path: bytes) -> Record:
         raise LookupError(path)

@@ -6,12 +6,14 @@ import errno
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rastermeta_async.config import MAX_STUCK
 from rastermeta_async.walk import NotWalked, Walked, walk
 
 
@@ -267,6 +269,24 @@ def test_many_inputs_that_do_not_answer_are_waited_for_together(
     start = time.monotonic()
     assert walked(*dead, b"top") == sorted([*dead, *EVERYTHING])
     assert time.monotonic() - start < 0.1 * len(dead)
+
+
+def test_no_more_is_asked_again_than_may_hang(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on which much cannot be listed is not waited for three times as long as for that."""
+    bad, stat = [b"bad%d" % number for number in range(MAX_STUCK + 6)], os.stat
+    asked: Counter[bytes] = Counter()
+
+    def troubled(path: Any, *args: Any, **more: Any) -> Any:
+        if path in bad:
+            asked[path] += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stat(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", troubled)
+    assert walked(*bad, b"top") == sorted([*bad, *EVERYTHING])
+    assert sum(times > 1 for times in asked.values()) == MAX_STUCK
 
 
 def test_folders_that_together_take_longer_than_one_may_are_walked(

@@ -202,6 +202,22 @@ def test_threads_of_a_process_do_not_interrupt_each_other(run: Run, given: str, 
     assert threads[getattr(os, used)] >= 2  # the event loop's, and one that reads
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="proc(5) is Linux's")
+def test_where_memory_is_short_a_worker_goes_before_the_run(run: Run) -> None:
+    def readiness(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    async def work() -> int:
+        async with poisoned(settings()) as pool:
+            await rows_of(pool, names(1))
+            (worker,) = children()
+            return readiness(worker.pid)
+
+    before = readiness(os.getpid())
+    assert run(work()) == 1000
+    assert readiness(os.getpid()) == before
+
+
 def test_capacity_follows_concurrency() -> None:
     assert WorkerPool(settings(2, concurrency=2)).capacity == 2 * JOBS_A_OPENING
     assert WorkerPool(settings(2, concurrency=5)).capacity == 6 * JOBS_A_OPENING
