@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 import tty
 import unicodedata
 from collections.abc import Iterator
@@ -33,7 +35,8 @@ from command import (
 from rastermeta_async.console import Console, explained_exit
 from rastermeta_async.errors import OutputError
 from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
-from rastermeta_async.outlet import MAX_WAITING_BYTES
+from rastermeta_async.outlet import LAST_WORDS_SECONDS, MAX_WAITING_BYTES
+from rastermeta_async.pipeline import Progress
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 HOSTILE = "a\u202eb\u2066c\u200fd\u061ce\x9b31mf\x1b[2Jg\x7fh\u2028i\U000e0001j[red]k.tif"
@@ -247,6 +250,19 @@ def drain(fd: int, into: bytearray) -> None:
         into += some
 
 
+def test_a_reader_that_has_gone_is_not_waited_for(
+    unread: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(unread.given, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console()
+        console.hint(THE_END)  # waits, as there is no room
+        os.close(unread.end)
+        start = time.monotonic()
+        console.close()
+    assert time.monotonic() - start < LAST_WORDS_SECONDS / 2
+
+
 def test_the_shells_standard_error_stays_as_it_is(catalog: Path, unread: Reader) -> None:
     """O_NONBLOCK is shared by all that write there."""
     subprocess.run(
@@ -257,6 +273,35 @@ def test_the_shells_standard_error_stays_as_it_is(catalog: Path, unread: Reader)
 
 
 # Terminals
+
+
+def test_a_message_takes_the_live_display_off_the_terminal_and_nothing_once_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    said = bytearray()
+    with open(theirs, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console(bar=True)
+
+        async def run_is_on() -> None:
+            following = asyncio.create_task(console.follow(Progress()))
+            await asyncio.sleep(0)
+            console.hint("in between")
+            following.cancel()
+            await asyncio.wait({following})
+
+        asyncio.run(run_is_on())
+        console.hint(THE_END)
+        console.close()
+        while THE_END.encode() not in said:
+            said += os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    erased = b"\r\x1b[2Krastermeta: "
+    assert erased + b"in between" in said
+    assert erased + THE_END.encode() not in said
 
 
 def shown(arguments: list[str | Path], *, streams: str = "out err", status: int = OK) -> str:
