@@ -226,6 +226,18 @@ def test_overviews_next_to_a_file_are_found_whatever_its_name(tmp_path: Path) ->
         assert reader.read(name).cog_problems == [EXTERNAL_OVERVIEWS]
 
 
+def test_overviews_next_to_a_file_are_external_whatever_their_format(tmp_path: Path) -> None:
+    """Not only in an .ovr file, but also as Erdas Imagine has them."""
+    path = write(tmp_path / "a.tif", **TILED)
+    with rasterio.Env(USE_RRD=True), rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4], Resampling.nearest)
+    assert sorted(os.listdir(tmp_path)) == ["a.aux", "a.tif"]
+    reader = make_reader(None)
+    with reader.environment():
+        record = reader.read(os.fsencode(path))
+    assert (record.cog, record.cog_problems) == (False, [EXTERNAL_OVERVIEWS])
+
+
 def test_corpus(corpus: Path) -> None:
     found = set()
     for path in sorted(corpus.rglob("*")):

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from rasterio.transform import from_origin
 from tiff_variants import ASCII, SHORT, Value, edited
 
 from rastermeta_async.config import READERS, Access
-from rastermeta_async.crs import ENSEMBLES
+from rastermeta_async.crs import ENSEMBLES, crs_of_wkt
 from rastermeta_async.pool import load_reader
 from rastermeta_async.record import Record
 
@@ -168,3 +169,23 @@ def test_every_ensemble_of_the_epsg_registry_is_known() -> None:
             )
         ]
     assert {name.removesuffix(" ensemble") for name in names} <= set(ENSEMBLES)
+
+
+def test_of_very_many_crss_some_are_remembered() -> None:
+    """An archive may have a CRS of its own in each file."""
+
+    class Made:
+        """Stands for a CRS."""
+
+    made: list[weakref.ref[Made]] = []
+
+    def make(_: str) -> Made:
+        crs = Made()
+        made.append(weakref.ref(crs))
+        return crs
+
+    for number in range(2000):
+        wkt = f'GEOGCS["{number}"]'
+        assert crs_of_wkt(wkt, make) is crs_of_wkt(wkt, make)
+    assert len(made) == 2000, "each is made once"
+    assert sum(crs() is not None for crs in made) < 1000

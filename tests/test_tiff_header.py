@@ -507,6 +507,25 @@ def test_values_all_over_a_file() -> None:
     assert sum(size for _, size in disk.reads) <= MAX_READS * READ_BYTES
 
 
+def test_no_more_is_read_of_a_file_than_is_worth_it() -> None:
+    """Its IFDs take nearly all the reads that there are, and its texts are far from each other."""
+    texts = dict.fromkeys((269, 270, 305, 306, 315, 316), text_value("x" * 19))
+    content = far(b"II*\0", 50_000)
+    link = 4
+    for ifd in [image() | texts, *[image(subfile=1)] * MAX_OVERVIEWS]:
+        placed = assembled(LITTLE, [ifd], content.ljust(len(content) + 50_000, b"\0"))
+        (offset,) = struct.unpack_from("<I", placed, 4)
+        content = patched(content[:8] + placed[8:], link, "<I", offset)
+        link = offset + 2 + 12 * len(ifd)
+    for tag, value in texts.items():
+        content += bytes(50_000)
+        content = patched(content, entry_at(content, tag) + 8, "<I", len(content)) + value.content
+    disk = Disk(content)
+    with pytest.raises(NotPlain, match="all over it"):
+        disk.header()
+    assert len(disk.reads) == MAX_READS
+
+
 def test_long_metadata() -> None:
     value = "x" * (MAX_METADATA_BYTES - 1000)
     disk = Disk(of(image() | {METADATA_TAG: metadata(f'name="A">{value}')}))
