@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rastermeta_async.urls import is_prefix, local_path, redacted, without_secrets
+from rastermeta_async.urls import is_prefix, local_path, redacted, requested, without_secrets
 
 SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
 
@@ -226,6 +226,20 @@ def test_the_path_of_a_row_stays_as_it_is_in_its_message() -> None:
     path = "/disk/a?sig=b;token=c.tif"
     message = f"'{path}' is a VRT, 'http://me:hidden@h/x' is not"
     assert redacted(message, path) == f"'{path}' is a VRT, 'http://h/x' is not"
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("https://h/100%.tif", "https://h/100%25.tif"),
+        ("https://h/a%zz%2.tif?b=%", "https://h/a%25zz%252.tif?b=%25"),
+        ("https://h/a%20b%C3%a4.tif?b=%2F&c=/", "https://h/a%20b%C3%a4.tif?b=%2F&c=/"),
+        ('https://h/a b"\x01.tif', "https://h/a%20b%22%01.tif"),
+    ],
+)
+def test_nothing_is_asked_for_that_no_url_may_hold(given: str, asked: str) -> None:
+    """A strict server refuses a percent sign that begins no escape; the tests' own does not."""
+    assert requested(given) == asked
 
 
 def test_what_is_a_prefix() -> None:
