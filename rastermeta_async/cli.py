@@ -228,8 +228,8 @@ def show(
     """Show one file's record."""
     from rastermeta_async.console import Console, explained_exit
     from rastermeta_async.one_file import compare_readers, read_record
-    from rastermeta_async.reader import quiet_undecodable_messages
     from rastermeta_async.streams import silence_libraries
+    from rastermeta_async.undecodable import quiet_undecodable_messages
     from rastermeta_async.urls import is_url
     from rastermeta_async.views.show import as_text, comparison_as_text, comparison_to_json, to_json
 

@@ -7,9 +7,10 @@ import errno
 import os
 import re
 
-from rastermeta_async.urls import LOCAL_SCHEME, ONE_SLASH, SCHEMES
+from rastermeta_async.urls import LOCAL_SCHEME, SCHEMES
 
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)", re.IGNORECASE)
 _WILDCARD = re.compile(rb"[*?]|\[.+\]")
 _FIELDS = re.compile(rb"[,;\t]")
 MAX_FIELDS = 16
@@ -57,7 +58,7 @@ def _is_utf_16(path: bytes) -> bool:
 
 
 def _of_url(path: bytes) -> str:
-    if ONE_SLASH.match(path):
+    if _ONE_SLASH.match(path):
         return "a URL has two slashes after the colon"
     if path.startswith(b"/vsi"):
         return "GDAL's own names are no paths: give the file, or the URL of the object"

@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import os
 import stat
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from rastermeta_async.crs import (
     depends_on_history,
     learn_ensembles,
 )
+from rastermeta_async.databases import UNFINISHED, database_options
 from rastermeta_async.drivers import SAFE_DRIVERS, drivers_here
 from rastermeta_async.environment import GDAL_OPTIONS, parsed_options
 from rastermeta_async.folders import Folders
@@ -180,7 +180,7 @@ class RasterioReader:
                 if not stat.S_ISREG(status.st_mode):
                     what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
                     return failure(path, "error", "NotAFile", f"this is {what}, not a file")
-                record = self._open(path)
+                record = self._open(path, status.st_size)
                 if is_unchanged(status, os.stat(path)):
                     return record._replace(
                         file_size=status.st_size, mtime=record_time(status), reader="rasterio"
@@ -196,10 +196,10 @@ class RasterioReader:
         here = [name for name in drivers_here() if name.lower() in wanted]
         return here or list(self._wanted) or None
 
-    def _open(self, path: bytes) -> Record:
-        options = _database_options(path)
+    def _open(self, path: bytes, size: int) -> Record:
+        options = database_options(path, size)
         if options is None:
-            return failure(path, "error", "NotWrittenToTheEnd", _UNFINISHED)
+            return failure(path, "error", "NotWrittenToTheEnd", UNFINISHED)
         try:
             if self._folders is not None:
                 setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(path).value)
@@ -256,58 +256,6 @@ def _name_for_gdal(path: bytes) -> str:
     if not name.startswith(("/", ".")) and (":" in name or not name[0].isalnum()):
         name = os.path.join(".", name)
     return name if name.isascii() else _Path(name)
-
-
-# SQLite, "Database File Format"
-_SQLITE = b"SQLite format 3\0"
-_PAGE_BYTES = 512
-"""Of a database, at the least."""
-_WRITE_AHEAD = b"\2\2"
-"""What follows two bytes later where a database has its changes written into a log."""
-_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")
-"""First bytes of a journal that is to be played back; one that is only kept begins with zeros."""
-
-_UNFINISHED = (
-    "there are changes in a file next to it, -wal or -journal, that are not in it yet: close the "
-    "program that writes it, or open and close it with one that may write, and read it again"
-)
-
-
-def _database_options(path: bytes) -> dict[str, str] | None:
-    """Return with which options GDAL opens a file, so that SQLite writes nothing.
-
-    None where there are changes in another file: to read them SQLite would write them into the
-    database; without them it says what was.
-
-    Raises:
-        OSError: the file is gone.
-    """
-    if (
-        os.stat(path).st_size % _PAGE_BYTES
-    ):  # no database: on a far disk, to look at each file takes long
-        return {}
-    begin = _first_bytes(path, 20)
-    if not begin.startswith(_SQLITE):
-        return {}
-    path = os.path.realpath(path)  # the other file is where the database itself is
-    journal = _first_bytes(path + b"-journal", len(_HOT_JOURNAL))
-    if journal == _HOT_JOURNAL or _first_bytes(path + b"-wal", 1):
-        return None
-    return {"IMMUTABLE": "YES"} if begin.endswith(_WRITE_AHEAD) else {}
-
-
-def _first_bytes(path: bytes, count: int) -> bytes:
-    """Return how a file begins; nothing where there is none."""
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return b""
-    try:
-        return os.read(file, count)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
 
 
 def _folder_row(path: bytes) -> Record:
@@ -513,24 +461,3 @@ def _bands(dataset: Any) -> list[Band]:
 def _last_word(value: str | None) -> str | None:
     """Return e.g. ``jpeg`` of GDAL's ``YCbCr JPEG``, as rasterio's enumerations do."""
     return value.split()[-1].lower() if value and not value.isspace() else None
-
-
-def quiet_undecodable_messages() -> None:
-    """Drop the complaint of rasterio's log hook about GDAL messages that are not UTF-8.
-
-    It cannot be caught where it arises, and would go to stderr for every such file. To be
-    called by programs only: it replaces `sys.unraisablehook` and `sys.excepthook`, as Cython tells
-    of such an error twice, the first time as one that ends the program but has no traceback.
-    """
-    told, ended = sys.unraisablehook, sys.excepthook
-
-    def on_unraisable(unraisable: Any) -> None:
-        from_rasterio = str(unraisable.object).startswith("rasterio.")
-        if not (from_rasterio and isinstance(unraisable.exc_value, UnicodeDecodeError)):
-            told(unraisable)
-
-    def on_end(kind: Any, error: Any, trace: Any) -> None:
-        if not (kind is UnicodeDecodeError and trace is None):
-            ended(kind, error, trace)
-
-    sys.unraisablehook, sys.excepthook = on_unraisable, on_end

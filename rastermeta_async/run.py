@@ -106,7 +106,7 @@ def _say_folders(target: Output, given: PathSet, settings: Settings, console: Co
 
 
 def _quiet_rasterio() -> None:
-    from rastermeta_async.reader import quiet_undecodable_messages
+    from rastermeta_async.undecodable import quiet_undecodable_messages
 
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()

@@ -36,19 +36,13 @@ def on_lines(text: str) -> str:
 
 def json_on_lines(text: str) -> str:
     """Return JSON as a terminal may have it: equal JSON, its line feeds as they are."""
-    escape = _escape_in_json
-    return "\n".join(_escaped(line, escape) for line in text.split("\n"))
+    return "\n".join(_escaped(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n"))
 
 
 def _escaped(text: str, escape: Callable[[str], str]) -> str:
     if text.isprintable():  # as nearly every text is
         return text
     return "".join(escape(one) if unicodedata.category(one) in _UNSAFE else one for one in text)
-
-
-def _escape_in_json(character: str) -> str:
-    # json.dumps leaves DEL alone; of a character beyond U+FFFF it makes two escapes.
-    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
 def shortened(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from typing import Any
 from xml.etree import ElementTree
@@ -130,3 +131,24 @@ def message_of(error: Exception) -> tuple[str, str]:
     if isinstance(error, UnicodeDecodeError):
         return RasterioIOError.__name__, readable(error.object)
     return type(error).__name__, str(error)
+
+
+def quiet_undecodable_messages() -> None:
+    """Drop the complaint of rasterio's log hook about GDAL messages that are not UTF-8.
+
+    It cannot be caught where it arises, and would go to stderr for every such file. To be
+    called by programs only: it replaces `sys.unraisablehook` and `sys.excepthook`, as Cython tells
+    of such an error twice, the first time as one that ends the program but has no traceback.
+    """
+    told, ended = sys.unraisablehook, sys.excepthook
+
+    def on_unraisable(unraisable: Any) -> None:
+        from_rasterio = str(unraisable.object).startswith("rasterio.")
+        if not (from_rasterio and isinstance(unraisable.exc_value, UnicodeDecodeError)):
+            told(unraisable)
+
+    def on_end(kind: Any, error: Any, trace: Any) -> None:
+        if not (kind is UnicodeDecodeError and trace is None):
+            ended(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = on_unraisable, on_end

@@ -18,9 +18,6 @@ LOCAL_SCHEME = "file"
 _LOCAL = re.compile(rb"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 """How the URL of a file on this machine begins (RFC 8089, section 2 and appendix B)."""
 
-ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)", re.IGNORECASE)
-"""How a path begins that was a URL, before `pathlib` had it."""
-
 _HARMLESS = re.compile(
     r"alt|amp|area|assets?|bands?|bbox(?:sr)?|bidx|bounds|collections?|column|comp|coverages?"
     r"|coverageid|crs|dataset|date(?:time)?|day|dl|download|dt|end|export|ext(?:ent)?|f|file(?:name)?"
@@ -204,8 +201,6 @@ def without_secrets(path: bytes) -> bytes:
     text = path.decode("utf-8", "surrogateescape")
     if not _SUSPICIOUS.search(text):
         return path
-    if ONE_SLASH.match(path):
-        return without_secrets(path.replace(b":/", b"://", 1)).replace(b"://", b":/", 1)
     if (before := _FOREIGN.match(text)) is None:
         return path
     start = before.end()

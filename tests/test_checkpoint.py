@@ -27,7 +27,7 @@ from rastermeta_async.catalog.checkpoint import (
     history,
     read_entries,
 )
-from rastermeta_async.catalog.durable import is_locked
+from rastermeta_async.catalog.locks import is_locked
 from rastermeta_async.catalog.names import part_name
 from rastermeta_async.errors import CheckpointError, OutputLockedError, WriteError
 

@@ -22,7 +22,7 @@ import pytest
 from catalogs import commit
 from factory import failed, record, records_of, table
 
-from rastermeta_async.catalog import durable, formats
+from rastermeta_async.catalog import durable, formats, locks
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
 from rastermeta_async.catalog.content import Content
@@ -103,7 +103,7 @@ def refused(kind: type[Exception], path: str, **options: Any) -> str:
     assert tree(path) == before
     assert set(os.listdir(os.path.dirname(path))) == folders
     if os.path.isfile(log_path(path)) and not os.path.islink(log_path(path)):
-        assert not durable.is_locked(log_path(path))
+        assert not locks.is_locked(log_path(path))
     return str(caught.value)
 
 
@@ -863,7 +863,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
         with pytest.raises(ForeignOutputError, match=kind):
             status_of(path)
         with pytest.raises(ForeignOutputError, match=kind):
-            durable.is_locked(planted)
+            locks.is_locked(planted)
 
 
 @pytest.mark.timeout(20)

@@ -46,10 +46,10 @@ class Meddler(RasterioReader):
         self._before = before
         self._after = after
 
-    def _open(self, path: bytes) -> Record:
+    def _open(self, path: bytes, size: int) -> Record:
         self._before(path)
         try:
-            return super()._open(path)
+            return super()._open(path, size)
         finally:
             self._after(path)
 

@@ -26,8 +26,6 @@ from rastermeta_async.catalog.durable import (
     Rights,
     created,
     explained,
-    lock,
-    open_locked,
     publish,
     remove,
     sync_file,
@@ -35,6 +33,7 @@ from rastermeta_async.catalog.durable import (
     temporary_beside,
     write_all,
 )
+from rastermeta_async.catalog.locks import lock, open_locked
 from rastermeta_async.catalog.names import part_number
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError

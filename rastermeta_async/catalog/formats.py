@@ -333,6 +333,8 @@ class NdjsonFormat:
 
     orders = frozenset([Order.PATH])
     _is_array = False
+    _begin, _between, _end, _nothing = b"", b"\n", b"\n", b""
+    """What stands before, between and after the rows, and where there are none."""
 
     def write(
         self,
@@ -342,9 +344,13 @@ class NdjsonFormat:
         gdal_config: str = "",  # noqa: ARG002  # the log alone says it
     ) -> None:
         """See `Format.write`."""
+        before = self._begin
+        end = self._nothing
         for group in groups:
             for line in to_lines(group):
-                file.write(line.encode() + b"\n")
+                file.write(before + line.encode())
+                before, end = self._between, self._end
+        file.write(end)
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""
@@ -370,21 +376,7 @@ class JsonFormat(NdjsonFormat):
     """One JSON array, one object a line."""
 
     _is_array = True
-
-    def write(
-        self,
-        file: Any,
-        groups: Iterable[pa.Table],
-        order: Order = Order.PATH,  # noqa: ARG002  # there is one
-        gdal_config: str = "",  # noqa: ARG002  # the log alone says it
-    ) -> None:
-        """See `Format.write`."""
-        before = b"[\n"
-        for group in groups:
-            for line in to_lines(group):
-                file.write(before + line.encode())
-                before = b",\n"
-        file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+    _begin, _between, _end, _nothing = b"[\n", b",\n", b"\n]\n", b"[]\n"
 
 
 FORMATS: dict[str, type[Format]] = {

@@ -27,16 +27,15 @@ from rastermeta_async.catalog.durable import (
     Identity,
     create,
     identity,
-    lock,
     publish,
     remove,
-    remove_unlocked,
     rights_at,
     temporaries_beside,
     temporary_beside,
 )
 from rastermeta_async.catalog.finished import rows_of
 from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.locks import lock, remove_unlocked
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.errors import OutputError, SettingsError, WriteError
 from rastermeta_async.footprints.limits import Limits

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from rastermeta_async.catalog.checkpoint import History, Part, history, log_content, read_entries
-from rastermeta_async.catalog.durable import is_locked, open_regular
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.formats import FORMATS
+from rastermeta_async.catalog.locks import is_locked
 from rastermeta_async.catalog.names import log_path, parts_folder, sealed_temporaries
 from rastermeta_async.errors import OutputError
 from rastermeta_async.text import plural, seconds_in_words

@@ -25,9 +25,9 @@ from rastermeta_async.config import Settings  # noqa: E402
 from rastermeta_async.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
-from rastermeta_async.reader import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
 from rastermeta_async.stores.pool import StorePool  # noqa: E402
+from rastermeta_async.undecodable import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.workers.wire import (  # noqa: E402
     STOP,
     STUCK_STATUS,
