@@ -156,12 +156,13 @@ def extract(
 
             launch_ahead(settings)
         from rastermeta_async.inputs import Given
-        from rastermeta_async.run import list_lost, protected_stdin, run_extract
+        from rastermeta_async.run import list_lost, run_extract
+        from rastermeta_async.streams import paths_on_stdin
 
         names, lists = inputs or [], from_file or []
         given = Given(names, lists, null=null, suffixes=suffix or [], patience=timeout)
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
-        stdin = partial(protected_stdin, console)
+        stdin = partial(paths_on_stdin, console=console, read_here=not workers)
         if dry_run:
             _check_catalog(output)
             source = given.source(settings, stdin) if names or lists else None

@@ -12,7 +12,6 @@ from rastermeta_async.sources import (
     IterableSource,
     ListSource,
     Source,
-    StdinSource,
     StoreSource,
     SuffixSource,
 )
@@ -64,8 +63,13 @@ class Given:
         """Names of local files and folders that do not exist."""
         self._plain = all(kind in (Kind.FILE, Kind.MISSING) for kind in kinds)
 
-    def source(self, settings: Settings, stdin: Callable[[], int]) -> Source:
-        """Return the source of all paths; `stdin` opens standard input where it is to be read."""
+    def source(self, settings: Settings, stdin: Callable[[bytes], Source]) -> Source:
+        """Return the source of all paths.
+
+        Args:
+            settings: of the run.
+            stdin: returns the paths on standard input, which end in the given bytes.
+        """
         streams: list[Source] = [ListSource(path, self._separator) for path in self._lists]
         sources = [*map(self._with_suffixes, streams)]
         endings = tuple(map(os.fsdecode, self._suffixes))
@@ -74,7 +78,7 @@ class Given:
             below = walk(self._named, self._suffixes, settings.timeout)
             sources.append(IterableSource(self._named if self._plain else below))
         if self._stdin:
-            sources.append(self._with_suffixes(StdinSource(stdin(), self._separator)))
+            sources.append(self._with_suffixes(stdin(self._separator)))
         return sources[0] if len(sources) == 1 else ChainedSource(sources)
 
     def _with_suffixes(self, source: Source) -> Source:

@@ -15,7 +15,7 @@ from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
-from rastermeta_async.errors import PruneError, SourceError
+from rastermeta_async.errors import PruneError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.loops import new_loop
 from rastermeta_async.memory import collect_seldom
@@ -225,28 +225,3 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
             loop.remove_signal_handler(number)
             # From here to the exit there is nothing left to finish.
             signal.signal(number, lambda number, _frame: os._exit(interrupted(number)))
-
-
-def protected_stdin(console: Console) -> int:
-    """Return standard input under a number of its own; descriptor 0 becomes ``/dev/null``.
-
-    A raster may name ``/vsistdin/`` as its source: GDAL would then read the list of paths.
-
-    Raises:
-        SourceError: there is no standard input.
-    """
-    closed = SourceError(
-        "standard input is closed: pipe paths in, name inputs, or give --from-file"
-    )
-    if sys.stdin is None:
-        raise closed
-    try:
-        own = os.dup(0)
-    except OSError as error:
-        raise closed from error
-    if os.isatty(own):
-        console.hint("reading paths from the terminal, one a line; Ctrl-D ends the list")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return own

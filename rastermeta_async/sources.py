@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import select
+import subprocess
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from stat import S_ISREG
 from typing import Protocol
@@ -28,6 +29,10 @@ _STDIN_BLOCK = 64 * 1024
 _LIST_BLOCK = 1024 * 1024
 _PATHS_A_BLOCK = 1000
 _POLL_SECONDS = 0.2
+_CUT = (
+    "standard input: the process that carries the list (cat) was ended, so paths may be missing. "
+    "Run the same command again to go on."
+)
 
 
 class Source(Protocol):
@@ -73,11 +78,21 @@ class Splitter:
 
 
 class StdinSource:
-    """Paths from an open file descriptor: a pipe, file, terminal or device."""
+    """Paths from an open file descriptor: a pipe, file, terminal, device or socket.
 
-    def __init__(self, fd: int, separator: bytes = b"\n") -> None:
+    Args:
+        fd: the descriptor.
+        separator: what each path ends in.
+        carrier: the process that writes to its other end, where that is one of ours: the list is
+            whole only if it ends well.
+    """
+
+    def __init__(
+        self, fd: int, separator: bytes = b"\n", carrier: subprocess.Popen[bytes] | None = None
+    ) -> None:
         self._fd = fd
         self._separator = separator
+        self._carrier = carrier
         self._read = 0
         self._closed = False
         self._size = _regular_size(fd)
@@ -89,6 +104,8 @@ class StdinSource:
             while data := await asyncio.to_thread(self._next_block):
                 self._read += len(data)
                 yield splitter.feed(data)
+            if self._carrier and await asyncio.to_thread(self._carrier.wait):
+                raise SourceError(_CUT)
             yield splitter.finish()
         except OSError as error:
             raise SourceError(
@@ -97,6 +114,9 @@ class StdinSource:
             ) from error
         finally:
             self._closed = True
+            if self._carrier:
+                self._carrier.kill()
+                self._carrier.wait()
 
     def _next_block(self) -> bytes:
         # Not the loop's own pipe support: that aborts or hangs on files and /dev/null, and makes

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -24,7 +25,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from command import COMMAND, run, write_raster
+from command import COMMAND, run, running, write_raster
 from rasterio.drivers import raster_driver_extensions
 from rasterio.transform import from_origin
 
@@ -225,6 +226,41 @@ def test_without_the_kernel_settings_hold_most_names(tmp_path: Path, listener: L
         done = run(arguments, command=command)
         assert listener.first_lines, "else the tests above show nothing"
         assert b"MARK-OF-THE-SERVER" not in done.stdout + done.stderr
+
+
+def children_of(pid: int) -> list[int]:
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def opened_by(pid: int) -> set[str]:
+    """Return what the descriptors of a process lead to, as ``/proc`` names it."""
+    return {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_file_can_name_a_list_that_is_piped_in(tmp_path: Path, way: str) -> None:
+    """As ``/proc/self/fd/9``: a VRT with that source would take paths from the list."""
+    command, *options = WAYS[way]
+    with running(command, *options) as run_:
+        run_.give(write_raster(tmp_path / "a.tif"))
+        run_.line()  # whoever reads files has begun
+        assert run_.process.stdin
+        pipe = os.readlink(f"/proc/self/fd/{run_.process.stdin.fileno()}")
+        readers = children_of(run_.process.pid) if way != "no workers" else [run_.process.pid]
+        assert readers
+        assert not any(pipe in opened_by(reader) for reader in readers)
+
+
+def test_a_list_whose_carrier_is_killed_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif")
+    with running("extract", *IN_PROCESS) as run_:
+        run_.give(path)
+        assert b"a.tif" in run_.line()
+        for child in children_of(run_.process.pid):
+            os.kill(child, signal.SIGKILL)
+        assert run_.wait() == 1
+        _, said = run_.finish()
+    assert b"standard input: the process that carries the list (cat) was ended" in said
 
 
 PRINTING = """
