@@ -104,7 +104,7 @@ class StdinSource:
             while data := await asyncio.to_thread(self._next_block):
                 self._read += len(data)
                 yield splitter.feed(data)
-            if self._carrier and await asyncio.to_thread(self._carrier.wait):
+            if self._carrier is not None and await asyncio.to_thread(self._carrier.wait) != 0:
                 raise SourceError(_CUT)
             yield splitter.finish()
         except OSError as error:
