@@ -237,7 +237,7 @@ def pool_for(settings: Settings) -> Pool:
     Where the environment of this process may change answers, there is a worker in any case.
     """
     if not settings.workers and may_change_answers():
-        settings = replace(settings, workers=1, concurrency=settings.opens)
+        settings = replace(settings, workers=1)
     if settings.workers:
         from rastermeta_async.workers.pool import WorkerPool
 

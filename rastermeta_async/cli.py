@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rastermeta_async import options
-from rastermeta_async.config import DEFAULT_REQUESTS, Access, Settings
+from rastermeta_async.config import CONCURRENCY, Access, Settings
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED
 from rastermeta_async.text import json_on_lines, on_a_line, on_lines
 
@@ -91,7 +91,7 @@ def extract(
     from_file: options.FromFile = None,
     suffix: options.Suffix = None,
     batch_size: options.BatchSize = Settings.batch_size,
-    concurrency: options.Concurrency = None,
+    concurrency: options.Concurrency = CONCURRENCY,
     workers: options.Workers = None,
     queue_size: options.QueueSize = None,
     timeout: options.Timeout = Settings.timeout,
@@ -134,7 +134,6 @@ def extract(
             reader=reader.value,
             drivers=_drivers(drivers),
             gdal_config=tuple(gdal_config or ()),
-            requests=concurrency or DEFAULT_REQUESTS,
             access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
             keep_going=keep_going,
             update=update,

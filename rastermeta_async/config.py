@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from rastermeta_async.environment import parsed_options
 from rastermeta_async.errors import SettingsError
-from rastermeta_async.machine import usable_cores
 
 CHUNK_PATHS = 256
 """Paths handed to a thread at once: a hop, and a batch, cost as much as many fast reads."""
@@ -35,8 +34,9 @@ STREAM_SECONDS = 0.5
 MAX_STUCK = 64
 """Threads, or worker processes, that may hang at once before the run gives up."""
 
-READS_A_PERMIT = 2
-"""Chunks at hand for each header that is opened at once: one may wait for a slow file."""
+READS_AT_ONCE = 4
+"""Chunks of paths at hand for each process: one or two under way, and others that wait for a slow
+file or are to be next."""
 
 REMOTE_OPENS = 16
 """Objects in stores that a process opens with rasterio at once: it mostly waits."""
@@ -52,8 +52,9 @@ READERS = {
 GDAL's options."""
 
 
-DEFAULT_REQUESTS = 512
-"""Requests to object stores under way at once; most stores answer in some 30 ms."""
+CONCURRENCY = 512
+"""Files that are read, or requests to object stores that are under way, at once at the most: far
+disks and stores answer in some 10 to 100 ms."""
 
 REQUEST_SECONDS = 20.0
 """For one request to a store, so that another may follow within the time of the object."""
@@ -97,14 +98,15 @@ class Settings:
 
     batch_size: int = 5000
     """Rows a batch: one part on disk, one line in the checkpoint log."""
-    concurrency: int | None = None
-    """Header opens in flight, over all workers; None: see `opens`. With fewer than `workers`, only
-    so many workers are started."""
+    concurrency: int = CONCURRENCY
+    """Files read, or requests to object stores under way, at once at the most, over all workers.
+
+    How many are worth having is found out. With fewer than `workers` only so many are started."""
     workers: int = 0
     """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
-    """Paths that wait between the source and the pool, in chunks of up to 512; None: 1024 times
-    `opens`."""
+    """Paths that wait between the source and the pool, in chunks of up to 512; None: 1024 for each
+    process that reads."""
     timeout: float = 60.0
     """Seconds that one file may take."""
     reader: str = "auto"
@@ -115,8 +117,6 @@ class Settings:
     gdal_config: tuple[str, ...] = ()
     """GDAL configuration options, ``KEY=VALUE``, that may change what is read; where there are any,
     rasterio reads every file. The environment's are not used."""
-    requests: int = DEFAULT_REQUESTS
-    """Requests to object stores under way at once, over all workers."""
     access: Access = Access()
     """How object stores are reached."""
     keep_going: bool = False
@@ -133,7 +133,7 @@ class Settings:
     """Order of a finished Parquet catalog; None: the one asked for last, by path if it is new."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "concurrency", "requests", "queue_size"):
+        for name in ("batch_size", "concurrency", "queue_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1, not {value}")
@@ -151,25 +151,16 @@ class Settings:
         return READERS["rasterio" if self.gdal_config else self.reader]
 
     @property
-    def opens(self) -> int:
-        """Header opens in flight, over all workers: `concurrency`, or what is worth having.
-
-        rasterio holds Python's lock for most of an open, so more than one a process gains little
-        on a local disk. Without worker processes a few threads hide the waits of a network disk.
-        """
-        return self.concurrency or self.workers or max(2, min(8, usable_cores()))
-
-    @property
     def queued_paths(self) -> int:
         """Bound of the path queue, in paths."""
-        return self.queue_size or 4 * self.opens * CHUNK_PATHS
+        return self.queue_size or READS_AT_ONCE * max(1, self.workers) * CHUNK_PATHS
 
 
 def local_threads(concurrency: int) -> int:
-    """Return how many threads a process has at most that read local files."""
-    return READS_A_PERMIT * concurrency + REMOTE_OPENS + MAX_STUCK
+    """Return how many threads a process has at most that read so many local files at once."""
+    return concurrency + MAX_STUCK
 
 
 def threads_for(concurrency: int) -> int:
-    """Return how many threads a process has at most that opens so many headers at once."""
+    """Return how many threads a process has at most that reads so many files at once."""
     return local_threads(concurrency) + OTHER_THREADS

@@ -19,6 +19,9 @@ Every message names the file, what happened and what to do.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class RastermetaError(Exception):
     """Base of everything this package raises on its own account."""
@@ -77,3 +80,12 @@ def first_error(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@contextlib.contextmanager
+def first_error_only() -> Iterator[None]:
+    """Raise the first error of an exception group in place of the group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None

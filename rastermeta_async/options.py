@@ -82,12 +82,12 @@ Suffix = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")]
 
 Concurrency = Annotated[
-    int | None,
+    int,
     typer.Option(
         min=1,
         metavar="N",
-        help="Header opens, or requests to object stores, in flight over all workers.  "
-        "[default: by cores; for stores up to 512, as they bear it]",
+        help="Files read, or requests to object stores under way, at once at the most, over all "
+        "workers. How many are worth having is found out.",
     ),
 ]
 
@@ -102,9 +102,7 @@ Workers = Annotated[
 
 QueueSize = Annotated[
     int | None,
-    typer.Option(
-        min=1, metavar="N", help="Paths that may wait.  [default: 1024 times concurrency]"
-    ),
+    typer.Option(min=1, metavar="N", help="Paths that may wait.  [default: 1024 for each worker]"),
 ]
 
 Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")]

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -78,3 +78,9 @@ async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | 
         if not call.cancelled() and call.exception() is None and if_cancelled:
             if_cancelled(call.result())
         raise
+
+
+def let_go(call: asyncio.Future[Any]) -> None:
+    """Cancel a call; what it may have raised already nobody wants to know."""
+    call.cancel()
+    call.add_done_callback(lambda done: done.cancelled() or done.exception())

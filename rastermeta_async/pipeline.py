@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -33,10 +33,10 @@ from rastermeta_async.config import (
     MAX_CHUNK_PATHS,
     Settings,
 )
-from rastermeta_async.errors import first_error
+from rastermeta_async.errors import first_error_only
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import to_the_end, within
+from rastermeta_async.patience import let_go, to_the_end, within
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES, to_batch
 from rastermeta_async.rows import count_failures, count_missing, kept
@@ -174,7 +174,7 @@ async def run(
     to_consumer: Sender[pa.RecordBatch]
     to_readers, paths = channel(max(1, settings.queued_paths // MAX_CHUNK_PATHS))
     to_consumer, rows = channel(2 * pool.capacity)
-    with _first_error_only():
+    with first_error_only():
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_produce(inputs, to_readers, pool, progress, stop))
             doubt = None if settings.keep_going else Doubt()
@@ -338,13 +338,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | No
         return doing.result() if doing.done() else None
     finally:
         stopped.cancel()
-        _let_go(doing)
-
-
-def _let_go(call: asyncio.Future[Any]) -> None:
-    """Cancel a call; what it may have raised already nobody wants to know."""
-    call.cancel()
-    call.add_done_callback(lambda done: done.cancelled() or done.exception())
+        let_go(doing)
 
 
 async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator[T | None]:
@@ -366,7 +360,7 @@ async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator
             yield item
     finally:
         if following:
-            _let_go(following)
+            let_go(following)
 
 
 async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
@@ -378,7 +372,7 @@ async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[
             try:
                 await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
-                _let_go(following)
+                let_go(following)
                 raise
             finally:
                 if not following.done():
@@ -393,12 +387,3 @@ async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[
                 return
     finally:
         stopped.cancel()
-
-
-@contextlib.contextmanager
-def _first_error_only() -> Iterator[None]:
-    """Raise the first error of an exception group in place of the group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None

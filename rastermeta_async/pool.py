@@ -1,8 +1,9 @@
 """The pool that header opens run in: a semaphore around `run_in_executor`.
 
 That is `asyncio.to_thread`, but for the threads: those that read local files are the pool's own.
-A thread takes a chunk of paths at a time. A file that does not answer within the timeout gets
-its row all the same: the thread is left behind, and another one takes the rest of its chunk.
+Threads share the paths of a `read`, as many as have a permit; how many permits there are is found
+out (see `concurrency`). A file that does not answer within the timeout gets its row all the same:
+the thread is left behind, and others take the rest of the paths.
 """
 
 from __future__ import annotations
@@ -14,33 +15,36 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from rastermeta_async.chunk import SLICE_SECONDS, Chunk
+from rastermeta_async.concurrency import ReadLimit
 from rastermeta_async.config import (
     CHUNK_BYTES,
     MAX_STUCK,
     OTHER_THREADS,
-    READS_A_PERMIT,
+    READS_AT_ONCE,
     Access,
     Settings,
     local_threads,
 )
-from rastermeta_async.errors import StuckError
+from rastermeta_async.errors import StuckError, first_error_only
 from rastermeta_async.fence import fence_thread
+from rastermeta_async.patience import let_go
+from rastermeta_async.permits import Permits, Stopped
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
 
 T = TypeVar("T")
 
-SLOW_SECONDS = 0.3
-"""A file that takes longer waits for its disk: another one is opened meanwhile."""
-
-SLICE_SECONDS = 0.25
-"""A thread brings back what it has read after this time, however much that is."""
+SLOW_SECONDS = 5.0
+"""A file that takes longer may hang: its permit is another one's meanwhile."""
 
 
 class Reader(Protocol):
@@ -103,26 +107,27 @@ class ThreadPool:
 
     Args:
         reader: reads the headers.
-        settings: `opens` at once, `timeout` for each.
+        settings: `concurrency` at once at the most, `timeout` for each.
         on_hang: called with each path that is waited for no longer.
     """
+
+    capacity = READS_AT_ONCE
 
     def __init__(
         self, reader: Reader, settings: Settings, on_hang: Callable[[bytes], None] | None = None
     ) -> None:
-        self.capacity = READS_A_PERMIT * settings.opens
         self.stuck = 0
         """Threads that hang now."""
         self._reader = reader
         self._settings = settings
         self._on_hang = on_hang
-        self._permits = asyncio.Semaphore(settings.opens)
+        self._limit = ReadLimit(settings.concurrency)
         self._stopping = False
         self._thread = threading.local()
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
-        threads = local_threads(self._settings.opens)
+        threads = local_threads(self._settings.concurrency)
         self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
         self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
         asyncio.get_running_loop().set_default_executor(self._executor)
@@ -144,20 +149,46 @@ class ThreadPool:
     def stop(self) -> None:
         """See `Pool.stop`."""
         self._stopping = True
+        self._limit.stop()
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """See `Pool.read`.
+        """See `Pool.read`; rows come in the order of the paths.
 
         Raises:
             StuckError: `MAX_STUCK` threads hang.
         """
-        rest = list(paths)
-        while rest and not self._stopping:
-            async with _Permit(self._permits) as permit:
-                batch = await self._read_some(rest, permit, self._settings.timeout)
-            if batch.num_rows:
+        if not paths or self._stopping:
+            return
+        chunk = Chunk(paths)
+        sharing = asyncio.create_task(self._share(chunk))
+        try:
+            while not sharing.done():
+                for batch in chunk.batches():
+                    yield batch
+                await chunk.change()
+            sharing.result()  # an error in a thread is an error of the run
+            await self.in_thread(partial(chunk.collect, all_of_them=True))
+            for batch in chunk.batches():
                 yield batch
-            rest = rest[batch.num_rows :]
+        finally:
+            chunk.close()
+            let_go(sharing)
+
+    async def _share(self, chunk: Chunk) -> None:
+        """Have the paths of a chunk read, by a thread for each permit that can be had."""
+        try:
+            with first_error_only():
+                async with asyncio.TaskGroup() as threads:
+                    with suppress(Stopped):
+                        while chunk.open:
+                            if chunk.full:
+                                await chunk.change()
+                                continue
+                            await self._limit.acquire()
+                            permit = _Permit(self._limit)
+                            threads.create_task(self._work(chunk, permit, self._settings.timeout))
+        finally:
+            chunk.note_change()
 
     async def read_one(self, path: bytes, seconds: float) -> Record | None:
         """Return the record of an object in a store, read with rasterio; None: it is stopping.
@@ -168,30 +199,35 @@ class ThreadPool:
             path: a URL.
             seconds: that it may take.
         """
-        while not self._stopping:
-            batch = await self._read_some([path], None, seconds)
-            if batch.num_rows:
-                return next(from_batch(batch))
-        return None
+        if self._stopping:
+            return None
+        chunk = Chunk([path])
+        await self._work(chunk, None, seconds)
+        await self.in_thread(partial(chunk.collect, all_of_them=True))
+        return next((next(from_batch(batch)) for batch in chunk.batches()), None)
 
-    async def _read_some(
-        self, paths: Sequence[bytes], permit: _Permit | None, seconds: float
-    ) -> pa.RecordBatch:
-        """Return the rows of the first paths, at least one unless the pool is stopping."""
-        walk = _Walk(self, self._reader, paths)
-        threads = None if permit is None else self._fenced  # None: the loop's own
-        call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
-        while not call.done():
-            await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
-            if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
-                continue
-            if permit is not None and not permit.lent:
-                permit.lend()
-                walk.go_no_further()
-            elif (records := walk.abandon(seconds)) is not None:
-                call.add_done_callback(self._came_back)
-                return _rows_of([*records, self._give_up(paths[len(records)])])
-        return call.result()  # an error in the thread is an error of the run
+    async def _work(self, chunk: Chunk, permit: _Permit | None, seconds: float) -> None:
+        """Have a thread read some paths of a chunk; give up the one that it hangs in."""
+        walk = _Walk(self, self._reader, chunk)
+        try:
+            threads = None if permit is None else self._fenced  # None: the loop's own
+            call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
+            while not call.done():
+                await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+                if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
+                    continue
+                if permit is not None and not permit.lent:
+                    permit.lend()
+                    walk.go_no_further()
+                elif (at := walk.abandon(seconds)) is not None:
+                    call.add_done_callback(self._came_back)
+                    chunk.put(at, self._give_up(chunk.paths[at]))
+                    return
+            call.result()
+        finally:
+            if permit is not None:
+                permit.end()
+            chunk.note_change()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, called in a thread that may read local files."""
@@ -207,6 +243,10 @@ class ThreadPool:
         if not hasattr(self._thread, "entered"):
             self._reader.enter()
             self._thread.entered = True
+
+    def note_file(self) -> None:
+        """Note that a file was read."""
+        self._limit.files += 1  # one that is lost between two threads is no matter
 
     def _give_up(self, path: bytes) -> Record:
         self.stuck += 1
@@ -226,16 +266,14 @@ class ThreadPool:
             call.exception()
 
     @property
+    def crowded(self) -> bool:
+        """Whether fewer threads should read files."""
+        return self._limit.crowded
+
+    @property
     def stopping(self) -> bool:
         """Whether no further file is to be opened."""
         return self._stopping
-
-
-def _rows_of(records: Sequence[Record]) -> pa.RecordBatch:
-    # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
-    from rastermeta_async.footprints.rows import rows_of
-
-    return rows_of(records)
 
 
 def timeout_row(path: bytes, timeout: float) -> Record:
@@ -245,17 +283,14 @@ def timeout_row(path: bytes, timeout: float) -> Record:
 
 
 class _Permit:
-    """A permit to open headers, held for a while and perhaps lent to others meanwhile."""
+    """A permit to open headers, perhaps lent to others before its end."""
 
-    def __init__(self, permits: asyncio.Semaphore) -> None:
+    def __init__(self, permits: Permits) -> None:
         self._permits = permits
         self.lent = False
 
-    async def __aenter__(self) -> Self:
-        await self._permits.acquire()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """Give it back, unless it was lent."""
         if not self.lent:
             self._permits.release()
 
@@ -271,35 +306,39 @@ def _until(permit: _Permit | None, seconds: float) -> float:
 
 
 class _Walk:
-    """One thread's way through a chunk of paths, watched from the event loop."""
+    """One thread's way through the paths of a chunk, watched from the event loop."""
 
-    def __init__(self, pool: ThreadPool, reader: Reader, paths: Sequence[bytes]) -> None:
-        self._records: list[Record] = []
+    def __init__(self, pool: ThreadPool, reader: Reader, chunk: Chunk) -> None:
         self._pool = pool
         self._reader = reader
-        self._paths = paths
+        self._chunk = chunk
         self._lock = Lock()
-        self._last = False
+        self._last = self._abandoned = False
+        self._at = 0
         self._opened_at = math.inf
         """When the file was opened that is being read; infinity: none is."""
 
-    def run(self) -> pa.RecordBatch:
-        """Return the rows of the paths until the time or the bytes of a batch are used up."""
+    def run(self) -> None:
+        """Read paths until there are none, or the time or the bytes of a batch are used up."""
         self._pool.enter_thread()
         room = CHUNK_BYTES
         last = time.monotonic() + SLICE_SECONDS
-        for path in self._paths:
-            if self._pool.stopping or self._last:
+        while not (self._last or self._pool.stopping):
+            at = self._chunk.take()
+            if at is None:
                 break
-            self._opened_at = opened_at = time.monotonic()
-            record = self._reader.read(path)
+            self._at, self._opened_at = at, time.monotonic()
+            opened_at = self._opened_at
+            record = self._reader.read(self._chunk.paths[at])
             with self._lock:
+                if self._abandoned:
+                    return
                 self._opened_at = math.inf
-                self._records.append(record)
-            room -= _weight(record)
-            if room <= 0 or opened_at > last:
+            self._pool.note_file()
+            room -= self._chunk.put(at, record)
+            if room <= 0 or opened_at > last or self._pool.crowded:
                 break
-        return _rows_of(self._records)
+        self._chunk.collect()
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""
@@ -310,15 +349,13 @@ class _Walk:
         """Open no other file after this one."""
         self._last = True
 
-    def abandon(self, timeout: float) -> list[Record] | None:
-        """Return the records so far: the file after them hangs. None if it does not any more."""
+    def abandon(self, timeout: float) -> int | None:
+        """Return the place of the path that hangs; its record is no longer wanted.
+
+        None: it does not hang any more.
+        """
         with self._lock:
-            return None if self.seconds_left(timeout) else [*self._records]
-
-
-def _weight(record: Record) -> int:
-    """Return roughly the bytes of a record's parts that can be large."""
-    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
-    tags = *of_dataset, *(record.band_tags or {}).values()
-    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
-    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")
+            if self.seconds_left(timeout):
+                return None
+            self._abandoned = True
+            return self._at

@@ -11,6 +11,7 @@ import pytest
 from conftest import Run
 from factory import record
 
+from rastermeta_async import chunk as chunk_module
 from rastermeta_async import pool as pool_module
 from rastermeta_async.config import CHUNK_BYTES, Settings
 from rastermeta_async.errors import StuckError
@@ -112,7 +113,8 @@ def test_rows_come_back_while_others_are_still_to_be_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small the records are, of slow files not all are waited for."""
-    monkeypatch.setattr(pool_module, "SLICE_SECONDS", SHORT)
+    for module in (pool_module, chunk_module):
+        monkeypatch.setattr(module, "SLICE_SECONDS", SHORT)
 
     def answer(path: bytes) -> Record:
         time.sleep(SHORT / 2)
@@ -312,7 +314,7 @@ def test_other_work_finds_a_thread_beside_a_busy_pool(run: Run) -> None:
 def test_no_file_is_blamed_for_what_takes_time_after_reading(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_rows = pool_module._rows_of
+    make_rows = chunk_module._rows_of
 
     def slow(records: Sequence[Record]) -> pa.RecordBatch:
         time.sleep(4 * SHORT)
@@ -322,8 +324,9 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
         time.sleep(SHORT / 2)
         return record(path)
 
-    monkeypatch.setattr(pool_module, "_rows_of", slow)
-    monkeypatch.setattr(pool_module, "SLICE_SECONDS", SHORT)
+    monkeypatch.setattr(chunk_module, "_rows_of", slow)
+    for module in (pool_module, chunk_module):
+        monkeypatch.setattr(module, "SLICE_SECONDS", SHORT)
 
     async def work() -> list[Record]:
         settings = Settings(concurrency=1, timeout=2 * SHORT)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from rastermeta_async.stores.throttle import LEAST, START, Stopped, Throttle
+from rastermeta_async.permits import Stopped
+from rastermeta_async.stores.throttle import LEAST, START, Throttle
 
 
 def test_it_grows_to_its_ceiling_while_answers_come_quickly() -> None:

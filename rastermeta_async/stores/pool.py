@@ -24,12 +24,12 @@ from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import RastermetaError, StoreError
 from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.memory import allow_data
+from rastermeta_async.permits import Stopped
 from rastermeta_async.pool import Reader, ThreadPool
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, Head
 from rastermeta_async.stores.problems import NO_ANSWER
-from rastermeta_async.stores.throttle import Stopped
 from rastermeta_async.stores.vsi import GDAL_RETRIES
 from rastermeta_async.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
@@ -62,7 +62,7 @@ class StorePool:
     Args:
         local: reads local files, and with rasterio what is not plain.
         reader: what reads local files; a `TiffReader` decodes heads of objects, too.
-        settings: `requests` under way at once, `timeout` for each object.
+        settings: `concurrency` requests under way at once, `timeout` for each object.
     """
 
     def __init__(self, local: ThreadPool, reader: Reader, settings: Settings) -> None:
@@ -71,13 +71,13 @@ class StorePool:
         self._reader = reader
         plain = isinstance(reader, TiffReader) and not settings.access.sidecars
         self._decoder = reader if plain and isinstance(reader, TiffReader) else None
-        self._opens = asyncio.Semaphore(min(REMOTE_OPENS, settings.requests))
+        self._opens = asyncio.Semaphore(min(REMOTE_OPENS, settings.concurrency))
         self._learning = asyncio.Lock()
         self._beginning = asyncio.Lock()
-        self._room = asyncio.Semaphore(OBJECTS_A_REQUEST * settings.requests)
-        self._stacks = min(settings.requests, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
+        self._room = asyncio.Semaphore(OBJECTS_A_REQUEST * settings.concurrency)
+        self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
         stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
-        self._fetcher = Fetcher(stores, settings.requests, settings.timeout)
+        self._fetcher = Fetcher(stores, settings.concurrency, settings.timeout)
 
     async def __aenter__(self) -> Self:
         """See `Pool`."""

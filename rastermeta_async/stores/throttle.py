@@ -6,10 +6,10 @@ doubles with every round of answers.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from types import TracebackType
+
+from rastermeta_async.permits import Permits
 
 START = 16
 """Requests at once at first."""
@@ -24,28 +24,20 @@ _FORGETS_SECONDS = 60.0
 """In this time the best latency doubles that is remembered: a store may have become slower."""
 
 
-class Stopped(Exception):  # noqa: N818  # an event
-    """No further request is to be sent."""
-
-
-class Throttle:
-    """A limit of requests under way that adapts. Belongs to one event loop.
+class Throttle(Permits):
+    """Permits for requests under way, as many as a store bears. Belongs to one event loop.
 
     Args:
         ceiling: requests at once at the most.
     """
 
     def __init__(self, ceiling: int) -> None:
+        super().__init__(float(min(START, ceiling)))
         self.ceiling = ceiling
-        self.limit = float(min(START, ceiling))
-        """Requests that may be under way now."""
-        self.under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
         self._starting = True
         self._best = float("inf")
         self._answered_at = time.monotonic()
         self._cut_at = float("-inf")
-        self._stopped = False
 
     async def __aenter__(self) -> None:
         """Wait until one more request may be sent.
@@ -53,19 +45,7 @@ class Throttle:
         Raises:
             Stopped: none may be.
         """
-        if self._stopped:
-            raise Stopped
-        if self.under_way < int(self.limit) and not self._waiting:
-            self.under_way += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had its place already
-                self._leave()
-            raise
+        await self.acquire()
 
     async def __aexit__(
         self,
@@ -74,15 +54,7 @@ class Throttle:
         trace: TracebackType | None,
     ) -> None:
         """Let others have the place."""
-        self._leave()
-
-    def stop(self) -> None:
-        """Let no further request be sent; who waits for a turn is told so."""
-        self._stopped = True
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(Stopped())
-        self._waiting.clear()
+        self.release()
 
     def answered(self, seconds: float) -> None:
         """Note an answer, and how long it took."""
@@ -102,15 +74,3 @@ class Throttle:
             self.limit = max(min(LEAST, self.ceiling), self.limit / 2)
             self._cut_at = now
         self._starting = False
-
-    def _leave(self) -> None:
-        self.under_way -= 1
-        self._wake()
-
-    def _wake(self) -> None:
-        """Give free places to those who wait; they are counted from now on."""
-        while self._waiting and self.under_way < int(self.limit):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self.under_way += 1
-                turn.set_result(None)

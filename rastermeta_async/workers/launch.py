@@ -34,25 +34,24 @@ _ahead: dict[Orders, Launched] = {}
 
 
 def workers_for(settings: Settings) -> tuple[int, int]:
-    """Return how many workers a run may have, and how many headers each of them opens at once."""
-    most = min(settings.workers, settings.opens)
-    return most, -(-settings.opens // most)
+    """Return how many workers a run may have, and how many files each of them reads at once."""
+    most = min(settings.workers, settings.concurrency)
+    return most, -(-settings.concurrency // most)
 
 
 def orders_for(settings: Settings, reader: str | None = None) -> Orders:
     """Return what the workers of a run are told; `reader` in place of that of the settings."""
-    most, opens = workers_for(settings)
+    most, concurrency = workers_for(settings)
     return Orders(
         parent=os.getpid(),
-        concurrency=opens,
+        concurrency=concurrency,
         timeout=settings.timeout,
         reader=reader or settings.reader_path,
         drivers=settings.drivers,
         gdal_config=settings.gdal_config,
-        requests=-(-settings.requests // most),
         access=settings.access,
         board=-1,
-        slots=threads_for(opens),
+        slots=threads_for(concurrency),
         resident=RESIDENT_BYTES,
         allowance=worker_allowance(most, usable_memory()),
     )

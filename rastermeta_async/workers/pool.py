@@ -18,7 +18,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from rastermeta_async.config import MAX_STUCK, Settings
+from rastermeta_async.config import MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.machine import own_cpus
 from rastermeta_async.pool import timeout_row
@@ -28,13 +28,6 @@ from rastermeta_async.workers.launch import orders_for, workers_for
 
 PATHS_A_WORKER = 200
 """A further worker is started when there have been so many paths for each one running."""
-
-JOBS_A_OPENING = 4
-"""Jobs a worker has for each header that it opens at once: one under way, one at hand, and
-others that may wait for slow files meanwhile."""
-
-MOST_WAITING = 64
-"""Jobs of a worker beyond those that it opens headers of, at the most."""
 
 MAX_FAILED_STARTS = 3
 """Workers that may end before they are ready, without a row from any one in between."""
@@ -48,13 +41,13 @@ class WorkerPool:
     """Header opens in worker processes; they are started as there is work for them.
 
     Args:
-        settings: `workers` processes at most, at least 1; `concurrency` opens over all.
+        settings: `workers` processes at most, at least 1; `concurrency` files at once over all.
         reader: ``module:function`` that makes each process's reader; None: that of the settings.
     """
 
     def __init__(self, settings: Settings, reader: str | None = None) -> None:
-        self._most, opens = workers_for(settings)
-        self.capacity = self._most * min(opens * JOBS_A_OPENING, opens + MOST_WAITING)
+        self._most, _ = workers_for(settings)
+        self.capacity = READS_AT_ONCE * self._most
         self._settings = settings
         self._orders = orders_for(settings, reader)
         self._cpus = own_cpus(self._most)

@@ -39,15 +39,14 @@ class Orders:
     parent: int
     """Its process."""
     concurrency: int
+    """Files that it may read, or requests that it may have under way, at once."""
     timeout: float
     reader: str
     """``module:function`` that makes the reader from `drivers`."""
     drivers: tuple[str, ...] | None
     """See `Settings.drivers`."""
-    requests: int
-    """To object stores, under way at once."""
     access: Access
-    """How these are reached."""
+    """How object stores are reached."""
     board: int
     """File descriptor of the board."""
     slots: int

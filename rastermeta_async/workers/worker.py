@@ -21,7 +21,7 @@ from rastermeta_async.memory import collect_seldom, limit_data, memory_bytes, sp
 spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.catalog.durable import write_all  # noqa: E402
-from rastermeta_async.config import Settings  # noqa: E402
+from rastermeta_async.config import Settings, threads_for  # noqa: E402
 from rastermeta_async.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
@@ -48,7 +48,7 @@ def main() -> None:
     _be_the_first_to_go()
     _keep_to(orders.cpu)
     _let_threads_finish()
-    limit_data(orders.allowance, orders.slots)
+    limit_data(orders.allowance, threads_for(1))  # more are allowed for as they are needed
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
@@ -69,9 +69,8 @@ def main() -> None:
 async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
     board = Board(orders.board, orders.slots)
     settings = Settings(
-        concurrency=orders.concurrency, timeout=orders.timeout, requests=orders.requests,
-        access=orders.access,
-    )  # fmt: skip
+        concurrency=orders.concurrency, timeout=orders.timeout, access=orders.access
+    )
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
