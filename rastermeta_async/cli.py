@@ -155,8 +155,7 @@ def extract(
 
             launch_ahead(settings)
         from rastermeta_async.inputs import Given
-        from rastermeta_async.run import list_lost, run_extract
-        from rastermeta_async.streams import paths_on_stdin
+        from rastermeta_async.run import list_lost, paths_on_stdin, run_extract
 
         names, lists = inputs or [], from_file or []
         given = Given(names, lists, null=null, suffixes=suffix or [], patience=timeout)

@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from stat import S_ISFIFO
 
 from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
-from rastermeta_async.errors import PruneError
+from rastermeta_async.errors import PruneError, SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
 from rastermeta_async.loops import new_loop
 from rastermeta_async.memory import collect_seldom
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Inputs, Progress
-from rastermeta_async.sources import Source
+from rastermeta_async.sources import Source, StdinSource
 from rastermeta_async.streams import silence_libraries
 from rastermeta_async.text import plural
 
@@ -225,3 +228,57 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
             loop.remove_signal_handler(number)
             # From here to the exit there is nothing left to finish.
             signal.signal(number, lambda number, _frame: os._exit(interrupted(number)))
+
+
+def paths_on_stdin(separator: bytes, console: Console, *, read_here: bool) -> StdinSource:
+    """Return the paths on standard input; descriptor 0 becomes ``/dev/null``.
+
+    A raster may name ``/vsistdin/`` or ``/proc/self/fd/…`` as its source: GDAL would then read the
+    list of paths. Where files are read in this process, a process of its own carries what comes
+    through a pipe on, over a socket, which has no name to be opened by (open(2), ENXIO).
+
+    Args:
+        separator: what each path ends in.
+        console: for what a person should know.
+        read_here: files are read in this process, not in workers.
+
+    Raises:
+        SourceError: there is no standard input, or no process can be started.
+    """
+    if sys.stdin is None:
+        raise SourceError(_CLOSED)
+    try:
+        own = os.dup(0)
+    except OSError as error:
+        raise SourceError(_CLOSED) from error
+    if os.isatty(own):
+        console.hint("reading paths from the terminal, one a line; Ctrl-D ends the list")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if read_here and S_ISFIFO(os.fstat(own).st_mode):
+        return _carried(own, separator)
+    return StdinSource(own, separator)
+
+
+_CLOSED = "standard input is closed: pipe paths in, name inputs, or give --from-file"
+
+
+def _carried(pipe: int, separator: bytes) -> StdinSource:
+    """Return the paths of a pipe that this process no longer has open."""
+    here, there = socket.socketpair()
+    try:
+        carrier = subprocess.Popen(
+            ["cat"], stdin=pipe,  # noqa: S607  # wherever the system has it
+            stdout=there.fileno(), stderr=subprocess.DEVNULL,
+            start_new_session=True,  # the terminal's Ctrl-C is the run's alone
+        )  # fmt: skip
+    except OSError as error:
+        raise SourceError(
+            f"the process that is to carry the list (cat) cannot be started: {error.strerror}. "
+            "Give the list as a file (--from-file), or read with workers."
+        ) from error
+    finally:
+        os.close(pipe)
+        there.close()
+    return StdinSource(here.detach(), separator, carrier)

@@ -41,33 +41,21 @@ def test_documented_defaults() -> None:
     assert (settings.drivers, settings.retry_failed) == (None, False)
 
 
-def test_the_queue_grows_with_what_is_in_flight() -> None:
-    assert Settings(concurrency=8).queued_paths == 2 * Settings(concurrency=4).queued_paths > 8
-    assert Settings(concurrency=8, queue_size=3).queued_paths == 3
+def test_the_queue_grows_with_the_processes_that_read() -> None:
+    assert Settings(workers=8).queued_paths == 2 * Settings(workers=4).queued_paths > 8
+    assert Settings().queued_paths == Settings(workers=1).queued_paths
+    assert Settings(workers=8, queue_size=3).queued_paths == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8, 64])
-def test_each_worker_opens_a_header_unless_told_otherwise(workers: int) -> None:
-    assert workers_for(Settings(workers=workers)) == (workers, 1)
+def test_the_ceiling_is_one_for_all_workers(workers: int) -> None:
+    assert workers_for(Settings(workers=workers)) == (workers, 512 // workers)
     assert workers_for(Settings(workers=workers, concurrency=2 * workers)) == (workers, 2)
-    assert Settings(workers=workers).queued_paths == workers * Settings(workers=1).queued_paths
+    assert workers_for(Settings(workers=workers, concurrency=2 * workers + 1)) == (workers, 3)
 
 
-def test_a_copy_with_other_workers_has_other_opens() -> None:
-    assert replace(Settings(workers=2), workers=8).opens == 8
-
-
-def test_no_more_workers_are_started_than_headers_may_be_open() -> None:
+def test_no_more_workers_are_started_than_files_may_be_read_at_once() -> None:
     assert workers_for(Settings(workers=8, concurrency=3)) == (3, 1)
-
-
-@pytest.mark.parametrize(("cores", "opens"), [(1, 2), (2, 2), (5, 5), (96, 8)])
-def test_without_workers_the_cores_tell_how_many_headers_are_opened_at_once(
-    cores: int, opens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rastermeta_async.config.usable_cores", lambda: cores)
-    assert Settings().opens == opens
-    assert Settings(concurrency=3).opens == 3
 
 
 def test_frozen_and_checked_again_when_copied() -> None:

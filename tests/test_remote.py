@@ -858,7 +858,7 @@ def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
         str(plain), delay=0.1, fault=lambda _path, before: None if before else "503"
     ) as server:
         paths = [f"s3://bucket/{number}.tif".encode() for number in range(60)]
-        found = read(paths, anonymous(server, requests=4, timeout=1.0))
+        found = read(paths, anonymous(server, concurrency=4, timeout=1.0))
         assert server.most_at_once <= 4
     assert [record.error_message for record in found.values() if not record.ok] == []
 
@@ -866,7 +866,7 @@ def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
 @pytest.mark.parametrize("reader", ["auto", "rasterio"])
 def test_concurrency_is_the_ceiling(bucket: Path, reader: str) -> None:
     with serving(str(bucket), delay=0.02) as server:
-        read_bucket(bucket, anonymous(server, reader=reader, requests=3))
+        read_bucket(bucket, anonymous(server, reader=reader, concurrency=3))
         assert server.most_at_once == 3
 
 

@@ -54,7 +54,7 @@ def test_replies_arrive_as_they_were_sent(replies: list[Reply]) -> None:
 
 @pytest.mark.parametrize("drivers", [None, (), ("GTiff", "VRT")])
 def test_orders_arrive_as_they_were_given(drivers: tuple[str, ...] | None) -> None:
-    orders = Orders(1, 2, 0.5, "module:function", drivers, 8, Access(region="x"), 3, 4, 5, 6, 7)
+    orders = Orders(1, 2, 0.5, "module:function", drivers, Access(region="x"), 3, 4, 5, 6, 7)
     assert Orders.from_json(orders.as_json()) == orders
 
 

@@ -26,13 +26,13 @@ from conftest import Run
 from range_server import Server, serving
 
 from rastermeta_async.api import extract_to
-from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, Settings
+from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.errors import StuckError, WorkerError
 from rastermeta_async.record import Record, from_batch, path_bytes
 from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
 from rastermeta_async.workers.child import Child, ChildLost
-from rastermeta_async.workers.pool import JOBS_A_OPENING, PATHS_A_WORKER, WorkerPool
+from rastermeta_async.workers.pool import PATHS_A_WORKER, WorkerPool
 from rastermeta_async.workers.wire import Orders, encode_job
 
 PATIENCE = 30.0
@@ -218,11 +218,10 @@ def test_where_memory_is_short_a_worker_goes_before_the_run(run: Run) -> None:
     assert readiness(os.getpid()) == before
 
 
-def test_capacity_follows_concurrency() -> None:
-    assert WorkerPool(settings(2, concurrency=2)).capacity == 2 * JOBS_A_OPENING
-    assert WorkerPool(settings(2, concurrency=5)).capacity == 6 * JOBS_A_OPENING
-    more_workers_than_opens = Settings(workers=8, concurrency=3)
-    assert WorkerPool(more_workers_than_opens).capacity == 3 * JOBS_A_OPENING
+def test_as_many_chunks_are_at_hand_for_each_process() -> None:
+    assert WorkerPool(settings(2, concurrency=2)).capacity == 2 * READS_AT_ONCE
+    assert WorkerPool(settings(2, concurrency=99)).capacity == 2 * READS_AT_ONCE
+    assert WorkerPool(Settings(workers=8, concurrency=3)).capacity == 3 * READS_AT_ONCE
 
 
 def test_no_process_is_left(run: Run) -> None:
