@@ -1,4 +1,4 @@
-"""The paths of one `Pool.read`: shared out to threads, brought back as rows in their order."""
+"""Paths that are read together: taken by threads one by one, brought back as rows in their order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ HELD_BYTES = 8 * CHUNK_BYTES
 class Chunk:
     """Paths that threads take one by one, and the records that they bring.
 
-    `take`, `put` and `collect` are for threads; all else is for the event loop.
+    `take`, `put` and `collect` are for any thread; all else is for that of the event loop in which
+    this is made.
 
     Args:
         paths: at least one.
@@ -31,95 +32,110 @@ class Chunk:
 
     def __init__(self, paths: Sequence[bytes]) -> None:
         self.paths = paths
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
         self._lock = Lock()
         self._next = 0
+        self._closed = False
         self._records: dict[int, Record] = {}
         """Those that were not collected, by the place of their path."""
         self._collected = 0
-        """Records in batches, taken or not: of so many first paths."""
+        """So many first records are in batches."""
         self._collected_at = time.monotonic()
         self._collecting = False
         self._ready: deque[tuple[pa.RecordBatch, int]] = deque()
         """Batches, and what they weigh."""
         self._held = 0
-        self._closed = False
-        self._changed = asyncio.Event()
+        self._error: BaseException | None = None
 
     @property
-    def open(self) -> bool:
-        """Whether there are paths that nobody has taken."""
-        return self._next < len(self.paths) and not self._closed
+    def left(self) -> int:
+        """How many paths may be taken now."""
+        is_open = not (self._closed or self._held >= HELD_BYTES)
+        return len(self.paths) - self._next if is_open else 0
 
     @property
-    def full(self) -> bool:
-        """Whether what was read has to be taken before more is read."""
-        return self._held >= HELD_BYTES
+    def is_read(self) -> bool:
+        """Whether all records are there that there will be."""
+        end = self._next if self._closed else len(self.paths)
+        return self._collected + len(self._records) == end
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether all records that are there are in batches."""
+        return not (self._records or self._collecting)
 
     def take(self) -> int | None:
-        """Return the place of a path to be read now; None: there is none."""
+        """Return the place of a path that is to be read now; None: there is none."""
         with self._lock:
-            if not self.open or self.full:
+            if not self.left:
                 return None
             self._next += 1
             return self._next - 1
 
-    def put(self, at: int, record: Record) -> int:
-        """Keep the record of a path that was taken; return roughly its bytes."""
-        weight = _weight(record)
+    def put(self, at: int, record: Record) -> bool:
+        """Keep the record of a path that was taken; tell whether it is time to collect."""
         with self._lock:
             self._records[at] = record
-            self._held += weight
-        return weight
+            self._held += _weight(record)
+            is_late = time.monotonic() > self._collected_at + SLICE_SECONDS
+            return self.is_read or (
+                self._collected in self._records and (is_late or self._held >= CHUNK_BYTES)
+            )
 
-    def collect(self, *, all_of_them: bool = False) -> None:
-        """Make rows of the records up to the first one that is missing, where it is time to."""
-        while some := self._next_records(all_of_them=all_of_them):
-            batch = _rows_of(some)
+    def collect(self) -> None:
+        """Make batches of the records up to the first one that is missing."""
+        while some := self._next_records():
+            batch, weight = _rows_of(some), sum(map(_weight, some))
             with self._lock:
-                self._ready.append((batch, sum(map(_weight, some))))
+                self._ready.append((batch, weight))
                 self._collecting = False
+        self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _next_records(self, *, all_of_them: bool) -> list[Record]:
-        """Return the records of a batch; others then do not, until that is ready."""
+    def _next_records(self) -> list[Record]:
+        """Return the records of a batch; nobody else has any until that is ready."""
         with self._lock:
-            if self._collecting:
-                return []
             some: list[Record] = []
-            room = CHUNK_BYTES
-            while room > 0 and (record := self._records.get(self._collected + len(some))):
+            room = 0 if self._collecting else CHUNK_BYTES
+            while room > 0 and (record := self._records.pop(self._collected, None)):
                 some.append(record)
                 room -= _weight(record)
-            is_last = self._collected + len(some) == len(self.paths)
-            in_time = time.monotonic() < self._collected_at + SLICE_SECONDS
-            if not some or (room > 0 and in_time and not (is_last or all_of_them)):
-                return []
-            for at in range(self._collected, self._collected + len(some)):
-                del self._records[at]
-            self._collected += len(some)
+                self._collected += 1
             self._collected_at = time.monotonic()
-            self._collecting = True
+            self._collecting = self._collecting or bool(some)
             return some
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the batches that are ready, in the order of the paths."""
+        """Yield the batches that are ready, in the order of the paths.
+
+        Raises:
+            Whatever `fail` was given.
+        """
         while self._ready:
             batch, weight = self._ready.popleft()
             with self._lock:
                 self._held -= weight
-            self._changed.set()
             yield batch
+        if self._error:
+            raise self._error
 
     def close(self) -> None:
         """Have no further path taken."""
         self._closed = True
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Have an error raised where the batches are taken."""
+        self._error = error
+        self.close()
 
     async def change(self) -> None:
-        """Wait until something may have changed since this was called last."""
+        """Wait until something has changed since this returned last."""
         await self._changed.wait()
         self._changed.clear()
 
     def note_change(self) -> None:
-        """Wake those who wait for a change."""
+        """End the wait of `change`."""
         self._changed.set()
 
 

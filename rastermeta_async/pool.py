@@ -1,9 +1,9 @@
 """The pool that header opens run in: a semaphore around `run_in_executor`.
 
 That is `asyncio.to_thread`, but for the threads: those that read local files are the pool's own.
-Threads share the paths of a `read`, as many as have a permit; how many permits there are is found
-out (see `concurrency`). A file that does not answer within the timeout gets its row all the same:
-the thread is left behind, and others take the rest of the paths.
+Each takes path after path of what is to be read, as long as there are some and it has its permit;
+how many permits there are is found out (see `concurrency`). A file that does not answer within the
+timeout gets its row all the same: the thread is left behind, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import pyarrow as pa
 
-from rastermeta_async.chunk import SLICE_SECONDS, Chunk
+from rastermeta_async.chunk import Chunk
 from rastermeta_async.concurrency import ReadLimit
 from rastermeta_async.config import (
-    CHUNK_BYTES,
     MAX_STUCK,
     OTHER_THREADS,
     READS_AT_ONCE,
@@ -34,14 +32,15 @@ from rastermeta_async.config import (
     Settings,
     local_threads,
 )
-from rastermeta_async.errors import StuckError, first_error_only
+from rastermeta_async.errors import StuckError
 from rastermeta_async.fence import fence_thread
-from rastermeta_async.patience import let_go
 from rastermeta_async.permits import Permits, Stopped
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
 
 T = TypeVar("T")
+Take = Callable[[], "tuple[Chunk, int] | None"]
+"""Returns a path that is to be read now, by its place in a chunk."""
 
 SLOW_SECONDS = 5.0
 """A file that takes longer may hang: its permit is another one's meanwhile."""
@@ -122,6 +121,9 @@ class ThreadPool:
         self._settings = settings
         self._on_hang = on_hang
         self._limit = ReadLimit(settings.concurrency)
+        self._chunks: list[Chunk] = []
+        self._walks: dict[_Walk, asyncio.Task[None]] = {}
+        self._paths_there = asyncio.Event()
         self._stopping = False
         self._thread = threading.local()
 
@@ -131,6 +133,7 @@ class ThreadPool:
         self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
         self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
         asyncio.get_running_loop().set_default_executor(self._executor)
+        self._starting = asyncio.create_task(self._start_threads())
         return self
 
     async def __aexit__(
@@ -141,6 +144,8 @@ class ThreadPool:
     ) -> None:
         """Leave hanging threads behind, so that closing the loop does not wait for them."""
         self.stop()
+        for task in (self._starting, *self._walks.values()):
+            task.cancel()
         self._fenced.shutdown(wait=False)
         if self.stuck:
             self._executor.shutdown(wait=False)
@@ -150,6 +155,8 @@ class ThreadPool:
         """See `Pool.stop`."""
         self._stopping = True
         self._limit.stop()
+        for chunk in self._chunks:
+            chunk.close()
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """See `Pool.read`; rows come in the order of the paths.
@@ -160,35 +167,76 @@ class ThreadPool:
         if not paths or self._stopping:
             return
         chunk = Chunk(paths)
-        sharing = asyncio.create_task(self._share(chunk))
+        self._chunks.append(chunk)
         try:
-            while not sharing.done():
+            while not (chunk.is_read and chunk.is_collected):
+                self._paths_there.set()
+                await chunk.change()
+                if chunk.is_read and not chunk.is_collected:
+                    await self.in_thread(chunk.collect)
                 for batch in chunk.batches():
                     yield batch
-                await chunk.change()
-            sharing.result()  # an error in a thread is an error of the run
-            await self.in_thread(partial(chunk.collect, all_of_them=True))
-            for batch in chunk.batches():
-                yield batch
         finally:
+            self._chunks.remove(chunk)
             chunk.close()
-            let_go(sharing)
 
-    async def _share(self, chunk: Chunk) -> None:
-        """Have the paths of a chunk read, by a thread for each permit that can be had."""
+    async def _start_threads(self) -> None:
+        """Start a thread whenever there is a path for it and a permit."""
+        with suppress(Stopped):
+            while True:
+                await self._paths_there.wait()
+                await self._limit.acquire()
+                if not self._has_path_to_spare():
+                    self._paths_there.clear()
+                    self._limit.release()
+                    continue
+                walk = _Walk(self, self._reader, self._take)
+                task = asyncio.create_task(self._watch(walk, _Permit(self._limit)))
+                self._walks[walk] = task
+
+    def _has_path_to_spare(self) -> bool:
+        """Tell whether there are more paths than threads that are about to take their first."""
+        about_to = sum(not walk.begun for walk in self._walks)
+        return sum(chunk.left for chunk in self._chunks) > about_to
+
+    def _take(self) -> tuple[Chunk, int] | None:
+        for chunk in self._chunks[:]:  # others are added meanwhile
+            at = chunk.take()
+            if at is not None:
+                return chunk, at
+        return None
+
+    async def _watch(self, walk: _Walk, permit: _Permit) -> None:
+        """Have a thread read; what is wrong with it is an error of the run."""
         try:
-            with first_error_only():
-                async with asyncio.TaskGroup() as threads:
-                    with suppress(Stopped):
-                        while chunk.open:
-                            if chunk.full:
-                                await chunk.change()
-                                continue
-                            await self._limit.acquire()
-                            permit = _Permit(self._limit)
-                            threads.create_task(self._work(chunk, permit, self._settings.timeout))
+            await self._run(walk, permit, self._fenced, self._settings.timeout)
+        except Exception as error:  # noqa: BLE001  # raised where rows are taken
+            for chunk in self._chunks:
+                chunk.fail(error)
         finally:
-            chunk.note_change()
+            del self._walks[walk]
+            permit.end()
+
+    async def _run(
+        self, walk: _Walk, permit: _Permit | None, threads: ThreadPoolExecutor | None,
+        seconds: float,
+    ) -> None:  # fmt: skip
+        """Run a walk in a thread; give up the file that it hangs in."""
+        call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
+        while not call.done():
+            await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+            if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
+                continue
+            if permit is not None and not permit.lent:
+                permit.lend()
+                walk.go_no_further()
+            elif (hanging := walk.abandon(seconds)) is not None:
+                call.add_done_callback(self._came_back)
+                chunk, at = hanging
+                chunk.put(at, self._give_up(chunk.paths[at]))
+                chunk.note_change()
+                return
+        call.result()
 
     async def read_one(self, path: bytes, seconds: float) -> Record | None:
         """Return the record of an object in a store, read with rasterio; None: it is stopping.
@@ -202,32 +250,12 @@ class ThreadPool:
         if self._stopping:
             return None
         chunk = Chunk([path])
-        await self._work(chunk, None, seconds)
-        await self.in_thread(partial(chunk.collect, all_of_them=True))
+        walk = _Walk(
+            self, self._reader, lambda: None if (at := chunk.take()) is None else (chunk, at)
+        )
+        await self._run(walk, None, None, seconds)  # in the loop's own threads
+        await self.in_thread(chunk.collect)
         return next((next(from_batch(batch)) for batch in chunk.batches()), None)
-
-    async def _work(self, chunk: Chunk, permit: _Permit | None, seconds: float) -> None:
-        """Have a thread read some paths of a chunk; give up the one that it hangs in."""
-        walk = _Walk(self, self._reader, chunk)
-        try:
-            threads = None if permit is None else self._fenced  # None: the loop's own
-            call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
-            while not call.done():
-                await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
-                if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
-                    continue
-                if permit is not None and not permit.lent:
-                    permit.lend()
-                    walk.go_no_further()
-                elif (at := walk.abandon(seconds)) is not None:
-                    call.add_done_callback(self._came_back)
-                    chunk.put(at, self._give_up(chunk.paths[at]))
-                    return
-            call.result()
-        finally:
-            if permit is not None:
-                permit.end()
-            chunk.note_change()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, called in a thread that may read local files."""
@@ -306,39 +334,38 @@ def _until(permit: _Permit | None, seconds: float) -> float:
 
 
 class _Walk:
-    """One thread's way through the paths of a chunk, watched from the event loop."""
+    """One thread's way from file to file, watched from the event loop."""
 
-    def __init__(self, pool: ThreadPool, reader: Reader, chunk: Chunk) -> None:
+    def __init__(self, pool: ThreadPool, reader: Reader, take: Take) -> None:
+        self.begun = False
+        """Whether it has taken a path, or there was none."""
         self._pool = pool
         self._reader = reader
-        self._chunk = chunk
+        self._take = take
         self._lock = Lock()
         self._last = self._abandoned = False
-        self._at = 0
+        self._taken: tuple[Chunk, int] | None = None
         self._opened_at = math.inf
         """When the file was opened that is being read; infinity: none is."""
 
     def run(self) -> None:
-        """Read paths until there are none, or the time or the bytes of a batch are used up."""
+        """Read files until there are no paths, or fewer threads are to do so."""
         self._pool.enter_thread()
-        room = CHUNK_BYTES
-        last = time.monotonic() + SLICE_SECONDS
-        while not (self._last or self._pool.stopping):
-            at = self._chunk.take()
-            if at is None:
+        while not (self._last or self._pool.stopping or self._pool.crowded):
+            self._taken = taken = self._take()
+            self.begun = True
+            if taken is None:
                 break
-            self._at, self._opened_at = at, time.monotonic()
-            opened_at = self._opened_at
-            record = self._reader.read(self._chunk.paths[at])
+            chunk, at = taken
+            self._opened_at = time.monotonic()
+            record = self._reader.read(chunk.paths[at])
             with self._lock:
                 if self._abandoned:
                     return
                 self._opened_at = math.inf
             self._pool.note_file()
-            room -= self._chunk.put(at, record)
-            if room <= 0 or opened_at > last or self._pool.crowded:
-                break
-        self._chunk.collect()
+            if chunk.put(at, record):
+                chunk.collect()
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""
@@ -349,8 +376,8 @@ class _Walk:
         """Open no other file after this one."""
         self._last = True
 
-    def abandon(self, timeout: float) -> int | None:
-        """Return the place of the path that hangs; its record is no longer wanted.
+    def abandon(self, timeout: float) -> tuple[Chunk, int] | None:
+        """Return the path that hangs, by its place in a chunk; its record is no longer wanted.
 
         None: it does not hang any more.
         """
@@ -358,4 +385,4 @@ class _Walk:
             if self.seconds_left(timeout):
                 return None
             self._abandoned = True
-            return self._at
+            return self._taken

@@ -113,8 +113,7 @@ def test_rows_come_back_while_others_are_still_to_be_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small the records are, of slow files not all are waited for."""
-    for module in (pool_module, chunk_module):
-        monkeypatch.setattr(module, "SLICE_SECONDS", SHORT)
+    monkeypatch.setattr(chunk_module, "SLICE_SECONDS", SHORT)
 
     def answer(path: bytes) -> Record:
         time.sleep(SHORT / 2)
@@ -325,8 +324,7 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
         return record(path)
 
     monkeypatch.setattr(chunk_module, "_rows_of", slow)
-    for module in (pool_module, chunk_module):
-        monkeypatch.setattr(module, "SLICE_SECONDS", SHORT)
+    monkeypatch.setattr(chunk_module, "SLICE_SECONDS", SHORT)
 
     async def work() -> list[Record]:
         settings = Settings(concurrency=1, timeout=2 * SHORT)
