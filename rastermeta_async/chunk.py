@@ -1,4 +1,4 @@
-"""Paths that are read together: taken by threads one by one, brought back as rows in their order."""
+"""Paths read together: taken by threads one by one, brought back as rows in their order."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from rastermeta_async.memory import STACK_BYTES, allow_data
@@ -20,8 +22,11 @@ from rastermeta_async.permits import Permits
 _LOOK_SECONDS = 0.025
 """Time between two looks at how it goes."""
 
+IDLE = 0.2
+"""Share of the time that a single thread waits where more files at once are tried."""
+
 BUSY = 0.8
-"""Share of one CPU that the process uses where more files at once are not tried."""
+"""Share of one CPU that the process uses where several threads are not made more."""
 
 _FULL = 0.9
 """Share of one CPU that a growth aims at."""
@@ -31,6 +36,9 @@ _MOST_GROWTH, _LEAST_GROWTH, _SHRINK = 8.0, 1.25, 0.7
 
 _WORTH_MORE = 1.15
 """Times as many files a second that a growth has to bring, at the most (see `Tuner`)."""
+
+_DEARER = 1.5
+"""Times as much CPU time for a file as it may not cost."""
 
 _WORTH_LESS = 0.97
 """Times as many that have to be left by fewer files at once."""
@@ -64,7 +72,12 @@ class ReadLimit(Permits):
         self._tuner = Tuner(ceiling)
         self._most = 1
         self._looking: asyncio.TimerHandle | None = None
-        self._last = _Look(0.0, 0.0, 0)
+        self._last = _Look(0.0, 0.0, 0, 0, None)
+        self._thread = 0
+
+    def note_thread(self) -> None:
+        """Note that this thread reads files now."""
+        self._thread = threading.get_native_id()
 
     async def acquire(self) -> None:
         """See `Permits.acquire`."""
@@ -78,16 +91,17 @@ class ReadLimit(Permits):
         return self.under_way > self.limit
 
     def _look_later(self) -> None:
-        self._last = _Look.now(self.files)
+        self._last = _Look.now(self.files, self._thread)
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         """Note how it went since the last look; act on it."""
-        last, now = self._last, _Look.now(self.files)
+        last, now = self._last, _Look.now(self.files, self._thread)
         self._looking = None
         if self.wanted and self.under_way == self.limit:
-            seconds, busy = now.clock - last.clock, now.cpu - last.cpu
-            self._resize(self._tuner.note(seconds, now.files - last.files, busy))
+            seconds, cpu = now.clock - last.clock, now.cpu - last.cpu
+            idle = max(seconds - (cpu if (busy := now.busy_since(last)) is None else busy), 0.0)
+            self._resize(self._tuner.note(seconds, now.files - last.files, cpu, idle))
         else:  # it is not the limit that matters
             self._tuner.forget()
         if self.under_way or self.wanted:
@@ -109,17 +123,39 @@ class _Look(NamedTuple):
     """Seconds that the process has used."""
     files: int
     """Read so far."""
+    thread: int
+    """One that reads; of several, any."""
+    busy: float | None
+    """Seconds that it ran, or waited for a CPU; None where nothing tells."""
 
     @classmethod
-    def now(cls, files: int) -> _Look:
-        return cls(time.monotonic(), time.process_time(), files)
+    def now(cls, files: int, thread: int) -> _Look:
+        return cls(time.monotonic(), time.process_time(), files, thread, _busy(thread))
+
+    def busy_since(self, last: _Look) -> float | None:
+        if self.thread != last.thread or self.busy is None or last.busy is None:
+            return None
+        return self.busy - last.busy
+
+
+def _busy(thread: int) -> float | None:
+    """Return the seconds that a thread ran or waited for a CPU; None where nothing tells.
+
+    ``/proc/self/task/TID/schedstat``: nanoseconds on a CPU, nanoseconds in a run queue, and how
+    often it ran (Linux, Documentation/scheduler/sched-stats.rst).
+    """
+    with suppress(OSError, ValueError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+        ran, waited, _ = file.read().split()
+        return (int(ran) + int(waited)) / 1e9
+    return None
 
 
 class Tuner:
     """Finds the number of files to read at once from how it goes with the number of now.
 
-    It tries more where the process does not use its CPU, else fewer. Of a growth by half, at least
-    a tenth has to come back as files a second.
+    A single thread tells whether it waits for the disk. Of several, each may also wait for the
+    others; then more are tried where the process uses little of its CPU, else fewer. Of a growth by
+    half, at least a tenth has to come back as files a second, at no more CPU time for each.
 
     Args:
         ceiling: files at once at the most.
@@ -131,75 +167,107 @@ class Tuner:
         """Files at once."""
         self._ceiling = ceiling
         self._clock = clock
-        self._seconds = self._busy = 0.0
-        self._files = 0
-        self._before: tuple[int, float] | None = None
-        """While a change is being tried: the limit before it, and files a second."""
+        self._sum = _Course()
+        self._before: tuple[int, _Course] | None = None
+        """While a change is being tried: the limit before it, and how it went."""
         self._hold = _HOLD_SECONDS
         self._hold_until = -math.inf
         self._held_rate = 0.0
 
-    def note(self, seconds: float, files: int, busy: float) -> int:
+    def note(self, seconds: float, files: int, cpu: float, idle: float) -> int:
         """Return the limit from now on.
 
         Args:
             seconds: since the last note, during which as many files were read as the limit says.
             files: that were read in this time.
-            busy: seconds of a CPU that the process used in it.
+            cpu: seconds of a CPU that the process used in it.
+            idle: seconds that a thread neither ran nor waited for a CPU.
         """
-        self._seconds += seconds
-        self._files += files
-        self._busy += busy
-        few = _JUDGE_SECONDS if self._before and self._files else _MOST_SECONDS
-        enough = self._files >= max(_LEAST_FILES, 2 * self.limit)
-        if self._seconds >= (_LEAST_SECONDS if enough else few):
-            self._decide(self._busy / self._seconds, self._files / self._seconds)
+        self._sum = course = self._sum.plus(seconds, files, cpu, idle)
+        few = _JUDGE_SECONDS if self._before and course.files else _MOST_SECONDS
+        enough = course.files >= max(_LEAST_FILES, 2 * self.limit)
+        if course.seconds >= (_LEAST_SECONDS if enough else few):
+            self._decide(course)
             self.forget()
         return self.limit
 
     def forget(self) -> None:
         """Look anew: what was noted says nothing about the limit."""
-        self._seconds = self._busy = 0.0
-        self._files = 0
+        self._sum = _Course()
 
-    def _decide(self, busy: float, rate: float) -> None:
+    def _decide(self, course: _Course) -> None:
         before, self._before = self._before, None
-        if before and rate < before[1] * _worth(self.limit / before[0]):
+        if before and not course.is_worth(self.limit / before[0], before[1]):
             self._take_back(*before)
             return
         if before:
             self._hold = _HOLD_SECONDS
-        elif self._clock() < self._hold_until and self._is_as_held(rate):
+        elif self._clock() < self._hold_until and self._is_as_held(course.rate):
             return
-        if busy < BUSY:
-            self._try(self._grown(busy), rate)
+        if self.limit == 1:
+            if course.idle > IDLE * course.seconds:
+                self._try(self._grown(course.busy), course)
+        elif course.busy < BUSY:
+            self._try(self._grown(course.busy), course)
         else:
-            self._try(math.ceil(self.limit * _SHRINK - 0.5), rate)
+            self._try(self._shrunk(), course)
 
     def _grown(self, busy: float) -> int:
         times = min(_MOST_GROWTH, max(_LEAST_GROWTH, _FULL / max(busy, 1e-3)))
         return min(self._ceiling, math.ceil(self.limit * times))
 
-    def _try(self, limit: int, rate: float) -> None:
-        limit = max(limit, 1)
+    def _shrunk(self) -> int:
+        return max(1, math.ceil(self.limit * _SHRINK - 0.5))
+
+    def _try(self, limit: int, course: _Course) -> None:
         if limit != self.limit:
-            self._before = self.limit, rate
+            self._before = self.limit, course
             self.limit = limit
 
-    def _take_back(self, limit: int, rate: float) -> None:
+    def _take_back(self, limit: int, course: _Course) -> None:
         """Go back to the limit before a change; after a growth, see whether fewer do as well."""
         grew, self.limit = self.limit > limit, limit
         if grew and limit > 1:
-            self._try(math.ceil(limit * _SHRINK - 0.5), rate)
+            self._try(self._shrunk(), course)
         else:
             self._hold_until = self._clock() + self._hold
             self._hold = min(2 * self._hold, _LONGEST_HOLD_SECONDS)
-            self._held_rate = rate
+            self._held_rate = course.rate
 
     def _is_as_held(self, rate: float) -> bool:
         return self._held_rate / _OTHERWISE < rate < self._held_rate * _OTHERWISE
 
 
-def _worth(times: float) -> float:
-    """Return how many times the files a second have to be after so many times as many at once."""
-    return min(_WORTH_MORE, 1 + 0.2 * (times - 1)) if times > 1 else _WORTH_LESS
+class _Course(NamedTuple):
+    """How it went for some time; see `Tuner.note`."""
+
+    seconds: float = 0.0
+    files: int = 0
+    cpu: float = 0.0
+    idle: float = 0.0
+
+    def plus(self, seconds: float, files: int, cpu: float, idle: float) -> _Course:
+        return _Course(self.seconds + seconds, self.files + files, self.cpu + cpu, self.idle + idle)
+
+    @property
+    def rate(self) -> float:
+        """Files a second."""
+        return self.files / self.seconds
+
+    @property
+    def busy(self) -> float:
+        """Share of a CPU that was used."""
+        return self.cpu / self.seconds
+
+    def is_worth(self, times: float, before: _Course) -> bool:
+        """Tell whether so many times as many files at once are worth it."""
+        if times < 1:
+            return self.rate >= _WORTH_LESS * before.rate
+        more = self.rate >= min(_WORTH_MORE, 1 + 0.2 * (times - 1)) * before.rate
+        # Threads that hinder each other take more CPU time for a file.
+        dearer = (
+            self.files
+            and before.files
+            and self.cpu * before.files > (_DEARER * before.cpu * self.files)
+        )
+        return more and not dearer

@@ -163,4 +163,4 @@ def local_threads(concurrency: int) -> int:
 
 def threads_for(concurrency: int) -> int:
     """Return how many threads a process has at most that reads so many files at once."""
-    return local_threads(concurrency) + OTHER_THREADS
+    return local_threads(concurrency) + OTHER_THREADS + 1  # which makes rows

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import math
 import threading
 import time
@@ -50,7 +51,10 @@ class Reader(Protocol):
     """Reads one header at a time; safe to use from several threads."""
 
     def enter(self) -> None:
-        """Prepare the current thread, for as long as it lives."""
+        """Prepare the current thread to make rows of records, unless it was; `read` does so itself.
+
+        It takes memory and time, so threads that only read plain files go without.
+        """
         ...
 
     def read(self, path: bytes) -> Record:
@@ -126,13 +130,16 @@ class ThreadPool:
         self._paths_there = asyncio.Event()
         self._stopping = False
         self._thread = threading.local()
+        self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
         """Size the loop's default executor."""
         threads = local_threads(self._settings.concurrency)
         self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
+        self._rows = ThreadPoolExecutor(1, "rastermeta-rows", fence_thread)
         self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
-        asyncio.get_running_loop().set_default_executor(self._executor)
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(self._executor)
         self._starting = asyncio.create_task(self._start_threads())
         return self
 
@@ -147,9 +154,10 @@ class ThreadPool:
         for task in (self._starting, *self._walks.values()):
             task.cancel()
         self._fenced.shutdown(wait=False)
+        self._rows.shutdown(wait=False)
         if self.stuck:
             self._executor.shutdown(wait=False)
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+            self._loop.set_default_executor(ThreadPoolExecutor())
 
     def stop(self) -> None:
         """See `Pool.stop`."""
@@ -173,7 +181,7 @@ class ThreadPool:
                 self._paths_there.set()
                 await chunk.change()
                 if chunk.is_read and not chunk.is_collected:
-                    await self.in_thread(chunk.collect)
+                    await self._loop.run_in_executor(self._rows, self._collect, chunk)
                 for batch in chunk.batches():
                     yield batch
         finally:
@@ -222,7 +230,7 @@ class ThreadPool:
         seconds: float,
     ) -> None:  # fmt: skip
         """Run a walk in a thread; give up the file that it hangs in."""
-        call = asyncio.get_running_loop().run_in_executor(threads, walk.run)
+        call = self._loop.run_in_executor(threads, walk.run)
         while not call.done():
             await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
             if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
@@ -254,23 +262,35 @@ class ThreadPool:
             self, self._reader, lambda: None if (at := chunk.take()) is None else (chunk, at)
         )
         await self._run(walk, None, None, seconds)  # in the loop's own threads
-        await self.in_thread(chunk.collect)
+        await self._loop.run_in_executor(self._rows, self._collect, chunk)
         return next((next(from_batch(batch)) for batch in chunk.batches()), None)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, called in a thread that may read local files."""
+        return await self._loop.run_in_executor(self._fenced, work)
 
-        def run() -> T:
-            self.enter_thread()
-            return work()
+    def collect(self, chunk: Chunk) -> None:
+        """Have rows made of what was read, here if this is the first thread, else in one that does.
 
-        return await asyncio.get_running_loop().run_in_executor(self._fenced, run)
+        To make rows each thread has PROJ's database open, and CRSs of its own.
+        """
+        if not hasattr(self._thread, "number"):
+            self._thread.number = next(self._numbers)
+        if self._thread.number == 0:
+            self._collect(chunk)
+        else:
+            self._rows.submit(self._collect, chunk)
 
-    def enter_thread(self) -> None:
-        """Prepare the current thread for the reader, unless it was."""
-        if not hasattr(self._thread, "entered"):
+    def _collect(self, chunk: Chunk) -> None:
+        try:
             self._reader.enter()
-            self._thread.entered = True
+            chunk.collect()
+        except Exception as error:  # noqa: BLE001  # raised where rows are taken
+            self._loop.call_soon_threadsafe(chunk.fail, error)
+
+    def note_thread(self) -> None:
+        """Note that this thread reads files now."""
+        self._limit.note_thread()
 
     def note_file(self) -> None:
         """Note that a file was read."""
@@ -350,7 +370,7 @@ class _Walk:
 
     def run(self) -> None:
         """Read files until there are no paths, or fewer threads are to do so."""
-        self._pool.enter_thread()
+        self._pool.note_thread()
         while not (self._last or self._pool.stopping or self._pool.crowded):
             self._taken = taken = self._take()
             self.begun = True
@@ -365,7 +385,7 @@ class _Walk:
                 self._opened_at = math.inf
             self._pool.note_file()
             if chunk.put(at, record):
-                chunk.collect()
+                self._pool.collect(chunk)
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import rasterio
 from rasterio._env import del_gdal_config
-from rasterio.env import setenv
+from rasterio.env import hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
@@ -129,8 +129,9 @@ class RasterioReader:
 
     def enter(self) -> None:
         """Prepare this thread, for as long as it lives: GDAL's environment, and what PROJ knows."""
-        self._enter_environment()
-        learn_ensembles()
+        if not hasenv():
+            self._enter_environment()
+            learn_ensembles()
 
     def _enter_environment(self) -> None:
         self._environment().__enter__()
@@ -156,6 +157,7 @@ class RasterioReader:
             path: of the file or object.
             is_ours: whether nobody else can write the file, so that it need not be left to settle.
         """
+        self.enter()
         record = self._read(path, is_ours)
         return self._read_afresh(path, is_ours) if depends_on_history(record.crs_wkt) else record
 

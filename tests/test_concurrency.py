@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
@@ -25,13 +25,20 @@ class Disk:
     cpu: float = CPU
     share: float = 1.0
     """Of a CPU that the process gets."""
-    contention: float = 0.001
+    contention: float = 0.002
     """Loss by each further thread, where they compute."""
-    _rest: float = field(default=0.0, init=False)
+
+    def costs(self, limit: int) -> float:
+        """Return the seconds of a CPU for a file, where so many threads compute."""
+        return self.cpu * (1 + self.contention * (limit - 1))
 
     def rate(self, limit: int) -> float:
-        computing = self.share / self.cpu / (1 + self.contention * (limit - 1))
-        return min(limit / (self.seconds + self.cpu), self.most, computing)
+        computing = self.share / self.costs(limit)
+        return min(limit / (self.seconds + self.cpu / self.share), self.most, computing)
+
+    def idle(self, limit: int) -> float:
+        """Return the share of its time that a thread waits, but not for a CPU."""
+        return 1 - self.rate(limit) / limit * self.cpu / self.share
 
     def best(self, ceiling: int) -> float:
         return max(self.rate(limit) for limit in range(1, ceiling + 1))
@@ -54,7 +61,8 @@ class Run:
             done = LOOK * disk.rate(self.tuner.limit) * self._random.uniform(0.95, 1.05)
             self._rest += done
             files, self._rest = int(self._rest), self._rest % 1
-            self.tuner.note(LOOK, files, done * disk.cpu)
+            limit = self.tuner.limit
+            self.tuner.note(LOOK, files, done * disk.costs(limit), LOOK * disk.idle(limit))
             total += done
         return total / seconds
 
@@ -63,6 +71,7 @@ DISKS = {
     "warm": Disk(0),
     "warm, the CPU is shared": Disk(0, share=0.7),
     "warm, the CPU is wanted by many": Disk(0, share=0.2),
+    "warm, and threads hinder each other": Disk(0, share=0.3, contention=0.2),
     "cold, local": Disk(0.0004),
     "1 ms": Disk(0.002),
     "10 ms": Disk(0.02),
@@ -122,5 +131,5 @@ def test_the_ceiling_holds(ceiling: int) -> None:
 def test_what_is_forgotten_decides_nothing() -> None:
     tuner = Tuner(256)
     for _ in range(100):
-        assert tuner.note(0.04, 100, 0.0) == 1
+        assert tuner.note(0.04, 100, 0.0, 0.04) == 1
         tuner.forget()

@@ -107,11 +107,12 @@ class _NotingReader:
 
     def enter(self) -> None:
         """See `Reader.enter`."""
-        self._slot.number = next(self._numbers)
         self._reader.enter()
 
     def read(self, path: bytes) -> Record:
         """See `Reader.read`."""
+        if not hasattr(self._slot, "number"):
+            self._slot.number = next(self._numbers)
         self._board.opened(self._slot.number, path)
         try:
             return self._reader.read(path)
