@@ -70,7 +70,8 @@ class ReadLimit(Permits):
         self.files = 0
         """Files read so far; whoever reads one adds it."""
         self._tuner = Tuner(ceiling)
-        self._most = 1
+        self.most = 1
+        """Permits that there were at the most."""
         self._looking: asyncio.TimerHandle | None = None
         self._last = _Look(0.0, 0.0, 0, 0, None)
         self._thread = 0
@@ -108,9 +109,9 @@ class ReadLimit(Permits):
             self._look_later()
 
     def _resize(self, limit: int) -> None:
-        if limit > self._most:
-            allow_data((limit - self._most) * STACK_BYTES)  # one more thread each
-            self._most = limit
+        if limit > self.most:
+            allow_data((limit - self.most) * STACK_BYTES)  # one more thread each
+            self.most = limit
         self.limit = limit
         self._wake()
 

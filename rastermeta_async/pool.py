@@ -47,6 +47,10 @@ SLOW_SECONDS = 5.0
 """A file that takes longer may hang: its permit is another one's meanwhile."""
 
 
+THREAD_BYTES = 1024 * 1024
+"""What a thread takes that has opened files with GDAL."""
+
+
 class Reader(Protocol):
     """Reads one header at a time; safe to use from several threads."""
 
@@ -158,6 +162,11 @@ class ThreadPool:
         if self.stuck:
             self._executor.shutdown(wait=False)
             self._loop.set_default_executor(ThreadPoolExecutor())
+
+    @property
+    def threads_bytes(self) -> int:
+        """What the threads that read files may take by themselves, for example PROJ's database."""
+        return self._limit.most * THREAD_BYTES
 
     def stop(self) -> None:
         """See `Pool.stop`."""

@@ -98,6 +98,11 @@ class StorePool:
         """See `ThreadPool.stuck`."""
         return self._local.stuck
 
+    @property
+    def threads_bytes(self) -> int:
+        """See `ThreadPool.threads_bytes`."""
+        return self._local.threads_bytes
+
     def stop(self) -> None:
         """See `Pool.stop`."""
         self._local.stop()

@@ -11,6 +11,7 @@ import datetime as dt
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from rastermeta_async.config import Access
 from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import StoreError
+from rastermeta_async.fence import fence_thread
 from rastermeta_async.folders import Folders, Neighbours, sidecars_of
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import (
@@ -103,7 +105,9 @@ class TiffReader:
         self._reference = reference
         self._folders = folders
         self._kinds: dict[Hashable, Kind | None] = {}
-        self._learning = Lock()
+        self._lock = Lock()
+        # One, however many read: each thread that asks rasterio has PROJ's database open.
+        self._learning = ThreadPoolExecutor(1, "rastermeta-kinds", fence_thread)
 
     def enter(self) -> None:
         """See `pool.Reader.enter`."""
@@ -145,6 +149,8 @@ class TiffReader:
     ) -> Record:
         """Ask rasterio about the very bytes that were decoded, whatever the file is by now.
 
+        This is done in a thread of its own, and once for all that wait for the same answer.
+
         Args:
             header: as decoded.
             path: as given.
@@ -154,6 +160,13 @@ class TiffReader:
         Raises:
             NotPlain: rasterio does not say the same, or cannot open that.
         """
+        return self._learning.submit(self._learn_once, header, path, facts, parts).result()
+
+    def _learn_once(
+        self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
+    ) -> Record:
+        if self.knows(header):  # from one that came before it
+            return self._known(header, path, facts)
         with sparse_copy(b"header.tif", parts, facts.size) as copy:
             record = self._reference.read(copy, is_ours=True)
         if not record.ok or record.error_type:
@@ -261,7 +274,7 @@ class TiffReader:
         return ours
 
     def _remember(self, header: Header, kind: Kind | None) -> None:
-        with self._learning:
+        with self._lock:
             if len(self._kinds) >= MAX_KINDS:
                 del self._kinds[next(iter(self._kinds))]
             self._kinds[header.kind] = kind

@@ -80,7 +80,7 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):
                 write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
-            if pool.stuck or memory_bytes().resident > orders.resident:
+            if pool.stuck or memory_bytes().resident > orders.resident + pool.threads_bytes:
                 write_all(answers, encode_reply(Kind.RETIRING))
             write_all(answers, encode_reply(Kind.DONE, job))
 
