@@ -66,10 +66,11 @@ def main() -> None:
         prog="bench.baseline", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: Python's own")
     args = parser.parse_args()
     paths = [line.rstrip("\n") for line in sys.stdin]
     rows = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(args.threads) as pool:
         futures = {pool.submit(extract, path): path for path in paths}
         for future in as_completed(futures):
             error = future.exception()

@@ -1,0 +1,164 @@
+"""Time rastermeta and its peers on a far disk: a mount in which every open and every read waits.
+
+python -m bench.far --count 10000 --rounds 3
+python -m bench.far --delay 1 --sweep
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from bench import archive, slowfs
+from bench.common import (
+    DEFAULT_DIR,
+    ROOT,
+    check_catalog,
+    context,
+    find,
+    rastermeta,
+    write_report,
+)
+from bench.measure import measure
+from bench.scenes import Spec
+
+FIXED = (8, 16, 32, 64, 128, 256)
+"""Of `--concurrency`, to hold the default against."""
+
+_FEW = 2000
+_MOST_BY_GDAL = 4000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a case works on."""
+
+    mount: Path
+    files: int
+    listing: Path
+    """Paths, one a line."""
+    few: Path
+    """The first of them."""
+    work: Path
+
+
+def bare(job: Job, threads: int) -> float:
+    """Return the files a second of opening, reading 16 KiB and closing in so many threads."""
+    command = [sys.executable, "-m", "bench.floor", "--threads", str(threads)]
+    result = measure([command], stdin=job.listing, cwd=ROOT)
+    return float(json.loads(result.stdout)["files_per_s"])
+
+
+def script(job: Job, threads: int) -> float:
+    """Return the files a second of the usual script."""
+    catalog = job.work / "script.parquet"
+    command = [sys.executable, "-m", "bench.baseline", "-o", str(catalog)]
+    result = measure([[*command, "--threads", str(threads)]], stdin=job.few, cwd=ROOT)
+    files = len(job.few.read_text().splitlines())
+    check_catalog(catalog, files)
+    return files / result.wall_s
+
+
+def extract(job: Job, listing: Path | None, *options: str) -> float:
+    """Return the files a second of the whole program; without a list `find` makes it."""
+    with tempfile.TemporaryDirectory(dir=job.work) as name:
+        catalog = Path(name) / "catalog.parquet"
+        command = [rastermeta(), "extract", "-q", "-o", str(catalog), *options]
+        if listing is None:
+            files = job.files
+            result = measure([find(job.mount), [*command, "-0"]], cwd=job.work)
+        else:
+            files = len(listing.read_text().splitlines())
+            result = measure([command], stdin=listing, cwd=job.work)
+        check_catalog(catalog, files)
+        return files / result.wall_s
+
+
+def walked(job: Job) -> float:
+    """Return the files a second of the whole program, given the folder."""
+    with tempfile.TemporaryDirectory(dir=job.work) as name:
+        catalog = Path(name) / "catalog.parquet"
+        command = [rastermeta(), "extract", "-q", "-o", str(catalog), "--suffix", ".tif"]
+        result = measure([[*command, str(job.mount)]], cwd=job.work)
+        check_catalog(catalog, job.files)
+        return job.files / result.wall_s
+
+
+CASES: dict[str, Callable[[Job], float]] = {
+    "bare, 256 threads": lambda job: bare(job, 256),
+    "script, 32 threads": lambda job: script(job, 32),
+    "rastermeta": lambda job: extract(job, None),
+    "rastermeta, a folder": walked,
+    "rastermeta, 2,000 files": lambda job: extract(job, job.few),
+    "rastermeta, --reader rasterio": lambda job: extract(job, job.few, "--reader", "rasterio"),
+}
+
+
+def sweep() -> dict[str, Callable[[Job], float]]:
+    """Return the cases that hold the default against fixed ceilings."""
+
+    def fixed(ceiling: int) -> Callable[[Job], float]:
+        return lambda job: extract(job, None, "--concurrency", str(ceiling))
+
+    return {"rastermeta": CASES["rastermeta"]} | {
+        f"--concurrency {ceiling}": fixed(ceiling) for ceiling in FIXED
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="bench.far", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--count", type=int, default=10_000, help="files in the archive")
+    parser.add_argument("--delay", type=float, default=10.0, metavar="MS", help="a open, a read")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sweep", action="store_true", help="against fixed ceilings instead")
+    parser.add_argument("--only", action="append", metavar="CASE", help="repeatable")
+    parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help="archives are kept here")
+    parser.add_argument("--out", type=Path, help="JSON; default bench/results/far-DATE.json")
+    args = parser.parse_args()
+    if reason := slowfs.missing():
+        print(f"not run: {reason}")
+        return
+    spec = Spec(args.count, 1, 0.0)
+    root = args.dir.resolve() / f"archive-{spec.count}-{spec.seed}-{spec.gdal_share:g}"
+    archive.make(root, spec)
+    cases = sweep() if args.sweep else CASES
+    names = [name for name in cases if name in (args.only or cases)]
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        work = Path(name).resolve()
+        program, mountpoint = slowfs.build(work), work / "far"
+        mountpoint.mkdir()
+        for number in range(args.rounds):
+            for case in names:
+                with slowfs.mounted(program, root, mountpoint, args.delay) as mount:
+                    rate = cases[case](make_job(root, mount, work))
+                print(f"round {number + 1}: {case}: {rate:.0f} files/s", file=sys.stderr)
+                rates[case].append(rate)
+    medians = {case: median(found) for case, found in rates.items()}
+    for case, rate in medians.items():
+        print(f"{case:<32}{rate:>8.0f} files/s")
+    settings = {"archive": asdict(spec), "delay_ms": args.delay, "rounds": args.rounds}
+    cases_report = {case: {"rounds": rates[case], "median": medians[case]} for case in names}
+    report = {"benchmark": "far", "context": context(), "settings": settings, "cases": cases_report}
+    print(write_report(report, args.out, "far"))
+
+
+def make_job(root: Path, mount: Path, work: Path) -> Job:
+    """List the archive under the names that it has in the mount."""
+    paths = [mount / path.relative_to(root) for path in sorted(root.rglob("*.tif"))]
+    lines = [f"{path}\n" for path in paths]
+    listing, few = work / "all.txt", work / "few.txt"
+    listing.write_text("".join(lines))
+    few.write_text("".join(lines[:_FEW]))
+    return Job(mount, len(paths), listing, few, work)
+
+
+if __name__ == "__main__":
+    main()
