@@ -38,7 +38,10 @@ _WORTH_MORE = 1.15
 """Times as many files a second that a growth has to bring, at the most (see `Tuner`)."""
 
 _DEARER = 1.5
-"""Times as much CPU time for a file as it may not cost."""
+"""Times as much CPU time for a file as it may cost."""
+
+_SURE = 1.5
+"""Times as many files a second, and it may cost more."""
 
 _WORTH_LESS = 0.97
 """Times as many that have to be left by fewer files at once."""
@@ -49,13 +52,15 @@ _HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 3.0, 60.0
 _OTHERWISE = 2.0
 """Times as many files a second, or as few, and it is tried at once: this is another disk."""
 
-_LEAST_SECONDS, _MOST_SECONDS = 0.05, 1.0
+_LEAST_SECONDS, _MOST_SECONDS = 0.1, 1.0
 """How long is looked before the limit changes."""
 
 _JUDGE_SECONDS = 5.0
 """The same for a change that is to be judged, where files are few."""
 
 _LEAST_FILES = 4
+_FILES_EACH = 4
+"""Files for each permit, so that what is seen is no matter of chance."""
 
 
 class ReadLimit(Permits):
@@ -186,7 +191,7 @@ class Tuner:
         """
         self._sum = course = self._sum.plus(seconds, files, cpu, idle)
         few = _JUDGE_SECONDS if self._before and course.files else _MOST_SECONDS
-        enough = course.files >= max(_LEAST_FILES, 2 * self.limit)
+        enough = course.files >= max(_LEAST_FILES, _FILES_EACH * self.limit)
         if course.seconds >= (_LEAST_SECONDS if enough else few):
             self._decide(course)
             self.forget()
@@ -264,11 +269,8 @@ class _Course(NamedTuple):
         """Tell whether so many times as many files at once are worth it."""
         if times < 1:
             return self.rate >= _WORTH_LESS * before.rate
+        if self.rate >= _SURE * before.rate:
+            return True
         more = self.rate >= min(_WORTH_MORE, 1 + 0.2 * (times - 1)) * before.rate
         # Threads that hinder each other take more CPU time for a file.
-        dearer = (
-            self.files
-            and before.files
-            and self.cpu * before.files > (_DEARER * before.cpu * self.files)
-        )
-        return more and not dearer
+        return more and self.cpu * before.files <= _DEARER * before.cpu * self.files
