@@ -45,10 +45,23 @@ def _eat() -> None:
         eaten.append(bytearray(64 * 1024 * 1024))
 
 
+def _yell() -> None:
+    write_all(2, b"x" * 1_000_000)
+    os._exit(3)
+
+
+def _rave() -> None:
+    write_all(2, b"x" * 1_000_000 + b"\n")
+    write_all(1, b"printed by a library\n  |  \n\n")
+    os._exit(3)
+
+
 DEEDS: dict[bytes, Callable[[], object]] = {
     b"crash": _crash,
     b"exit": lambda: os._exit(3),
     b"kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    b"rave": _rave,
+    b"yell": _yell,
     b"eat": _eat,
     b"talk": _talk,
     b"nap": lambda: time.sleep(0.01),
@@ -58,12 +71,22 @@ DEEDS: dict[bytes, Callable[[], object]] = {
 
 
 class PoisonReader:
-    """Answers with a made-up record, unless a path is called ``DEED-anything``."""
+    """Answers with a made-up record, unless a path is called ``DEED-anything``.
+
+    One called ``DEED-THEN-anything`` does the deed once, which the file system remembers, and from
+    then on what THEN says.
+    """
 
     def enter(self) -> None: ...
 
     def read(self, path: bytes) -> Record:
-        deed = DEEDS.get(path.rpartition(b"/")[2].split(b"-")[0])
+        first, *then = path.rpartition(b"/")[2].split(b"-")
+        deed = DEEDS.get(first)
+        if len(then) > 1:
+            try:
+                open(path, "xb").close()
+            except FileExistsError:
+                deed = DEEDS.get(then[0])
         if deed is not None:
             try:
                 deed()

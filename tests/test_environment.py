@@ -18,11 +18,13 @@ import rasterio
 from command import run
 from rasterio.transform import from_origin
 
+from rastermeta_async.api import pool_for
 from rastermeta_async.config import Settings
-from rastermeta_async.environment import own_environment
+from rastermeta_async.environment import options_as_json, options_in_words, own_environment
 from rastermeta_async.errors import SettingsError
 from rastermeta_async.one_file import read_record
 from rastermeta_async.views.show import to_json
+from rastermeta_async.workers.pool import WorkerPool
 
 BY_API = (
     "import sys, json; from rastermeta_async import *; from rastermeta_async.views.show import *"
@@ -278,6 +280,10 @@ def test_rows_that_were_read_with_other_options_are_not_mixed(
         ("AWS_SECRET_ACCESS_KEY=abc", "cannot be given, as the catalog would store it"),
         ("PDF_USER_PWD=abc", "cannot be given, as the catalog would store it"),
         ("PROJ_NETWORK=ON", "cannot be given: rastermeta sets it itself"),
+        ("proj_network=ON", "cannot be given: rastermeta sets it itself"),
+        ("PROJ_DATA=/abc", "cannot be given, as the catalog would store it"),
+        ("PROJ_ONLY_BEST_DEFAULT=abc", "cannot be given, as the catalog would store it"),
+        ("GDAL_HTTP_HEADERS=abc", "cannot be given, as the catalog would store it"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(option: str, message: str, tmp_path: Path) -> None:
@@ -286,3 +292,33 @@ def test_options_that_make_no_sense_are_refused(option: str, message: str, tmp_p
     assert "abc" not in str(caught.value)
     done = run(["extract", tmp_path, "-o", "-", "--gdal-config", option])
     assert (done.returncode, message in done.stderr.decode()) == (2, True)
+
+
+def test_an_option_holds_no_nul_byte() -> None:
+    with pytest.raises(SettingsError, match="is no option"):
+        Settings(gdal_config=("GTIFF_POINT_GEO_IGNORE=YES\0NO",))
+
+
+def test_of_options_only_the_last_of_a_key_counts_and_no_order() -> None:
+    one = options_as_json(["USE_RRD=YES", "GTIFF_POINT_GEO_IGNORE=NO", "use_rrd=NO"])
+    assert one == options_as_json(["GTIFF_POINT_GEO_IGNORE=NO", "USE_RRD=NO"])
+    assert json.loads(one) == {"GTIFF_POINT_GEO_IGNORE": "NO", "USE_RRD": "NO"}
+
+
+@pytest.mark.parametrize("kept", ["[1]", "1", "null", "{", '"a"', "[" * 100_000])
+def test_options_that_no_run_writes_are_called_that(kept: str) -> None:
+    assert options_in_words(kept) == "with options that no run writes"
+
+
+def test_foreign_options_are_said_on_a_line_of_a_fitting_length() -> None:
+    said = options_in_words(json.dumps({"A\x1b[2J": "\u202e\n" * 1000}))
+    assert said.isprintable()
+    assert len(said) < 2000
+
+
+def test_options_in_the_environment_of_a_program_do_not_make_it_open_less_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = WorkerPool(Settings(workers=1, concurrency=Settings().opens)).capacity
+    monkeypatch.setenv("GTIFF_POINT_GEO_IGNORE", "YES")
+    assert pool_for(Settings()).capacity == expected

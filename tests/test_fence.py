@@ -357,6 +357,36 @@ def test_no_file_is_given_other_attributes_behind_the_fence(tmp_path: Path) -> N
     assert path.stat() == before
 
 
+WRITING = {
+    "creat": 85, "truncate": 76, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94,
+    "utime": 132, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197,
+    "lremovexattr": 198, "fremovexattr": 199, "utimes": 235, "fchownat": 260, "futimesat": 261,
+    "fchmodat": 268, "utimensat": 280, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
+    "file_setattr": 469,
+}  # fmt: skip
+"""Linux, arch/x86/entry/syscalls/syscall_64.tbl."""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are x86-64's")
+def test_no_call_that_changes_a_file_is_left_out_of_the_fence() -> None:
+    """Each is asked for nothing, so that without the fence it fails for another reason."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def errors() -> dict[str, int]:
+        found = {}
+        for name, number in WRITING.items():
+            assert libc.syscall(number, -1, 0, 0, 0, 0) == -1, name
+            found[name] = ctypes.get_errno()
+        return found
+
+    def behind() -> None:
+        assert errno.EROFS not in errors().values()
+        fence_thread()
+        assert errors() == dict.fromkeys(WRITING, errno.EROFS)
+
+    in_a_thread(behind)
+
+
 def test_temporary_files_and_logs_are_written_behind_the_fence(tmp_path: Path) -> None:
     def behind() -> None:
         fence_thread()
@@ -365,6 +395,7 @@ def test_temporary_files_and_logs_are_written_behind_the_fence(tmp_path: Path) -
             other.write(b"a")
         with open(tmp_path / "log", "a") as log:
             log.write("a")
+        os.close(os.open(tmp_path, os.O_TMPFILE | os.O_RDWR))
 
     in_a_thread(behind)
     assert (tmp_path / "log").read_text() == "a"

@@ -111,6 +111,14 @@ def test_inside_a_container_the_mount_shows_the_group_itself(groups: Groups) -> 
     assert usable_memory(groups.proc) == 128 * MIB
 
 
+def test_a_group_that_its_mount_does_not_show_is_not_looked_for_elsewhere(groups: Groups) -> None:
+    groups.mount("memory", "cgroup", "memory", root="/box")
+    groups.join("memory", "/other")
+    groups.limit("memory", "memory.limit_in_bytes", str(512 * MIB))
+    groups.limit("other", "memory.limit_in_bytes", str(1 * MIB))
+    assert usable_memory(groups.proc) == 512 * MIB
+
+
 @pytest.mark.parametrize(
     ("cores", "memory", "workers"),
     [(2, None, 2), (8, 64 * 1024 * MIB, 8), (8, 512 * MIB, 3), (2, 400 * MIB, 2), (8, 256 * MIB, 1),

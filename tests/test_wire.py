@@ -69,3 +69,17 @@ def test_both_ends_of_a_board_see_what_is_open() -> None:
     theirs.closed(0)
     assert [at.mark for at in ours.openings()] == [mark_of(b"/b.tif")]
     ours.close()
+
+
+def test_a_file_that_is_waited_for_no_longer_takes_no_other_off_the_board() -> None:
+    board = Board.create(3)
+    for slot, path in enumerate((b"/a.tif", b"/b.tif", b"/c.tif")):
+        board.opened(slot, path)
+    board.forget(b"/b.tif")
+    assert [at.mark for at in board.openings()] == [mark_of(b"/a.tif"), mark_of(b"/c.tif")]
+    board.close()
+
+
+def test_paths_of_one_archive_have_marks_of_their_own() -> None:
+    """Names of equal length that differ in a few digits, as archives have them."""
+    assert len({mark_of(b"/archive/%07d.tif" % number) for number in range(300_000)}) == 300_000

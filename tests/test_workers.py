@@ -33,7 +33,7 @@ from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
 from rastermeta_async.workers.child import Child, ChildLost
 from rastermeta_async.workers.pool import PATHS_A_WORKER, WorkerPool
-from rastermeta_async.workers.wire import Orders, encode_job
+from rastermeta_async.workers.wire import STOP, Orders, encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -224,6 +224,77 @@ def test_as_many_chunks_are_at_hand_for_each_process() -> None:
     assert WorkerPool(Settings(workers=8, concurrency=3)).capacity == 3 * READS_AT_ONCE
 
 
+def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
+    """While one is frozen, all goes to the other; a third one is not started where one idles."""
+
+    async def work() -> tuple[int, int]:
+        async with poisoned(settings(3, timeout=PATIENCE)) as pool:
+            for start in range(0, 4 * PATHS_A_WORKER, PATHS_A_WORKER):
+                await rows_of(pool, names(PATHS_A_WORKER, start))
+            alone = len(children())
+            freezing = asyncio.create_task(rows_of(pool, [b"freeze-1"]))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE / 2):
+                for start in range(5):
+                    assert len(await rows_of(pool, names(1, start))) == 1
+            freezing.cancel()
+            return alone, len(children())
+
+    assert run(work()) == (1, 2)
+
+
+def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = 4 * 1024**3
+    monkeypatch.setattr(launch, "usable_memory", lambda: memory)
+    one, many = (
+        launch.orders_for(Settings(workers=workers, concurrency=10)) for workers in (1, 4)
+    )
+    assert (one.concurrency, many.concurrency) == (10, 3)
+    assert 4 * many.allowance < memory
+    assert many.allowance < one.allowance
+
+
+def test_a_process_that_is_started_ahead_is_the_first_one(tmp_path: Path) -> None:
+    """Each further one would cost its memory and a third of a second."""
+    raster, started = command.write_raster(tmp_path / "a.tif"), tmp_path / "started"
+    done = command.run(
+        ["extract", raster, "-o", tmp_path / "c.parquet", "--workers", "1"],
+        command=[sys.executable, "-c", COUNTED, str(started)],
+    )
+    assert done.returncode == 0, done.stderr
+    assert started.read_text() == "x"
+
+
+COUNTED = """
+import subprocess, sys
+started = sys.argv.pop(1)
+start = subprocess.Popen.__init__
+def counted(*arguments, **options):
+    with open(started, "a") as file:
+        file.write("x")
+    start(*arguments, **options)
+subprocess.Popen.__init__ = counted
+from rastermeta_async.__main__ import main
+main()
+"""
+"""The command, which notes each process that it starts."""
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_process_that_does_not_end_is_killed(run: Run) -> None:
+    async def work() -> psutil.Process:
+        async with poisoned(settings(timeout=PATIENCE)) as pool:
+            await rows_of(pool, names(1))
+            freezing = asyncio.create_task(rows_of(pool, [b"freeze-1"]))
+            await asyncio.sleep(0.1)
+            freezing.cancel()
+            (process,) = children()
+            return process
+
+    process = run(work())
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def test_no_process_is_left(run: Run) -> None:
     async def work() -> list[psutil.Process]:
         async with poisoned(settings(2)) as pool:
@@ -246,10 +317,26 @@ def test_a_grown_worker_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -
                 rows += await rows_of(pool, names(10, start))
                 seen.update(child.pid for child in children())
                 await asyncio.sleep(0)
+            await until(lambda: len(children()) <= 1)
             return rows
 
     assert [path_bytes(row) for row in run(work())] == names(40)
     assert len(seen) > 2
+
+
+def test_a_worker_in_which_files_hang_takes_no_further_chunk(run: Run) -> None:
+    async def work() -> tuple[psutil.Process, psutil.Process]:
+        async with poisoned(settings(timeout=0.1)) as pool:
+            await rows_of(pool, names(1))
+            (first,) = children()
+            await rows_of(pool, [b"hang-1"])
+            await rows_of(pool, names(1))
+            await until(lambda: first not in children())
+            (second,) = children()
+            return first, second
+
+    first, second = run(work())
+    assert first != second
 
 
 # Files that end or hang a worker.
@@ -273,6 +360,41 @@ def test_a_file_that_ends_its_worker_gets_a_row(run: Run, deed: str, cause: str)
     message = next(row.error_message for row in rows if path_bytes(row) == poisonous)
     assert message is not None
     assert cause in message
+
+
+def test_a_row_quotes_the_last_line_that_its_worker_said(run: Run) -> None:
+    """Of much that it said, little is kept; what libraries print on standard output counts too."""
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, [b"rave-1", b"yell-1"])
+
+    rave, yell = (row.error_message or "" for row in run(work()))
+    ended = "reading it ended two worker processes, the last one by exit status 3"
+    assert rave == f"{ended} (printed by a library)"
+    assert len(yell) < 3000
+
+
+def test_what_a_file_does_to_the_second_worker_is_what_its_row_says(
+    run: Run, tmp_path: Path
+) -> None:
+    """The others' rows are there once; no worker is left but the one that reads on."""
+    odd = {
+        os.fsencode(tmp_path / "kill-good-1"): GOOD,
+        os.fsencode(tmp_path / "kill-freeze-1"): ("fatal", "Timeout"),
+    }
+
+    async def work() -> tuple[list[Record], int]:
+        async with poisoned(settings(timeout=0.5)) as pool:
+            rows = []
+            for path in odd:
+                rows += await rows_of(pool, [path, *names(2, start=len(rows))])
+            await until(lambda: len(children()) <= 1)
+            return rows, len(children())
+
+    rows, left = run(work())
+    assert verdicts(rows) == dict.fromkeys([*names(2), *names(2, 3)], GOOD) | odd
+    assert (len(rows), left) == (6, 1)
 
 
 def test_the_innocent_are_not_blamed(run: Run) -> None:
@@ -624,6 +746,25 @@ def test_a_worker_that_is_started_as_the_pool_is_stopped_reads_nothing(
             await until(lambda: not process.is_running())
             monkeypatch.setattr(Child, "start", meanwhile)
             return await rows_of(pool, names(3))
+
+    assert run(work()) == []
+
+
+def test_stopped_while_a_file_is_read_on_its_own_the_pool_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = itertools.count(1)
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+
+            def stop_and_encode(number: int, paths: Sequence[bytes]) -> bytes:
+                if number != STOP and next(jobs) == 2:
+                    pool.stop()
+                return encode_job(number, paths)
+
+            monkeypatch.setattr(child, "encode_job", stop_and_encode)
+            return await rows_of(pool, [b"crash-1", *names(1)])
 
     assert run(work()) == []
 
