@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -17,6 +18,8 @@ import tty
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command import (
@@ -24,6 +27,7 @@ from command import (
     PATIENCE,
     committed,
     from_json,
+    in_shell,
     log_of,
     paths_of,
     rows_of,
@@ -32,6 +36,7 @@ from command import (
     write_raster,
 )
 
+from rastermeta_async import console as console_module
 from rastermeta_async.console import Console, explained_exit
 from rastermeta_async.errors import OutputError
 from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
@@ -119,12 +124,65 @@ def test_messages_reach_a_file(catalog: Path, tmp_path: Path, workers: str, flag
     """As from cron; with no workers, what libraries print is kept from standard error."""
     command = [*COMMAND, "extract", "-v", "--workers", workers, "-o", str(catalog)]
     file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | flags)
+    os.write(file, b"what came before\n" * 100)
     done = subprocess.run(command, input=missing(2), stderr=file, timeout=PATIENCE, check=False)
     os.close(file)
     assert done.returncode == SOME_FAILED
     lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[:100] == ["what came before"] * 100
     assert sum("missing-" in line and ": error: " in line for line in lines) == 2
     assert any("finished: 2 files read" in line for line in lines)
+
+
+def test_a_full_disk_under_the_messages_stops_no_run(catalog: Path) -> None:
+    for words in (["-v", "--workers", "0"], ["--progress"]):
+        extract = ["extract", *words, "missing.tif", "-o", catalog]
+        assert in_shell('"$@" 2>/dev/full', *extract).returncode == SOME_FAILED
+        assert len(rows_of(catalog)) == 1
+
+
+def test_a_message_says_what_the_encoding_of_its_reader_has_no_letters_for(catalog: Path) -> None:
+    done = run(["extract", "caf\xe9.tif", "-v", "-o", catalog], PYTHONIOENCODING="ascii")
+    assert (done.returncode, len(rows_of(catalog))) == (SOME_FAILED, 1)
+    assert rb"caf\xe9.tif: error: " in done.stderr
+
+
+def test_a_socket_that_nobody_reads_stops_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under supervisors that log through one; it cannot be opened anew."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(theirs.fileno(), "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console()
+        saying = threading.Thread(target=lambda: [console.hint("x" * 4000) for _ in range(500)])
+        saying.daemon = True
+        saying.start()
+        saying.join(PATIENCE / 10)
+        assert not saying.is_alive()
+        assert theirs.getblocking()
+        reading = threading.Thread(target=drain, args=(ours.fileno(), said := bytearray()))
+        reading.start()
+        console.hint(THE_END)
+        while not console._outlet.is_clear:
+            console.close()
+        reading.join(PATIENCE)
+    assert said.count(b"x" * 4000) == 500
+
+
+SAY = """
+from rastermeta_async.console import Console
+Console().hint("this is the end")
+print("said", flush=True)
+"""
+
+
+def test_a_last_word_is_read_by_who_reads_a_moment_after_the_end(unread: Reader) -> None:
+    """Also where a command does not wait for it by itself."""
+    with started(
+        [sys.executable, "-c", SAY], stderr=unread.given, stdout=subprocess.PIPE
+    ) as ending:
+        assert ending.stdout is not None
+        assert ending.stdout.readline() == b"said\n"
+        assert unread.read().endswith(b"this is the end\n")
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -272,7 +330,101 @@ def test_the_shells_standard_error_stays_as_it_is(catalog: Path, unread: Reader)
     assert os.get_blocking(unread.given)
 
 
+# How far a run is
+
+
+@pytest.mark.parametrize(
+    ("seconds", "progress", "left"),
+    [
+        (3600, {"done": 10, "taken": 10, "fraction": 0.25}, "3:00:00"),
+        (100, {"done": 5, "taken": 5, "fraction": 0.5}, "0:01:40"),
+        (80, {"done": 10, "taken": 40, "fraction": 0.5}, "0:09:20"),
+        (80, {"done": 10, "taken": 10}, None),
+        (80, {"done": 0, "taken": 10, "fraction": 0.5}, None),
+        (80, {"done": 10, "taken": 10, "fraction": 1.0}, None),
+    ],
+)
+def test_a_report_says_how_long_the_rest_takes(
+    capfd: pytest.CaptureFixture[str], seconds: int, progress: dict[str, Any], left: str | None
+) -> None:
+    Console().report("progress", Progress(started=time.monotonic() - seconds, **progress))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.partition(", about ")[2] == (f"{left} left" if left else "")
+    assert f"progress: {progress['done']} files read, " in line
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [({}, 3), ({"as_json": True}, 3), ({"quiet": True}, 0), ({"bar": False}, 0)],
+)
+def test_where_no_one_looks_on_a_line_a_minute_says_how_far_a_run_is(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: Any, lines: int
+) -> None:
+    clock = SimpleNamespace(now=0.0, strftime=time.strftime, gmtime=time.gmtime)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(console_module, "time", clock)
+    monkeypatch.setattr(console_module, "BAR_SECONDS", 0)
+
+    async def run_is_on() -> None:
+        following = asyncio.create_task(Console(**options).follow(Progress()))
+        for _ in range(10):
+            await asyncio.sleep(0)
+            clock.now += 25
+        following.cancel()
+        await asyncio.wait({following})
+
+    asyncio.run(run_is_on())
+    assert len(capfd.readouterr().err.splitlines()) == lines
+
+
 # Terminals
+
+
+@pytest.mark.parametrize("options", [["-q"], ["--log-json"], ["--no-progress"]])
+def test_a_terminal_has_no_live_display_where_none_is_wanted(
+    catalog: Path, options: list[str]
+) -> None:
+    given: list[str | Path] = ["extract", *options, write_raster(Path("a.tif")), "-o", catalog]
+    text = shown(given, streams="err")
+    assert not unsafe(text)
+    if options == ["--log-json"]:
+        assert all(from_json(line.encode()) for line in text.splitlines())
+    assert (text == "") == (options == ["-q"])
+
+
+def test_the_live_display_says_when_the_catalog_is_written_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console_module, "BAR_SECONDS", 0.0)
+    ours, theirs = pty.openpty()
+    said = bytearray()
+    with open(theirs, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console()
+        progress = Progress(done=2, taken=4, fraction=1.0, started=time.monotonic() - 60)
+
+        async def run_is_on() -> None:
+            following = asyncio.create_task(console.follow(progress))
+            for sealing in (False, True):
+                progress.sealing = sealing
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            following.cancel()
+            await asyncio.wait({following})
+
+        asyncio.run(run_is_on())
+        console.hint(THE_END)
+        console.close()
+        while THE_END.encode() not in said:
+            said += os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    assert b"2 files read, " in said
+    assert b"0:01:00 left" in said
+    display, _, rest = bytes(said).rpartition(b"writing the catalog")
+    assert display
+    assert b"\x1b[2K" in rest, "the display is taken off the terminal"
 
 
 def test_a_message_takes_the_live_display_off_the_terminal_and_nothing_once_that_is_gone(

@@ -115,7 +115,7 @@ def test_a_group_that_its_mount_does_not_show_is_not_looked_for_elsewhere(groups
     groups.mount("memory", "cgroup", "memory", root="/box")
     groups.join("memory", "/other")
     groups.limit("memory", "memory.limit_in_bytes", str(512 * MIB))
-    groups.limit("other", "memory.limit_in_bytes", str(1 * MIB))
+    groups.limit("memory/other", "memory.limit_in_bytes", str(1 * MIB))  # of /box/other
     assert usable_memory(groups.proc) == 512 * MIB
 
 
