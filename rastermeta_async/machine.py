@@ -89,9 +89,9 @@ def worker_allowance(workers: int, memory: int | None) -> int:
 def _groups(proc: str, controller: str) -> Iterator[str]:
     """Yield the folders of the control group of this process and of those around it."""
     for names, path in _memberships(proc):
-        for root, point, kind, options in _mounts(proc):
+        for root, point, kind in _mounts(proc):
             version_2 = not names and kind == "cgroup2"
-            version_1 = controller in names and kind == "cgroup" and controller in options
+            version_1 = controller in names and kind == "cgroup"  # the others' have no such file
             if version_1 or version_2:
                 yield from _up(point, os.path.relpath(path, root))
 
@@ -103,13 +103,12 @@ def _memberships(proc: str) -> Iterator[tuple[set[str], str]]:
         yield {name for name in names.split(",") if name}, path
 
 
-def _mounts(proc: str) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield (root, mount point, type, options) of every mount (proc(5), mountinfo)."""
+def _mounts(proc: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (root, mount point, type) of every mount (proc(5), mountinfo)."""
     for line in _lines(os.path.join(proc, "mountinfo")):
         mount, _, source = line.partition(" - ")
         root, point = mount.split()[3:5]
-        kind, _, options = source.split(maxsplit=2)
-        yield root, point, kind, options.split(",")
+        yield root, point, source.split(maxsplit=1)[0]
 
 
 def _up(point: str, path: str) -> Iterator[str]:

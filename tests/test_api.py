@@ -17,10 +17,13 @@ from conftest import Run
 from factory import exact, records_of
 
 import rastermeta_async
+from rastermeta_async import api, pathset
 from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream
 from rastermeta_async.catalog import sink
 from rastermeta_async.catalog.jsonform import from_lines
 from rastermeta_async.catalog.names import log_path, parts_folder
+from rastermeta_async.catalog.output import open_output
+from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import OutputLockedError, SourceError
 from rastermeta_async.one_file import read_record
@@ -406,6 +409,67 @@ def test_an_error_frees_the_output(run: Run, files: list[str], catalog: str) -> 
         with pytest.raises(LookupError):
             run(extract_to(catalog, failing()))
     assert run(extract_to(catalog, files[:1])).rows == 1
+
+
+def test_cancelled_while_the_output_is_opened_it_is_free_again(
+    run: Run, files: list[str], catalog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any, **more: Any) -> Any:
+        output = open_output(*given, **more)
+        opened.set()
+        assert go_on.wait(PATIENCE)
+        return output
+
+    async def work() -> Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api, "open_output", slow)
+            first = asyncio.create_task(extract_to(catalog, files))
+            assert await asyncio.to_thread(opened.wait, PATIENCE)
+            first.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.wait({first})
+        return await extract_to(catalog, files[:1])
+
+    assert run(work()).rows == 1
+    opened.clear()
+    go_on.clear()
+
+
+def test_a_duplicate_far_back_is_read_twice_and_is_in_the_catalog_once(
+    run: Run, files: list[str], catalog: str, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is remembered of the paths of a run would grow with it."""
+    monkeypatch.setattr(api, "DUPLICATE_WINDOW", 4)
+    monkeypatch.setattr(pathset, "_BUFFERED", 4)
+
+    async def given() -> AsyncIterator[str]:
+        for path in [*files[:20], files[19], files[0]]:
+            yield path
+
+    assert run(extract_to(catalog, given())).rows == 20
+    assert len(reads) == 21
+
+
+def test_an_update_asks_a_disk_no_longer_than_a_file_may_take(
+    run: Run, files: list[str], catalog: str, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(Unchanged, "missing", lambda *_: answer.wait(10 * PATIENCE) and [])
+
+    async def work() -> Outcome:
+        await extract_to(catalog, files[:3])
+        reads.clear()
+        async with asyncio.timeout(5 * PATIENCE):
+            return await extract_to(catalog, files[:3], Settings(update=True, timeout=0.2))
+
+    try:
+        assert run(work()).rows == 3
+    finally:
+        answer.set()
+    assert len(reads) == 3
 
 
 def test_a_second_run_on_one_output_is_refused(run: Run, files: list[str], catalog: str) -> None:

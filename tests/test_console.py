@@ -136,7 +136,7 @@ def test_messages_reach_a_file(catalog: Path, tmp_path: Path, workers: str, flag
 
 def test_a_full_disk_under_the_messages_stops_no_run(catalog: Path) -> None:
     for words in (["-v", "--workers", "0"], ["--progress"]):
-        extract = ["extract", *words, "missing.tif", "-o", catalog]
+        extract: list[str | Path] = ["extract", *words, "missing.tif", "-o", catalog]
         assert in_shell('"$@" 2>/dev/full', *extract).returncode == SOME_FAILED
         assert len(rows_of(catalog)) == 1
 
@@ -153,8 +153,12 @@ def test_a_socket_that_nobody_reads_stops_no_message(monkeypatch: pytest.MonkeyP
     with ours, theirs, open(theirs.fileno(), "w", closefd=False) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         console = Console()
-        saying = threading.Thread(target=lambda: [console.hint("x" * 4000) for _ in range(500)])
-        saying.daemon = True
+
+        def say() -> None:
+            for _ in range(500):
+                console.hint("x" * 4000)
+
+        saying = threading.Thread(target=say, daemon=True)
         saying.start()
         saying.join(PATIENCE / 10)
         assert not saying.is_alive()

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from conftest import Run
-from factory import record
+from factory import band, record
 
 from rastermeta_async import chunk as chunk_module
 from rastermeta_async import pool as pool_module
-from rastermeta_async.config import CHUNK_BYTES, Settings
+from rastermeta_async.config import CHUNK_BYTES, MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError
 from rastermeta_async.pool import ThreadPool
 from rastermeta_async.record import Record, from_batch, path_bytes
@@ -96,9 +98,21 @@ def test_as_many_opens_at_once_as_allowed_and_no_more(run: Run, concurrency: int
     assert most == concurrency
 
 
-def test_large_records_come_in_several_batches(run: Run) -> None:
+LARGE: dict[str, Any] = {
+    "dataset_tags": {"LARGE": "x" * CHUNK_BYTES},
+    "imagery_tags": {"LARGE": "x" * CHUNK_BYTES},
+    "band_tags": {1: {}, 2: {"x" * CHUNK_BYTES: ""}},
+    "bands": [band()] * (CHUNK_BYTES // 100 + 1),
+    "crs": "x" * CHUNK_BYTES,
+}
+
+
+@pytest.mark.parametrize("field", LARGE)
+def test_large_records_come_in_several_batches(run: Run, field: str) -> None:
+    """Whichever part of them is large."""
+
     def answer(path: bytes) -> Record:
-        return record(path, dataset_tags={"LARGE": "x" * CHUNK_BYTES})
+        return record(path, **{field: LARGE[field]})
 
     async def work() -> list[int]:
         async with ThreadPool(FakeReader(answer=answer), Settings()) as pool:
@@ -182,6 +196,76 @@ def test_a_late_answer_is_dropped(run: Run) -> None:
     assert reader.paths == names(2), "the thread that hung must not go on with its chunk"
 
 
+def test_a_late_error_is_dropped_as_well(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        raise LookupError(path)
+
+    reader = FakeReader(b"0.tif", answer=answer)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
+            rows = await rows_of(pool, names(1))
+            reader.release.set()
+            while pool.stuck:
+                await asyncio.sleep(0.001)
+            gc.collect()  # the loop would complain of an exception that was never retrieved
+            return rows
+
+    assert [row.error_type for row in run(work())] == ["Timeout"]
+
+
+def test_a_time_limit_below_what_is_slow_holds_as_well(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "SLOW_SECONDS", PATIENCE)
+    reader = FakeReader(b"0.tif")
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
+            async with asyncio.timeout(PATIENCE / 2):
+                rows = await rows_of(pool, names(1))
+            reader.release.set()
+            return rows
+
+    assert [row.error_type for row in run(work())] == ["Timeout"]
+
+
+def test_an_object_has_the_seconds_that_are_left_for_it(run: Run) -> None:
+    reader = FakeReader(b"0.tif")
+
+    async def work() -> Record | None:
+        async with ThreadPool(reader, Settings(timeout=PATIENCE)) as pool:
+            async with asyncio.timeout(PATIENCE / 2):
+                row = await pool.read_one(b"0.tif", SHORT)
+            reader.release.set()
+            return row
+
+    row = run(work())
+    assert row is not None
+    assert row.error_type == "Timeout"
+
+
+def test_files_and_objects_are_read_while_as_many_as_may_hang_do(run: Run) -> None:
+    """Each has its thread, and whoever waits for one is not blamed."""
+    reader = FakeReader(*names(MAX_STUCK))
+    hung: list[bytes] = []
+
+    async def work() -> list[Record | None]:
+        settings = Settings(concurrency=1, timeout=SHORT / 5)
+        async with ThreadPool(reader, settings, hung.append) as pool:
+            for number, path in enumerate(names(MAX_STUCK)):
+                if number % 2:
+                    await rows_of(pool, [path])
+                else:
+                    await pool.read_one(path, SHORT / 5)
+            rows = [*await rows_of(pool, [b"file"]), await pool.read_one(b"object", PATIENCE)]
+            reader.release.set()
+            return rows
+
+    assert [row and row.status for row in run(work())] == ["success"] * 2
+    assert hung == names(MAX_STUCK)
+
+
 def test_the_time_limit_is_one_for_each_file(run: Run) -> None:
     """Ten files of a third of the limit each are slow, but none hangs."""
 
@@ -209,6 +293,22 @@ def test_too_many_hung_opens_end_the_run(run: Run, monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(StuckError, match=r"3 header reads hang, the last one in b'2.tif'.*again"):
         run(work())
+
+
+def test_what_hangs_is_named_without_its_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_STUCK", 0)
+    reader = FakeReader(b"https://h/a.tif?sig=hidden")
+
+    async def work() -> Record | None:
+        async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
+            try:
+                return await pool.read_one(b"https://h/a.tif?sig=hidden", SHORT)
+            finally:
+                reader.release.set()
+
+    with pytest.raises(StuckError, match=r"https://h/a\.tif") as caught:
+        run(work())
+    assert "hidden" not in str(caught.value)
 
 
 def test_opens_that_come_back_do_not_count_as_hung(

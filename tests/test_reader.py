@@ -37,6 +37,7 @@ from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_AGE, MAX_NAMES, Folders, Listing
+from rastermeta_async.missing import MAX_FIELDS, likely_mistake
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.record import Record, path_bytes
@@ -1040,6 +1041,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ("ftp://me:hidden@h/a.tif", "ftp is none of the schemes that are read: s3, gs, az, https"),
         ("S3://bucket/a.tif", "write the scheme in lower case: s3://"),
         ("s3:/bucket/a.tif", "a URL has two slashes after the colon"),
+        ("HTTPS:/host/a.tif", "a URL has two slashes after the colon"),
         ("file://nas/a.tif", "this names a file of another machine: give the path under which it"),
         ("/vsizip/a.zip/a.tif", "GDAL's own names are no paths"),
         ("there.tif,1234", "is the list a table (CSV)? Give its column of paths alone"),
@@ -1068,6 +1070,24 @@ def test_a_path_that_leads_to_nothing_is_said_with_the_likely_mistake(
 @pytest.mark.parametrize("name", ["a, b.tif", "missing.tif,12", "a;b", "it's.tif", "a b.tif"])
 def test_no_mistake_is_named_where_nothing_tells_of_one(tmp_path: Path, name: str) -> None:
     assert error_of(tmp_path / name)[2] == "No such file or directory"
+
+
+def test_a_folder_among_several_fields_is_no_file_in_quotes() -> None:
+    assert likely_mistake(b'".", b.tif') == ""
+
+
+def test_of_a_line_of_very_many_fields_the_disk_is_asked_about_a_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bytes] = []
+
+    def is_file(path: bytes) -> bool:
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr(os.path, "isfile", is_file)
+    assert likely_mistake(b"no,such,thing," * 50_000) == ""
+    assert len(asked) <= MAX_FIELDS + 1
 
 
 @pytest.mark.parametrize("name", [b"a\0b.tif", b"x" * 300, b"d/" * 3000 + b"a.tif"])

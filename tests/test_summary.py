@@ -306,9 +306,11 @@ def test_show_of_odd_places() -> None:
     ],
 )
 def test_a_crs_without_a_name_is_told_by_what_it_is_made_of(projection: str, told: str) -> None:
-    crs = record(crs=CRS.from_proj4(projection).to_wkt(), proj_code=None)
-    assert f"  CRS            custom (no name): {told}" in shown(crs)
-    assert f"custom (no name): {told}"[:47] in as_text(summed(crs))
+    wkt = CRS.from_proj4(projection).to_wkt()
+    for name in ("unknown", "Unknown", "UNNAMED", ""):
+        crs = record(crs=wkt.replace('["unknown"', f'["{name}"', 1), proj_code=None)
+        assert f"  CRS            custom (no name): {told}" in shown(crs)
+        assert f"custom (no name): {told}"[:47] in as_text(summed(crs))
 
 
 def test_pixels_of_what_only_points_place_have_no_size_on_the_ground() -> None:
