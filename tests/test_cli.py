@@ -336,6 +336,29 @@ def test_no_path_at_all_is_said_with_what_to_look_at(catalog: Path) -> None:
     assert paths_of(catalog) == []
 
 
+def test_what_helps_is_said_only_where_no_file_could_be_read(raster: Path, catalog: Path) -> None:
+    Path("bad.tif").write_text("no raster")
+    hints = (b"no file could be read, e.g. bad.tif: ", b"once that is mended, --retry-failed reads")
+    bad = run(["extract", "bad.tif", "-o", catalog])
+    assert all(hint in bad.stderr for hint in hints)
+    nothing_new = run(["extract", "bad.tif", "-o", catalog])
+    some_good = run(["extract", "bad.tif", raster, "-o", "other.parquet"])
+    for done in (nothing_new, some_good):
+        assert done.returncode == SOME_FAILED
+        assert not any(hint in done.stderr for hint in hints)
+        assert b"there was no path" not in done.stderr
+        assert b"not in this input" not in done.stderr
+
+
+def test_a_path_that_is_given_again_keeps_its_error_row(catalog: Path) -> None:
+    """Its file may come later; the row of one that is not given any more goes."""
+    given = b"gone.tif\nother.tif\n"
+    for paths, kept in ((given, 2), (given, 2), (b"gone.tif\n", 1)):
+        done = run(["extract", "--prune", "-o", catalog], paths)
+        assert len(rows_of(catalog)) == kept
+        assert (b"1 row dropped" in done.stderr) == (kept == 1)
+
+
 def test_file_urls_are_the_local_paths_that_they_name(folder: Path, catalog: Path) -> None:
     """A file that is also given by its path counts once."""
     many_rasters(folder / "a folder", 3)
@@ -745,14 +768,19 @@ def test_nohup_keeps_a_run_going(
         assert run_.wait() == SOME_FAILED
 
 
-def test_signal_while_waiting_for_paths(catalog: Path, raster: Path) -> None:
-    with running("extract", "-o", catalog, "--batch-size", "1") as run_:
+@pytest.mark.parametrize(
+    ("options", "again"), [([], b"again"), (["--overwrite"], b"again, without --overwrite,")]
+)
+def test_signal_while_waiting_for_paths(
+    catalog: Path, raster: Path, options: list[str], again: bytes
+) -> None:
+    with running("extract", "-o", catalog, "--batch-size", "1", *options) as run_:
         run_.give(raster)
         wait_until(lambda: committed(catalog) == 1)
         run_.signal(signal.SIGINT)
         assert run_.wait() == SIGNALS[signal.SIGINT]
         _, messages = run_.finish()
-    assert b"what was read is safe; run the same command again to go on" in messages
+    assert b"what was read is safe; run the same command " + again + b" to go on" in messages
 
 
 def test_rows_that_wait_for_their_batch_are_committed(catalog: Path) -> None:

@@ -246,12 +246,14 @@ def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
     assert [len(chunk) for chunk in pool.chunks] == [174, 174, 174, 3, 3, 2]
 
 
-@pytest.mark.parametrize(("done", "lengths"), [(0, {250}), (10**12, {500})])
+@pytest.mark.parametrize(("rate", "lengths"), [(0, {250}), (3200, {334, 332}), (10**9, {500})])
 def test_chunks_are_longer_where_files_are_read_fast(
-    run: Run, done: int, lengths: set[int]
+    run: Run, rate: int, lengths: set[int]
 ) -> None:
-    pool = FakePool(capacity=2)
-    run(go(FakeSource([names(1000)]), pool, Storage(), progress=Progress(done=done)))
+    """A chunk keeps one of the readers busy for a quarter of a second."""
+    pool, started = FakePool(capacity=2), time.monotonic() - 1000
+    progress = Progress(done=1000 * rate, started=started)
+    run(go(FakeSource([names(1000)]), pool, Storage(), progress=progress))
     assert {len(chunk) for chunk in pool.chunks} == lengths
 
 
@@ -425,6 +427,17 @@ def test_progress_is_counted(run: Run) -> None:
     assert (progress.done, progress.failures, progress.skipped) == (20, 2, 10)
     assert (progress.committed, progress.fraction) == (20, 1.0)
     assert progress.rate > 0
+
+
+def test_the_first_failure_is_the_example(run: Run) -> None:
+    """However many follow, and however long its name is."""
+    first = b"x" * 1_000_000
+    source = FakeSource([[b"good"], [first], *single(names(3))])
+    pool = FakePool(capacity=1, answer=lambda path: (record if path == b"good" else failed)(path))
+    progress = run(go(source, pool, Storage()))
+    assert progress.example is not None
+    assert progress.example.startswith("xxx")
+    assert len(progress.example) < 1000
 
 
 def test_what_waits_is_not_done() -> None:

@@ -253,12 +253,13 @@ def test_files_and_objects_are_read_while_as_many_as_may_hang_do(run: Run) -> No
     async def work() -> list[Record | None]:
         settings = Settings(concurrency=1, timeout=SHORT / 5)
         async with ThreadPool(reader, settings, hung.append) as pool:
-            for number, path in enumerate(names(MAX_STUCK)):
-                if number % 2:
-                    await rows_of(pool, [path])
-                else:
-                    await pool.read_one(path, SHORT / 5)
-            rows = [*await rows_of(pool, [b"file"]), await pool.read_one(b"object", PATIENCE)]
+            async with asyncio.timeout(PATIENCE / 2):
+                for number, path in enumerate(names(MAX_STUCK)):
+                    if number % 2:
+                        await rows_of(pool, [path])
+                    else:
+                        await pool.read_one(path, SHORT / 5)
+                rows = [*await rows_of(pool, [b"file"]), await pool.read_one(b"object", PATIENCE)]
             reader.release.set()
             return rows
 
