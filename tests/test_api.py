@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -379,6 +381,31 @@ def test_stopped_before_the_start(
 
     assert run(work()) == Outcome(0, 0, complete=False)
     assert reads == []
+
+
+def test_a_stopped_run_reads_no_further_file_of_its_chunks(
+    run: Run, catalog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, count = TiffReader.read, itertools.count(1)
+    last = 0
+
+    async def work() -> Outcome:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def slow(self: TiffReader, path: bytes) -> Record:
+            nonlocal last
+            last = next(count)
+            if last == 3:
+                loop.call_soon_threadsafe(stop.set)
+            time.sleep(0.005)
+            return read(self, path)
+
+        monkeypatch.setattr(TiffReader, "read", slow)
+        paths = [f"/missing/{number}" for number in range(500)]
+        return await extract_to(catalog, paths, Settings(concurrency=1), stop=stop)
+
+    outcome = run(work())
+    assert outcome.rows == last < 250
 
 
 def test_what_was_committed_survives_an_error_of_the_source(

@@ -343,7 +343,9 @@ def test_what_helps_is_said_only_where_no_file_could_be_read(raster: Path, catal
     assert all(hint in bad.stderr for hint in hints)
     nothing_new = run(["extract", "bad.tif", "-o", catalog])
     some_good = run(["extract", "bad.tif", raster, "-o", "other.parquet"])
-    for done in (nothing_new, some_good):
+    Path("worse.tif").write_text("no raster either")
+    some_before = run(["extract", "bad.tif", "worse.tif", raster, "-o", "other.parquet"])
+    for done in (nothing_new, some_good, some_before):
         assert done.returncode == SOME_FAILED
         assert not any(hint in done.stderr for hint in hints)
         assert b"there was no path" not in done.stderr
@@ -432,7 +434,8 @@ def test_a_folder_is_walked(folder: Path, catalog: Path) -> None:
     Path("deep/notes.txt").touch()
     Path("deep/UPPER.TIF").touch()
     for suffix in ([".tif"], ["*.tif"], [" .TIF,.jp2"], [".tif", "--suffix", ".jp2"]):
-        run(["extract", "deep", "--suffix", *suffix, "--overwrite", "-o", catalog])
+        done = run(["extract", "deep", "--suffix", *suffix, "--overwrite", "-o", catalog])
+        assert b"dropped" not in done.stderr
         assert paths_of(catalog) == [b"deep/000000.tif", b"deep/000001.tif", b"deep/UPPER.TIF"]
 
 
@@ -450,8 +453,9 @@ def test_stream_is_strict_json(sample_archive: Path, options: list[str]) -> None
     assert "nan" in [row["nodata"] for row in rows]
 
 
-def test_stream_goes_on_while_paths_come(raster: Path) -> None:
-    with running("extract", "--batch-size", "1") as run:
+@pytest.mark.parametrize("options", [["--batch-size", "1"], []])
+def test_stream_goes_on_while_paths_come(raster: Path, options: list[str]) -> None:
+    with running("extract", *options) as run:
         run.give(raster)
         assert from_json(run.line())["filepath"] == str(raster)
         run.give("missing.tif")
@@ -483,6 +487,15 @@ def test_standard_output_is_full(raster: Path) -> None:
     done = in_shell('"$@" >/dev/full', "extract", raster)
     assert done.returncode == FAILED
     assert done.stderr == b"rastermeta: standard output: writing failed: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["show", "good.tif"]])
+def test_a_reader_that_has_gone_ends_a_small_command(raster: Path, arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(arguments, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (READER_GONE, b"")
 
 
 @pytest.mark.parametrize("arguments", [["schema"], ["show", "good.tif"]])
@@ -928,6 +941,16 @@ def test_a_comparison_finds_no_difference_between_nan_and_nan(sample_archive: Pa
     done = run(["show", "--compare", "--json", path])
     assert (done.returncode, from_json(done.stdout)["differences"]) == (OK, [])
     assert from_json(done.stdout)["tiff_header"]["bands"][0]["nodata"] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["a.tif", "--gdal-config", "USE_RRD=YES"], b"--gdal-config"), (["s3://b/a.tif"], b"local")],
+)
+def test_a_comparison_that_cannot_be_made_is_refused(words: list[str], named: bytes) -> None:
+    done = run(["show", "--compare", *words])
+    assert (done.returncode, done.stdout) == (USAGE, b"")
+    assert named in done.stderr
 
 
 def test_a_comparison_of_what_is_not_there_says_so(tmp_path: Path) -> None:

@@ -363,6 +363,37 @@ def test_cancelling_the_run_ends_its_parts(run: Run) -> None:
     assert source.closed
 
 
+class SlowLog(Storage):
+    """Takes its time to keep a note of what the sink has kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def append(self, entry: Entry) -> None:
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        super().append(entry)
+
+
+def test_a_run_that_is_cancelled_ends_when_the_log_has_its_line(run: Run) -> None:
+    """Else the next one would have the log, and read or cut it, while this one still writes."""
+    storage = SlowLog()
+
+    async def work() -> bool:
+        running = asyncio.create_task(go(FakeSource([names(3)]), FakePool(), storage))
+        await asyncio.to_thread(storage.begun.wait, PATIENCE)
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.1)
+        ended = running.done()
+        storage.go_on.set()
+        await asyncio.wait({running})
+        return ended
+
+    assert not run(work())
+    assert storage.events == [("sink", 1), ("log", 1)]
+
+
 # Stopping.
 
 

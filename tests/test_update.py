@@ -20,6 +20,7 @@ from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import tombstones
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import PruneError
+from rastermeta_async.pipeline import Progress
 from rastermeta_async.sources import Splitter
 from rastermeta_async.walk import walk
 
@@ -226,17 +227,20 @@ def test_a_folder_that_did_not_answer_is_walked_by_the_same_command_and_loses_it
 
     def run(**more: Any) -> Outcome:
         paths = walk([bytes(archive)], (b".tif",), patience=0.1)
-        return asyncio.run(extract_to(output, paths, Settings(**more)))
+        return asyncio.run(extract_to(output, paths, Settings(**more), progress=progress))
 
     monkeypatch.setattr(os, "scandir", slow)
+    progress = Progress()
     assert run().failures == 1
     rows = {row["filepath"]: row for row in command.rows_of(output)}
     assert rows[str(archive / "b")]["error_type"] == "Timeout"
     assert "this was not walked" in rows[str(archive / "b")]["error_message"]
     assert run(retry_failed=True).failures == 1
     answer.set()
+    progress = Progress()
     outcome = run()
     assert (outcome.rows, outcome.failures) == (6, 0)
+    assert (progress.done, progress.walked, progress.not_given) == (3, 1, 0)
     assert list(widths(output)) == [f"{at}/{number}.tif" for at in "ab" for number in range(3)]
 
 
@@ -267,6 +271,7 @@ def test_a_lost_folder_is_not_believed(archive: Path, catalog: Path, how: str) -
     done = update(archive, catalog, "--prune")
     assert done.returncode == 1
     assert f"whole folders are gone or empty, e.g. {archive}/a".encode() in done.stderr
+    assert b"finished: " in done.stderr  # all else was done
     assert len(widths(catalog)) == 7
     assert update(archive, catalog, "--prune", "--prune-folders").returncode == 0
     assert len(widths(catalog)) == 4

@@ -257,12 +257,13 @@ def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.Monke
 def test_a_process_that_is_started_ahead_is_the_first_one(tmp_path: Path) -> None:
     """Each further one would cost its memory and a third of a second."""
     raster, started = command.write_raster(tmp_path / "a.tif"), tmp_path / "started"
-    done = command.run(
-        ["extract", raster, "-o", tmp_path / "c.parquet", "--workers", "1"],
-        command=[sys.executable, "-c", COUNTED, str(started)],
-    )
-    assert done.returncode == 0, done.stderr
-    assert started.read_text() == "x"
+    catalog = tmp_path / "c.parquet"
+    counted = [sys.executable, "-c", COUNTED, str(started)]
+    for words in ([str(raster)], ["--prune", "--dry-run"]):  # which needs none
+        arguments: command.Arguments = ["extract", *words, "-o", catalog, "--workers", "1"]
+        done = command.run(arguments, command=counted)
+        assert done.returncode == 0, done.stderr
+        assert started.read_text() == "x"
 
 
 COUNTED = """
