@@ -313,6 +313,16 @@ def test_several_lists(raster: Path, catalog: Path) -> None:
     assert paths_of(catalog) == [b"0.tif", b"1.tif"]
 
 
+@pytest.mark.parametrize("words", [["good.tif"], ["--from-file", "list.txt"]])
+def test_where_other_inputs_are_given_standard_input_is_not_waited_for(
+    raster: Path, catalog: Path, words: list[str]
+) -> None:
+    Path("list.txt").write_text("good.tif\n")
+    with running("extract", *words, "-o", catalog) as run_:
+        assert run_.wait() == OK
+    assert paths_of(catalog) == [b"good.tif"]
+
+
 def test_what_is_named_but_not_there_is_said(raster: Path, catalog: Path) -> None:
     done = run(["extract", raster, "archve", "-o", catalog])
     assert b"rastermeta: archve does not exist: it gets an error row\n" in done.stderr
@@ -951,6 +961,11 @@ def test_a_comparison_that_cannot_be_made_is_refused(words: list[str], named: by
     done = run(["show", "--compare", *words])
     assert (done.returncode, done.stdout) == (USAGE, b"")
     assert named in done.stderr
+
+
+def test_a_comparison_is_made_with_the_drivers_that_are_named(raster: Path) -> None:
+    done = run(["show", "--compare", "--json", "--drivers", "JP2OpenJPEG", raster])
+    assert (done.returncode, from_json(done.stdout)["rasterio"]["status"]) == (SOME_FAILED, "error")
 
 
 def test_a_comparison_of_what_is_not_there_says_so(tmp_path: Path) -> None:
