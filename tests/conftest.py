@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -66,6 +67,17 @@ def run(request: pytest.FixtureRequest) -> Run:
         return result
 
     return run
+
+
+@pytest.fixture
+def nothing_stays_open(tmp_path: Path) -> Iterator[None]:
+    """Hold that no file or folder below the test's own is open once the test has ended.
+
+    A descriptor that nobody closes gives no warning, unlike a file object, and may hold a lock.
+    """
+    yield
+    names = (os.path.realpath(at) for at in Path("/proc/self/fd").iterdir())
+    assert not [name for name in names if Path(name).is_relative_to(tmp_path)]
 
 
 @pytest.fixture(scope="session")

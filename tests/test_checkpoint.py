@@ -29,7 +29,14 @@ from rastermeta_async.catalog.checkpoint import (
 )
 from rastermeta_async.catalog.locks import is_locked
 from rastermeta_async.catalog.names import part_name
-from rastermeta_async.errors import CheckpointError, OutputLockedError, WriteError
+from rastermeta_async.errors import (
+    CheckpointError,
+    ForeignOutputError,
+    OutputLockedError,
+    WriteError,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def part(seq: int) -> Part:
@@ -333,6 +340,17 @@ def test_a_failed_rewrite_leaves_the_old_log(
         CheckpointLog(path, "catalog.parquet")
     log.close()
     CheckpointLog(path, "catalog.parquet").close()
+
+
+def test_a_log_that_another_program_put_there_is_not_replaced(
+    path: str, log: CheckpointLog
+) -> None:
+    os.unlink(path)
+    write(path, b"theirs")
+    with pytest.raises(ForeignOutputError, match="was put there or changed by another program"):
+        log.rewrite([part(1)])
+    assert read(path) == b"theirs"
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
 def test_an_entry_is_synced_before_append_returns(

@@ -437,6 +437,7 @@ BAD_LINES: dict[str, bytes] = {
     "a list for tags": line_of(dataset_tags=[1]),
     "tags of a band that is none": line_of(band_tags={"one": {}}),
     "no base64": line_of(geometry="?"),
+    "base64 and more": line_of(geometry=json.loads(GOOD)["geometry"] + "?"),
     "a number for base64": line_of(geometry=7),
     "no time": line_of(mtime="yesterday"),
     "a number for a time": line_of(mtime=7),

@@ -130,6 +130,18 @@ def test_a_grouper_tells_how_many_rows_wait_and_starts_anew() -> None:
     assert empty.schema.equals(SCHEMA)
 
 
+def test_rows_that_come_singly_take_no_more_than_those_that_come_together() -> None:
+    """Each buffer of a batch takes 64 bytes at least, and a batch has more than a hundred."""
+    rows = [of_length(1)] * 320
+    before = pa.total_allocated_bytes()
+    together = to_batch(rows).nbytes
+    grouper = Grouper(1000, 10**6)
+    for row in rows:
+        assert list(grouper.push(to_batch([row]))) == []
+    assert pa.total_allocated_bytes() - before < 3 * together
+    assert grouper.flush().num_rows == 320
+
+
 def test_a_group_is_complete_as_soon_as_it_is_full() -> None:
     grouper = Grouper(2, 10**6)
     assert [group.num_rows for group in grouper.push(to_batch([of_length(1)] * 2))] == [2]

@@ -18,6 +18,7 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 from catalogs import at, commit, seal, some_rows
 from factory import exact, failed, record, records_of, table
 from hypothesis import given
@@ -33,8 +34,10 @@ from rastermeta_async.catalog.superseded import superseded
 from rastermeta_async.config import Order
 from rastermeta_async.errors import CheckpointError, ForeignOutputError, WriteError
 from rastermeta_async.footprints.rows import rows_of as footprinted
-from rastermeta_async.record import GONE, SCHEMA, Record, path_bytes
+from rastermeta_async.record import GONE, SCHEMA, BBox, Record, path_bytes
 from rastermeta_async.views.summary import summary_of
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def parquet(rows: pa.Table, **options: object) -> io.BytesIO:
@@ -245,6 +248,14 @@ def test_it_is_geoparquet_with_the_limits_of_all_groups(catalog: Path) -> None:
     assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
     assert meta[b"rastermeta:order"] == b"none"
     assert len(geopandas.read_parquet(catalog, bbox=(19, -61, 22, -59))) == 1
+
+
+def test_the_kinds_of_all_groups_are_told(catalog: Path) -> None:
+    islands = shapely.box(0, 0, 1, 1).union(shapely.box(2, 0, 3, 1))
+    box, geometry = BBox(0.0, 0.0, 3.0, 1.0), shapely.to_wkb(islands, byte_order=1)
+    seal(catalog, [record(b"/a", bbox=box, geometry=geometry)], [at(b"/b", 0, 0)])
+    geo = json.loads(pq.read_metadata(catalog).metadata[b"geo"])
+    assert geo["columns"]["geometry"]["geometry_types"] == ["MultiPolygon", "Polygon"]
 
 
 def in_degrees(path: bytes, west: float) -> Record:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.merge import (
+    STORED_BYTES,
     Batches,
     Run,
     crowded,
@@ -28,6 +29,8 @@ from rastermeta_async.rows import path_keys
 
 Pieces = list[list[bytes]]
 """The batches of a run, as their paths."""
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 @st.composite
@@ -301,6 +304,12 @@ def test_rows_are_sorted_a_bounded_number_at_a_time(
     assert paths_of(list(resorted(rows, str(tmp_path), path_keys))) == sorted(names)
     assert [[run.rows for run in runs] for runs in seen] == [[4, 4, 2], [1] * 10]
     assert os.listdir(tmp_path) == []
+
+
+def test_a_row_larger_than_what_is_stored_at_once_is_sorted(tmp_path: Path) -> None:
+    large = record(b"b", dataset_tags={"k": "v" * (STORED_BYTES + 1)})
+    rows = [to_batch([large]), to_batch([record(b"a")])]
+    assert paths_of(list(resorted(rows, str(tmp_path), path_keys))) == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("at", [0, 3, 9])

@@ -23,6 +23,7 @@ from rastermeta_async.catalog.order import hilbert, keys_of, spatial_keys
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Order
 from rastermeta_async.errors import SettingsError
+from rastermeta_async.record import BBox
 
 
 def test_the_curve_visits_every_cell_and_takes_single_steps() -> None:
@@ -43,6 +44,12 @@ def test_the_ends_of_the_curve() -> None:
     zero = np.array([0], dtype=np.uint32)
     assert hilbert(zero, zero).tolist() == [0]
     assert hilbert(last, zero).tolist() == [2**32 - 1]
+
+
+def test_the_eastern_and_northern_edges_of_the_map_are_in_its_last_cells() -> None:
+    boxes = [BBox(180.0, 90.0, 180.0, 90.0), BBox(179.999, 89.9999, 179.999, 89.9999)]
+    edge, beside = spatial_keys(table([record(b"/a", bbox=box) for box in boxes])).to_pylist()
+    assert edge == beside
 
 
 def test_rows_of_one_place_are_by_path_and_those_of_none_come_last() -> None:

@@ -45,6 +45,9 @@ A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"
 BAD = failed(b"/bad.tif")
 
 
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
+
+
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave syncing out: what it is for is tested with `Machine`."""
@@ -407,6 +410,19 @@ def test_a_log_that_another_run_replaces_before_it_is_locked_is_not_the_one(
     Output(path).close()
 
 
+def test_looks_at_a_lock_bar_neither_each_other_nor_a_run(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` holds the lock for an instant, in any number of processes."""
+    stopped(path, [A])
+    with open(log_path(path), "rb") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert status_of(path).state == "stopped"
+        ending = SimpleNamespace(sleep=lambda _: fcntl.flock(look, fcntl.LOCK_UN))
+        monkeypatch.setattr(locks, "time", ending)
+        Output(path).close()
+
+
 def test_many_parts_are_merged_in_passes(any_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "FAN_IN", 2)
     rows = [record(b"/%d.tif" % at) for at in range(9)]
@@ -673,12 +689,16 @@ def test_a_file_that_takes_the_place_of_a_catalog_in_mid_run_is_left_alone(
     assert completed(any_path) == Totals(1 if overwrite else 2, 0)
 
 
-def test_a_foreign_file_that_is_changed_after_leave_was_given_is_left_alone(path: str) -> None:
+@pytest.mark.parametrize("changed", [b"mine, more", b"MINE"], ids=["longer", "of equal size"])
+def test_a_foreign_file_that_is_changed_after_leave_was_given_is_left_alone(
+    path: str, changed: bytes
+) -> None:
     """Whether the run goes on, or was stopped and goes on later without --overwrite."""
     Path(path).write_bytes(b"mine")
     output = Output(path, overwrite=True)
     commit(output, [A])
-    Path(path).write_bytes(b"mine, more")
+    Path(path).write_bytes(changed)
+    os.utime(path, (1, 1))
     with pytest.raises(ForeignOutputError) as caught:
         output.seal()
     output.close()
@@ -687,6 +707,14 @@ def test_a_foreign_file_that_is_changed_after_leave_was_given_is_left_alone(path
     assert said.startswith(f"{path} is not what stood there when --overwrite was given")
     Path(path).unlink()
     assert completed(path) == Totals(1, 0)
+
+
+def test_a_file_that_cannot_take_its_name_is_removed(path: str) -> None:
+    Path(path).write_bytes(b"theirs")
+    Path(f"{path}.tmp").write_bytes(b"new")
+    with pytest.raises(ForeignOutputError):
+        durable.publish(f"{path}.tmp", path)
+    assert tree(path) == {os.path.basename(path): b"theirs"}
 
 
 def test_a_link_that_takes_the_name_in_mid_run_is_left_alone(path: str) -> None:
@@ -1027,6 +1055,20 @@ def test_what_only_its_owner_may_read_stays_so(
     }  # fmt: skip
     completed(any_path)
     assert rights(any_path) == expected
+
+
+def test_a_disk_that_knows_no_rights_gives_nobody_more(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made anew is its owner's alone where nothing more can be said of it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    completed(path, [A])
+    monkeypatch.setattr(os, "fchmod", refuse)
+    completed(path, [B])
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
 def test_a_new_log_has_the_rights_of_its_catalog(path: str, umask: Callable[[int], int]) -> None:

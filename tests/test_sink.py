@@ -28,6 +28,8 @@ from rastermeta_async.catalog.sink import (
 from rastermeta_async.errors import WriteError
 from rastermeta_async.record import SCHEMA
 
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -18,6 +18,7 @@ import re
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, ClassVar, get_args, get_type_hints
 
@@ -224,7 +225,7 @@ def damaged(path: str, what: str) -> CheckpointError:
 
 
 def _check_version(header: dict[str, Any], path: str) -> None:
-    if header.get("kind") != Header.kind or header.get("version") not in READABLE_VERSIONS:
+    if header.get("version") not in READABLE_VERSIONS:
         raise CheckpointError(
             f"{path} is not a checkpoint log of this version of rastermeta. Nothing was changed: "
             "use the version that made it, or give --overwrite to start again from nothing."
@@ -374,16 +375,15 @@ class CheckpointLog:
         lines = [header, *entries]
         with explained(self.path, "rewriting the checkpoint log"):
             temporary = temporary_beside(self.path)
-            with created(temporary, self.rights) as file:
-                for entry in lines:
-                    write_all(file.fileno(), encode(entry))
-                new = os.dup(file.fileno())
-            try:
+            with ExitStack() as failing:
+                with created(temporary, self.rights) as file:
+                    for entry in lines:
+                        write_all(file.fileno(), encode(entry))
+                    new = os.dup(file.fileno())
+                    failing.callback(os.close, new)
                 lock(new, self.path)
                 publish(temporary, self.path, Identity.of(os.fstat(self._fd)))
-            except BaseException:
-                os.close(new)
-                raise
+                failing.pop_all()
             for leftover in temporaries_beside(self.path):
                 remove(leftover)
         self.close()

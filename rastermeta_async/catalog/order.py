@@ -55,7 +55,7 @@ def spatial_keys(rows: pa.RecordBatch | pa.Table) -> Any:
 
 def _cells(degrees: Any, limit: float) -> Cells:
     """Return in which of 2**16 equal parts of -limit to limit coordinates are."""
-    share = np.nan_to_num((degrees + limit) / (2 * limit)).clip(0.0, 1.0)
+    share = np.nan_to_num((degrees + limit) / (2 * limit))
     cells: Cells = np.minimum(share * 2**_BITS, 2**_BITS - 1).astype(np.uint32)
     return cells
 
