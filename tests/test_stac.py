@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -41,6 +42,8 @@ from rastermeta_async.errors import (
 )
 from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import BBox, Record
+from rastermeta_async.stac import earlier
+from rastermeta_async.stac import export as exporting
 from rastermeta_async.stac.export import Export, _Temporary, export
 from rastermeta_async.stac.hrefs import Hrefs
 from rastermeta_async.stac.items import PROJECTION, RASTER
@@ -54,6 +57,12 @@ WKT1 = (
     'PARAMETER["central_meridian",14.5],PARAMETER["scale_factor",1],PARAMETER["false_easting",0],'
     'UNIT["foot",0.3048]]'
 )
+
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
+
+
+NOWHERE = shapely.to_wkb(shapely.Polygon(), byte_order=1)
 
 
 def dated(path: bytes = b"/archive/a.tif", **fields: Any) -> Record:
@@ -333,6 +342,18 @@ def extent_of(folder: Path, name: str) -> list[float]:
     return list(extent)
 
 
+def test_a_collection_lasts_from_its_first_item_to_its_last(tmp_path: Path) -> None:
+    days = ["2020-03-01T00:00:00Z", "2024-05-06T00:00:00Z", "2019-01-02T00:00:00Z",
+            "2021-01-01T00:00:00Z"]  # fmt: skip
+    rows = [dated(b"/%d.tif" % at, dataset_tags={"ACQUISITIONDATETIME": day})
+            for at, day in enumerate(days)]  # fmt: skip
+    items, _ = made(tmp_path, rows, "my items.ndjson", collection="all")
+    href = unquote_to_bytes(urlsplit(items[0]["links"][0]["href"]).path).decode()
+    assert " " not in items[0]["links"][0]["href"]
+    content = json.loads((tmp_path / href).read_text())
+    assert content["extent"]["temporal"]["interval"] == [[days[2], days[1]]]
+
+
 @pytest.mark.parametrize("output", ["items.ndjson", "items.parquet"])
 def test_the_extent_of_a_collection_crosses_the_antimeridian_as_its_items_do(
     tmp_path: Path, output: str
@@ -360,6 +381,10 @@ def test_the_extent_of_a_collection_crosses_the_antimeridian_as_its_items_do(
         (dated(crs=None, proj_code=None), "its place on Earth is not known"),
         (dated(transform=(math.nan,) * 6), "its place on Earth is not known"),
         (record(), "nothing tells its date"),
+        (
+            dated(bbox=BBox(0.0, 0.0, 1.0, 1.0), geometry=NOWHERE, footprint="gcps"),
+            "its place on Earth is not known",
+        ),
         (dated(dataset_tags=None), "nothing tells its date"),
         (dated(dataset_tags={"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}), "nothing tells its date"),
     ],
@@ -377,6 +402,17 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     (item,), _ = made(tmp_path, [dated(bands=[odd])])
     assert bands_of(item)[0].keys() & {"raster:scale", "raster:offset"} == set()
     assert bands_of(item)[0]["nodata"] == "inf"
+
+
+def test_what_is_told_of_a_band_besides_its_numbers(tmp_path: Path) -> None:
+    """Only the words that the extension knows tell how a pixel is meant."""
+    told = band(unit="m", description="Height")
+    rows = [dated(b"/%d.tif" % at, bands=[told], area_or_point=word)
+            for at, word in enumerate(["Point", "Area", "Unknown", None])]  # fmt: skip
+    items, _ = made(tmp_path, rows)
+    of_bands = [bands_of(item)[0] for item in items]
+    assert {(one["unit"], one["description"]) for one in of_bands} == {("m", "Height")}
+    assert [one.get("raster:sampling") for one in of_bands] == ["point", "area", None, None]
 
 
 @pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, -(2**63)])
@@ -399,6 +435,21 @@ def test_nodata_of_64_bits_is_an_exact_number_and_in_parquet_the_nearest_double(
 def test_data_types(tmp_path: Path, kind: str, told: str) -> None:
     (item,), _ = made(tmp_path, [dated(dtype=kind, bands=[band(dtype=kind)])])
     assert bands_of(item)[0]["data_type"] == told
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "most_bytes", "groups"), [(3, 10**6, [3, 3, 1]), (100, 9000, [2, 2, 2, 1])]
+)
+def test_row_groups_of_items_end_by_rows_and_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_rows: int, most_bytes: int,
+    groups: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(exporting, "_GROUP_ROWS", most_rows)
+    monkeypatch.setattr(exporting, "_GROUP_BYTES", most_bytes)
+    long = band(description="x" * 3000)
+    made(tmp_path, [dated(b"/%d.tif" % at, bands=[long]) for at in range(7)], "items.parquet")
+    meta = pq.read_metadata(tmp_path / "items.parquet")
+    assert [meta.row_group(at).num_rows for at in range(meta.num_row_groups)] == groups
 
 
 @pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
@@ -466,7 +517,8 @@ def test_links(base: str | None, path: bytes, href: str) -> None:
     assert Hrefs(base).of(path) == href
 
 
-@pytest.mark.parametrize("base", ["", "example.com", "/data", "https://h?x=1", "https://h/a b"])
+@pytest.mark.parametrize("base", ["", "example.com", "/data", "https://h?x=1", "https://h/a b",
+                                  "https://h/a#b", "https://me:hidden@h/a"])  # fmt: skip
 def test_a_base_that_is_no_url(base: str) -> None:
     with pytest.raises(SettingsError, match="--base-url"):
         Hrefs(base)
@@ -633,8 +685,9 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=reason):
             export(catalog, output, rule_of(None))
-    with pytest.raises(SettingsError, match="is no id"):
-        export(catalog, str(tmp_path / "x.ndjson"), rule_of(None), "a b")
+    for name in ("a b", "a/b", "a\n", "a\x7f", ""):
+        with pytest.raises(SettingsError, match="is no id"):
+            export(catalog, str(tmp_path / "x.ndjson"), rule_of(None), name)
     assert Path(catalog).read_bytes() == before
     assert os.listdir(tmp_path) == ["catalog.parquet"]
 
@@ -642,8 +695,12 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
 TAKEN = {
     "items.ndjson": [b"mine", b'{"type": "Feature"}\n', b"[1]\n", b"[" * 100_000, b"\xff\n"],
     "items.parquet": [b"mine", b"", b"PAR1"],
-    "items.ndjson.collection.json": [b"", b'{"type": "Catalog", "stac_version": "1.1.0"}'],
-    "items.ndjson.left-out.txt": [b"", b"my notes\n"],
+    "items.ndjson.collection.json": [
+        b"",
+        b'{"type": "Catalog", "stac_version": "1.1.0"}',
+        b'{"type": "Collection"}',
+    ],
+    "items.ndjson.left-out.txt": [b"", b"my notes\n", b"my\ttable of\tthree columns\n"],
 }
 
 
@@ -669,6 +726,20 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
         for overwrite in (False, True):
             with pytest.raises(ForeignOutputError, match=reason):
                 export(catalog, str(tmp_path / name), rule_of(None), overwrite=overwrite)
+
+
+def test_no_more_of_a_file_is_looked_at_than_an_export_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, output = write_catalog(tmp_path / "catalog.parquet", [dated()]), tmp_path / "x.ndjson"
+    export(str(catalog), str(output), rule_of(None), "all")
+    described = tmp_path / "x.ndjson.collection.json"
+    sizes = [at.stat().st_size for at in (output, described)]
+    for most, refused in ((min(sizes) - 2, True), (max(sizes), False)):
+        monkeypatch.setattr(earlier, "_MOST_BYTES", most)
+        for check, at in ((earlier.check_items, output), (earlier.check_collection, described)):
+            with pytest.raises(ForeignOutputError) if refused else contextlib.nullcontext():
+                check(str(at))
 
 
 def test_a_catalog_without_its_log_is_not_replaced(tmp_path: Path) -> None:

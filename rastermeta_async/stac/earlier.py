@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.errors import ForeignOutputError
 
@@ -45,10 +45,8 @@ def _check(path: str, what: str, *, is_known: bool) -> None:
 
 
 def _is_parquet_of_items(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             return PARQUET_KEY.encode() in (footer_of(file).metadata or {})
     except (pa.ArrowException, OSError, NotRowsError):
         return False
@@ -60,22 +58,18 @@ def _is_lines_of_items(path: str) -> bool:
     return "stac_version" in _object(_first_line(path))
 
 
-def _content(path: str) -> bytes:
-    return b"".join(_lines(path, _MOST_BYTES))
-
-
 def _first_line(path: str) -> bytes:
-    return next(_lines(path, _MOST_BYTES), b"")
+    """Return the first line of a file; nothing where it cannot be read."""
+    with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
+        return file.readline(_MOST_BYTES)
+    return b""
 
 
-def _lines(path: str, most: int) -> Iterator[bytes]:
-    """Yield the lines of a file up to a number of bytes; none where they cannot be read."""
-    if not os.path.isfile(path):  # to open a pipe would wait for its other end
-        return
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        while most and (line := file.readline(most)):
-            yield line
-            most -= len(line)
+def _content(path: str) -> bytes:
+    """Return what is in a file; nothing where it cannot be read."""
+    with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
+        return file.read(_MOST_BYTES)
+    return b""
 
 
 def _object(text: bytes) -> dict[str, Any]:

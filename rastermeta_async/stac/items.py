@@ -208,8 +208,6 @@ def _pixel_metres(crs: str, transform: tuple[float, ...]) -> float | None:
     if metres is None:
         return None
     _, a, b, _, d, e = transform
-    if b == d == 0 and abs(a) == abs(e):
-        return abs(a) * metres
     return math.sqrt(abs(a * e - b * d)) * metres
 
 
