@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import re
@@ -19,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from rastermeta_async.catalog.checkpoint import Header, Part, Sealing, encode
+from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
+from rastermeta_async.errors import OutputError
 from rastermeta_async.footprints.rows import rows_of
 from rastermeta_async.record import UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
@@ -28,7 +30,7 @@ from rastermeta_async.views import summary as summaries
 from rastermeta_async.views.evidence import evidence_of, from_tags
 from rastermeta_async.views.layout import TIFFS, cog_in_words, layout_of
 from rastermeta_async.views.show import as_text as shown
-from rastermeta_async.views.status import status_of
+from rastermeta_async.views.status import PAUSE, status_of
 from rastermeta_async.views.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
 from rastermeta_async.views.summary_form import as_text, to_json
 
@@ -404,6 +406,77 @@ def test_status_of_a_catalog_that_was_being_written(tmp_path: Path) -> None:
     found = status_of(log(tmp_path, part(1, 1000.0), part(2, 1010.0), sealing))
     assert (found.state, found.sealing) == ("stopped", True)
     assert "the catalog is to be written" in found.as_text()
+
+
+CATALOG = Sealed(2, 100, 7, 10, "", 1000.0)
+"""Of ten bytes."""
+NEXT = "run the same command again"
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "left", "state", "numbers", "hint"),
+    [
+        ([part(1, 900.0, 30)], None, "", "stopped", (30, 1, 1), f"{NEXT} to go on"),
+        ([part(1, 900.0, 30)], None, "rastermeta-sealed-0123456789abcdef.tmp", "stopped",
+         (30, 1, 1), "the catalog is to be written"),
+        ([part(1, 900.0, 30)], None, "rastermeta-0123456789abcdef.tmp", "stopped", (30, 1, 1),
+         f"{NEXT} to go on"),
+        ([CATALOG], 10, "", "complete", (100, 7, 0), ""),
+        ([CATALOG, Sealing(3, 1, 0, 1, "", 2.0)], 10, "", "complete", (100, 7, 0), ""),
+        ([CATALOG], 11, "", "changed", (100, 7, 0), ""),
+        ([CATALOG], None, "", "missing", (100, 7, 0), ""),
+        ([CATALOG, part(3, 1100.0, 5)], 10, "", "stopped", (105, 8, 1), f"{NEXT} to go on"),
+    ],
+)  # fmt: skip
+def test_the_state_of_an_output(
+    tmp_path: Path, entries: list[Any], size: int | None, left: str, state: str,
+    numbers: tuple[int, int, int], hint: str,
+) -> None:  # fmt: skip
+    output = log(tmp_path, *entries)
+    if size is not None:
+        Path(output).write_bytes(b"x" * size)
+    if left:
+        Path(f"{output}.parts").mkdir()
+        (Path(f"{output}.parts") / left).touch()
+    found = status_of(output)
+    assert (found.state, (found.rows, found.failures, found.parts)) == (state, numbers)
+    text = found.as_text(9000.0)
+    assert text.startswith(f"catalog.parquet: {state}\n")
+    assert hint in text
+    assert ("  next  " in text) == bool(hint)
+    assert not [word for word in ("  since  ", "  now  ") if word in text]
+    assert (f"{numbers[2]:,} not yet in the catalog" in text) == bool(numbers[2])
+
+
+def test_a_run_that_goes_on_says_since_when_and_whether_anything_comes(tmp_path: Path) -> None:
+    output = log(tmp_path, part(1, 1000.0), part(2, 1100.0))
+    with open(f"{output}.checkpoint", "rb") as log_file:
+        fcntl.flock(log_file, fcntl.LOCK_EX)
+        found = status_of(output)
+    assert found.state == "running"
+    text = {later: found.as_text(1100.0 + later) for later in (PAUSE, PAUSE + 1)}
+    assert all("  since     6 minutes 40 seconds" in one for one in [text[PAUSE]])
+    assert "nothing has come for long" not in text[PAUSE]
+    assert "nothing has come for long" in text[PAUSE + 1]
+    assert "  next  " not in text[PAUSE]
+
+
+def test_a_status_without_a_log_says_what_there_is(tmp_path: Path) -> None:
+    for name, advice in (
+        ("c.parquet", "`rastermeta summary` tells what is in"),
+        ("c.txt", "no run has written"),
+        ("none.parquet", "no run has written"),
+    ):
+        if name[0] == "c":
+            (tmp_path / name).touch()
+        with pytest.raises(OutputError, match=advice):
+            status_of(str(tmp_path / name))
+
+
+def test_a_folder_is_no_catalog(tmp_path: Path) -> None:
+    (tmp_path / "c.parquet").mkdir()
+    with pytest.raises(OutputError, match=r"c\.parquet: there is no finished .*, but a folder$"):
+        summary_of(str(tmp_path / "c.parquet"))
 
 
 def test_views_know_nothing_of_stac() -> None:
