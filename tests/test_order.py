@@ -134,6 +134,19 @@ def test_a_sorted_catalog_takes_new_rows_and_keeps_its_order(sorted_catalog: Pat
     assert moved == [{"xmin": 10.0, "ymin": 50.0, "xmax": 10.1, "ymax": 50.1}]
 
 
+def test_an_order_that_is_new_holds_for_what_comes_in_the_same_run(tmp_path: Path) -> None:
+    catalog, rows = tmp_path / "catalog.parquet", some_rows(60)
+    seal(catalog, rows[:20], order=Order.PATH)
+    output = Output(str(catalog), order=Order.SPATIAL)
+    for start in (20, 40):
+        commit(output, rows[start : start + 20])
+        assert output.seal().rows == start + 20
+    output.close()
+    keys = spatial_keys(pq.read_table(catalog)).to_pylist()
+    assert keys == sorted(keys)
+    assert sorted(paths(catalog)) == [row.filepath for row in rows]
+
+
 def test_another_order_is_the_same_catalog_again(sorted_catalog: Path) -> None:
     spatial = sorted_catalog.read_bytes()
     seal(sorted_catalog, order=Order.PATH)

@@ -206,6 +206,89 @@ def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "at least 13 more" in as_text(found)
 
 
+def test_what_is_counted_but_not_remembered_is_not_shown_as_a_value() -> None:
+    found = Summary()
+    found.counts["driver"].update({"GTiff": 3, "PNG": 2, OTHER: 10})
+    lines = as_text(found).splitlines()
+    assert [line.split()[:3] for line in lines[3:6]] == [
+        ["GTiff", "3", "20.0%"], ["PNG", "2", "13.3%"], ["at", "least", "1"]
+    ]  # fmt: skip
+    assert OTHER not in as_text(found)
+
+
+def test_characters_of_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "_MAX_TEXT", 1000)
+    found = summed(*(record(driver="GTiff", dtype=f"{at:0100}") for at in range(50)))
+    assert 1 <= len(found.counts["dtype"]) < 12
+    assert found.counts["dtype"][OTHER] > 38
+    assert found.counts["driver"] == {"GTiff": 50}, "what is known is counted still"
+    messages = [failed()._replace(error_message="ab"[at % 2] * (50 + at)) for at in range(50)]
+    found = summed(*messages)
+    assert (found.errors.total(), len(found.errors) < 20) == (50, True)
+
+
+def test_kinds_of_errors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "MAX_VALUES", 5)
+    found = summed(*(failed()._replace(error_type=f"E{at}") for at in range(50)))
+    assert (found.errors.total(), len(found.errors)) == (50, 11)
+    assert found.errors["", OTHER] == 40
+
+
+def test_a_share_that_is_not_all_and_not_none_is_not_said_to_be() -> None:
+    found = Summary()
+    found.counts["status"].update(success=99_999, error=1)
+    found.counts["driver"].update(GTiff=100_000)
+    words = as_text(found).split()
+    assert [word for word in words if "%" in word] == [">99.9%", "<0.1%", "100.0%"]
+
+
+def test_kinds_of_errors_that_are_not_shown_are_counted() -> None:
+    bad = [failed(b"/%d.tif" % at)._replace(error_type=f"E{min(at, 12)}") for at in range(20)]
+    found = summed(*bad)
+    text = as_text(found)
+    assert "   8  E12: not recognized" in text
+    assert text.endswith("\n   3  of 3 more kinds")
+    assert "e.g. /12.tif\n" in text, "the first one"
+
+
+def test_pixels_have_their_size_whichever_way_rows_run() -> None:
+    """Those that nothing places have none."""
+    rows = [
+        record(res=(10.0, -20.0)), record(res=(-10.0, 20.0)), record(res=(5.0, 5.0)),
+        record(res=(7.0, 7.0), status="no_georef", crs=None), record(res=(9.0, 9.0), count=0),
+    ]  # fmt: skip
+    found = summed(*rows)
+    assert found.counts["resolution"] == {(10.0, 20.0, "m"): 2, (5.0, 5.0, "m"): 1}
+    assert found.counts["dtype"] == {"uint8": 4}, "a container has no pixels"
+    lines = as_text(found).splitlines()
+    assert [line[:11] for line in lines if " m " in line] == ["  10 x 20 m", "  5 m      "]
+
+
+def test_long_values_are_shortened_and_a_day_is_told_once() -> None:
+    tags = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
+    lines = as_text(summed(record(driver="x" * 500, dataset_tags=tags))).splitlines()
+    assert max(map(len, lines)) < 100
+    assert "  time       2020-01-31" in lines
+
+
+def test_a_name_goes_from_a_message_wherever_it_stands() -> None:
+    bad = failed(b"/b/a.tif")._replace(error_message="a.tif: cannot open a.tif of /b/a.tif")
+    ((_, message),) = summed(bad).errors
+    assert message == "…: cannot open … of …"
+
+
+def test_a_catalog_at_a_url_is_looked_at_where_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log(tmp_path, part(1, 1000.0))
+    with open("catalog.parquet", "wb") as file:
+        format_of("catalog.parquet").write(file, [pa.Table.from_batches([rows_of([record()])])])
+    url = "s3://bucket/some/catalog.parquet"
+    assert summary_of(url).rows == 1
+    assert (status_of(url).output, status_of(url).rows) == ("catalog.parquet", 5000)
+
+
 def test_secrets_in_rows_of_earlier_versions_are_not_shown() -> None:
     url = "https://me:hidden@h/a.tif?jwt=hidden"
     bad = failed(b"a.tif")._replace(filepath=f" {url}", error_message=f"cannot open {url}")
@@ -281,6 +364,45 @@ def test_show_of_many_bands() -> None:
     lines = shown(record(count=5000, bands=odd)).splitlines()
     assert "  and 4,970 more" in lines
     assert len(lines) < 80
+
+
+def test_bands_that_are_not_shown_are_counted_not_lines_of_them() -> None:
+    odd = [band(description=f"day {at // 2}") for at in range(100)]
+    lines = shown(record(count=100, bands=odd)).splitlines()
+    assert [line for line in lines if line.startswith("  59-60")]
+    assert "  and 40 more" in lines
+
+
+def test_show_of_what_points_place() -> None:
+    box = BBox(0.0, 0.0, 1.0, 1.0)
+    geometry = shapely.to_wkb(shapely.box(*box), byte_order=1)
+    text = shown(record(transform=UNPLACED, footprint="gcps", gcp_count=4, bbox=box,
+                        geometry=geometry))  # fmt: skip
+    assert "  footprint      approximate, from gcps" in text
+    assert "  control        4 ground control points" in text
+    assert "origin" not in text
+    text = shown(record(footprint="transform", bbox=box, geometry=geometry))
+    assert ("approximate" in text, "origin" in text) == (False, True)
+
+
+EVIL = "a\x1b]0;x\x07\x9b\u202eb"
+
+
+def test_no_text_of_a_file_reaches_a_terminal_as_it_is() -> None:
+    """Whatever field it is in."""
+    rows = [
+        record(f"/{EVIL}.tif".encode()), record(crs=EVIL), record(crs=f'PROJCS["{EVIL}",'),
+        record(dataset_tags={EVIL: EVIL}), record(imagery_tags={EVIL: EVIL}),
+        record(band_tags={1: {EVIL: EVIL}}), record(area_or_point=EVIL), record(etag=EVIL),
+        record(compression=EVIL, interleave=EVIL, photometric=EVIL), record(proj_code=EVIL),
+        record(cog=False, cog_problems=[EVIL]), record(subdatasets=[EVIL]),
+        record(bands=[band(description=EVIL, unit=EVIL)]), record(driver=EVIL, dtype=EVIL),
+        failed()._replace(error_type=EVIL, error_message=EVIL),
+        failed(f"/{EVIL}.tif".encode()),
+    ]  # fmt: skip
+    for row in rows:
+        for text in (shown(row), as_text(summed(row))):
+            assert not [one for one in text if not one.isprintable() and one != "\n"], row
 
 
 def test_show_of_nodata_beyond_doubles() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -17,7 +19,7 @@ import pytest
 from rastermeta_async.api import Outcome, extract_to
 from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.output import Output
-from rastermeta_async.catalog.prune import tombstones
+from rastermeta_async.catalog.prune import Seen, tombstones
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import PruneError
 from rastermeta_async.pipeline import Progress
@@ -275,6 +277,41 @@ def test_a_lost_folder_is_not_believed(archive: Path, catalog: Path, how: str) -
     assert len(widths(catalog)) == 7
     assert update(archive, catalog, "--prune", "--prune-folders").returncode == 0
     assert len(widths(catalog)) == 4
+
+
+def test_few_of_the_folders_that_are_lost_are_named(tmp_path: Path) -> None:
+    """A folder that is a file now is lost, too."""
+    (tmp_path / "0").touch()
+    seen = [Seen(b"%s/%d/a.tif" % (bytes(tmp_path), at), True, False) for at in range(9)]
+    with pytest.raises(PruneError) as caught:
+        prune.check_folders(seen, 10)
+    names = ", ".join(str(tmp_path / str(at)) for at in range(3))
+    assert f"whole folders are gone or empty, e.g. {names}. Is a disk" in str(caught.value)
+    with pytest.raises(PruneError, match=f"e.g. {tmp_path}/0. Is a disk"):
+        prune.check_folders(seen[:1], 10)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_what_cannot_be_listed_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Be it the folder of a row's file, or what the row is of."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(prune.gone([Seen(bytes(tmp_path), True, False)], 10)) == []
+    held = (
+        contextlib.nullcontext()
+        if number == errno.EACCES
+        else pytest.raises(
+            PruneError,
+            match=f"no row was dropped: {tmp_path} cannot be looked at: {os.strerror(number)}",
+        )
+    )
+    with held:
+        prune.check_folders([Seen(bytes(tmp_path / "a.tif"), True, False)], 10)
 
 
 def test_killed_before_the_rows_are_dropped(archive: Path, catalog: Path) -> None:
