@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from rastermeta_async.catalog.compact import (
     I32,
     LIST,
     STRUCT,
+    TRUE,
     encoded,
     field_head,
     skip,
@@ -40,6 +42,7 @@ from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.output import Output
+from rastermeta_async.catalog.pages import chunk_of
 from rastermeta_async.errors import OutputError, RastermetaError
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.stac.export import export
@@ -295,6 +298,60 @@ def test_texts_that_repeat_others_are_refused(tmp_path: Path, version: str) -> N
         whole(tmp_path / "a.parquet")
 
 
+def page(kind: int, size: int, stored: int, count: int, encoding: int = 0) -> bytes:
+    """Return a page of Parquet without content: what its head says need not be so."""
+
+    def fields(*pairs: tuple[int, int]) -> bytes:
+        steps = zip([0, *(number for number, _ in pairs)], pairs, strict=False)
+        return b"".join(
+            field_head(number, number - before, I32) + encoded(zigzag(value))
+            for before, (number, value) in steps
+        )
+
+    inner = {0: 5, 2: 7, 3: 8}.get(kind, 5)
+    told = fields((1, count), (4 if kind == 3 else 2, encoding)) + b"\0"
+    return (
+        fields((1, kind), (2, size), (3, stored))
+        + field_head(inner, inner - 3, STRUCT)
+        + (told + b"\0")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (page(0, 100, 0, 10), None),
+        (page(2, 100, 0, 90) + page(0, 50, 0, 10), None),
+        (page(3, 100, 0, 10), None),
+        (page(-1, 100, 0, 10), "head of a page is damaged"),
+        (page(0, -100, 0, 10), "head of a page is damaged"),
+        (page(0, 100, -1, 10), "head of a page is damaged"),
+        (page(0, 100, 0, -1), "a page is damaged"),
+        (page(2, 100, 0, 101), "a page is damaged"),
+        (page(2, 100, 0, -1), "a page is damaged"),
+        (page(0, 100, 0, 10, 7), "texts that repeat others"),
+        (page(2, 100, 0, 10, 7), "texts that repeat others"),
+        (page(3, 100, 0, 10, 7), "texts that repeat others"),
+        (page(1 << 32, 100, 0, 10, 7), "more than 32 bits"),
+        (page(0, 100, 0, 10 + (1 << 32)), "more than 32 bits"),
+        (page(0, 100, 0, 10)[:-4], "head of a page is damaged"),
+    ],
+)
+def test_heads_of_pages_are_believed_only_where_they_make_sense(
+    content: bytes, reason: str | None
+) -> None:
+    column = SimpleNamespace(
+        data_page_offset=0, dictionary_page_offset=None, total_compressed_size=len(content),
+        num_values=10,
+    )  # fmt: skip
+    if reason is None:
+        found = chunk_of(io.BytesIO(content), column)
+        assert (found.values, found.largest, found.has_dictionary) == (10, 100, found.size == 150)
+        return
+    with pytest.raises(ValueError, match=reason):
+        chunk_of(io.BytesIO(content), column)
+
+
 def test_a_page_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
     content = parquet_of(
         column("error_message", "abcdef"), compression="none", use_dictionary=False,
@@ -399,6 +456,7 @@ def test_values_of_thrift_end_and_are_bounded() -> None:
     with pytest.raises(ValueError, match="64 bits"):
         skip(b"\xff" * 1_000_000, 0, BINARY)
     assert skip(encoded(zigzag(-5)), 0, I32) == 1
+    assert skip(bytes([3 << 4 | TRUE, 1, 2, 1, 9]), 0, LIST) == 4, "a truth takes a byte"
 
 
 # JSON

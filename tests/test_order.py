@@ -138,8 +138,8 @@ def test_an_order_that_is_new_holds_for_what_comes_in_the_same_run(tmp_path: Pat
     catalog, rows = tmp_path / "catalog.parquet", some_rows(60)
     seal(catalog, rows[:20], order=Order.PATH)
     output = Output(str(catalog), order=Order.SPATIAL)
-    for start in (20, 40):
-        commit(output, rows[start : start + 20])
+    for start in (20, 40):  # each time with rows that are there already
+        commit(output, rows[start - 20 : start + 20])
         assert output.seal().rows == start + 20
     output.close()
     keys = spatial_keys(pq.read_table(catalog)).to_pylist()

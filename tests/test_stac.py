@@ -742,6 +742,16 @@ def test_no_more_of_a_file_is_looked_at_than_an_export_writes(
                 check(str(at))
 
 
+def test_a_catalog_is_not_replaced_whatever_leave_is_given(tmp_path: Path) -> None:
+    """Also one that is not finished yet."""
+    catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated()]))
+    for name in ("other.parquet", "other.ndjson"):
+        (tmp_path / f"{name}.checkpoint").touch()
+        with pytest.raises(OutputError, match="is a catalog: give the items another name"):
+            export(catalog, str(tmp_path / name), rule_of(None), overwrite=True)
+        assert not (tmp_path / name).exists()
+
+
 def test_a_catalog_without_its_log_is_not_replaced(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
     other = write_catalog(tmp_path / "other.parquet", [dated()])

@@ -124,8 +124,9 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
             value, at = data[at], at + 1
             if value > 127:
                 value, at = read_varint(data, at - 1)
-                value &= 0xFFFFFFFF
-            numbers[number & 0xFFFF] = value >> 1 ^ -(value & 1)  # readers cut what is longer
+                if value > 0xFFFFFFFF:  # readers cut it: it means one thing here, another there
+                    raise ValueError("a number of a page has more than 32 bits")
+            numbers[number & 0xFFFF] = value >> 1 ^ -(value & 1)
         elif kind == STRUCT and not depth:
             inner[number & 0xFFFF], _, at = _structure(data, at, depth + 1)
         else:
