@@ -89,6 +89,7 @@ def test_a_moment_at_an_edge(text: str, start: dt.datetime) -> None:
         ("2020-12", utc(2020, 12, 1), utc(2021, 1, 1)),
         ("2020-01-01/2020-01-31", utc(2020, 1, 1), utc(2020, 2, 1)),
         ("2020-01-01 / 2020-02", utc(2020, 1, 1), utc(2020, 3, 1)),
+        ("2020-01-15/2020-01", utc(2020, 1, 15), utc(2020, 2, 1)),
     ],
 )
 def test_a_day_or_more_is_all_of_it(text: str, start: dt.datetime, after: dt.datetime) -> None:
@@ -109,7 +110,9 @@ def test_a_day_or_more_is_all_of_it(text: str, start: dt.datetime, after: dt.dat
         "2020-01-31T12:34:56+15:00", "2020-01-31T12:34:56+01:60", "2020-01-31T12:34:56 EST",
         "1580428800", "1580428800.0", "1580428800000", "43861.5", "2458879.5",
         "2020-01-31/2020-01-01", "2020-01-31/..", "2020-01-31T12:34:56Z trailing",
-        "\u0662\u0660\u0662\u0660-01-31", "2020-01-31" * 1000, "9999-12-31", "0001-01-01",
+        "\u0662\u0660\u0662\u0660-01-31", "2020-01-31" * 1000, "31" + " " * 100 + "Jan 2020",
+        "2020-01:31 12:34:56", "1799-12-31T00:00:00", "2200-01-01 00:00:00",
+        "9999-12-31", "0001-01-01",
     ],
 )  # fmt: skip
 def test_what_is_not_sure_is_nothing(text: str) -> None:
@@ -141,6 +144,7 @@ def test_what_is_written_in_iso_comes_back(moment: dt.datetime) -> None:
         ({"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}, None, None),
         ({"DATE_ACQUIRED": "0000-00-00", "TIFFTAG_DATETIME": "2020:01:31 12:34:56"}, NOON, NOON),
         ({"DATE_ACQUIRED": "2020-01-31", "SCENE_CENTER_TIME": "12:34:56Z"}, NOON, NOON),
+        ({"DATE_ACQUIRED": "2020-01-31Z", "SCENE_CENTER_TIME": "12:34:56Z"}, NOON, NOON),
         ({"time_coverage_start": "2020-01-01", "time_coverage_end": "2020-01-31"},
          utc(2020, 1, 1), utc(2020, 2, 1) - MOMENT),
         ({"NC_GLOBAL#time_coverage_start": "2020-01-31T12:34:56Z",
@@ -154,6 +158,7 @@ def test_what_is_written_in_iso_comes_back(moment: dt.datetime) -> None:
           "END_TIME": "00:00:00"}, NOON, utc(2020, 2, 1)),
         # A start alone is a moment; what tells both is better; what is out of order is nothing.
         ({"TIME_COVERAGE_START": "2020-01-31T12:34:56"}, NOON, NOON),
+        ({"TIME_COVERAGE_START": "2020-01-31T12:34:56", "START_DATE": "2021-01-01"}, NOON, NOON),
         ({"START_TIME": "2020-01-31T12:34:56Z", "END_TIME": "2020-02-01T00:00:00Z"},
          NOON, utc(2020, 2, 1)),
         ({"TIME_COVERAGE_START": "2020-02-01", "TIME_COVERAGE_END": "2020-01-01"}, None, None),
@@ -244,6 +249,8 @@ def test_every_tag_that_is_looked_at_is_known() -> None:
         (r"_(\d{8})_(\d{8})_", "/S_20200101_20200131_x", utc(2020, 1, 1), utc(2020, 2, 1)),
         (r"_(\d{8})", "/ä\n_20200131", utc(2020, 1, 31), utc(2020, 2, 1)),
         (r"_(\d{8})", "/no date", None, None),
+        (r"_(\d{8})", "/_99999999.tif", None, None),
+        (r"(\d)/(\d)/(\d)", "/1/2/3.tif", None, None),
     ],
 )
 def test_rules_for_paths(

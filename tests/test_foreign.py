@@ -403,6 +403,35 @@ def test_dictionaries_within_lists_and_maps_are_read_as_they_are(tmp_path: Path)
     assert found.equals(table(rows))
 
 
+def test_a_footer_of_any_length_is_not_read(tmp_path: Path) -> None:
+    catalog, length = tmp_path / "catalog.parquet", reading.MAX_FOOTER_BYTES + 1
+    with catalog.open("wb") as file:
+        file.truncate(4 + length)  # it takes no room on the disk
+        file.seek(0, io.SEEK_END)
+        file.write(struct.pack("<I", length) + b"PAR1")
+    with pytest.raises(OutputError, match=f"its footer has {length:,} bytes"):
+        whole(catalog)
+    refusals(catalog)
+
+
+def test_names_of_columns_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    out = io.BytesIO()
+    pq.write_table(table(ROWS), out, store_schema=False)
+    catalog.write_bytes(out.getvalue().replace(b"error_message", b"\xffrror_message"))
+    assert refusals(catalog)
+    with pytest.raises(OutputError, match=r"catalog\.parquet"):
+        whole(catalog)
+
+
+def test_a_row_that_no_run_writes_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    rows = [record(b"/%d.tif" % at) for at in range(30)]
+    pq.write_table(table([*rows, record(b"/30.tif", count=-1)]), catalog, row_group_size=10)
+    with pytest.raises(OutputError, match="row 31: count is negative"):
+        whole(catalog)
+
+
 @pytest.mark.parametrize(
     "content",
     [

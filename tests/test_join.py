@@ -7,8 +7,10 @@ import io
 import json
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import command
 import duckdb
@@ -26,6 +28,7 @@ from hypothesis import strategies as st
 from specs import check_by_schema
 from test_pathset import colliding
 
+from rastermeta_async.catalog import compact
 from rastermeta_async.catalog import join as joining
 from rastermeta_async.catalog import superseded as telling
 from rastermeta_async.catalog.output import Output, Totals
@@ -104,6 +107,19 @@ def test_a_spliced_file_holds_what_its_files_hold(
                 assert now.statistics == before.statistics
                 assert not now.has_column_index
                 assert not now.has_offset_index
+
+
+def test_a_group_says_where_in_the_file_it_is() -> None:
+    """As its first column does: some readers go by the one, some by the other."""
+    file = parquet(pa.table({"a": [*range(30_000)]}), row_group_size=10_000)
+    for content in (file.getvalue(), spliced([file, file], Path()).getvalue()):
+        groups = read_footer(io.BytesIO(content)).groups
+        footer = content[groups[-1].end :]
+        assert len(groups) in (3, 6)
+        for group in groups[1:]:
+            first = pq.read_metadata(io.BytesIO(content)).row_group(groups.index(group)).column(0)
+            start = first.dictionary_page_offset or first.data_page_offset
+            assert (start, footer.count(compact.encoded(compact.zigzag(start)))) == (group.start, 2)
 
 
 def test_other_readers_read_a_spliced_file(tmp_path: Path) -> None:
@@ -187,6 +203,24 @@ def test_the_newest_row_of_a_path_stays(
     assert told.rows == len(stays)
     assert told.failures == sum(not rows[place].ok for place in stays)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_more_files_are_open_than_the_system_bears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "HEAP_ROWS", 1)
+    monkeypatch.setattr(telling, "MAX_HEAPS", 4)
+    made: list[object] = []
+    new = tempfile.TemporaryFile
+
+    def counted(**options: Any) -> Any:
+        made.append(file := new(**options))
+        return file
+
+    monkeypatch.setattr(telling.tempfile, "TemporaryFile", counted)
+    rows = table([record(b"/%d" % (at % 30)) for at in range(100)])
+    told = superseded(rows.to_batches(), 100, str(tmp_path))
+    assert (told.places.tolist(), told.rows, len(made)) == ([*range(70)], 30, 4)
 
 
 def test_nothing_goes_of_no_rows(tmp_path: Path) -> None:

@@ -713,6 +713,9 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, name: str, content: by
         export(catalog, output, rule_of(None), "x")
     assert (tmp_path / name).read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["catalog.parquet", name]
+    if name.endswith(".collection.json"):  # without a collection it is not in the way
+        export(catalog, output, rule_of(None))
+        assert (tmp_path / name).read_bytes() == content
     export(catalog, output, rule_of(None), "x", overwrite=True)
     export(catalog, output, rule_of(None), "x")  # all three are its own now
     assert len(read_items(Path(output))) == 1
