@@ -615,6 +615,19 @@ def test_a_rows_footprint_depends_on_the_row_alone() -> None:
     assert backwards[::-1] == list(from_batch(together))
 
 
+def test_grids_that_differ_in_anything_have_footprints_of_their_own() -> None:
+    """Of one origin and resolution, but another size, CRS or turn."""
+    plain = record()
+    rows = [
+        plain, plain._replace(width=2), plain._replace(height=2),
+        plain._replace(crs="EPSG:32634", proj_code="EPSG:32634"),
+        plain._replace(transform=(300000.0, 10.5, 1.0, 5000021.0, 1.0, -21.0)), plain,
+    ]  # fmt: skip
+    together = list(from_batch(rows_of(rows)))
+    assert together == [one for row in rows for one in from_batch(rows_of([row]))]
+    assert len({row.geometry for row in together}) == 5
+
+
 def test_the_footprint_of_a_grid_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bands of a scene, or a tile's dates, have one grid; what it makes must reach all of them."""
     rows = some_rows()
@@ -676,7 +689,10 @@ def test_no_rows_at_all() -> None:
         ([0, 90, 180, -90], [80, 80, 80, 80], 3600),  # round the pole
         ([0, math.nan, 1, 1], [0, 0, 1, 1], None),
         ([0, 1e9, 1, 1], [0, 0, 1, 1], None),
+        ([539, 540, 540, 539], [0, 0, 1, 1], 1),
+        ([539, 541, 541, 539], [0, 0, 1, 1], None),  # further than once round the Earth
         ([0, 1, 1, 0], [0, 0, 500, 1], None),
+        ([0, 1, 1, 0], [89, 89, 90.1, 90.1], None),
         ([0, 0, 0, 0], [0, 0, 0, 0], None),
     ],
 )

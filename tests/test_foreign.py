@@ -555,6 +555,21 @@ def test_a_line_that_no_run_writes_is_named(case: str, ending: str, tmp_path: Pa
     refusals(catalog)
 
 
+@pytest.mark.parametrize("ending", [".ndjson", ".json"])
+def test_lines_are_rows_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """By their number and by their bytes."""
+    catalog = tmp_path / f"catalog{ending}"
+    with catalog.open("wb") as file:
+        format_of(catalog.name).write(file, [table([failed(b"/%d" % at) for at in range(7)])])
+    for lines, size, expected in ((3, 10**6, [3, 3, 1]), (100, 1, [1] * 7)):
+        monkeypatch.setattr(reading, "_LINES", lines)
+        monkeypatch.setattr(reading, "_LINES_BYTES", size)
+        found = [batch.num_rows for batch in batches_of(str(catalog), SCHEMA.names)]
+        assert found == expected
+
+
 def test_a_line_without_an_end_is_not_read_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

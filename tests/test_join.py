@@ -217,7 +217,7 @@ def test_no_more_files_are_open_than_the_system_bears(
         made.append(file := new(**options))
         return file
 
-    monkeypatch.setattr(telling.tempfile, "TemporaryFile", counted)
+    monkeypatch.setattr(tempfile, "TemporaryFile", counted)
     rows = table([record(b"/%d" % (at % 30)) for at in range(100)])
     told = superseded(rows.to_batches(), 100, str(tmp_path))
     assert (told.places.tolist(), told.rows, len(made)) == ([*range(70)], 30, 4)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import threading
@@ -19,6 +20,7 @@ from rastermeta_async.catalog import durable
 from rastermeta_async.catalog import sink as sinks
 from rastermeta_async.catalog.checkpoint import Part
 from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.parts import part_run
 from rastermeta_async.catalog.sink import (
     PART_GROUP_ROWS,
     LineSink,
@@ -66,6 +68,17 @@ def test_a_part_has_small_row_groups(folder: Path) -> None:
     metadata = pq.read_metadata(folder / part.name)
     sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
     assert sizes == [PART_GROUP_ROWS, 2, 1, 1]
+
+
+def test_a_part_tells_between_which_paths_its_rows_lie(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever number of row groups it has."""
+    monkeypatch.setattr(sinks, "PART_GROUP_ROWS", 2)
+    part = PartSink(str(folder)).commit(table([record(b"/%d" % at) for at in (3, 1, 4, 0, 2)]))
+    run = part_run(str(folder), part)
+    assert pq.read_metadata(folder / part.name).num_row_groups == 3
+    assert (run.first, run.last, run.rows) == (b"/0", b"/4", 5)
 
 
 def test_a_part_is_synced_before_it_has_its_name_and_the_folder_after(
@@ -249,6 +262,19 @@ def test_lines_come_in_the_order_given_duplicates_too() -> None:
 
 def test_more_than_a_pipe_holds_arrives_whole() -> None:
     assert commit_to_pipe(LONG)[1] == lines(LONG)
+
+
+def test_lines_on_a_terminal_do_nothing_to_it_and_are_the_same_json() -> None:
+    odd = record("/a\x1b[2J\x9b\u202e.tif".encode())
+    reader, terminal = os.openpty()
+    try:
+        LineSink(terminal).commit(table([odd]))
+        said = os.read(reader, 65_536).decode()
+    finally:
+        os.close(reader)
+        os.close(terminal)
+    assert said.strip().isprintable()
+    assert json.loads(said)["filepath"] == odd.filepath
 
 
 def test_a_pipe_that_does_not_block_is_waited_for() -> None:

@@ -62,6 +62,7 @@ WKT1 = (
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
+SOMEWHERE = shapely.to_wkb(shapely.box(0, 0, 1, 1), byte_order=1)
 NOWHERE = shapely.to_wkb(shapely.Polygon(), byte_order=1)
 
 
@@ -385,6 +386,10 @@ def test_the_extent_of_a_collection_crosses_the_antimeridian_as_its_items_do(
             dated(bbox=BBox(0.0, 0.0, 1.0, 1.0), geometry=NOWHERE, footprint="gcps"),
             "its place on Earth is not known",
         ),
+        (
+            dated(bbox=None, geometry=SOMEWHERE, footprint="gcps"),
+            "its place on Earth is not known",
+        ),
         (dated(dataset_tags=None), "nothing tells its date"),
         (dated(dataset_tags={"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}), "nothing tells its date"),
     ],
@@ -395,6 +400,13 @@ def test_what_makes_no_item(tmp_path: Path, row: Record, reason: str) -> None:
     assert (tmp_path / "items.ndjson.left-out.txt").read_text() == f"{row.filepath}\t{reason}\n"
     made(tmp_path, [dated()])
     assert not (tmp_path / "items.ndjson.left-out.txt").exists(), "it is of the earlier export"
+
+
+def test_a_geotransform_that_is_no_number_is_not_told(tmp_path: Path) -> None:
+    odd = dated(transform=(0.0, math.inf, 0.0, 0.0, 0.0, math.nan), bbox=BBox(0.0, 0.0, 1.0, 1.0),
+                geometry=SOMEWHERE, footprint="transform")  # fmt: skip
+    (item,), _ = made(tmp_path, [odd])
+    assert "proj:transform" not in item["properties"]
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
