@@ -192,7 +192,7 @@ def _gs_for_gdal(access: Access) -> Options:
 def _azure_fields() -> dict[str, str]:
     """Return what the connection string holds."""
     given = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
-    return dict(item.partition("=")[::2] for item in given.split(";") if item)
+    return dict(item.partition("=")[::2] for item in given.split(";"))
 
 
 def _azure_endpoint() -> str | None:
