@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rastermeta_async.errors import StoreError
+from rastermeta_async.errors import MissingExtraError, StoreError
 from rastermeta_async.record import failure, to_batch
 from rastermeta_async.stores.doubt import ALIKE, Doubt
 
@@ -47,3 +47,22 @@ def test_different_failures_at_first_are_of_the_objects() -> None:
     doubt = Doubt()
     hear(doubt, 1, "NoBucket")
     hear(doubt, 3 * ALIKE, "AccessDenied")
+
+
+def test_what_no_object_can_be_read_without_is_said_at_once() -> None:
+    with pytest.raises(MissingExtraError, match="no"):
+        hear(Doubt(), 1, "MissingExtraError")
+
+
+def test_only_objects_count_and_only_those_in_a_row() -> None:
+    doubt = Doubt()
+    hear(doubt, ALIKE - 1, "Timeout")
+    local = failure(b"/disk/a.tif", "fatal", "Timeout", "no")
+    doubt.hear(to_batch([local] * ALIKE))
+    doubt.hear(to_batch([local, failure(b"s3://b/a.tif", "error", "NotFound", "no"), local]))
+    for _ in range(3):
+        hear(doubt, ALIKE - 1, "Timeout")
+        hear(doubt, 1, "NotFound")
+    hear(doubt, ALIKE - 1, "Timeout")
+    with pytest.raises(StoreError, match="none of the last 100 objects"):
+        hear(doubt, 1, "Timeout")

@@ -6,7 +6,16 @@ import time
 
 import pytest
 
-from rastermeta_async.urls import is_prefix, local_path, redacted, requested, without_secrets
+from rastermeta_async.errors import SettingsError, StoreError
+from rastermeta_async.urls import (
+    is_prefix,
+    local_name,
+    local_path,
+    parts_of,
+    redacted,
+    requested,
+    without_secrets,
+)
 
 SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
 
@@ -75,6 +84,7 @@ SAS = "sv=2024-01-01&sr=b&sp=r&se=2026-01-01T00%3A00Z&sig=hid%2Fden"
         ),
         ("https://h/a%3Fx%3D1/b.tif", "https://h/a%3Fx%3D1/b.tif"),
         ("s3://b/a%3Fdate%3D1.tif", "s3://b/a%3Fdate%3D1.tif"),
+        ("s3://b/a%3Ftoken%3D1.tif", "s3://b/a%3Ftoken%3D1.tif"),  # a key is none percent-encoded
         # `pathlib` makes one slash of two.
         ("https:/me:hidden@h/a.tif?sig=hidden", "https:/h/a.tif"),
         # What stands before it, as in a list of another form, makes a URL no local path.
@@ -263,3 +273,35 @@ def test_what_is_a_prefix() -> None:
 )
 def test_the_local_path_that_a_url_names(given: str, path: str) -> None:
     assert local_path(given.encode()) == path.encode()
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("s3://bucket/a//b?c#d", ("s3", "bucket", "a//b?c#d")),
+        ("gs://bucket", ("gs", "bucket", "")),
+        ("https://host:1/a/b.tif?c=d", ("https", "host:1", "a/b.tif")),
+    ],
+)
+def test_what_a_url_consists_of(url: str, parts: tuple[str, str, str]) -> None:
+    assert parts_of(url) == parts
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("s3:///a.tif", "there is no bucket in this URL"), ("https://[h/a.tif", "this is no URL")],
+)
+def test_a_url_that_leads_nowhere_is_named(url: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        parts_of(url)
+
+
+def test_the_file_that_an_output_is_made_in() -> None:
+    outputs = {"a/b.parquet": "a/b.parquet", "s3://b/c/d.parquet": "d.parquet"}
+    assert {output: local_name(output) for output in outputs} == outputs
+
+
+@pytest.mark.parametrize("url", ["https://h/c.parquet", "s3://bucket/folder/"])
+def test_an_output_that_nothing_can_be_uploaded_to_is_named(url: str) -> None:
+    with pytest.raises(SettingsError, match="to a file in s3://, gs:// or az:// only"):
+        local_name(url)

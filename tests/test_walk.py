@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rastermeta_async.config import MAX_STUCK
-from rastermeta_async.walk import NotWalked, Walked, walk
+from rastermeta_async.walk import Kind, NotWalked, Walked, kinds_of, walk
 
 
 @pytest.fixture
@@ -301,3 +301,62 @@ def test_folders_that_together_take_longer_than_one_may_are_walked(
     monkeypatch.setattr(os, "scandir", slow)
     assert found([b"top"]).count(b"top/below/c.tif") == 1
     assert sorted(found([b"top"])) == EVERYTHING
+
+
+@pytest.mark.parametrize("hanging", [b"0", b"1", b"2", b"3"])
+def test_folders_that_fail_or_hang_cost_only_what_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Trouble, hanging: bytes
+) -> None:
+    """Whichever is listed first."""
+    monkeypatch.chdir(tmp_path)
+    names = [b"%d" % number for number in range(4)]
+    for name in map(os.fsdecode, names):
+        (tmp_path / "top" / name).mkdir(parents=True)
+        (tmp_path / "top" / name / "f.tif").touch()
+    failing = names[(int(hanging) + 2) % 4]
+    scandir = os.scandir
+
+    def listing(path: bytes) -> Any:
+        if path in (b"top/" + hanging, b"top/" + failing):
+            trouble.now(OSError(errno.EIO, "no") if path.endswith(failing) else None)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    paths = list(walk([b"top"], (), 0.01))
+    notes = sorted(path for path in paths if isinstance(path, NotWalked))
+    listed = {path for path in paths if isinstance(path, Walked)}
+    files = sorted(path for path in paths if not isinstance(path, NotWalked | Walked))
+    good = sorted({*names} - {hanging, failing})
+    assert files == [b"top/%s/f.tif" % name for name in good]
+    assert notes == sorted([b"top/" + hanging, b"top/" + failing])
+    assert listed == {b"top", *(b"top/" + name for name in good)}
+
+
+def test_of_a_large_folder_some_names_are_handed_on_before_the_next_are_listed(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = 0
+    (entry,) = (one for one in os.scandir(b"top") if one.name == b"a.tif")
+
+    def many(_: bytes) -> Iterator[Any]:
+        nonlocal listed
+        for _ in range(100_000):
+            listed += 1
+            yield entry
+
+    monkeypatch.setattr(os, "scandir", many)
+    paths = walk([b"top"])
+    assert [next(paths) for _ in range(10)] == [b"top/a.tif"] * 10
+    assert listed <= 10_000
+    paths.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_what_an_input_is(archive: Path, trouble: Trouble) -> None:
+    """A link that leads nowhere is a path that someone meant, and has a row that says so."""
+    (archive / "link").symlink_to("elsewhere")
+    trouble.with_call("stat", b"top/b.TIF", 1, PermissionError(errno.EACCES, "no"))
+    file, folder, missing, link, unknown = kinds_of(
+        [b"top/a.tif", b"top", b"top/none", b"top/link", b"top/b.TIF"], 1
+    )
+    assert [file, folder, missing, link] == [Kind.FILE, Kind.FOLDER, Kind.MISSING, Kind.FILE]
+    assert isinstance(unknown, PermissionError)
