@@ -213,7 +213,7 @@ def test_a_login_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(StoreError, match="nobody"):
         boto3_session(Access(profile="nobody"))
     (home / ".aws" / "credentials").unlink()
-    with pytest.raises(StoreError, match="AWS credentials: there are none.*--no-sign-request"):
+    with pytest.raises(StoreError, match=r"AWS credentials: there are none.*--no-sign-request"):
         boto3_session(Access(profile="somebody"))
     with pytest.raises(StoreError, match="set AZURE_STORAGE_ACCOUNT"):
         for_obstore("az", Access())

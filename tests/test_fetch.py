@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,7 +80,9 @@ def test_no_more_is_asked_for_than_there_is() -> None:
     assert stores.asked[-1] == (SIZE - 10, SIZE)
 
 
-@pytest.mark.parametrize("other", [Part(b"", SIZE, None, "other"), Part(b"", SIZE + 1, None, "tag")])
+@pytest.mark.parametrize(
+    "other", [Part(b"", SIZE, None, "other"), Part(b"", SIZE + 1, None, "tag")]
+)
 @pytest.mark.parametrize("how", ["more", "again"])
 def test_what_was_replaced_meanwhile_is_no_more_of_it(other: Part, how: str) -> None:
     stores = FakeStores(Part(b"x", SIZE, None, "tag"), other)
@@ -147,6 +150,18 @@ def test_no_wait_is_longer_than_the_time_of_an_object(waits: list[float]) -> Non
         asyncio.run(fetcher_of(stores, timeout=2).head("https://h/a.tif"))
     assert sum(waits) < 2
     assert len(stores.asked) < TRIES
+
+
+def test_tries_that_fail_slowly_count_against_the_time_of_an_object(waits: list[float]) -> None:
+    class Slow(FakeStores):
+        async def get(self, start: int, end: int) -> Part:
+            time.sleep(0.05)  # nothing else is going on
+            return await super().get(start, end)
+
+    stores = Slow(BUSY)
+    with pytest.raises(FetchError):
+        asyncio.run(fetcher_of(stores, timeout=0.5).head("https://h/a.tif"))
+    assert 0.05 * len(stores.asked) + sum(waits) < 0.5 + 0.05
 
 
 def test_what_another_reader_took_counts_against_the_time_of_an_object() -> None:

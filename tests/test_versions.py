@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from rastermeta_async.config import READERS, Access
 from rastermeta_async.folders import Folders
+from rastermeta_async.pool import load_reader
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
 from rastermeta_async.tiff.reader import TiffReader
+from rastermeta_async.versions import TICK_SECONDS
 
 
 def write(path: Path, zone: int = 31, width: int = 8, height: int = 8) -> Path:
@@ -132,3 +137,29 @@ def test_a_file_that_changes_between_two_reads_of_its_header_is_no_mixture(
         record = reader.read(bytes(path))
     assert done
     assert (record.crs, (record.dataset_tags or {})["ZONE"]) == ("EPSG:32632", "32")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_has_just_changed_is_left_to_settle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """A further change in the same tick of the file system's clock would leave no trace."""
+    path = write(tmp_path / "a.tif")
+    ages: list[float] = []
+
+    def noted(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any) -> Any:
+            ages.append(time.time() - os.stat(path).st_ctime)
+            return ask(*args)
+
+        return noting
+
+    monkeypatch.setattr(os, "pread", noted(os.pread))
+    monkeypatch.setattr(RasterioReader, "_open", noted(RasterioReader._open))
+    made = load_reader(READERS[reader], None, Access())
+    with made.environment():
+        for _ in range(3):
+            os.utime(path)
+            assert made.read(bytes(path)).ok
+    assert ages
+    assert min(ages) >= TICK_SECONDS / 2
