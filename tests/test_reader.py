@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -39,8 +40,8 @@ from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_AGE, MAX_NAMES, Folders, Listing
 from rastermeta_async.missing import MAX_FIELDS, likely_mistake
 from rastermeta_async.one_file import compare_readers, read_record
-from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader
-from rastermeta_async.record import Record, path_bytes
+from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader, record_time
+from rastermeta_async.record import MAX_MESSAGE, Record, path_bytes
 from rastermeta_async.structure import has_more_images
 from rastermeta_async.subdatasets import MAX_PARTS, MAX_TRIED, subdatasets_of
 from rastermeta_async.tiff.reader import TiffReader
@@ -1240,18 +1241,46 @@ def test_a_column_that_cannot_be_read_is_null_and_the_row_says_so(
     assert (record.error_type, record.error_message) == ("PartlyRead", "bands: RuntimeError: odd")
 
 
+def test_problems_of_a_file_are_said_like_all_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without secrets, in bounds, and in UTF-8."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("\udcff: https://me:hidden@h/a.tif?sig=hidden" + " x" * 5000)
+
+    monkeypatch.setattr("rastermeta_async.reader._bands", fail)
+    message = read_record(write(tmp_path / "a.tif")).error_message or ""
+    assert message.startswith(r"bands: RuntimeError: \xff: https://h/a.tif x x")
+    assert len(message) == MAX_MESSAGE
+
+
+def test_a_subdataset_elsewhere_is_named_without_secrets(tmp_path: Path) -> None:
+    """GDAL takes subdatasets out of a GeoTIFF's metadata, whatever they are."""
+    name = "/vsicurl/https://me:hidden@h/a.tif?sig=hidden"
+    path = write(
+        tmp_path / "a.tif", lambda one: one.update_tags(ns="SUBDATASETS", SUBDATASET_1_NAME=name)
+    )
+    record = read_record(path)
+    assert record.subdatasets == ["/vsicurl/https://h/a.tif"]
+    assert "hidden" not in repr(record)
+
+
 def test_an_error_left_over_by_gdal_costs_no_column(tmp_path: Path) -> None:
     """GDAL's complaint about one sidecar surfaces in rasterio at the next question asked."""
     path = write(tmp_path / "a.tif", **UNPLACED)
     (tmp_path / "a_rpc.txt").write_text("no RPCs\n")
     record = read_record(path)
-    assert record.bands is not None or record.error_type == "PartlyRead"
+    assert record.bands is not None
+    assert record.error_type is None
 
 
 def test_huge_tags_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_TAG_BYTES == 16 * 1024 * 1024
     path = write(tmp_path / "a.tif", lambda dataset: dataset.update_tags(1, LARGE="x" * 5000))
+    named = write(tmp_path / "b.tif", lambda dataset: dataset.update_tags(**{"x" * 5000: "1"}))
     monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 4000)
+    assert read_record(named).dataset_tags is None
     record = read_record(path)
     assert (record.status, record.error_type) == ("success", "PartlyRead")
     assert (record.dataset_tags, record.band_tags, record.imagery_tags) == (None, None, None)
@@ -1498,7 +1527,21 @@ def test_a_driver_that_is_not_listed_opens_nothing(
     path = write(tmp_path / "a.tif")
     refused = read_record(path, drivers=drivers)
     assert (refused.status, refused.error_type) == ("error", "RasterioIOError")
-    assert read_record(path, drivers=(*drivers, "GTiff")).status == "success"
+    for listed in ("GTiff", "gtiff"):
+        assert read_record(path, drivers=(*drivers, listed)).status == "success"
+
+
+def test_drivers_that_gdal_lacks_open_nothing(tmp_path: Path) -> None:
+    """None that is listed is not the same as no list."""
+    path = write(tmp_path / "a.tif")
+    assert read_record(path, drivers=("NoSuchDriver",)).status == "error"
+
+
+def test_a_time_that_no_calendar_has_is_null() -> None:
+    """Some file systems hold any."""
+    for seconds in (10**12, -(10**12)):
+        status = SimpleNamespace(st_mtime_ns=seconds * 10**9)
+        assert record_time(status) is None  # type: ignore[arg-type]  # as far as it is used
 
 
 def test_an_empty_list_means_every_driver(tmp_path: Path) -> None:

@@ -361,6 +361,8 @@ def test_unsound_files(content: bytes, reason: str) -> None:
 def test_as_many_ifds_as_gdal_looks_at() -> None:
     overviews = [image(subfile=1)] * MAX_OVERVIEWS
     assert header_of(assembled(LITTLE, [image(), *overviews])).overviews == (1,) * MAX_OVERVIEWS
+    with pytest.raises(NotPlain):
+        header_of(assembled(LITTLE, [image(), *overviews, image(subfile=1)]))
 
 
 @pytest.mark.parametrize("bits", [0, 1, 7, 65535])
