@@ -1,4 +1,4 @@
-"""What a folder's listing tells about sidecar files, asked for once a folder while it is the same.
+"""Which files next to a raster may say something about it, by their names alone.
 
 Georeferencing, statistics, overviews and masks may stand next to a raster (``.aux.xml``, world
 files, ``.ovr``, ``.msk``, product metadata). For each file that it opens, GDAL lists the folder
@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
+from threading import Lock
 
 from rastermeta_async.versions import TICK_SECONDS
 
-MAX_FOLDERS = 128
 MAX_AGE = 1.0
 """Seconds for which a folder is taken for unchanged, at most: longer only where it is listed for
 longer than a tenth of a second, and changes all the time."""
@@ -28,8 +27,14 @@ longer than a tenth of a second, and changes all the time."""
 _PAUSE, _LONG_PAUSE = 100, 10
 """So many times as long as to ask takes, nothing is asked."""
 
-MAX_STEMS = 4096
-"""Rasters with sidecars of their own that are remembered of one folder."""
+MAX_KEPT = 65_536
+"""Names that are remembered, of all folders together (some 100 bytes each)."""
+
+_MAX_KEPT_OF_ONE = MAX_KEPT // 4
+"""Names of either sort that are remembered of one folder; where there are more, any may be."""
+
+_FOLDER_NAMES = 4
+"""Names that a folder without any counts for: its memory is about that of so many."""
 
 MAX_NAMES = 1_000_000
 """Names looked at in one folder; what comes after them is not known."""
@@ -37,36 +42,125 @@ MAX_NAMES = 1_000_000
 GDAL_MAX_NAMES = 1000
 """Names up to which GDAL lists a folder itself (``GDAL_READDIR_LIMIT_ON_OPEN``)."""
 
-STANDALONE_SUFFIXES = frozenset(
-    b".tif .tiff .gtiff .btf .tf8 .img .jp2 .j2k .nc .nc4 .h5 .hdf5 .he5 .grb .grb2 .grib"
-    b" .grib2".split()
-)
-"""Names that are never part of another raster."""
+# The rules: what GDAL 3.10 looks for next to a TIFF.
 
-_OWN_SUFFIXES = frozenset(b".aux .ovr .msk .tab .tfw .tifw .tiffw .tfwx .txt .wld .xml".split())
-"""Sidecars of a TIFF that bear its name: GDAL's raster drivers page "GTiff", "Georeferencing"
-and "Overviews"; ``.xml`` also covers ``.aux.xml`` (PAM) and ``.tif.xml``."""
+_OF_NAME = (
+    b".aux.xml",  # gcore/gdalpamdataset.cpp
+    b".ovr",  # gcore/gdaldefaultoverviews.cpp, as the next two
+    b".msk",
+    b".aux",
+)
+"""What follows the raster's whole name."""
+
+_OF_STEM = (
+    b".aux",  # gcore/gdaldefaultoverviews.cpp
+    b".imd",  # gcore/mdreader/reader_digital_globe.cpp, as the next two
+    b".rpb",
+    b".xml",  # also reader_rdk1.cpp
+    b"_rpc.txt",  # reader_geo_eye.cpp, reader_orb_view.cpp
+    b"_metadata.xml",  # reader_rapid_eye.cpp
+    b".rpc",  # reader_eros.cpp, reader_kompsat.cpp
+    b".pass",  # reader_eros.cpp
+)
+"""What follows the raster's name less its last ending.
+
+What only counts together with one of these is left out: ``.pvl`` (reader_orb_view.cpp) and
+``.txt`` (reader_kompsat.cpp).
+"""
+
+_OF_ALL = (
+    b"metadata.dim",  # reader_spot.cpp
+    b"summary.txt",  # reader_alos.cpp
+)
+"""Names of metadata of all rasters in a folder."""
+
+_ENDINGS = (
+    *_OF_NAME, *_OF_STEM, *_OF_ALL, b"_mtl.txt", b"_metadata.txt", b".tab", b".wld", b"w",
+)  # fmt: skip
+"""Endings of all the names that `_sidecar_names` and `_world_file_names` return, but for…"""
+
+_BEGINNINGS = (b"rpc", b"dim_")
+"""…those that begin like this: what follows is not how the raster's name begins."""
+
+_TILE = re.compile(rb"r\s*[+-]?\d+c\s*[+-]?\d")
+"""Row and column of a tile, as C's ``sscanf`` takes them."""
+
+_FORM = b"/".join(b"%b" + ending for ending in _OF_NAME + _OF_STEM)
+"""All names at once, for speed; none holds a slash."""
+
+
+def _sidecar_names(name: bytes) -> list[bytes]:
+    """Return what may hold metadata, overviews or a mask of a TIFF, in lower case.
+
+    Where GDAL lists the folder, it compares names without regard to case.
+
+    Args:
+        name: of the TIFF in lower case, without its folder.
+    """
+    stem = _stem(name)
+    names = (_FORM % ((name,) * len(_OF_NAME) + (stem,) * len(_OF_STEM))).split(b"/")
+    names += _OF_ALL
+    names.append(stem.partition(b"_b")[0] + b"_mtl.txt")  # reader_landsat.cpp
+    split = b"_rgb_" if b"_rgb_" in stem else b"_pan_"
+    names.append(stem.partition(split)[0] + b"_metadata.txt")  # reader_geo_eye.cpp
+    # reader_alos.cpp: what only counts together with HDR…
+    names += [b"rpc" + stem[cut:] + b".txt" for cut in (3, 6) if len(stem) >= cut]
+    dot = stem.find(b".")
+    while dot >= 0:
+        names.append(stem[:dot] + b".pass")  # reader_eros.cpp
+        dot = stem.find(b".", dot + 1)
+    of_tile = stem[4:]
+    at = max(of_tile.rfind(b"_"), 0)
+    if _TILE.match(of_tile, at + 1):
+        for part in (of_tile, of_tile[:at]):  # reader_pleiades.cpp
+            names += (b"dim_" + part + b".xml", b"rpc_" + part + b".xml")
+    return names
+
+
+def _world_file_names(name: bytes) -> list[bytes]:
+    """Return what may place a TIFF that does not do so itself; see `_sidecar_names`.
+
+    The rules are those of gcore/gdal_misc.cpp, ``GDALReadWorldFile2`` and ``GDALReadTabFile2``.
+    """
+    stem = _stem(name)
+    suffix = name[len(stem) + 1 :]
+    names = [stem + b".tab", stem + b".wld"]
+    if len(suffix) > 1:
+        names += (stem + b"." + suffix[:1] + suffix[-1:] + b"w", name + b"w")
+    return names
+
+
+def _stem(name: bytes) -> bytes:
+    """Return a name less its last ending."""
+    stem, dot, _ = name.rpartition(b".")
+    return stem if dot else name
+
+
+def _is_looked_for_elsewhere(name: bytes) -> bool:
+    """Whether GDAL looks outside the folder, too.
+
+    To GDAL a backslash separates folders on all systems; with one, reader_spot.cpp looks for the
+    metadata of an ``IMAGERY.TIF`` next to its folder.
+    """
+    return b"\\" in name or name.lower() == b"imagery.tif"
+
+
+# The same for files of which it is not known that they are TIFFs.
+
+STANDALONE_SUFFIXES = frozenset(
+    b"tif tiff gtiff btf tf8 img jp2 j2k nc nc4 h5 hdf5 he5 grb grb2 grib grib2".split()
+)
+"""Files that are never part of another raster."""
 
 _TRIED_AS_THEY_ARE = (b".aux.xml", b".tfw", b".wld", b".ovr", b".msk")
 """Endings in the spelling that GDAL tries first where it lists no folder."""
 
-_PRODUCT_PREFIXES = (
-    b"dim_", b"rpc", b"hdr", b"iim_", b"summary", b"metadata", b"readme", b"manifest",
-)  # fmt: skip
-"""How metadata of whole products is named (GDAL's metadata readers, ``gcore/mdreader``)."""
-
-_PRODUCT_ENDINGS = (b"_mtl.txt", b"_metadata.txt")
-"""The metadata of a Landsat or GeoEye scene, whose rasters have other names."""
-
 _UNRELATED_SUFFIXES = frozenset(
-    b".json .geojson .csv .md .html .htm .pdf .png .jpg .jpeg .gif .svg .log .md5 .sha1 .sha256"
-    b" .zip .gz .bz2 .xz .zst .7z .tar .tgz .py .sh .ipynb .parquet .gpkg .kml .kmz .shp .shx"
-    b" .dbf .cpg .prj .sbn .sbx .qix .qml .sld .lyr .vrt .rst .pgm .ppm .pbm .pnm".split()
-) | {b""}
-"""Files that tell GDAL nothing about a TIFF next to them."""
-
-_ABOUT_FOLDER = (b"readme", b"license", b"copying", b"notice", b"changelog")
-"""Texts for people."""
+    b"json geojson csv md html htm pdf png jpg jpeg gif svg log md5 sha1 sha256 zip gz bz2 xz zst"
+    b" 7z tar tgz py sh ipynb parquet gpkg kml kmz shp shx dbf cpg prj sbn sbx qix qml sld lyr"
+    b" vrt rst pgm ppm pbm pnm".split()
+)
+"""Files that no driver looks for next to such a raster; names without a dot are none, either."""
 
 
 class Listing(Enum):
@@ -84,6 +178,8 @@ class Neighbours(Enum):
 
     SIDECARS = auto()
     """Files that may say something about it."""
+    WORLD_FILES = auto()
+    """Files that may say where it lies, unless it does so itself."""
     OTHERS = auto()
     """Nothing about it, but links, pipes or devices."""
     FILES = auto()
@@ -93,15 +189,24 @@ class Neighbours(Enum):
 @dataclass(frozen=True)
 class _Folder:
     listing: Listing
-    """Of a file of which no more is known."""
-    stems: Mapping[bytes, bytes | None] | None
-    """Names, up to the first dot and in lower case, of rasters that may have sidecars, and as
-    those spell them; None in place of a spelling: not as GDAL tries them. None: all may."""
+    """What GDAL does by default."""
+    sidecars: frozenset[bytes] | None
+    """Names that may be sidecars of a TIFF, in lower case; None: any may be there."""
+    words: frozenset[bytes] | None
+    """First words of the names of TIFFs that may have some of them; None: of all."""
+    groups: Mapping[bytes, bytes | None] | None
+    """What precedes the first dot of names that may be sidecars of any raster, in lower case, and
+    as those spell it; None in place of a spelling: not as GDAL tries them. None: any."""
     only_files: bool
     """Whether nothing else than files and folders was in it."""
 
+    @property
+    def size(self) -> int:
+        """Names that it counts for."""
+        return _FOLDER_NAMES + len(self.sidecars or ()) + len(self.groups or ())
 
-_UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None, only_files=False)
+
+_UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None, None, None, only_files=False)
 
 
 class _Known:
@@ -109,27 +214,26 @@ class _Known:
 
     def __init__(self, path: bytes) -> None:
         self._path = path
-        self._found = _UNKNOWN
         self._version: tuple[int, ...] | None = None
         """Of the folder when it was listed; None: a change since need not show."""
         self._until: float | None = None
+        self.found = _UNKNOWN
 
-    def found(self, clock: Callable[[], float]) -> _Folder:
-        """Return it; ask again where it is too old."""
+    def is_old(self, now: float) -> bool:
+        """Whether the folder is to be asked again."""
+        return self._until is None or now >= self._until
+
+    def ask(self, clock: Callable[[], float]) -> None:
+        """Find out what is in the folder, unless that is still the same."""
         now = clock()
-        if self._until is None or now >= self._until:
-            if self._until is not None:  # others do not ask at the same time
-                self._until = now + MAX_AGE
-            self._ask()
-            took = clock() - now
-            self._until = now + took + min(took * _PAUSE, max(MAX_AGE, took * _LONG_PAUSE))
-        return self._found
-
-    def _ask(self) -> None:
+        if self._until is not None:  # others do not ask at the same time
+            self._until = now + MAX_AGE
         version = _version(self._path)
         if version is None or version != self._version:
-            self._found = _look_into(self._path)
+            self.found = _look_into(self._path)
             self._version = version
+        took = clock() - now
+        self._until = now + took + min(took * _PAUSE, max(MAX_AGE, took * _LONG_PAUSE))
 
 
 class Folders:
@@ -137,7 +241,8 @@ class Folders:
 
     Whether a folder has changed is asked again after a hundred times as long as that takes, so it
     costs a hundredth of the time at most: on a local disk that is for nearly every file, on a far
-    one each second (`MAX_AGE`). Then only what has changed is listed again.
+    one each second (`MAX_AGE`). Then only what has changed is listed again. Where there is no
+    room for the names of all folders, those that were asked longest ago are forgotten.
 
     Args:
         clock: tells the time, seconds from any moment on.
@@ -145,39 +250,98 @@ class Folders:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known = lru_cache(MAX_FOLDERS)(_Known)
+        self._known: dict[bytes, _Known] = {}
+        self._sizes: dict[bytes, int] = {}
+        """Names that each folder counts for, in the order in which they were asked."""
+        self._kept = 0
+        self._lock = Lock()
 
     def _folder(self, path: bytes) -> _Folder:
-        return self._known(path).found(self._clock)
+        known = self._known.get(path) or _Known(path)
+        if known.is_old(self._clock()):
+            known.ask(self._clock)
+            self._keep(path, known)
+        return known.found
+
+    def _keep(self, path: bytes, known: _Known) -> None:
+        """Remember a folder; forget others where there is no room."""
+        with self._lock:
+            self._forget(path)
+            self._known[path] = known
+            self._sizes[path] = known.found.size
+            self._kept += known.found.size
+            while self._kept > MAX_KEPT:
+                self._forget(next(iter(self._sizes)))
+
+    def _forget(self, path: bytes) -> None:
+        self._known.pop(path, None)
+        self._kept -= self._sizes.pop(path, 0)
 
     def listing_on_open(self, path: bytes) -> Listing:
         """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
-        folder, slash, name = path.rpartition(b"/")
-        found = self._folder((folder or slash) or b".")
-        suffix = os.path.splitext(name)[1].lower()
-        if found.stems is None or suffix not in STANDALONE_SUFFIXES:
+        folder, name = _split(path)
+        found = self._folder(folder)
+        if found.sidecars is None or found.groups is None:
             return found.listing
-        stem = _stem(name)
-        if stem.lower() not in found.stems:
+        group, lower = _group(name), name.lower()
+        if lower.rpartition(b".")[2] not in STANDALONE_SUFFIXES or _is_looked_for_elsewhere(name):
+            return found.listing
+        sidecars = found.sidecars and found.sidecars.intersection(
+            [*_sidecar_names(lower), *_world_file_names(lower)]
+        )
+        if group.lower() not in found.groups and not sidecars:
             return Listing.NOTHING_THERE
-        as_tried = found.stems[stem.lower()] == stem and _has_lower_endings(name)
-        return Listing.TRY_EACH_NAME if as_tried else found.listing
+        # Only in lower case: else a.TIF may have an a.tif.ovr.
+        as_tried = found.groups.get(group.lower()) == group and _has_lower_endings(name)
+        of_group = all(_group(sidecar) == group.lower() for sidecar in sidecars)
+        return Listing.TRY_EACH_NAME if as_tried and of_group else found.listing
 
     def neighbours(self, path: bytes) -> Neighbours:
         """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
-        folder, slash, name = path.rpartition(b"/")
-        found = self._folder((folder or slash) or b".")
-        if found.stems is None or (found.stems and _stem(name).lower() in found.stems):
+        folder, name = _split(path)
+        found = self._folder(folder)
+        if found.sidecars is None or _is_looked_for_elsewhere(name):
             return Neighbours.SIDECARS
+        name = name.lower()
+        if found.sidecars and (found.words is None or _first_word(name) in found.words):
+            if not found.sidecars.isdisjoint(_sidecar_names(name)):
+                return Neighbours.SIDECARS
+            if not found.sidecars.isdisjoint(_world_file_names(name)):
+                return Neighbours.WORLD_FILES
         return Neighbours.FILES if found.only_files else Neighbours.OTHERS
 
 
-def _stem(name: bytes) -> bytes:
+def sidecars_of(path: bytes, *, is_placed: bool) -> list[bytes]:
+    """Return the names of the files next to a TIFF that may say something about it, sorted.
+
+    None where there are none, or the folder cannot be listed.
+
+    Args:
+        path: of the TIFF.
+        is_placed: whether it says itself where it lies.
+    """
+    folder, name = _split(path)
+    name = name.lower()
+    names = {*_sidecar_names(name), *(() if is_placed else _world_file_names(name))}
+    try:
+        with os.scandir(folder) as entries:
+            some = itertools.islice(entries, MAX_NAMES)
+            return sorted(entry.name for entry in some if entry.name.lower() in names)
+    except OSError:
+        return []
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Return a path's folder and its name there."""
+    folder, slash, name = path.rpartition(b"/")
+    return folder or slash or b".", name
+
+
+def _group(name: bytes) -> bytes:
     return name.partition(b".")[0]
 
 
 def _has_lower_endings(name: bytes) -> bool:
-    """Whether what follows the stem is in lower case: else a.TIF may have an a.tif.ovr."""
     endings = name.partition(b".")[2]
     return endings == endings.lower()
 
@@ -197,77 +361,57 @@ def _version(folder: bytes) -> tuple[int, ...] | None:
 
 
 def _look_into(folder: bytes) -> _Folder:
-    names = 0
-    sidecars = False
+    count = 0
     only_files = True
-    stems: dict[bytes, bytes | None] | None = {}
+    sidecars: set[bytes] | None = set()
+    groups: dict[bytes, bytes | None] | None = {}
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                names += 1
-                if names > MAX_NAMES:
+            for count, entry in enumerate(entries, 1):
+                if count > MAX_NAMES:
                     return _UNKNOWN
                 only_files = only_files and _is_plain(entry)
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if suffix in STANDALONE_SUFFIXES or entry.is_dir():
+                name = entry.name.lower()
+                suffix = name.rpartition(b".")[2]
+                if suffix in STANDALONE_SUFFIXES or suffix in _UNRELATED_SUFFIXES:
                     continue
-                sidecars = True
-                if stems is not None and not _is_unrelated(entry.name, suffix):
-                    of_all = _is_of_all(stems, entry.name, suffix)
-                    stems = None if of_all or len(stems) > MAX_STEMS else stems
+                if sidecars is not None and _is_sidecar(name):
+                    sidecars.add(name)
+                    sidecars = sidecars if len(sidecars) <= _MAX_KEPT_OF_ONE else None
+                if groups is not None and b"." in name:
+                    _add_to_group(groups, entry.name)
+                    groups = groups if len(groups) <= _MAX_KEPT_OF_ONE else None
     except (OSError, ValueError):  # may be searched but not listed; a name with a NUL byte
         return _UNKNOWN
     # "." and ".." may count; where it is close GDAL is left to count for itself.
-    listed = names <= GDAL_MAX_NAMES + 2
-    listing = (
-        Listing.NOTHING_THERE if not sidecars else Listing.LIST if listed else Listing.TRY_EACH_NAME
+    listing = Listing.LIST if count <= GDAL_MAX_NAMES + 2 else Listing.TRY_EACH_NAME
+    words = {_first_word(name) for name in sidecars or ()}
+    of_all = any(name in _OF_ALL or name.startswith(_BEGINNINGS) for name in sidecars or ())
+    return _Folder(
+        listing,
+        None if sidecars is None else frozenset(sidecars),
+        None if of_all else frozenset(words),
+        groups,
+        only_files,
     )
-    return _Folder(listing, stems, only_files)
 
 
 def _is_plain(entry: os.DirEntry[bytes]) -> bool:
-    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+    return not entry.is_symlink() and (entry.is_file() or entry.is_dir())
 
 
-def _is_unrelated(name: bytes, suffix: bytes) -> bool:
-    return suffix in _UNRELATED_SUFFIXES or (
-        suffix == b".txt" and name.lower().startswith(_ABOUT_FOLDER)
-    )  # these have stems of their own, but "readme" is also a prefix of product metadata
+def _is_sidecar(name: bytes) -> bool:
+    return name.endswith(_ENDINGS) or (name.startswith(b"rpc") and name.endswith(b".txt"))
 
 
-def sidecars_of(path: bytes) -> list[bytes]:
-    """Return the names of the files next to a TIFF that may say something about it, sorted.
-
-    None where there are none, or the folder cannot be listed.
-    """
-    folder, slash, name = path.rpartition(b"/")
-    found = []
-    with suppress(OSError), os.scandir((folder or slash) or b".") as entries:
-        for entry in itertools.islice(entries, MAX_NAMES):
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix in STANDALONE_SUFFIXES or _is_unrelated(entry.name, suffix):
-                continue
-            stems: dict[bytes, bytes | None] = {}
-            concerned = _is_of_all(stems, entry.name, suffix) or _stem(name).lower() in stems
-            if concerned and not entry.is_dir():
-                found.append(entry.name)
-    return sorted(found)
+def _first_word(name: bytes) -> bytes:
+    """Return what precedes the first dot or underscore, which all endings begin with."""
+    return name.partition(b".")[0].partition(b"_")[0]
 
 
-def _is_of_all(stems: dict[bytes, bytes | None], name: bytes, suffix: bytes) -> bool:
-    """Note which rasters a sidecar may belong to; True: all of the folder."""
-    return suffix not in _OWN_SUFFIXES or not _add_stems(stems, name)
-
-
-def _add_stems(stems: dict[bytes, bytes | None], name: bytes) -> bool:
-    """Note which rasters a sidecar may belong to; False: all of the folder."""
-    stem = _stem(name)
-    if stem.lower().startswith(_PRODUCT_PREFIXES) or name.lower().endswith(_PRODUCT_ENDINGS):
-        return False
+def _add_to_group(groups: dict[bytes, bytes | None], name: bytes) -> None:
+    """Note which rasters a file may belong to."""
+    group = _group(name)
     usual = name.endswith(_TRIED_AS_THEY_ARE) and _has_lower_endings(name)
-    known = stems.get(stem.lower(), stem)
-    stems[stem.lower()] = stem if usual and known == stem else None
-    for ending in (b"_metadata", b"_rpc"):
-        if stem.lower().endswith(ending):
-            stems[stem.lower().removesuffix(ending)] = None
-    return True
+    known = groups.get(group.lower(), group)
+    groups[group.lower()] = group if usual and known == group else None

@@ -848,7 +848,9 @@ def test_folders_without_sidecars_are_known(tmp_path: Path) -> None:
     assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
 
 
-@pytest.mark.parametrize("name", ["a.TFW", "A.tfw", "a.tab", "a_RPC.TXT", "a.hdr", "dim_a.xml"])
+@pytest.mark.parametrize(
+    "name", ["a.TFW", "A.tfw", "a.tab", "a_RPC.TXT", "a.hdr", "a.tif.rsc", "metadata.DIM"]
+)
 def test_other_names_may_be_sidecars(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert listing_for(tmp_path / "a.tif") is Listing.LIST
@@ -862,7 +864,7 @@ def test_names_are_tried_where_that_finds_all(tmp_path: Path, name: str) -> None
     assert listing_for(tmp_path / "b.png") is Listing.LIST
 
 
-@pytest.mark.parametrize("name", ["a", ".tif", "README.txt", "a.json", "b.prj"])
+@pytest.mark.parametrize("name", ["a", ".tif", "README.txt", "a.json", "b.prj", "b.hdr", "b.imd"])
 def test_some_names_are_no_sidecars(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
@@ -874,7 +876,7 @@ def test_names_are_tried_in_folders_that_cannot_be_listed(tmp_path: Path) -> Non
 
 def test_names_are_tried_where_gdal_lists_no_more(tmp_path: Path) -> None:
     world = world_file(tmp_path)
-    (tmp_path / "unknown").with_suffix(".imd").touch()
+    world.with_suffix(".imd").touch()
     for number in range(GDAL_MAX_NAMES - 3):
         (tmp_path / f"{number}.tif").touch()
     assert listing_for(world) is Listing.LIST

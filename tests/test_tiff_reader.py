@@ -51,7 +51,7 @@ from tiff_variants import (
     write_variants,
 )
 
-from rastermeta_async.folders import MAX_STEMS, Folders, Neighbours
+from rastermeta_async.folders import MAX_KEPT, Folders, Neighbours
 from rastermeta_async.one_file import compare_readers
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
@@ -643,31 +643,144 @@ RPC_TEXT = "".join(
     for key in ("LINE_NUM", "LINE_DEN", "SAMP_NUM", "SAMP_DEN")
     for at in range(1, 21)
 )
-SIDECARS = {
-    "a.tif.aux.xml": PAM, "a.aux.xml": PAM, "a.tfw": WORLD_FILE, "a.wld": WORLD_FILE,
-    "a.tifw": WORLD_FILE, "a.TFW": WORLD_FILE, "a.tab": TAB, "a_RPC.TXT": RPC_TEXT,
-    "a_rpc.txt": RPC_TEXT, "a_metadata.xml": "<re:EarthObservation/>", "a.tif.xml": "<metadata/>",
-    "a.xml": "<isd/>", "a_MTL.txt": "GROUP = L1_METADATA_FILE\nEND_GROUP\nEND\n",
-    "DIM_a.XML": "<Dimap_Document/>", "a.IMD": "version = \"R\";\nEND;\n", "a.RPB": "x",
-    "a.pvl": "x", "a.aux": "x", "METADATA.DIM": "<Dimap_Document/>", "a": "x",
-}  # fmt: skip
+RPB = "BEGIN_GROUP = IMAGE\n" + "".join(
+    f"{key} = {'(' + ', '.join(['1'] * 20) + ')' if key.endswith('Coef') else 1};\n"
+    for key in (
+        "lineOffset", "sampOffset", "latOffset", "longOffset", "heightOffset", "lineScale",
+        "sampScale", "latScale", "longScale", "heightScale", "lineNumCoef", "lineDenCoef",
+        "sampNumCoef", "sampDenCoef",
+    )
+) + "END_GROUP = IMAGE\nEND;\n"  # fmt: skip
+IMD = 'BEGIN_GROUP = IMAGE_1\nsatId = "QB02";\nEND_GROUP = IMAGE_1\nEND;\n'
+ISD = "<?xml version='1.0'?><isd><IMD><IMAGE><SATID>QB02</SATID></IMAGE></IMD></isd>"
+MSP = "<MSP_ROOT>cCodeKA = 47\nb = 1</MSP_ROOT>"
+RAPID_EYE = (
+    "<re:EarthObservation><gml:using><eop:EarthObservationEquipment><eop:platform><eop:Platform>"
+    "<eop:serialIdentifier>RE-1</eop:serialIdentifier></eop:Platform></eop:platform>"
+    "</eop:EarthObservationEquipment></gml:using></re:EarthObservation>"
+)
+PASS = f"{'satellite':<20}EROS-B\n"
+SUMMARY = 'Lbi_Satellite="ALOS"\n'
+DIMAP = "<Dimap_Document><A>1</A></Dimap_Document>"
+DIMAP_RPC = "<Global_RFM><RFM_Validity><LAT_OFF>1</LAT_OFF></RFM_Validity></Global_RFM>"
+MTL = (
+    'GROUP = L1_METADATA_FILE\nGROUP = PRODUCT_METADATA\nSPACECRAFT_ID = "LANDSAT_8"\n'
+    "END_GROUP = PRODUCT_METADATA\nEND_GROUP = L1_METADATA_FILE\nEND\n"
+)
+ORDER = "===\nSource Image Metadata\n---\nSensor: GeoEye-1\n"
+ALOS_RPC, ALOS_HEADER = "1" * 2000, "x"
+
+SIDECARS = [
+    ("a.tif", {"a.tif.aux.xml": PAM}), ("a", {"a.aux.xml": PAM}), ("x.y.tif", {"x.y.tif.aux.xml": PAM}),
+    ("a.tif", {"a.imd": IMD}), ("x.y.tif", {"x.y.imd": IMD}), ("a.tif", {"a.rpb": RPB}),
+    ("a.tif", {"a.xml": ISD}), ("a.tif", {"a.xml": MSP}), ("a.tif", {"a_metadata.xml": RAPID_EYE}),
+    ("a.tif", {"a_rpc.txt": RPC_TEXT}), ("a.tif", {"a.rpc": RPC_TEXT}), ("a.tif", {"a.pass": PASS}),
+    ("x.y.z.tif", {"x.pass": PASS}), ("x.y.z.tif", {"x.y.pass": PASS}), (".x.tif", {".pass": PASS}),
+    ("a.tif", {"summary.txt": SUMMARY}), ("a.tif", {"metadata.dim": DIMAP}),
+    ("a.tif", {"a_mtl.txt": MTL}), ("a_b4.tif", {"a_mtl.txt": MTL}), ("_B.TIF", {"_mtl.txt": MTL}),
+    ("p_1.tif", {"p_1_metadata.txt": ORDER}), ("p_1_rgb_0.tif", {"p_1_metadata.txt": ORDER}),
+    ("p_1_PAN_0.tif", {"p_1_metadata.txt": ORDER}),
+    ("imgx.tif", {"rpcx.txt": ALOS_RPC, "hdrx.txt": ALOS_HEADER}),
+    ("img123x.tif", {"rpcx.txt": ALOS_RPC, "hdrx.txt": ALOS_HEADER}),
+    ("img.tif", {"rpc.txt": ALOS_RPC, "hdr.txt": ALOS_HEADER}),
+    ("IMG_x_R1C2.tif", {"dim_x_r1c2.xml": DIMAP}), ("IMG_x_R1C2.tif", {"dim_x.xml": DIMAP}),
+    ("IMG_x_R1C2.tif", {"rpc_x_r1c2.xml": DIMAP_RPC}), ("IMG_x_R 1C+2a", {"rpc_x.xml": DIMAP_RPC}),
+    ("IMG__R1C1.tif", {"rpc_.xml": DIMAP_RPC}),
+]  # fmt: skip
+WORLD_FILES = [
+    ("a.tif", "a.tfw", WORLD_FILE), ("a.tif", "a.tifw", WORLD_FILE), ("a.tif", "a.wld", WORLD_FILE),
+    ("a.tif", "a.tab", TAB), ("x.y.tif", "x.y.tfw", WORLD_FILE), ("a.tiff", "a.tiffw", WORLD_FILE),
+    ("a.dat", "a.dtw", WORLD_FILE), ("a.dat", "a.datw", WORLD_FILE), ("a", "a.wld", WORLD_FILE),
+]  # fmt: skip
+UNRELATED = [
+    "scan.bmp", "Thumbs.db", "readme.docx", "x.laz", "old.bak", ".lock", "other.hgt", "other.hdr",
+    "report.pdf", "preview.jpg", ".DS_Store", "desktop.ini", "a.hdr", "a.bak", "a.tif.bak", "a.laz",
+    "README", "readme.txt", "a.json", "b.tif", "a.jp2", "a.zip", "license.txt", "a.JSON", "a",
+    "a.tif.md5", "a.txt", "a.pvl", "a.tif.xml", "a.tif.tfw", "a.tif.imd", "a.ovr", "a.msk", "a.w",
+    "a.fw", "a.twf", "a.aux.xml", "a_rpc.tif", "a_mtl.xml", "a_metadata.dim", "metadata.xml",
+    "manifest.xml", "summary.txt.bak", "xsummary.txt", "xmetadata.dim", "dim_a.xml", "rpca.txt",
+    "hdra.txt", "aa.tfw", "b.tfw", "b.imd", "b.tif.aux.xml", "b_mtl.txt", "b_metadata.txt",
+    "b_rpc.txt", "ab_mtl.txt", "pass", "a.b.pass", "b.xml", "a.tif.rpc", "a.prj", "a.tif.wld",
+]  # fmt: skip
+"""Next to a.tif."""
+
+NOT_PLACED = {"crs": None, "transform": None}
+
+
+def with_and_without(
+    folder: Path, raster: str, beside: dict[str, str], **kind: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Return a raster next to other files, and what they change in rasterio's record."""
+    folder.mkdir(exist_ok=True)
+    path = folder / raster
+    written = write(folder / "written.tif", **kind)
+    written.rename(path)
+    reader = RasterioReader(None)
+    with reader.environment():
+        alone = reader.read(os.fsencode(path))
+        for name, content in beside.items():
+            path.with_name(name).write_text(content)
+        return path, differing(alone, reader.read(os.fsencode(path)))
+
+
+def neighbours(path: Path) -> Neighbours:
+    return Folders().neighbours(os.fsencode(path))
+
+
+def in_any_spelling(
+    folder: Path, both: Both, raster: str, beside: dict[str, str], concern: Neighbours, **kind: Any
+) -> None:
+    """Check that files are sidecars, which change what rasterio says in some spelling at least."""
+    found = []
+    for spelled in (str.lower, str.upper, str.title):
+        named = {spelled(name): content for name, content in beside.items()}
+        path, changes = with_and_without(folder / spelled.__name__, raster, named, **kind)
+        found.append(changes)
+        assert neighbours(path) is concern
+        assert both.check(path).reader == "rasterio"
+        reason = both.compare(path).reason or ""
+        assert reason == f"sidecar file {spelled(next(iter(beside)))}"
+    assert any(found)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SIDECARS)
-def test_a_file_with_a_sidecar_is_rasterio_s(tmp_path: Path, both: Both, name: str) -> None:
-    bare = {"crs": None, "transform": None}
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    assert both.readers_of([write(alone / "a.tif", **bare)] * 2) == [TIFF_HEADER] * 2
-    path = write(tmp_path / "a.tif", **bare)
-    (tmp_path / name).write_text(SIDECARS[name])
-    concerned = both.folders.neighbours(os.fsencode(path)) is Neighbours.SIDECARS
-    assert concerned == (name != "a")
+@pytest.mark.parametrize(("raster", "beside"), SIDECARS)
+def test_a_file_that_changes_what_gdal_says_is_a_sidecar(
+    tmp_path: Path, both: Both, raster: str, beside: dict[str, str]
+) -> None:
+    in_any_spelling(tmp_path, both, raster, beside, Neighbours.SIDECARS)
+
+
+@pytest.mark.parametrize(("raster", "beside", "content"), WORLD_FILES)
+def test_world_files_count_for_rasters_that_do_not_say_where_they_are(
+    tmp_path: Path, both: Both, raster: str, beside: str, content: str
+) -> None:
+    files = {beside: content}
+    in_any_spelling(tmp_path, both, raster, files, Neighbours.WORLD_FILES, **NOT_PLACED)
+
+
+@pytest.mark.parametrize("transform", [
+    from_origin(500_000, 5_000_000, 10, 10), from_origin(0, 0, 1, 1), from_origin(0, 0, 1, -1),
+    from_origin(0, 0, 1e-9, 1e-9),
+])  # fmt: skip
+@pytest.mark.parametrize(("raster", "beside", "content"), WORLD_FILES)
+def test_world_files_say_nothing_of_rasters_that_say_where_they_are(
+    tmp_path: Path, both: Both, raster: str, beside: str, content: str, transform: Any
+) -> None:
+    path, _ = with_and_without(tmp_path, raster, {beside: content}, transform=transform)
     both.check(path)
-    if name != "a":
-        assert both.read(path).reader == "rasterio"
-        assert both.compare(path).reason == f"sidecar file {name}"
+    if transform.a == 10:
+        assert both.check(path).reader == TIFF_HEADER
+        assert both.compare(path).reason is None
+
+
+@pytest.mark.parametrize("name", UNRELATED)
+def test_unrelated_files_cost_nothing(tmp_path: Path, both: Both, name: str) -> None:
+    path, changes = with_and_without(tmp_path, "a.tif", {name: IMD + WORLD_FILE}, **NOT_PLACED)
+    assert changes == {}
+    assert neighbours(path) is Neighbours.FILES
+    assert both.readers_of([path, path]) == [TIFF_HEADER] * 2
+    assert both.compare(path).reason is None
 
 
 def test_overviews_and_masks_beside(tmp_path: Path, both: Both) -> None:
@@ -689,50 +802,9 @@ def test_sidecars_of_others_cost_a_file_nothing(tmp_path: Path, both: Both) -> N
     assert both.readers_of([path, other, path]) == [TIFF_HEADER, "rasterio", TIFF_HEADER]
 
 
-@pytest.mark.parametrize("name", [
-    "README", "readme.txt", "README.md", "LICENSE", "a.json", "a.png", "a.csv", "b.tif", "a.jp2",
-    "a.geojson", "a.zip", "license.txt", "a.JSON", "a.tif.md5",
-])  # fmt: skip
-def test_unrelated_files_cost_nothing(tmp_path: Path, both: Both, name: str) -> None:
-    path = write(tmp_path / "a.tif")
-    (tmp_path / name).touch()
-    (tmp_path / "a.tif.d").mkdir()
-    assert both.readers_of([path, path]) == [TIFF_HEADER] * 2
-
-
-def may_add_to(folder: Path, name: str) -> bool:
-    return Folders().neighbours(os.fsencode(folder / name)) is Neighbours.SIDECARS
-
-
-@pytest.mark.parametrize(("beside", "concerned", "others"), [
-    ("a.tfw", ["a.tif", "A.TIF", "a.b.tif"], ["b.tif", "aa.tif", "a_.tif"]),
-    ("a.tif.aux.xml", ["a.tif"], ["b.tif"]),
-    ("a_metadata.xml", ["a.tif", "a_metadata.tif"], ["b.tif"]),
-    ("x.y.ovr", ["x.tif", "x.z.tif"], ["y.tif"]),
-    ("DIM_X.XML", ["IMG_X.TIF", "b.tif"], []),
-    ("metadata.xml", ["b.tif"], []),
-    ("a_MTL.txt", ["a.tif", "b.tif"], []),
-    ("a.imd", ["a.tif", "b.tif"], []),
-    ("licence.txt", ["licence.tif"], ["a.tif"]),
-    ("a.txt", ["a.tif"], ["b.tif"]),
-    ("a_RPC.TXT", ["a.tif"], ["b.tif"]),
-    ("po_1_METADATA.txt", ["po_1_rgb_0.tif", "po_1_pan_0.tif"], []),
-    ("HDRfoo.txt", ["IMGfoo.tif", "IMG123foo.tif"], []),
-    ("RPCfoo.txt", ["IMGfoo.tif", "IMG123foo.tif"], []),
-    ("a.json", [], ["a.tif"]),
-    ("a", [], ["a.tif"]),
-])  # fmt: skip
-def test_whom_a_sidecar_may_concern(
-    tmp_path: Path, beside: str, concerned: list[str], others: list[str]
-) -> None:
-    (tmp_path / beside).touch()
-    assert [name for name in concerned if not may_add_to(tmp_path, name)] == []
-    assert [name for name in others if may_add_to(tmp_path, name)] == []
-
-
 def test_nothing_concerns_a_file_alone(tmp_path: Path) -> None:
     (tmp_path / "b.tif").touch()
-    (tmp_path / "a.tfw").mkdir()
+    (tmp_path / "a.tif.d").mkdir()
     path = os.fsencode(tmp_path / "a.tif")
     assert Folders().neighbours(path) is Neighbours.FILES
     (tmp_path / "link.tif").symlink_to("b.tif")
@@ -749,19 +821,15 @@ def test_links_are_followed(tmp_path: Path, both: Both) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_may_hold_anything(tmp_path: Path) -> None:
-    assert may_add_to(tmp_path / "missing", "a.tif")
+    assert neighbours(tmp_path / "missing" / "a.tif") is Neighbours.SIDECARS
 
 
-def test_a_folder_of_many_sidecars_concerns_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert MAX_STEMS > 1000
-    monkeypatch.setattr("rastermeta_async.folders.MAX_STEMS", 2)
-    for name in ("a.tfw", "b.tfw"):
-        (tmp_path / name).touch()
-    assert not may_add_to(tmp_path, "c.tif")
-    (tmp_path / "d.tfw").touch()
-    assert may_add_to(tmp_path, "c.tif")
+def test_a_folder_of_many_sidecars_concerns_all(tmp_path: Path) -> None:
+    for number in range(MAX_KEPT // 4):
+        (tmp_path / f"{number}.tfw").touch()
+    assert neighbours(tmp_path / "c.tif") is Neighbours.FILES
+    (tmp_path / "more.tfw").touch()
+    assert neighbours(tmp_path / "c.tif") is Neighbours.SIDECARS
 
 
 def test_a_bare_name_is_in_the_current_folder(
@@ -771,7 +839,7 @@ def test_a_bare_name_is_in_the_current_folder(
     (tmp_path / "b.tfw").touch()
     monkeypatch.chdir(tmp_path)
     assert both.readers_of([Path("a.tif")] * 2) == [TIFF_HEADER] * 2
-    assert Folders().neighbours(b"b.tif") is Neighbours.SIDECARS
+    assert Folders().neighbours(b"b.tif") is Neighbours.WORLD_FILES
     assert Folders().neighbours(b"/nowhere/at/all.tif") is Neighbours.SIDECARS
 
 
@@ -900,7 +968,7 @@ def two_pages(path: Path) -> None:
 
 def several_sidecars(path: Path) -> None:
     write(path)
-    for name in ("a.tif.aux.xml", "a.tfw", "a.ovr.txt", "notes.csv", "b.tfw"):
+    for name in ("a.tif.aux.xml", "a.IMD", "a.tfw", "a.ovr.txt", "notes.csv", "b.tfw"):
         path.with_name(name).touch()
 
 
@@ -917,7 +985,7 @@ NOT_DECODED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "netCDF": ("no TIFF", netcdf_with_sidecars),
     "pages": ("several pages", two_pages),
     "cut": ("values outside the file or all over it", lambda path: os.truncate(write(path), 100)),
-    "sidecars": ("sidecar files a.ovr.txt, a.tfw, a.tif.aux.xml", several_sidecars),
+    "sidecars": ("sidecar files a.IMD, a.tif.aux.xml", several_sidecars),
 }  # fmt: skip
 
 

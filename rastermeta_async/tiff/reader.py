@@ -203,8 +203,8 @@ class TiffReader:
             if reference.reader is None:  # there is no file to be read
                 raise NotPlain(reference.error_message or "")
             header, facts = self._decode(path, {}, only_files=False)
-            if self._folders.neighbours(path) is Neighbours.SIDECARS:
-                raise NotPlain(_sidecars_in_words(path))
+            if _may_add_to(header, self._folders.neighbours(path)):
+                raise NotPlain(_sidecars_in_words(path, header))
             if not reference.ok or reference.error_type:
                 raise NotPlain("rasterio has a problem with the file")
         except NotPlain as reason:
@@ -221,7 +221,10 @@ class TiffReader:
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise NotPlain("sidecar files")
-        return self._decode(path, parts, only_files=neighbours is Neighbours.FILES)
+        header, facts = self._decode(path, parts, only_files=neighbours is Neighbours.FILES)
+        if _may_add_to(header, neighbours):
+            raise NotPlain("world files")
+        return header, facts
 
     def _decode(
         self, path: bytes, parts: dict[int, bytes], *, only_files: bool
@@ -280,8 +283,16 @@ class TiffReader:
             self._kinds[header.kind] = kind
 
 
-def _sidecars_in_words(path: bytes) -> str:
-    names = [name.decode("utf-8", "backslashreplace") for name in sidecars_of(path)]
+def _may_add_to(header: Header, neighbours: Neighbours) -> bool:
+    """Whether files next to a TIFF may say more than its header; GDAL prefers where it lies."""
+    if neighbours is Neighbours.WORLD_FILES:
+        return header.transform is None
+    return neighbours is Neighbours.SIDECARS
+
+
+def _sidecars_in_words(path: bytes, header: Header) -> str:
+    found = sidecars_of(path, is_placed=header.transform is not None)
+    names = [name.decode("utf-8", "backslashreplace") for name in found]
     if not names:
         return "sidecar files may be there: its folder cannot be looked through"
     more = len(names) - _SIDECARS_SHOWN
