@@ -159,7 +159,7 @@ def as_database(path: Path) -> None:
         database.commit()
 
 
-FILES = {
+FILES: dict[str, Callable[[Path], object]] = {
     "plain": write,
     "compressed oddly": lambda path: write(path, compress="webp", count=3, dtype="uint8"),
     "with a sidecar": with_a_sidecar,
@@ -186,7 +186,7 @@ def test_no_file_that_is_read_stays_open(tmp_path: Path, reader: str) -> None:
         (tmp_path / f"{number}").mkdir()  # what is next to one is nothing to the others
         paths.append(tmp_path / f"{number}" / "a.tif")
         make(paths[-1])
-    made = load_reader(READERS[reader], None, Access())
+    made: Any = load_reader(READERS[reader], None, Access())
     with made.environment():
         for path in paths:  # GDAL and PROJ keep files of their own open
             made.read(bytes(path))

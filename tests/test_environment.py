@@ -319,6 +319,6 @@ def test_foreign_options_are_said_on_a_line_of_a_fitting_length() -> None:
 def test_options_in_the_environment_of_a_program_do_not_make_it_open_less_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = WorkerPool(Settings(workers=1, concurrency=Settings().opens)).capacity
+    expected = WorkerPool(Settings(workers=1)).capacity
     monkeypatch.setenv("GTIFF_POINT_GEO_IGNORE", "YES")
     assert pool_for(Settings()).capacity == expected

@@ -671,7 +671,8 @@ ORDER = "===\nSource Image Metadata\n---\nSensor: GeoEye-1\n"
 ALOS_RPC, ALOS_HEADER = "1" * 2000, "x"
 
 SIDECARS = [
-    ("a.tif", {"a.tif.aux.xml": PAM}), ("a", {"a.aux.xml": PAM}), ("x.y.tif", {"x.y.tif.aux.xml": PAM}),
+    ("a.tif", {"a.tif.aux.xml": PAM}), ("a", {"a.aux.xml": PAM}),
+    ("x.y.tif", {"x.y.tif.aux.xml": PAM}),
     ("a.tif", {"a.imd": IMD}), ("x.y.tif", {"x.y.imd": IMD}), ("a.tif", {"a.rpb": RPB}),
     ("a.tif", {"a.xml": ISD}), ("a.tif", {"a.xml": MSP}), ("a.tif", {"a_metadata.xml": RAPID_EYE}),
     ("a.tif", {"a_rpc.txt": RPC_TEXT}), ("a.tif", {"a.rpc": RPC_TEXT}), ("a.tif", {"a.pass": PASS}),

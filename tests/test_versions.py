@@ -156,7 +156,7 @@ def test_a_file_that_has_just_changed_is_left_to_settle(
 
     monkeypatch.setattr(os, "pread", noted(os.pread))
     monkeypatch.setattr(RasterioReader, "_open", noted(RasterioReader._open))
-    made = load_reader(READERS[reader], None, Access())
+    made: Any = load_reader(READERS[reader], None, Access())
     with made.environment():
         for _ in range(3):
             os.utime(path)

@@ -246,9 +246,7 @@ def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
 def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = 4 * 1024**3
     monkeypatch.setattr(launch, "usable_memory", lambda: memory)
-    one, many = (
-        launch.orders_for(Settings(workers=workers, concurrency=10)) for workers in (1, 4)
-    )
+    one, many = (launch.orders_for(Settings(workers=workers, concurrency=10)) for workers in (1, 4))
     assert (one.concurrency, many.concurrency) == (10, 3)
     assert 4 * many.allowance < memory
     assert many.allowance < one.allowance
