@@ -110,6 +110,7 @@ def extract(
     prune_folders: options.PruneFolders = False,
     dry_run: options.DryRun = False,
     sort: options.Sort = None,
+    skip_offline: options.SkipOffline = False,
     retry_failed: options.RetryFailed = False,
     overwrite: options.Overwrite = False,
     progress: options.ShowProgress = None,
@@ -139,6 +140,7 @@ def extract(
             update=update,
             prune=prune,
             prune_folders=prune_folders,
+            skip_offline=skip_offline,
             retry_failed=retry_failed,
             sort=sort,
         )

@@ -127,6 +127,8 @@ class Settings:
     """Drop rows whose local path leads to no file."""
     prune_folders: bool = False
     """Also where a whole folder is gone, or empty."""
+    skip_offline: bool = False
+    """Give a file whose content is not on disk an error row, instead of having it recalled."""
     retry_failed: bool = False
     """Also redo the paths whose row is not a success."""
     sort: Order | None = None

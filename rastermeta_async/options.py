@@ -201,6 +201,14 @@ Sort = Annotated[
     ),
 ]
 
+SkipOffline = Annotated[
+    bool,
+    typer.Option(
+        "--skip-offline",
+        help="Give files whose content is not on disk (tape, HSM) an error row: no recall.",
+    ),
+]
+
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
 ]

@@ -35,6 +35,7 @@ from rastermeta_async.config import (
 )
 from rastermeta_async.errors import StuckError
 from rastermeta_async.fence import fence_thread
+from rastermeta_async.offline import offline_row
 from rastermeta_async.permits import Permits, Stopped
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
@@ -301,6 +302,11 @@ class ThreadPool:
         """Note that this thread reads files now."""
         self._limit.note_thread()
 
+    @property
+    def skips_offline(self) -> bool:
+        """Whether files that are not on disk are left where they are."""
+        return self._settings.skip_offline
+
     def note_file(self) -> None:
         """Note that a file was read."""
         self._limit.files += 1  # one that is lost between two threads is no matter
@@ -387,7 +393,7 @@ class _Walk:
                 break
             chunk, at = taken
             self._opened_at = time.monotonic()
-            record = self._reader.read(chunk.paths[at])
+            record = self._read(chunk.paths[at])
             with self._lock:
                 if self._abandoned:
                     return
@@ -395,6 +401,10 @@ class _Walk:
             self._pool.note_file()
             if chunk.put(at, record):
                 self._pool.collect(chunk)
+
+    def _read(self, path: bytes) -> Record:
+        row = offline_row(path) if self._pool.skips_offline else None
+        return row or self._reader.read(path)
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""

@@ -49,6 +49,7 @@ def orders_for(settings: Settings, reader: str | None = None) -> Orders:
         reader=reader or settings.reader_path,
         drivers=settings.drivers,
         gdal_config=settings.gdal_config,
+        skip_offline=settings.skip_offline,
         access=settings.access,
         board=-1,
         slots=threads_for(concurrency),

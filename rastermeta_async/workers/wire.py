@@ -57,6 +57,8 @@ class Orders:
     """Bytes that it may take on top of what it starts with; beyond them allocations fail."""
     cpu: int | None = None
     """CPU that it keeps to; None: any."""
+    skip_offline: bool = False
+    """See `Settings.skip_offline`."""
     gdal_config: tuple[str, ...] = ()
     """See `Settings.gdal_config`."""
 

@@ -69,8 +69,9 @@ def main() -> None:
 async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
     board = Board(orders.board, orders.slots)
     settings = Settings(
-        concurrency=orders.concurrency, timeout=orders.timeout, access=orders.access
-    )
+        concurrency=orders.concurrency, timeout=orders.timeout, access=orders.access,
+        skip_offline=orders.skip_offline,
+    )  # fmt: skip
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
