@@ -113,6 +113,10 @@ def test_cogs_are_counted_and_what_others_lack() -> None:
     assert text[1:3] == ["  2  A late IFD.", "  1  Wide blocks."]
 
 
+def test_bytes_of_any_number_are_added_up() -> None:
+    assert summed(*[record(file_size=2**62)] * 3, record(file_size=None)).bytes == 3 * 2**62
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_an_empty_catalog(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"catalog{ending}"

@@ -7,6 +7,7 @@ import io
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog import digest as digests
+from rastermeta_async.catalog.checkpoint import Part, Sealed, encode, read_entries
 from rastermeta_async.catalog.digest import BLOCK_BYTES, Digest, VerifiedFile, digest_of
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
@@ -57,6 +59,29 @@ def flipped(path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", [Sealed, Part])
+def test_a_number_of_rows_that_is_not_the_logs_is_refused(
+    catalog: tuple[Path, Order], kind: type[Sealed | Part]
+) -> None:
+    """Whatever is written of the rows next: the sums are to be right."""
+    path, order = catalog
+    made(path, order, ROWS[:20])
+    stopped = Output(str(path))
+    commit(stopped, ROWS[20:30])
+    stopped.close()
+    log = Path(log_path(str(path)))
+    entries = [
+        replace(entry, rows=entry.rows + 1) if isinstance(entry, kind) else entry
+        for entry in read_entries(log.read_bytes(), str(log))
+    ]  # fmt: skip
+    log.write_bytes(b"".join(map(encode, entries)))
+    for use in (Output.finished, Output.seal):
+        output = Output(str(path))
+        with pytest.raises(CheckpointError, match=r"it has \d+ rows, but the log says \d1"):
+            use(output)
+        output.close()
 
 
 def test_a_part_replaced_by_a_copy_of_another_is_refused(catalog: tuple[Path, Order]) -> None:
