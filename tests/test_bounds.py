@@ -159,7 +159,7 @@ def as_database(path: Path) -> None:
         database.commit()
 
 
-FILES: dict[str, Callable[[Path], object]] = {
+FILES: dict[str, Callable[[Path], Any]] = {
     "plain": write,
     "compressed oddly": lambda path: write(path, compress="webp", count=3, dtype="uint8"),
     "with a sidecar": with_a_sidecar,

@@ -494,6 +494,25 @@ def test_rings_that_are_for_geos(lon: list[float]) -> None:
     assert (cut.tolist(), len(made.geometry)) == ([False], 0)
 
 
+@pytest.mark.parametrize(
+    ("raster", "bounds"),
+    [
+        (box(170, 95, 30, 10, 30, 10), (85.0, 90.0)),
+        (box(170, -85, 30, 10, 30, 10), (-90.0, -85.0)),
+        (box(170, -0.0, 30, 10, 30, 10), (-10.0, 0.0)),
+        (box(170, 1e-7, 30, 1e-7, 30, 1), (0.0, 1e-7)),
+    ],
+)
+def test_what_reaches_across_the_antimeridian_is_cut_there_and_at_the_poles(
+    raster: Grid, bounds: tuple[float, float]
+) -> None:
+    shape = geometry("EPSG:4326", raster)
+    assert shape.bounds[1::2] == pytest.approx(bounds, abs=1e-12)
+    assert shape.area == pytest.approx(30 * (bounds[1] - bounds[0]))
+    assert not any(value == 0 and math.copysign(1, value) < 0
+                   for value in shapely.get_coordinates(shape).ravel())  # fmt: skip
+
+
 def test_degrees_that_are_cut_off_far_away_touch_themselves() -> None:
     turned = (-540.0, 0.0563, -0.3042, 63.67, -0.3042, -0.0563)
     assert geometry("EPSG:4258", Grid(turned, 53, 115)).bounds[0] == -180
@@ -726,6 +745,7 @@ NO_LINES: dict[str, Any] = {"line_num_coeff": [0.0] * 20}
     [
         (corners(10, 50, 11, 49), "EPSG:4326", 1.0),
         (corners(179.5, 50, -179.5, 49), "EPSG:4326", 1.0),
+        (corners(-80, 50, 80, 40), "EPSG:4326", 1600.0),  # on one side, though it is wide
         (corners(5e5, 5e6, 5.1e5, 4.99e6), "EPSG:32633", 0.01144),
         (corners(5e5, 5e6, 5.1e5, 4.99e6), "EPSG:4978", None),
         (corners(10, 50, 10, 50), "EPSG:4326", None),
@@ -739,6 +759,12 @@ def test_control_points(
     assert row.footprint == (None if area is None else "gcps")
     if row.geometry is not None:
         assert shapely.from_wkb(row.geometry).area == pytest.approx(area, rel=0.01)
+
+
+def test_where_control_points_are_too_few_coefficients_tell(tmp_path: Path) -> None:
+    few = corners(10, 50, 11, 49)[:2], CRS.from_string("EPSG:4326")
+    row = read_unplaced(tmp_path, put(gcps=few, rpcs=RPC(**COEFFICIENTS)))
+    assert (row.gcp_count, row.footprint) == (2, "rpcs")
 
 
 def points_on(raster: Grid, turn: float, number: int) -> list[GroundControlPoint]:

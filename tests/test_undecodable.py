@@ -38,8 +38,8 @@ def test_only_rasterios_complaint_about_a_message_is_dropped(
         (UnicodeDecodeError, UNDECODABLE, trace),  # one of the program's own
         (ValueError, ValueError("odd"), None),
     ]
-    for one_error in (*errors, (UnicodeDecodeError, UNDECODABLE, None)):
-        sys.excepthook(*one_error)
+    for args in (*errors, (UnicodeDecodeError, UNDECODABLE, None)):
+        sys.excepthook(*args)
     assert ended == errors
 
 

@@ -340,8 +340,7 @@ def test_of_a_large_folder_some_names_are_handed_on_before_the_next_are_listed(
 
     def many(_: bytes) -> Iterator[Any]:
         nonlocal listed
-        while listed < 100_000:
-            listed += 1
+        for listed in range(1, 100_001):
             yield entry
 
     monkeypatch.setattr(os, "scandir", many)
