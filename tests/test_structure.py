@@ -99,6 +99,25 @@ def test_overviews_that_gdal_does_not_find_so_are_not_believed(tmp_path: Path) -
         structure(content, 4)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"), [(254, 5), (254, 4), (254, 0), (277, 3)],
+    ids=["mask of an overview", "mask", "page", "other bands"],
+)  # fmt: skip
+def test_an_image_that_gdal_takes_for_no_overview_is_none(
+    tmp_path: Path, tag: int, value: int
+) -> None:
+    path = write(tmp_path / "a.tif")
+    first, second = ifds_of(path.read_bytes())
+    other = {**second, 256: Value(3, 1, struct.pack("<H", 16)), tag: second[tag]}
+    kind = "<I" if other[tag].type == 4 else "<H"
+    other[tag] = Value(other[tag].type, 1, struct.pack(kind, value))
+    content = assembled(LITTLE, [first, other, second], path.read_bytes())
+    path.write_bytes(content)
+    with rasterio.Env(), rasterio.open(path) as dataset:
+        assert dataset.overviews(1) == [2]
+    assert EXTERNAL_OVERVIEWS not in (structure(content, 2).cog_problems or [])
+
+
 def test_images_that_follow_each_other_in_a_ring_are_looked_at_once(tmp_path: Path) -> None:
     content = bytearray(write(tmp_path / "a.tif").read_bytes())
     first, second = ifds_of(bytes(content))

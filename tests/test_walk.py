@@ -335,18 +335,18 @@ def test_folders_that_fail_or_hang_cost_only_what_is_in_them(
 def test_of_a_large_folder_some_names_are_handed_on_before_the_next_are_listed(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = 0
+    listed: list[bytes] = []
     (entry,) = (one for one in os.scandir(b"top") if one.name == b"a.tif")
 
     def many(_: bytes) -> Iterator[Any]:
-        nonlocal listed
-        for listed in range(1, 100_001):
+        for number in range(100_000):
+            listed.append(b"%d" % number)
             yield entry
 
     monkeypatch.setattr(os, "scandir", many)
     paths = walk([b"top"])
     assert [next(paths) for _ in range(10)] == [b"top/a.tif"] * 10
-    assert listed <= 10_000
+    assert len(listed) <= 10_000
     paths.close()  # type: ignore[attr-defined]  # it is a generator
 
 
