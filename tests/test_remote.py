@@ -568,6 +568,22 @@ def test_a_prefix_is_walked_page_by_page(plain: Path, s3: Any, moto: str) -> Non
     assert facts == {(len(content), False, False)}
 
 
+def test_what_stands_for_a_folder_is_no_object_and_all_else_is(s3: Any) -> None:
+    """Consoles make empty objects without an ending so that there seems to be a folder."""
+    objects = {"p/a.TIF": b"x", "p/empty.tif": b"", "p/folder": b"", "p/README": b"x"}
+    for key, content in objects.items():
+        s3.put_object(Bucket="bucket", Key=key, Body=content)
+
+    async def listed(*suffixes: str) -> list[tuple[bytes, int]]:
+        pages = Stores(Access()).walk("s3://bucket/p/", suffixes)
+        return [(bytes(one), one.size) async for page in pages for one in page]
+
+    everything = [(b"s3://bucket/p/README", 1), (b"s3://bucket/p/a.TIF", 1),
+                  (b"s3://bucket/p/empty.tif", 0)]  # fmt: skip
+    assert asyncio.run(listed()) == everything
+    assert asyncio.run(listed(".tif")) == everything[1:]
+
+
 def test_who_asks_pays_where_told_so(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
