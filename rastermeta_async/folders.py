@@ -311,18 +311,18 @@ class Folders:
         return Neighbours.FILES if found.only_files else Neighbours.OTHERS
 
 
-def sidecars_of(path: bytes, *, is_placed: bool) -> list[bytes]:
+def sidecars_of(path: bytes, neighbours: Neighbours) -> list[bytes]:
     """Return the names of the files next to a TIFF that may say something about it, sorted.
 
     None where there are none, or the folder cannot be listed.
 
     Args:
         path: of the TIFF.
-        is_placed: whether it says itself where it lies.
+        neighbours: what is known to be there: world files, or others.
     """
     folder, name = _split(path)
-    name = name.lower()
-    names = {*_sidecar_names(name), *(() if is_placed else _world_file_names(name))}
+    rules = _world_file_names if neighbours is Neighbours.WORLD_FILES else _sidecar_names
+    names = set(rules(name.lower()))
     try:
         with os.scandir(folder) as entries:
             some = itertools.islice(entries, MAX_NAMES)

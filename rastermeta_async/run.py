@@ -26,6 +26,7 @@ from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Inputs, Progress
 from rastermeta_async.sources import Source, StdinSource
 from rastermeta_async.streams import silence_libraries
+from rastermeta_async.tally import SIDECARS
 from rastermeta_async.text import plural
 
 
@@ -172,7 +173,7 @@ _NO_PATH = (
 
 
 def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
-    """Yield what was dropped, and what helps where rows are wrong."""
+    """Yield what was dropped, what took its time, and what helps where rows are wrong."""
     if count := progress.missing:
         lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
         yield (
@@ -182,6 +183,12 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
         )
     elif progress.failures and nothing_read:
         yield "once that is mended, --retry-failed reads them again"
+    if SIDECARS.count:
+        were = "was" if SIDECARS.count == 1 else "were"
+        yield (
+            f"{plural(SIDECARS.count, 'GeoTIFF')} {were} read with GDAL, which takes longer, for "
+            f"what may stand in files next to them, e.g. {SIDECARS.example}"
+        )
     if progress.walked:
         yield f"{plural(progress.walked, 'row')} dropped: of folders that were walked this time"
     if count := progress.dropped:

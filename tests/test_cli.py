@@ -407,6 +407,19 @@ def test_a_first_run_does_not_talk_of_finished_paths(raster: Path, catalog: Path
     assert b"1 path is finished already" in run(arguments).stderr
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_sends_geotiffs_to_gdal_is_said(folder: Path, catalog: Path, workers: str) -> None:
+    for number in range(5):
+        write_raster(folder / f"{number}.tif")
+    arguments = ["extract", "--suffix", ".tif", "-o", catalog, "--workers", workers, folder]
+    assert b"GDAL" not in run(arguments).stderr
+    for name in ("1.imd", "3.imd", "other.hdr", "scan.bmp"):
+        (folder / name).touch()
+    said = run([*arguments, "--overwrite"]).stderr.decode()
+    assert "2 GeoTIFFs were read with GDAL, which takes longer, for what may stand in files" in said
+    assert re.search(r"e\.g\. .*([13])\.tif: sidecar file \1\.imd\n", said)
+
+
 def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path) -> None:
     done = run(["extract", "-o", catalog], b"./a.tif\0./b.tif\0")
     assert done.returncode == SOME_FAILED

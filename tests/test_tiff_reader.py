@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mutants import Outcome
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
@@ -51,7 +53,7 @@ from tiff_variants import (
     write_variants,
 )
 
-from rastermeta_async.folders import MAX_KEPT, Folders, Neighbours
+from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
 from rastermeta_async.one_file import compare_readers
 from rastermeta_async.reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
@@ -794,6 +796,131 @@ def test_overviews_and_masks_beside(tmp_path: Path, both: Both) -> None:
     bands = both.read(path).bands
     assert bands is not None
     assert bands[0].overviews == [1]
+
+
+def test_overviews_in_an_aux_file(tmp_path: Path, both: Both) -> None:
+    """As of old: in a file of another format that names the raster."""
+    path = write(tmp_path / "a.tif")
+    with rasterio.Env(USE_RRD=True), rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2], Resampling.nearest)
+    assert (tmp_path / "a.aux").exists()
+    assert neighbours(path) is Neighbours.SIDECARS
+    bands = both.check(path).bands
+    assert bands is not None
+    assert bands[0].overviews == [2]
+
+
+SCENES = {
+    "Landsat, collection 1": (
+        {"LC08_L1_MTL.txt": MTL, "LC08_L1_ANG.txt": "x", "LC08_L1_T.jpg": "x", "README.GTF": "x"},
+        {"LC08_L1_B1.TIF": False, "LC08_L1_BQA.TIF": False},
+    ),
+    "Landsat, collection 2": (
+        {"LC09_L2_MTL.txt": MTL, "LC09_L2_MTL.xml": "<x/>", "LC09_L2_MTL.json": "{}",
+         "LC09_L2_thumb_large.jpeg": "x", "LC09_L2_SR_stac.json": "{}", "LC09_L2_ANG.txt": "x"},
+        {"LC09_L2_SR_B1.TIF": True, "LC09_L2_QA_PIXEL.TIF": True, "LC09_L2_ST_QA.TIF": True},
+    ),
+    "Sentinel-2": (
+        {"MTD_MSIL2A.xml": "<x/>", "manifest.safe": "x", "INSPIRE.xml": "<x/>", "tile.kml": "x",
+         "S2_B02.tif.md5": "x", "S2-ql.jpg": "x", "MTD_TL.xml": "<x/>"},
+        {"S2_B02.tif": True, "S2_SCL.tif": True},
+    ),
+    "PDFs and previews": (
+        {"report.pdf": "x", "a.pdf": "x", "a.png": "x", "a.bmp": "x", "a_preview.gif": "x",
+         "a.docx": "x", "readme.txt": "x", "a.laz": "x", "a.txt": "x", "a.tif.xml": "<x/>"},
+        {"a.tif": True, "b.tif": True},
+    ),
+    "SPOT": ({"METADATA.DIM": DIMAP, "ICON.JPG": "x"}, {"IMAGERY.TIF": False, "a.tif": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("beside", "rasters"), SCENES.values(), ids=SCENES)
+def test_scenes_are_read_the_fastest_way_that_is_right(
+    tmp_path: Path, both: Both, beside: dict[str, str], rasters: dict[str, bool]
+) -> None:
+    for name, content in beside.items():
+        (tmp_path / name).write_text(content)
+    paths = [write(tmp_path / name) for name in rasters]
+    assert both.readers_of(paths) == [
+        TIFF_HEADER if decoded else "rasterio" for decoded in rasters.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["x\\a.tif", "IMAGERY.TIF"])
+def test_rasters_for_which_gdal_looks_elsewhere_are_rasterio_s(
+    tmp_path: Path, both: Both, name: str
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x\\METADATA.DIM").write_text(DIMAP)
+    (tmp_path / "x" / "a.tfw").write_text(WORLD_FILE)
+    for path in (tmp_path / name, tmp_path / "x" / name):
+        write(tmp_path / "written", **NOT_PLACED).rename(path)
+        assert both.check(path).reader == "rasterio"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sidecars_in_a_folder_that_gdal_does_not_list(tmp_path: Path, both: Both) -> None:
+    """It asks for each name there, in some spellings."""
+    for number in range(GDAL_MAX_NAMES):
+        (tmp_path / f"{number}.bmp").touch()
+    for number, (raster, beside) in enumerate(SIDECARS):
+        if raster.startswith("a") and len(beside) == 1 and not raster.startswith("a_"):
+            path = write(tmp_path / "written").rename(tmp_path / f"n{number}{raster[1:]}")
+            ((name, content),) = beside.items()
+            spelled = name.upper() if number % 2 else name
+            path.with_name(spelled.replace("a", f"n{number}", 1)).write_text(content)
+            both.check(path)
+            both.check(write(tmp_path / "alone").rename(tmp_path / f"m{number}.tif"))
+
+
+WORDS = st.sampled_from(
+    ["a", "b", "IMG", "rpc", "hdr", "dim", "_", "_B1", "_b", "_rgb_", "_PAN_0", "_R1C2", ".", "12"]
+)
+STEMS = st.lists(WORDS, min_size=1, max_size=4).map("".join)
+BESIDE = {
+    **dict.fromkeys([".aux.xml", ".tif.aux.xml", ".tif.AUX.XML"], PAM),
+    **dict.fromkeys([".tfw", ".TFW", ".wld", ".tifw", ".Wld"], WORLD_FILE),
+    **dict.fromkeys(["_rpc.txt", "_RPC.TXT", ".rpc", ".tif.rpc"], RPC_TEXT),
+    ".imd": IMD, ".IMD": IMD, ".rpb": RPB, ".RPB": RPB, ".xml": ISD, ".XML": MSP, ".tif.xml": ISD,
+    "_metadata.xml": RAPID_EYE, "_metadata.txt": ORDER, "_METADATA.txt": ORDER, "_MTL.txt": MTL,
+    "_mtl.TXT": MTL, ".pass": PASS, ".PASS": PASS, ".txt": ALOS_RPC, ".pvl": IMD, ".bmp": "x",
+    ".hdr": "x", ".bak": PAM,
+}  # fmt: skip
+OTHERS = st.sampled_from(
+    [("Thumbs.db", "x"), ("summary.txt", "x"), ("SUMMARY.TXT", SUMMARY), ("metadata.dim", DIMAP)]
+)
+
+
+@st.composite
+def folders_of_names(draw: st.DrawFn) -> tuple[list[str], dict[str, str]]:
+    """Return names of rasters, and names and contents of files that look like sidecars of them."""
+    stems = draw(st.lists(STEMS, min_size=1, max_size=3, unique_by=str.lower))
+    rasters = [stem + draw(st.sampled_from([".tif", ".TIF", ".tiff"])) for stem in stems]
+    beside = dict(draw(st.lists(OTHERS, max_size=1)))
+    for _ in range(draw(st.integers(0, 4))):
+        stem = draw(st.sampled_from(stems) | STEMS)
+        before = draw(st.sampled_from(["", "", "", "DIM_", "RPC_", "rpc", "hdr"]))
+        stem = stem[draw(st.sampled_from([3, 4, 6])) :] if before else stem
+        stem = stem[: draw(st.sampled_from([len(stem), len(stem), stem.rfind("_"), 2]))]
+        ending = draw(st.sampled_from(sorted(BESIDE)))
+        content = DIMAP if before == "DIM_" else DIMAP_RPC if before == "RPC_" else BESIDE[ending]
+        beside[before + stem + ending] = content
+    return rasters, {name: text for name, text in beside.items() if name not in rasters}
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60)
+@given(names=folders_of_names(), placed=st.booleans())
+def test_any_names_next_to_rasters(names: tuple[list[str], dict[str, str]], placed: bool) -> None:
+    rasters, beside = names
+    both = Both()
+    with TemporaryDirectory() as place, both.reader.environment():
+        folder = Path(place)
+        for name, content in beside.items():
+            (folder / name).write_text(content)
+        for name in rasters:
+            written = write(folder / "written", **({} if placed else NOT_PLACED))
+            both.check(written.rename(folder / name))
 
 
 def test_sidecars_of_others_cost_a_file_nothing(tmp_path: Path, both: Both) -> None:

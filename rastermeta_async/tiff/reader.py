@@ -32,6 +32,9 @@ from rastermeta_async.record import (
     is_same,
     path_columns,
 )
+from rastermeta_async.structure import GTIFF
+from rastermeta_async.tally import SIDECARS
+from rastermeta_async.text import shortened
 from rastermeta_async.tiff.bytes import NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.urls import is_url
@@ -85,6 +88,14 @@ class Facts(NamedTuple):
     etag: str | None = None
 
 
+class _Accompanied(NotPlain):
+    """Files next to a TIFF may say more than its header."""
+
+    def __init__(self, neighbours: Neighbours) -> None:
+        super().__init__("sidecar files")
+        self.neighbours = neighbours
+
+
 class Unknown(Exception):  # noqa: N818  # an event
     """A header of a kind that rasterio was not asked about yet."""
 
@@ -124,6 +135,11 @@ class TiffReader:
                 return self._known(header, path, facts)
             except Unknown:
                 return self.learn_from_bytes(header, path, facts, parts)
+        except _Accompanied as event:
+            record = self._reference.read(path)
+            if record.driver == GTIFF:
+                _count(record, path, event.neighbours)
+            return record
         except (NotPlain, StoreError):
             return self._reference.read(path)
 
@@ -203,8 +219,9 @@ class TiffReader:
             if reference.reader is None:  # there is no file to be read
                 raise NotPlain(reference.error_message or "")
             header, facts = self._decode(path, {}, only_files=False)
-            if _may_add_to(header, self._folders.neighbours(path)):
-                raise NotPlain(_sidecars_in_words(path, header))
+            neighbours = self._folders.neighbours(path)
+            if _may_add_to(header, neighbours):
+                raise NotPlain(_sidecars_in_words(path, neighbours))
             if not reference.ok or reference.error_type:
                 raise NotPlain("rasterio has a problem with the file")
         except NotPlain as reason:
@@ -220,10 +237,10 @@ class TiffReader:
     def _header(self, path: bytes, parts: dict[int, bytes]) -> tuple[Header, Facts]:
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
-            raise NotPlain("sidecar files")
+            raise _Accompanied(neighbours)
         header, facts = self._decode(path, parts, only_files=neighbours is Neighbours.FILES)
         if _may_add_to(header, neighbours):
-            raise NotPlain("world files")
+            raise _Accompanied(neighbours)
         return header, facts
 
     def _decode(
@@ -290,8 +307,16 @@ def _may_add_to(header: Header, neighbours: Neighbours) -> bool:
     return neighbours is Neighbours.SIDECARS
 
 
-def _sidecars_in_words(path: bytes, header: Header) -> str:
-    found = sidecars_of(path, is_placed=header.transform is not None)
+def _count(record: Record, path: bytes, neighbours: Neighbours) -> None:
+    """Count a GeoTIFF that is not decoded because of what stands next to it."""
+    example = SIDECARS.example
+    if not example:  # the folder is listed once more for it
+        example = f"{shortened(record.filepath)}: {_sidecars_in_words(path, neighbours)}"
+    SIDECARS.add(1, example)
+
+
+def _sidecars_in_words(path: bytes, neighbours: Neighbours) -> str:
+    found = sidecars_of(path, neighbours)
     names = [name.decode("utf-8", "backslashreplace") for name in found]
     if not names:
         return "sidecar files may be there: its folder cannot be looked through"

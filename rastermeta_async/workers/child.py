@@ -14,6 +14,7 @@ from typing import IO, Self, cast
 import pyarrow as pa
 
 from rastermeta_async.record import SCHEMA
+from rastermeta_async.tally import SIDECARS
 from rastermeta_async.workers.launch import PIPE_BYTES, launch
 from rastermeta_async.workers.wire import (
     STOP,
@@ -220,6 +221,8 @@ class Child:
         try:
             while not self.lost:
                 kind, job, content = await read_reply(answers)
+                if kind is Kind.DONE:
+                    SIDECARS.add_taken(content)
                 if kind is Kind.READY:
                     self.ready = True
                 elif kind is Kind.RETIRING:

@@ -84,7 +84,7 @@ class Kind(IntEnum):
     ROWS = 1
     """Rows of a job: an Arrow record batch message of `SCHEMA`."""
     DONE = 2
-    """All rows of a job were sent."""
+    """All rows of a job were sent; with what the worker has counted meanwhile, see `tally`."""
     RETIRING = 3
     """It wants no further job: it has grown, or files hang in it."""
 

@@ -27,6 +27,7 @@ from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
 from rastermeta_async.stores.pool import StorePool  # noqa: E402
+from rastermeta_async.tally import SIDECARS  # noqa: E402
 from rastermeta_async.undecodable import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.workers.wire import (  # noqa: E402
     STOP,
@@ -83,7 +84,7 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
                 write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
             if pool.stuck or memory_bytes().resident > orders.resident + pool.threads_bytes:
                 write_all(answers, encode_reply(Kind.RETIRING))
-            write_all(answers, encode_reply(Kind.DONE, job))
+            write_all(answers, encode_reply(Kind.DONE, job, SIDECARS.take()))
 
         write_all(answers, encode_reply(Kind.READY))
         while True:
