@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,14 @@ from rasterio.transform import Affine, from_origin
 from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
-from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_AGE, MAX_NAMES, Folders, Listing
+from rastermeta_async.folders import (
+    GDAL_MAX_NAMES,
+    MAX_AGE,
+    MAX_KEPT,
+    MAX_NAMES,
+    Folders,
+    Listing,
+)
 from rastermeta_async.missing import MAX_FIELDS, likely_mistake
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader, record_time
@@ -947,6 +955,50 @@ def test_a_folder_that_stays_as_it_is_is_listed_once(tmp_path: Path, listed: lis
     assert listed == [os.fsencode(tmp_path)]
     (tmp_path / "a.tfw").touch()
     assert folders.listing_on_open(os.fsencode(tmp_path / "a.tif")) is Listing.TRY_EACH_NAME
+
+
+def folders_with_sidecars(place: Path, number: int, sidecars: int) -> list[bytes]:
+    """Return the paths of rasters, each in a folder of its own, that were there for a while."""
+    for at in range(number):
+        (place / str(at)).mkdir()
+        for sidecar in range(sidecars):
+            (place / str(at) / f"b{sidecar}.imd").touch()
+    time.sleep(2 * TICK_SECONDS)
+    return [os.fsencode(place / str(at) / "a.tif") for at in range(number)]
+
+
+def test_in_random_order_each_of_many_folders_is_listed_once(
+    tmp_path: Path, listed: list[bytes]
+) -> None:
+    now = 0.0
+    folders = Folders(lambda: now)
+    rasters = folders_with_sidecars(tmp_path, 300, sidecars=0)
+    for _ in range(5):
+        random.shuffle(rasters)
+        for raster in rasters:
+            assert folders.listing_on_open(raster) is Listing.NOTHING_THERE
+        now += 3600
+    assert len(listed) == len(set(listed)) == 300
+
+
+def test_folders_are_remembered_as_far_as_their_names_have_room(
+    tmp_path: Path, listed: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were asked last: a list that goes folder by folder needs one."""
+    assert MAX_KEPT > 10_000
+    monkeypatch.setattr("rastermeta_async.folders.MAX_KEPT", 1000)
+    folders = Folders(lambda: 0.0)
+    rasters = folders_with_sidecars(tmp_path, 20, sidecars=100)
+    for raster in rasters:
+        for _ in range(2):
+            folders.listing_on_open(raster)
+    assert len(listed) == 20
+    for raster in rasters[-3:]:
+        folders.listing_on_open(raster)
+    assert len(listed) == 20
+    for raster in rasters[:3]:
+        folders.listing_on_open(raster)
+    assert len(listed) == 23
 
 
 def test_a_sidecar_that_comes_in_the_tick_in_which_its_folder_was_listed_is_found(

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -921,6 +922,39 @@ def test_any_names_next_to_rasters(names: tuple[list[str], dict[str, str]], plac
         for name in rasters:
             written = write(folder / "written", **({} if placed else NOT_PLACED))
             both.check(written.rename(folder / name))
+
+
+ASKING = """
+import sys, warnings, rasterio
+warnings.simplefilter("ignore")
+with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(sys.argv[1]) as file:
+    file.tags(), file.tags(ns="IMAGERY"), file.tags(ns="RPC"), file.gcps, file.rpcs
+    file.overviews(1), file.mask_flag_enums
+"""
+ONLY_WITH_OTHERS = re.compile(r"(?i)hdr.*\.txt|.*\.pvl")
+"""What metadata GDAL takes only together with a file that is a sidecar by itself; the other ending
+of that sort is that of ``a.txt``."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [
+    "a.tif", "x.y.z.TIF", "IMG_x_R1C2_B3.tif", "IMG_x_R1C2.tif", "p_1_rgb_0.tiff", "b.dat", "c",
+    "d.t",
+])  # fmt: skip
+def test_each_name_that_gdal_asks_for_is_a_sidecar(tmp_path: Path, name: str) -> None:
+    """As strace(1) tells."""
+    path = write(tmp_path / "written.tif", **NOT_PLACED).rename(tmp_path / name)
+    trace = ["strace", "-f", "-e", "trace=file", sys.executable, "-c", ASKING, path]
+    done = subprocess.run(trace, stderr=subprocess.PIPE, check=True)
+    asked = set(re.findall(re.escape(f'"{tmp_path}/') + '([^"/]+)"', done.stderr.decode())) - {name}
+    assert len(asked) > 30
+    place = tmp_path / "one"
+    for other in asked:
+        place.mkdir()
+        (place / other).touch()
+        alone = other.lower() == f"{path.stem}.txt".lower() or ONLY_WITH_OTHERS.fullmatch(other)
+        assert (neighbours(place / name) is Neighbours.FILES) == bool(alone), other
+        shutil.rmtree(place)
 
 
 def test_sidecars_of_others_cost_a_file_nothing(tmp_path: Path, both: Both) -> None:
