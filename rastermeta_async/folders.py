@@ -28,12 +28,12 @@ _PAUSE, _LONG_PAUSE = 100, 10
 """So many times as long as to ask takes, nothing is asked."""
 
 MAX_KEPT = 65_536
-"""Names that are remembered, of all folders together (some 100 bytes each)."""
+"""Names that are remembered, of all folders together (some 130 bytes each)."""
 
 _MAX_KEPT_OF_ONE = MAX_KEPT // 4
 """Names of either sort that are remembered of one folder; where there are more, any may be."""
 
-_FOLDER_NAMES = 4
+_FOLDER_NAMES = 8
 """Names that a folder without any counts for: its memory is about that of so many."""
 
 MAX_NAMES = 1_000_000
