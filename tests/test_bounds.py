@@ -88,8 +88,8 @@ def test_of_very_many_folders_some_are_remembered() -> None:
     def ask(number: int) -> None:
         folders.neighbours(b"/none/%d/a.tif" % number)
 
-    some = objects_after(ask, range(500))
-    assert objects_after(ask, range(500, 5000)) < some + 1000
+    some = objects_after(ask, range(10_000))
+    assert objects_after(ask, range(10_000, 30_000)) < some + 1000
 
 
 def test_of_very_many_crss_of_files_some_are_identified_once() -> None:

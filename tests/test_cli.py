@@ -411,7 +411,8 @@ def test_a_first_run_does_not_talk_of_finished_paths(raster: Path, catalog: Path
 def test_what_sends_geotiffs_to_gdal_is_said(folder: Path, catalog: Path, workers: str) -> None:
     for number in range(5):
         write_raster(folder / f"{number}.tif")
-    arguments = ["extract", "--suffix", ".tif", "-o", catalog, "--workers", workers, folder]
+    suffix = ["extract", "--suffix", ".tif"]
+    arguments: Words = [*suffix, "-o", catalog, "--workers", workers, folder]
     assert b"GDAL" not in run(arguments).stderr
     for name in ("1.imd", "3.imd", "other.hdr", "scan.bmp"):
         (folder / name).touch()

@@ -18,7 +18,6 @@ from rastermeta_async.workers.launch import workers_for
         ({"concurrency": 0}, "concurrency must be at least 1, not 0"),
         ({"queue_size": 0}, "queue_size must be at least 1, not 0"),
         ({"queue_size": -1}, "queue_size must be at least 1, not -1"),
-        ({"requests": 0}, "requests must be at least 1, not 0"),
         ({"workers": -1}, "workers must be at least 0, not -1"),
         ({"reader": "x"}, "reader must be one of auto, rasterio, not x"),
         ({"timeout": 0.0}, "timeout must be a positive number of seconds, not 0.0"),

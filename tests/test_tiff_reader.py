@@ -944,7 +944,7 @@ of that sort is that of ``a.txt``."""
 def test_each_name_that_gdal_asks_for_is_a_sidecar(tmp_path: Path, name: str) -> None:
     """As strace(1) tells."""
     path = write(tmp_path / "written.tif", **NOT_PLACED).rename(tmp_path / name)
-    trace = ["strace", "-f", "-e", "trace=file", sys.executable, "-c", ASKING, path]
+    trace = ["strace", "-f", "-e", "trace=file", sys.executable, "-c", ASKING, str(path)]
     done = subprocess.run(trace, stderr=subprocess.PIPE, check=True)
     asked = set(re.findall(re.escape(f'"{tmp_path}/') + '([^"/]+)"', done.stderr.decode())) - {name}
     assert len(asked) > 30
