@@ -136,6 +136,9 @@ def _stem(name: bytes) -> bytes:
     return stem if dot else name
 
 
+_OVERVIEWS = b".ovr"
+
+
 def _is_looked_for_elsewhere(name: bytes) -> bool:
     """Whether GDAL looks outside the folder, too.
 
@@ -303,6 +306,8 @@ class Folders:
         if found.sidecars is None or _is_looked_for_elsewhere(name):
             return Neighbours.SIDECARS
         name = name.lower()
+        if name.endswith(_OVERVIEWS):  # given by itself, it counts as a sidecar of its own
+            return Neighbours.SIDECARS
         if found.sidecars and (found.words is None or _first_word(name) in found.words):
             if not found.sidecars.isdisjoint(_sidecar_names(name)):
                 return Neighbours.SIDECARS
