@@ -10,6 +10,7 @@ after that is found.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import time
@@ -139,13 +140,13 @@ def _stem(name: bytes) -> bytes:
 _OVERVIEWS = b".ovr"
 
 
-def _is_looked_for_elsewhere(name: bytes) -> bool:
+def _is_sought_elsewhere(name: bytes) -> bool:
     """Whether GDAL looks outside the folder, too.
 
     To GDAL a backslash separates folders on all systems; with one, reader_spot.cpp looks for the
-    metadata of an ``IMAGERY.TIF`` next to its folder.
+    metadata of an ``IMAGERY.TIF`` next to its folder. The name is given in lower case.
     """
-    return b"\\" in name or name.lower() == b"imagery.tif"
+    return name == b"imagery.tif" or b"\\" in name
 
 
 # The same for files of which it is not known that they are TIFFs.
@@ -219,24 +220,22 @@ class _Known:
         self._path = path
         self._version: tuple[int, ...] | None = None
         """Of the folder when it was listed; None: a change since need not show."""
-        self._until: float | None = None
         self.found = _UNKNOWN
+        self.until = -math.inf
 
-    def is_old(self, now: float) -> bool:
-        """Whether the folder is to be asked again."""
-        return self._until is None or now >= self._until
-
-    def ask(self, clock: Callable[[], float]) -> None:
-        """Find out what is in the folder, unless that is still the same."""
+    def ask(self, clock: Callable[[], float]) -> bool:
+        """Find out what is in the folder now; tell whether it was listed for that."""
         now = clock()
-        if self._until is not None:  # others do not ask at the same time
-            self._until = now + MAX_AGE
+        if self.until > -math.inf:  # others do not ask at the same time
+            self.until = now + MAX_AGE
         version = _version(self._path)
-        if version is None or version != self._version:
+        is_new = version is None or version != self._version
+        if is_new:
             self.found = _look_into(self._path)
             self._version = version
         took = clock() - now
-        self._until = now + took + min(took * _PAUSE, max(MAX_AGE, took * _LONG_PAUSE))
+        self.until = now + took + min(took * _PAUSE, max(MAX_AGE, took * _LONG_PAUSE))
+        return is_new
 
 
 class Folders:
@@ -245,7 +244,7 @@ class Folders:
     Whether a folder has changed is asked again after a hundred times as long as that takes, so it
     costs a hundredth of the time at most: on a local disk that is for nearly every file, on a far
     one each second (`MAX_AGE`). Then only what has changed is listed again. Where there is no
-    room for the names of all folders, those that were asked longest ago are forgotten.
+    room for the names of all folders, those that were listed longest ago are forgotten.
 
     Args:
         clock: tells the time, seconds from any moment on.
@@ -255,14 +254,13 @@ class Folders:
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
         self._sizes: dict[bytes, int] = {}
-        """Names that each folder counts for, in the order in which they were asked."""
+        """Names that each folder counts for, in the order in which they were listed."""
         self._kept = 0
         self._lock = Lock()
 
     def _folder(self, path: bytes) -> _Folder:
         known = self._known.get(path) or _Known(path)
-        if known.is_old(self._clock()):
-            known.ask(self._clock)
+        if self._clock() >= known.until and known.ask(self._clock):
             self._keep(path, known)
         return known.found
 
@@ -287,7 +285,7 @@ class Folders:
         if found.sidecars is None or found.groups is None:
             return found.listing
         group, lower = _group(name), name.lower()
-        if lower.rpartition(b".")[2] not in STANDALONE_SUFFIXES or _is_looked_for_elsewhere(name):
+        if lower.rpartition(b".")[2] not in STANDALONE_SUFFIXES or _is_sought_elsewhere(lower):
             return found.listing
         sidecars = found.sidecars and found.sidecars.intersection(
             [*_sidecar_names(lower), *_world_file_names(lower)]
@@ -303,9 +301,9 @@ class Folders:
         """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
         folder, name = _split(path)
         found = self._folder(folder)
-        if found.sidecars is None or _is_looked_for_elsewhere(name):
-            return Neighbours.SIDECARS
         name = name.lower()
+        if found.sidecars is None or _is_sought_elsewhere(name):
+            return Neighbours.SIDECARS
         if name.endswith(_OVERVIEWS):  # given by itself, it counts as a sidecar of its own
             return Neighbours.SIDECARS
         if found.sidecars and (found.words is None or _first_word(name) in found.words):

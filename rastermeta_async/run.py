@@ -183,11 +183,11 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
         )
     elif progress.failures and nothing_read:
         yield "once that is mended, --retry-failed reads them again"
-    if SIDECARS.count:
-        were = "was" if SIDECARS.count == 1 else "were"
+    if count := SIDECARS.count:
+        were = "was" if count == 1 else "were"
         yield (
-            f"{plural(SIDECARS.count, 'GeoTIFF')} {were} read with GDAL, which takes longer, for "
-            f"what may stand in files next to them, e.g. {SIDECARS.example}"
+            f"{plural(count, 'GeoTIFF')} with sidecar files {were} read with GDAL, which takes "
+            f"longer, e.g. {SIDECARS.example}"
         )
     if progress.walked:
         yield f"{plural(progress.walked, 'row')} dropped: of folders that were walked this time"
