@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from rastermeta_async.permits import Stopped
 from rastermeta_async.stores.throttle import LEAST, START, Throttle
 
@@ -42,6 +44,33 @@ def test_refusals_halve_it_once_a_round_down_to_the_least() -> None:
     limits = asyncio.run(refuse())
     assert limits[:4] == [64, 32, 16, 8]
     assert limits[-1] == LEAST
+
+
+def test_after_a_refusal_it_grows_slowly() -> None:
+    """By one for as many answers as are under way at once, not by one for each."""
+    throttle = Throttle(1000)
+    for _ in range(50):
+        throttle.answered(0.01)
+    throttle.refused()
+    before = throttle.limit
+    for _ in range(int(before)):
+        throttle.answered(0.01)
+    assert before < throttle.limit <= before + 1
+
+
+def test_a_store_that_has_become_slower_is_soon_asked_more_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("rastermeta_async.stores.throttle.time.monotonic", lambda: now)
+    throttle = Throttle(1000)
+    for _ in range(10):
+        throttle.answered(0.03)
+    before = throttle.limit
+    for _ in range(600):
+        now += 1.0
+        throttle.answered(0.3)
+    assert throttle.limit > before
 
 
 def test_never_more_than_the_ceiling_and_those_who_give_up_free_their_place() -> None:

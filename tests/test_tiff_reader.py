@@ -860,7 +860,8 @@ def test_rasters_for_which_gdal_looks_elsewhere_are_rasterio_s(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sidecars_in_a_folder_that_gdal_does_not_list(tmp_path: Path, both: Both) -> None:
+@pytest.mark.usefixtures("both")  # its environment
+def test_sidecars_in_a_folder_that_gdal_does_not_list(tmp_path: Path) -> None:
     """It asks for each name there, in some spellings."""
     for number in range(GDAL_MAX_NAMES):
         (tmp_path / f"{number}.bmp").touch()
@@ -870,8 +871,9 @@ def test_sidecars_in_a_folder_that_gdal_does_not_list(tmp_path: Path, both: Both
             ((name, content),) = beside.items()
             spelled = name.upper() if number % 2 else name
             path.with_name(spelled.replace("a", f"n{number}", 1)).write_text(content)
-            both.check(path)
-            both.check(write(tmp_path / "alone").rename(tmp_path / f"m{number}.tif"))
+            alone = write(tmp_path / "alone").rename(tmp_path / f"m{number}.tif")
+            for one in (path, alone):
+                Both().check(one)  # which knows nothing of the folder as it was
 
 
 WORDS = st.sampled_from(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -150,6 +151,22 @@ def test_what_may_tell_files_apart_does(url: str) -> None:
     assert without_secrets(first) == first  # as it is when a catalog's paths are given again
 
 
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_a_secret_is_found_in_urls_within_urls(times: int) -> None:
+    url = "https://h/a.tif?sig=hidden"
+    for _ in range(times):
+        url = f"https://tiles/?url={quote(url, safe='')}"
+    assert "hidden" not in without_secrets(url.encode()).decode()
+
+
+def test_a_word_alone_may_tell_files_apart_whatever_it_is() -> None:
+    for word in (b"password", b"sig"):
+        assert without_secrets(b"https://h/get?" + word) not in (
+            b"https://h/get",
+            b"https://h/get?",
+        )
+
+
 def test_a_url_encoded_any_number_of_times_is_no_trouble() -> None:
     signs = "".join(f"%{'25' * times}3fa%{'25' * times}3d" for times in range(300))
     assert without_secrets(f"https://h/get?a=b={signs}".encode())
@@ -195,6 +212,8 @@ def test_fingerprints_of_many_values_differ() -> None:
         "{'AWS_SECRET_ACCESS_KEY': 'hidden', 'AWS_REGION': 'x'}",
         "AccountName=me;AccountKey=hidden;BlobEndpoint=http://h",
         "Cleared existing {'AWS_SESSION_TOKEN': 'hidden/+='} options",
+        "https://me:hidden<x`y@h/a.tif failed",
+        "GET /a.tif?token=hidden failed",
     ],
 )
 def test_what_libraries_say_gives_nothing_away(message: str) -> None:
@@ -226,6 +245,7 @@ def test_what_is_left_of_a_url_with_an_object_s_message() -> None:
         "a.tif: HTTP 403: access is denied, with these credentials: renew them",
         "https://h/wms?layers=a&id=7: error: Connection: reset",
         "line 3, column 4: Bearer tokens are not set up",
+        "pass: 3 of 4, session: 5 rows, auth: none",
     ],
 )
 def test_what_is_no_secret_stays_in_a_message(message: str) -> None:
