@@ -245,7 +245,7 @@ def test_what_is_left_of_a_url_with_an_object_s_message() -> None:
         "a.tif: HTTP 403: access is denied, with these credentials: renew them",
         "https://h/wms?layers=a&id=7: error: Connection: reset",
         "line 3, column 4: Bearer tokens are not set up",
-        "pass: 3 of 4, session: 5 rows, auth: none",
+        "block=1: pass: 3 of 4, session: 5 rows, auth: none",
     ],
 )
 def test_what_is_no_secret_stays_in_a_message(message: str) -> None:
