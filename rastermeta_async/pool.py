@@ -36,6 +36,7 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import StuckError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.offline import offline_row
+from rastermeta_async.patience import let_go
 from rastermeta_async.permits import Permits, Stopped
 from rastermeta_async.record import Record, failure, from_batch
 from rastermeta_async.urls import without_secrets
@@ -141,6 +142,7 @@ class ThreadPool:
         """Size the loop's default executor."""
         threads = local_threads(self._settings.concurrency)
         self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
+        # Never shut down: a thread may bring records when nobody wants them any more.
         self._rows = ThreadPoolExecutor(1, "rastermeta-rows", fence_thread)
         self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
         self._loop = asyncio.get_running_loop()
@@ -159,7 +161,6 @@ class ThreadPool:
         for task in (self._starting, *self._walks.values()):
             task.cancel()
         self._fenced.shutdown(wait=False)
-        self._rows.shutdown(wait=False)
         if self.stuck:
             self._executor.shutdown(wait=False)
             self._loop.set_default_executor(ThreadPoolExecutor())
@@ -242,7 +243,11 @@ class ThreadPool:
         """Run a walk in a thread; give up the file that it hangs in."""
         call = self._loop.run_in_executor(threads, walk.run)
         while not call.done():
-            await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+            try:
+                await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+            except asyncio.CancelledError:
+                let_go(call)
+                raise
             if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
                 continue
             if permit is not None and not permit.lent:
