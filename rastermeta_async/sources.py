@@ -176,8 +176,10 @@ class IterableSource:
             found, sent = [], 0
             taking = asyncio.create_task(asyncio.to_thread(_take, paths, found))
             try:
-                while not taking.done():  # what came so far is handed on now and then
+                is_taken = False
+                while not is_taken:  # what came so far is handed on now and then
                     await asyncio.wait({taking}, timeout=_POLL_SECONDS)
+                    is_taken = taking.done()  # asked first: more may come while a block is read
                     if block := found[sent:]:
                         sent += len(block)
                         self._taken += len(block)

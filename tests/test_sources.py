@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rastermeta_async import sources
 from rastermeta_async.errors import SourceError
 from rastermeta_async.sources import (
     MAX_RECORD,
@@ -280,6 +282,28 @@ def test_what_came_of_an_iterable_that_blocks_is_handed_on(run: Run) -> None:
         return found
 
     assert run(work()) == [[b"a", b"b"], [b"c"], [b"d"]]
+
+
+def test_no_path_of_a_slow_iterable_is_lost_while_its_reader_is_slower(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that advances it comes to the end of a block while the one before is read."""
+    monkeypatch.setattr(sources, "_PATHS_A_BLOCK", 4)
+    monkeypatch.setattr(sources, "_POLL_SECONDS", 0.01)
+
+    def slowly() -> Iterator[bytes]:
+        for number in range(10):
+            time.sleep(0.02)
+            yield b"%d" % number
+
+    async def work() -> list[bytes]:
+        found = []
+        async for block in IterableSource(slowly()).blocks():
+            found += block
+            await asyncio.sleep(0.2)
+        return found
+
+    assert run(work()) == [b"%d" % number for number in range(10)]
 
 
 def test_an_error_in_an_iterable_is_raised(run: Run) -> None:
