@@ -161,7 +161,8 @@ class Tuner:
 
     A single thread tells whether it waits for the disk. Of several, each may also wait for the
     others; then more are tried where the process uses little of its CPU, else fewer. Of a growth by
-    half, at least a tenth has to come back as files a second, at no more CPU time for each.
+    half, at least a tenth has to come back as files a second, and a file may cost half as much CPU
+    time again, or more where files a second grow by half.
 
     Args:
         ceiling: files at once at the most.

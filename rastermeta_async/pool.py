@@ -188,11 +188,13 @@ class ThreadPool:
         chunk = Chunk(paths)
         self._chunks.append(chunk)
         try:
-            while not (chunk.is_read and chunk.is_collected):
+            is_done = False
+            while not is_done:
                 self._paths_there.set()
                 await chunk.change()
                 if chunk.is_read and not chunk.is_collected:
                     await self._loop.run_in_executor(self._rows, self._collect, chunk)
+                is_done = chunk.is_read and chunk.is_collected  # before what is ready is taken
                 for batch in chunk.batches():
                     yield batch
         finally:

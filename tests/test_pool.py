@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ from factory import band, record
 
 from rastermeta_async import chunk as chunk_module
 from rastermeta_async import pool as pool_module
+from rastermeta_async.chunk import Chunk
 from rastermeta_async.config import CHUNK_BYTES, MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError
 from rastermeta_async.pool import ThreadPool
@@ -143,6 +144,29 @@ def test_rows_come_back_while_others_are_still_to_be_read(
 
     read, rows = run(work())
     assert read < rows == 20
+
+
+def test_rows_that_come_while_others_are_taken_are_taken_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads come to the end of all paths while the first rows are on their way."""
+    monkeypatch.setattr(chunk_module, "SLICE_SECONDS", -1.0)
+    batches = Chunk.batches
+
+    def slowly(chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        yield from batches(chunk)
+        last = time.monotonic() + PATIENCE
+        while not (chunk.is_read and chunk.is_collected):
+            assert time.monotonic() < last
+            time.sleep(0.001)
+
+    monkeypatch.setattr(Chunk, "batches", slowly)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(), Settings()) as pool:
+            return await rows_of(pool, names(100))
+
+    assert [path_bytes(row) for row in run(work())] == names(100)
 
 
 def test_an_error_of_the_reader_is_an_error_of_the_run(run: Run) -> None:
