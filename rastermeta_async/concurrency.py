@@ -96,6 +96,12 @@ class ReadLimit(Permits):
         """Whether more permits are held than there may be; who holds one should give it back."""
         return self.under_way > self.limit
 
+    def no_more(self) -> None:
+        """Have no more permits than there are now, but for the one that is of no use."""
+        self._tuner.ceiling = max(1, self.under_way - 1)
+        self._tuner.limit = min(self._tuner.limit, self._tuner.ceiling)
+        self._resize(self._tuner.limit)
+
     def _look_later(self) -> None:
         self._last = _Look.now(self.files, self._thread)
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
@@ -172,7 +178,8 @@ class Tuner:
     def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = 1
         """Files at once."""
-        self._ceiling = ceiling
+        self.ceiling = ceiling
+        """See above; it may become lower."""
         self._clock = clock
         self._sum = _Course()
         self._before: tuple[int, _Course] | None = None
@@ -221,7 +228,7 @@ class Tuner:
 
     def _grown(self, busy: float) -> int:
         times = min(_MOST_GROWTH, max(_LEAST_GROWTH, _FULL / max(busy, 1e-3)))
-        return min(self._ceiling, math.ceil(self.limit * times))
+        return min(self.ceiling, math.ceil(self.limit * times))
 
     def _shrunk(self) -> int:
         return max(1, math.ceil(self.limit * _SHRINK - 0.5))
@@ -233,7 +240,7 @@ class Tuner:
 
     def _take_back(self, limit: int, course: _Course) -> None:
         """Go back to the limit before a change; after a growth, see whether fewer do as well."""
-        grew, self.limit = self.limit > limit, limit
+        grew, self.limit = self.limit > limit, min(limit, self.ceiling)
         if grew and limit > 1:
             self._try(self._shrunk(), course)
         else:

@@ -243,7 +243,14 @@ class ThreadPool:
         seconds: float,
     ) -> None:  # fmt: skip
         """Run a walk in a thread; give up the file that it hangs in."""
-        call = self._loop.run_in_executor(threads, walk.run)
+        try:
+            call = self._loop.run_in_executor(threads, walk.run)
+        except RuntimeError:  # the system starts no further thread
+            walk.go_no_further()  # it waits for one of those there are
+            if self._limit.under_way <= 1:
+                raise
+            self._limit.no_more()
+            return
         while not call.done():
             try:
                 await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))

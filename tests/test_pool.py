@@ -169,6 +169,35 @@ def test_rows_that_come_while_others_are_taken_are_taken_too(
     assert [path_bytes(row) for row in run(work())] == names(100)
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """As where a container may have few processes."""
+    start, started = threading.Thread.start, 0
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal started
+        if thread.name.startswith("rastermeta-local"):
+            started += 1
+            if started > most:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    def answer(path: bytes) -> Record:
+        time.sleep(0.02)
+        return record(path)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(answer=answer), Settings()) as pool:
+            return await rows_of(pool, names(100))
+
+    assert [path_bytes(row) for row in run(work())] == names(100)
+    assert started > most, "else it was not tried"
+
+
 def test_an_error_of_the_reader_is_an_error_of_the_run(run: Run) -> None:
     def answer(path: bytes) -> Record:
         raise LookupError(path)
