@@ -37,8 +37,8 @@ class Chunk:
         self._lock = Lock()
         self._next = 0
         self._closed = False
-        self._records: dict[int, Record] = {}
-        """Those that were not collected, by the place of their path."""
+        self._records: dict[int, tuple[Record, int]] = {}
+        """Those that were not collected, and what they weigh, by the place of their path."""
         self._collected = 0
         """So many first records are in batches."""
         self._collected_at = time.monotonic()
@@ -75,9 +75,10 @@ class Chunk:
 
     def put(self, at: int, record: Record) -> bool:
         """Keep the record of a path that was taken; tell whether it is time to collect."""
+        weight = _weight(record)
         with self._lock:
-            self._records[at] = record
-            self._held += _weight(record)
+            self._records[at] = record, weight
+            self._held += weight
             is_late = time.monotonic() > self._collected_at + SLICE_SECONDS
             return self.is_read or (
                 self._collected in self._records and (is_late or self._held >= CHUNK_BYTES)
@@ -86,20 +87,21 @@ class Chunk:
     def collect(self) -> None:
         """Make batches of the records up to the first one that is missing."""
         while some := self._next_records():
-            batch, weight = _rows_of(some), sum(map(_weight, some))
+            batch = _rows_of([record for record, _ in some])
+            weight = sum(weight for _, weight in some)
             with self._lock:
                 self._ready.append((batch, weight))
                 self._collecting = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _next_records(self) -> list[Record]:
+    def _next_records(self) -> list[tuple[Record, int]]:
         """Return the records of a batch; nobody else has any until that is ready."""
         with self._lock:
-            some: list[Record] = []
+            some: list[tuple[Record, int]] = []
             room = 0 if self._collecting else CHUNK_BYTES
-            while room > 0 and (record := self._records.pop(self._collected, None)):
-                some.append(record)
-                room -= _weight(record)
+            while room > 0 and (found := self._records.pop(self._collected, None)):
+                some.append(found)
+                room -= found[1]
                 self._collected += 1
             self._collected_at = time.monotonic()
             self._collecting = self._collecting or bool(some)
