@@ -1,5 +1,7 @@
 """Time rastermeta and its peers on a far disk: a mount in which every open and every read waits.
 
+Of `--update` it is the names that wait: each file is asked for its size and time of change.
+
 python -m bench.far --count 10000 --rounds 3
 python -m bench.far --delay 1 --sweep
 """
@@ -10,10 +12,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 from bench import archive, slowfs
 from bench.common import (
@@ -90,21 +94,56 @@ def walked(job: Job) -> float:
         return job.files / result.wall_s
 
 
-CASES: dict[str, Callable[[Job], float]] = {
-    "bare, 256 threads": lambda job: bare(job, 256),
-    "script, 32 threads": lambda job: script(job, 32),
-    "rastermeta": lambda job: extract(job, None),
-    "rastermeta, a folder": walked,
-    "rastermeta, 2,000 files": lambda job: extract(job, job.few),
-    "rastermeta, --reader rasterio": lambda job: extract(job, job.few, "--reader", "rasterio"),
+class Mount(Protocol):
+    """Mounts the archive anew."""
+
+    def __call__(self, *, only_names: bool = False) -> AbstractContextManager[Job]:
+        """Have opens and reads wait, or only those who ask for the names of files."""
+
+
+Case = Callable[[Mount], float]
+
+
+def updated(mount: Mount) -> float:
+    """Return the files a second of `--update` where no file has changed."""
+    with mount() as job:
+        catalog = job.work / "updated.parquet"
+        command = [rastermeta(), "extract", "-q", "-o", str(catalog)]
+        measure([[*command, "--overwrite"]], stdin=job.listing, cwd=job.work)
+    with mount(only_names=True) as job:
+        result = measure([[*command, "--update"]], stdin=job.listing, cwd=job.work)
+        check_catalog(catalog, job.files)
+        return job.files / result.wall_s
+
+
+def on_one_mount(work: Callable[[Job], float]) -> Case:
+    """Return the case of what needs one mount, in which opens and reads wait."""
+
+    def case(mount: Mount) -> float:
+        with mount() as job:
+            return work(job)
+
+    return case
+
+
+CASES: dict[str, Case] = {
+    "bare, 256 threads": on_one_mount(lambda job: bare(job, 256)),
+    "script, 32 threads": on_one_mount(lambda job: script(job, 32)),
+    "rastermeta": on_one_mount(lambda job: extract(job, None)),
+    "rastermeta, a folder": on_one_mount(walked),
+    "rastermeta, 2,000 files": on_one_mount(lambda job: extract(job, job.few)),
+    "rastermeta, --reader rasterio": on_one_mount(
+        lambda job: extract(job, job.few, "--reader", "rasterio")
+    ),
+    "rastermeta, --update": updated,
 }
 
 
-def sweep() -> dict[str, Callable[[Job], float]]:
+def sweep() -> dict[str, Case]:
     """Return the cases that hold the default against fixed ceilings."""
 
-    def fixed(ceiling: int) -> Callable[[Job], float]:
-        return lambda job: extract(job, None, "--concurrency", str(ceiling))
+    def fixed(ceiling: int) -> Case:
+        return on_one_mount(lambda job: extract(job, None, "--concurrency", str(ceiling)))
 
     return {"rastermeta": CASES["rastermeta"]} | {
         f"--concurrency {ceiling}": fixed(ceiling) for ceiling in FIXED
@@ -135,10 +174,16 @@ def main() -> None:
         work = Path(name).resolve()
         program, mountpoint = slowfs.build(work), work / "far"
         mountpoint.mkdir()
+
+        @contextmanager
+        def mount(*, only_names: bool = False) -> Iterator[Job]:
+            waits = (0.0, args.delay) if only_names else (args.delay, 0.0)
+            with slowfs.mounted(program, root, mountpoint, waits[0], stat=waits[1]) as folder:
+                yield make_job(root, folder, work)
+
         for number in range(args.rounds):
             for case in names:
-                with slowfs.mounted(program, root, mountpoint, args.delay) as mount:
-                    rate = cases[case](make_job(root, mount, work))
+                rate = cases[case](mount)
                 print(f"round {number + 1}: {case}: {rate:.0f} files/s", file=sys.stderr)
                 rates[case].append(rate)
     medians = {case: median(found) for case, found in rates.items()}

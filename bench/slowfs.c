@@ -5,7 +5,8 @@
  *   gcc -O2 -o slowfs slowfs.c $(pkg-config fuse3 --cflags --libs)      # Debian: libfuse3-dev pkg-config fuse3
  *   ./slowfs ROOT DELAY_MS -f -o ro,max_threads=200 MOUNTPOINT          # fusermount3 -u MOUNTPOINT ends it
  *
- * With STAT_MS in the environment, to ask for a name takes so long, and no answer is remembered.
+ * With STAT_MS in the environment, to ask for the name of a file takes so long, each time; names of folders are known.
+ * With LIST_MS, to list a folder takes so long.
  *
  * MOUNTPOINT/.count holds how often each was asked for.
  */
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 static char root[4096];
-static useconds_t delay, stat_delay;
+static useconds_t delay, stat_delay, list_delay;
 static atomic_long lookups, opens, reads, lists;
 
 static const char *under(const char *path, char *to) { snprintf(to, 8192, "%s%s", root, path); return to; }
@@ -35,13 +36,15 @@ static int s_getattr(const char *path, struct stat *st, struct fuse_file_info *f
     char p[8192];
     if (!strcmp(path, "/.count")) { memset(st, 0, sizeof *st); st->st_mode = S_IFREG | 0444; st->st_nlink = 1; st->st_size = 199; return 0; }
     atomic_fetch_add(&lookups, 1);
-    if (stat_delay) usleep(stat_delay);
-    return lstat(under(path, p), st) ? -errno : 0;
+    int found = lstat(under(path, p), st) ? -errno : 0;
+    if (stat_delay && (found || !S_ISDIR(st->st_mode))) usleep(stat_delay);
+    return found;
 }
 static int s_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t off, struct fuse_file_info *fi, enum fuse_readdir_flags fl) {
     char p[8192]; struct dirent *e; DIR *d = opendir(under(path, p));
     if (!d) return -errno;
     atomic_fetch_add(&lists, 1);
+    if (list_delay) usleep(list_delay);
     while ((e = readdir(d))) { struct stat st = {.st_ino = e->d_ino, .st_mode = DTTOIF(e->d_type)}; if (fill(buf, e->d_name, &st, 0, 0)) break; }
     closedir(d);
     return 0;
@@ -64,7 +67,7 @@ static int s_read(const char *path, char *buf, size_t size, off_t off, struct fu
 }
 static int s_release(const char *path, struct fuse_file_info *fi) { if (fi->fh) close(fi->fh); return 0; }
 /* Reads ahead are background requests, of which the kernel has 12 under way unless it is told otherwise. */
-static void *s_init(struct fuse_conn_info *c, struct fuse_config *cfg) { c->max_background = c->congestion_threshold = 1024; cfg->attr_timeout = cfg->entry_timeout = stat_delay ? 0 : 60; return NULL; }
+static void *s_init(struct fuse_conn_info *c, struct fuse_config *cfg) { c->max_background = c->congestion_threshold = 1024; cfg->attr_timeout = 60; cfg->entry_timeout = stat_delay ? 0 : 60; return NULL; }
 
 static const struct fuse_operations ops = {.getattr = s_getattr, .readdir = s_readdir, .opendir = s_opendir, .open = s_open, .read = s_read, .release = s_release, .init = s_init};
 
@@ -72,6 +75,7 @@ int main(int argc, char **argv) {
     if (argc < 4 || !realpath(argv[1], root)) { fprintf(stderr, "usage: slowfs ROOT DELAY_MS [fuse options] MOUNTPOINT\n"); return 2; }
     delay = (useconds_t)(atof(argv[2]) * 1000);
     if (getenv("STAT_MS")) stat_delay = (useconds_t)(atof(getenv("STAT_MS")) * 1000);
+    if (getenv("LIST_MS")) list_delay = (useconds_t)(atof(getenv("LIST_MS")) * 1000);
     argv[2] = argv[0];
     return fuse_main(argc - 2, argv + 2, &ops, NULL);
 }

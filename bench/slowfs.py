@@ -38,8 +38,9 @@ def build(folder: Path) -> Path:
 
 @contextmanager
 def mounted(
-    program: Path, root: Path, mountpoint: Path, milliseconds: float, *, stat: float = 0.0
-) -> Iterator[Path]:
+    program: Path, root: Path, mountpoint: Path, milliseconds: float, *,
+    stat: float = 0.0, listing: float = 0.0,
+) -> Iterator[Path]:  # fmt: skip
     """Mount a folder in which every open and every read takes so long; yield the mount point.
 
     Args:
@@ -47,14 +48,15 @@ def mounted(
         root: the folder.
         mountpoint: an empty folder.
         milliseconds: that an open or a read takes.
-        stat: milliseconds that it takes to ask for a name.
+        stat: milliseconds that it takes to ask for the name of a file.
+        listing: milliseconds that it takes to list a folder.
 
     Raises:
         RuntimeError: it is not mounted within some seconds.
     """
     options = ["-f", "-o", f"ro,max_threads={_ANSWERS_AT_ONCE}"]
     command = [str(program), str(root), str(milliseconds), *options, str(mountpoint)]
-    environment = {**os.environ, **({"STAT_MS": str(stat)} if stat else {})}
+    environment = {**os.environ, "STAT_MS": str(stat), "LIST_MS": str(listing)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(mountpoint / ".count", process)

@@ -1,6 +1,7 @@
 """Calls to the system in other threads, and how long they are waited for.
 
-Those that may hang, on a dead mount for ever, only so long; those that write, to their end.
+Those that may hang, on a dead mount for ever, only so long, and many at once where a disk is far;
+those that write, to their end.
 """
 
 from __future__ import annotations
@@ -9,56 +10,76 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from operator import length_hint
 from typing import Any, TypeVar
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what `work` returns, done in another thread; what it raises is raised.
+AT_ONCE = 64
+"""Threads that ask one disk at once, where answers take long."""
+
+BATCH = 1024
+"""Questions of a batch: so many that the start of the threads is little beside slow answers."""
+
+_PAUSE_SECONDS = 0.01
+_QUICK_ANSWERS = 10
+"""Where fewer come in a pause, they are worth threads: one costs about ten warm answers."""
+
+
+def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T | None]:
+    """Return what `ask` says of each item; None of those for which it takes too long.
+
+    One thread asks, one question after the other; where answers take long, so many that there are
+    up to `AT_ONCE`. Those that hang are left behind: they ask no more, and keep no program alive.
+    Where all of them hang, the rest is not asked.
+
+    Args:
+        seconds: that a question may take.
+        ask: a call to the system; it raises nothing and returns no None.
+        items: what it is asked of.
+    """
+    found: list[T | None] = [None] * len(items)
+    rest = iter(range(len(items)))  # the threads share it: each number goes to one of them
+    since = [time.monotonic()]  # of the last question of each thread
+
+    def run(thread: int) -> None:
+        for at in rest:
+            since[thread] = time.monotonic()
+            found[at] = ask(items[at])
+
+    def is_quick() -> bool:
+        before = length_hint(rest)
+        threads[0].join(min(_PAUSE_SECONDS, seconds))
+        return before - length_hint(rest) >= _QUICK_ANSWERS
+
+    threads = [started(partial(run, 0))]
+    while threads[0].is_alive() and is_quick():
+        pass
+    with suppress(RuntimeError):  # the system, e.g. a small container, starts no further thread
+        for at in range(1, min(AT_ONCE, 1 + length_hint(rest))):
+            since.append(time.monotonic())
+            threads.append(started(partial(run, at)))
+    for at, thread in enumerate(threads):
+        while thread.is_alive() and (left := since[at] + seconds - time.monotonic()) > 0:
+            thread.join(left)
+    for _ in rest:  # nothing is left to those that wake up later
+        pass
+    return found[:]
+
+
+def started(work: Callable[[], None]) -> threading.Thread:
+    """Start a thread that asks the disk, and return it; it keeps no program alive.
 
     Raises:
-        TimeoutError: it takes longer. The thread is left behind; it keeps no program alive.
+        RuntimeError: the system starts no further thread.
     """
-    found: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except BaseException as error:  # noqa: BLE001  # raised again below
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="rastermeta-patience", daemon=True)
+    thread = threading.Thread(target=work, name="rastermeta-patience", daemon=True)
     thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    if not found:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return found[0]
-
-
-def each_within(seconds: float, works: Sequence[Callable[[], T]]) -> list[T | None]:
-    """Return what each of some calls returns, all done at once; None for one that takes longer.
-
-    They must raise nothing, and each has a thread.
-    """
-    found: list[T | None] = [None] * len(works)
-
-    def run(at: int, work: Callable[[], T]) -> None:
-        found[at] = work()
-
-    threads = [
-        threading.Thread(target=run, args=numbered, name="rastermeta-patience", daemon=True)
-        for numbered in enumerate(works)
-    ]
-    for thread in threads:
-        thread.start()
-    last = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0.0, last - time.monotonic()))
-    return found[:]
+    return thread
 
 
 async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.sink import Log, Sink
-from rastermeta_async.catalog.stamps import Unchanged
+from rastermeta_async.catalog.stamps import Unchanged, stamp_of
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import (
     BATCH_BYTES,
@@ -36,7 +36,7 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import first_error_only
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import let_go, to_the_end, within
+from rastermeta_async.patience import BATCH, answers, let_go, to_the_end
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES, to_batch
 from rastermeta_async.rows import count_failures, count_missing, kept
@@ -52,11 +52,8 @@ Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]
 """Takes all rows of a run; returns when there are no more and its work is done."""
 
-_ASKED_AT_ONCE = 64
-"""Files of which the disk is asked at once whether they have changed."""
-
 _MAX_UNANSWERED = 3
-"""Times that it may leave that open."""
+"""Times that a disk may leave open whether one of some files has changed."""
 
 
 @dataclass
@@ -117,7 +114,7 @@ class Inputs:
     seen: PathSet
     """Paths given so far in this run; grows."""
     patience: float = 60.0
-    """Seconds that the disk may take to tell whether some files have changed."""
+    """Seconds that the disk may take to tell whether a file has changed."""
     failed: PathSet = field(default_factory=PathSet)
     """Paths that have an error row from earlier runs."""
     given: PathSet = field(default_factory=PathSet)
@@ -139,16 +136,15 @@ class Inputs:
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that are not as they were, or of which the disk does not tell.
 
-        For these the pool is to say what is wrong. After a few of them no more is asked.
+        For these the pool is to say what is wrong. After a few waits in vain no more is asked.
         """
         found: list[bytes] = []
-        for start in range(0, len(paths), _ASKED_AT_ONCE):
-            some = paths[start : start + _ASKED_AT_ONCE]
-            try:
-                if self._unanswered < _MAX_UNANSWERED:
-                    some = within(self.patience, partial(unchanged.missing, some))
-            except TimeoutError:
-                self._unanswered += 1
+        for start in range(0, len(paths), BATCH):
+            some = paths[start : start + BATCH]
+            if self._unanswered < _MAX_UNANSWERED:
+                now = answers(self.patience, stamp_of, some)
+                self._unanswered += None in now
+                some = unchanged.changed(some, now)
             found += some
         return found
 

@@ -7,26 +7,39 @@ to spin up, or a mount that has to come, is slow once. What cannot be listed eve
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from typing import Self
 
 from rastermeta_async.config import MAX_STUCK
 from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.patience import each_within, within
+from rastermeta_async.patience import AT_ONCE, answers, started
 from rastermeta_async.record import GONE, Record, failure
 
 _ASKED_AGAIN = 2
 """Times that what does not answer is asked again."""
 
-_ASKED_AT_ONCE = 64
-_PATHS_A_STEP = 1000
-_STEP_SECONDS = 0.2
+_NAMES_A_BLOCK = 1000
+_NAMES_AHEAD = 4000
+"""Names in finished blocks that may wait to be taken; each thread has a block besides."""
+
+_PAUSE_SECONDS = 0.01
+_OWN_SECONDS = 0.2
+"""That a thread may take for itself on a busy machine, beside the disk."""
+
+_SLOW_SECONDS = 0.001
+"""A folder whose listing takes longer, besides `_NAME_SECONDS` for each name, is worth threads."""
+
+_NAME_SECONDS = 0.00001
+_QUICK_IN_A_ROW = 8
+"""Folders listed quickly after which a thread leaves the rest to the others."""
 
 
 class Walked(bytes):
@@ -75,20 +88,10 @@ class Kind(Enum):
 def kinds_of(paths: Sequence[bytes], patience: float) -> list[Kind | OSError]:
     """Tell what each of some paths is, or why that cannot be told, e.g. no answer in time."""
     kinds: list[Kind | OSError] = []
-    for start in range(0, len(paths), _ASKED_AT_ONCE):
-        some = paths[start : start + _ASKED_AT_ONCE]
-        try:
-            kinds += within(patience, partial(_all_kinds, some))
-        except TimeoutError as error:
-            # One of them does not answer, or all are slow: each has its own time then.
-            questions = [partial(_kind_of, path) for path in some]
-            answers = each_within(patience, questions) if len(some) > 1 else [None]
-            kinds += [answer or error for answer in answers]
+    for start in range(0, len(paths), AT_ONCE):  # so few that each which hangs costs no other
+        found = answers(patience, _kind_of, paths[start : start + AT_ONCE])
+        kinds += [kind or TimeoutError(f"no answer within {patience:g} s") for kind in found]
     return kinds
-
-
-def _all_kinds(paths: Sequence[bytes]) -> list[Kind | OSError]:
-    return [_kind_of(path) for path in paths]
 
 
 def _kind_of(path: bytes) -> Kind | OSError:
@@ -115,7 +118,7 @@ def walk(
     """
     walker = _Walker(suffixes, patience)
     rest = iter(inputs)
-    while some := list(itertools.islice(rest, _ASKED_AT_ONCE)):
+    while some := list(itertools.islice(rest, AT_ONCE)):
         yield from walker.walk(some)
     for _ in range(_ASKED_AGAIN):
         again, walker.put_off = [*walker.put_off], {}
@@ -131,16 +134,20 @@ class _Walker:
         """Paths to be asked again, and what was wrong."""
         self._suffixes = suffixes
         self._patience = patience
+        self._hanging: set[_Lister] = set()
 
     def walk(self, paths: Sequence[bytes]) -> Iterator[bytes]:
         """Yield those of some paths that are files, and the files below those that are folders."""
-        for path, kind in zip(paths, kinds_of(paths, self._patience), strict=True):
-            if isinstance(kind, OSError):
-                yield from self._put_off(path, kind)
-            elif kind is Kind.FOLDER:
-                yield from self._below(path)
-            else:
-                yield path
+        told = zip(kinds_of(paths, self._patience), paths, strict=True)
+        for are_folders, some in itertools.groupby(told, lambda one: one[0] is Kind.FOLDER):
+            if are_folders:
+                yield from self._below([path for _, path in some])
+                continue
+            for kind, path in some:
+                if isinstance(kind, OSError):
+                    yield from self._put_off(path, kind)
+                else:
+                    yield path
 
     def _put_off(self, path: bytes, problem: OSError) -> Iterator[bytes]:
         """Have a path asked again, if that may help; there are bounds to what is waited for."""
@@ -149,19 +156,16 @@ class _Walker:
         else:
             yield NotWalked.of(path, problem)
 
-    def _below(self, top: bytes) -> Iterator[bytes]:
-        way = _Way([top], self._suffixes)
-        while not way.done:
-            try:  # each of the calls of a step may take its time
-                within(self._patience + _STEP_SECONDS, way.step)
-            except TimeoutError:
-                problem = TimeoutError(f"no answer within {self._patience:g} s")
-                way = way.without_folder(problem)
-            found, links, failed = way.take()
-            yield from found
-            yield from self._not_folders(links)
-            for path, error in failed:
-                yield from self._put_off(path, error)
+    def _below(self, tops: Sequence[bytes]) -> Iterator[bytes]:
+        way = _Way(tops, self._suffixes, self._patience, self._hanging)
+        try:
+            while block := way.take():
+                yield from block.found
+                yield from self._not_folders(block.links)
+                for path, error in block.failed:
+                    yield from self._put_off(path, error)
+        finally:
+            way.leave()
 
     def _not_folders(self, links: Sequence[bytes]) -> Iterator[bytes]:
         """Yield the links that lead to no folder, as far as they answer."""
@@ -169,92 +173,225 @@ class _Walker:
         yield from (link for link, kind in zip(links, kinds, strict=True) if kind != Kind.FOLDER)
 
 
-class _Way:
-    """A way through folders, step by step in a thread that may be left behind.
+@dataclass
+class _Block:
+    """What was found in some folders, or in a part of a large one."""
 
-    Args:
-        folders: to be listed, the last one first.
-        suffixes: see `walk`.
-    """
+    found: list[bytes] = field(default_factory=list)
+    """Files, and notes of the folders that were listed to their end."""
+    links: list[bytes] = field(default_factory=list)
+    failed: list[tuple[bytes, OSError]] = field(default_factory=list)
+    names: int = 0
+    """That were listed for it, wanted or not."""
 
-    def __init__(self, folders: list[bytes], suffixes: tuple[bytes, ...]) -> None:
-        self.done = False
-        self._folders = folders
-        self._suffixes = suffixes
-        self._folder = b""
-        self._entries: Iterator[os.DirEntry[bytes]] | None = None
-        self._found: list[bytes] = []
-        self._links: list[bytes] = []
-        self._failed: list[tuple[bytes, OSError]] = []
-        self._lock = threading.Lock()
-        self._left = False
+    def __iadd__(self, other: _Block) -> Self:
+        """Add what was found elsewhere, whatever another thread still adds to that."""
+        self.found += other.found
+        self.links += other.links
+        self.failed += other.failed
+        self.names += other.names
+        return self
 
-    def take(self) -> tuple[list[bytes], list[bytes], list[tuple[bytes, OSError]]]:
-        """Return files, links and problems found since the last time."""
-        taken = self._found, self._links, self._failed
-        self._found, self._links, self._failed = [], [], []
-        return taken
 
-    def without_folder(self, problem: OSError) -> _Way:
-        """Return the rest of the way without the folder being listed, which does not answer."""
-        with self._lock:
-            self._left = True  # from here on a thread that wakes up changes nothing
-        way = _Way(self._folders, self._suffixes)
-        way._found, way._links = self._found, self._links
-        way._failed = [*self._failed, (self._folder, problem)]
-        return way
+@dataclass(eq=False)
+class _Lister:
+    """A thread that lists folders."""
 
-    def step(self) -> None:
-        """List some more: a block of names, or what can be listed within `_STEP_SECONDS`."""
-        last = time.monotonic() + _STEP_SECONDS
-        room = _PATHS_A_STEP
-        while room and time.monotonic() < last and self._next_folder():
-            try:
-                room = self._list(room)
-            except OSError as error:
-                self._close([(self._folder, error)])
+    folder: bytes | None = None
+    """That it lists."""
+    block: _Block = field(default_factory=_Block)
+    """What it found there and has not handed on."""
+    folders: list[bytes] = field(default_factory=list)
+    """In this one."""
+    names: int = 0
+    """In the folder, so far."""
+    started: float = 0.0
+    since: float = math.inf
+    """When it asked the disk what that has not answered."""
+    quick: int = 0
+    """Folders in a row that it listed quickly."""
+    left: bool = False
+    """Whether nobody takes what it finds any more."""
 
-    def _next_folder(self) -> bool:
-        """Go on to the next folder where none is being listed; False: there is none."""
-        with self._lock:
-            if self._left:
-                return False
-            if self._entries is None:
-                self.done = not self._folders
-                self._folder = b"" if self.done else self._folders.pop()
-        return not self.done
-
-    def _list(self, room: int) -> int:
-        """Take up to so many names out of the folder; return how many more there may be."""
-        self._entries = self._entries or os.scandir(self._folder)
-        for entry in itertools.islice(self._entries, room):
-            self._add(entry)
-            room -= 1
-        if room:
-            self._close([])
-        return room
-
-    def _add(self, entry: os.DirEntry[bytes]) -> None:
-        path, problem, folder = entry.path, None, False
+    def add(self, entry: os.DirEntry[bytes], suffixes: tuple[bytes, ...]) -> None:
+        """Add an entry of the folder, where it may be wanted."""
+        self.names += 1
+        self.block.names += 1
         try:
             folder = entry.is_dir(follow_symlinks=False)
         except OSError as error:  # it may be a folder
-            problem = error
-        wanted = entry.name.lower().endswith(self._suffixes or b"")
-        with self._lock:
-            if self._left:
-                return
-            if problem:
-                self._failed.append((path, problem))
-            elif folder:
-                self._folders.append(path)
-            elif wanted:
-                (self._links if entry.is_symlink() else self._found).append(path)
+            self.block.failed.append((entry.path, error))
+            return
+        if folder:
+            self.folders.append(entry.path)
+        elif entry.name.lower().endswith(suffixes or b""):
+            (self.block.links if entry.is_symlink() else self.block.found).append(entry.path)
 
-    def _close(self, problems: list[tuple[bytes, OSError]]) -> None:
-        with self._lock:
-            if not self._left:
-                self._entries = None
-                self._failed += problems
-                if not problems:
-                    self._found.append(Walked(self._folder))
+
+class _Way:
+    """A way through folders: threads go it ahead of who takes what they find.
+
+    One thread goes it where folders are listed at once. Where that takes long there are up to
+    `AT_ONCE`; those that hang are left behind, and as many fewer list on. A folder's names are
+    handed on together: where they are many, part after part, while the other threads wait.
+
+    Args:
+        tops: folders to be listed, in order.
+        suffixes: see `walk`.
+        patience: seconds that the disk may take for an answer.
+        hanging: the threads that were left behind, of this way and others; changes.
+    """
+
+    def __init__(
+        self, tops: Sequence[bytes], suffixes: tuple[bytes, ...], patience: float,
+        hanging: set[_Lister],
+    ) -> None:  # fmt: skip
+        self._folders = [*reversed(tops)]  # the last one is listed first
+        self._suffixes = suffixes
+        self._patience = patience
+        self._hanging = hanging
+        self._listers: set[_Lister] = set()
+        self._ahead = _Block()  # what was handed on and not taken
+        self._floor: _Lister | None = None  # hands on a large folder
+        self._broken: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def take(self) -> _Block | None:
+        """Return what was found since the last time; None: there is no more."""
+        with self._changed:
+            self._help(1 - len(self._listers))
+            while self._listers or self._ahead.names:
+                self._changed.wait_for(self._is_worth_taking, _PAUSE_SECONDS)
+                if self._broken:
+                    raise self._broken
+                if self._ahead.names:
+                    block, self._ahead = self._ahead, _Block()
+                    self._changed.notify_all()
+                    return block
+                self._leave_behind(time.monotonic() - self._patience - _OWN_SECONDS)
+                self._help(1)
+            return None
+
+    def _is_worth_taking(self) -> bool:
+        return self._ahead.names >= _NAMES_A_BLOCK or not self._listers
+
+    def leave(self) -> None:
+        """Have the threads end as soon as the disk lets them."""
+        with self._changed:
+            self._folders.clear()
+            for lister in self._listers:
+                lister.left = True
+            self._changed.notify_all()
+
+    def _help(self, number: int) -> None:
+        """Start so many threads more, as far as there is work, and room, for them."""
+        most = max(1, AT_ONCE - len(self._hanging))
+        for _ in range(min(number, len(self._folders), most - len(self._listers))):
+            lister = _Lister()
+            try:
+                started(partial(self._list_all, lister))
+            except RuntimeError:  # the system starts no further thread
+                if not self._listers:
+                    raise
+                return
+            self._listers.add(lister)  # it waits for the lock
+
+    def _leave_behind(self, last: float) -> None:
+        """Go on without the threads that the disk has not answered since then."""
+        for lister in [one for one in self._listers if one.since < last]:
+            self._end(lister)
+            lister.left = True
+            self._hanging.add(lister)
+            self._folders += lister.folders
+            self._ahead += lister.block
+            problem = TimeoutError(f"no answer within {self._patience:g} s")
+            self._ahead += _Block(failed=[(lister.folder or b"", problem)], names=1)
+
+    def _end(self, lister: _Lister) -> None:
+        self._listers.discard(lister)
+        self._hanging.discard(lister)
+        if self._floor is lister:
+            self._floor = None
+        self._changed.notify_all()
+
+    # What follows is done in the threads.
+
+    def _list_all(self, lister: _Lister) -> None:
+        """List folder after folder, until there is none or enough others do."""
+        try:
+            while folder := self._next_folder(lister):
+                try:
+                    self._list(lister, folder)
+                    lister.block.found.append(Walked(folder))
+                except OSError as error:
+                    lister.block.failed.append((folder, error))
+        except BaseException as error:  # noqa: BLE001  # raised again by `take`
+            self._broken = error
+        finally:
+            with self._changed:
+                self._end(lister)
+
+    def _next_folder(self, lister: _Lister) -> bytes | None:
+        """Go on to the next folder; None: the thread has handed on all it has, and is to end."""
+        with self._changed:
+            if lister.folder is not None:
+                self._finish(lister)
+            is_spare = lister.quick >= _QUICK_IN_A_ROW and len(self._listers) > 1
+            if lister.left or is_spare or not self._folders:
+                self._end(lister)  # in the same breath: another one may count on it
+                return None
+            lister.folder, lister.names = self._folders.pop(), 0
+            lister.since = lister.started = time.monotonic()
+            return lister.folder
+
+    def _finish(self, lister: _Lister) -> None:
+        """Hand on what a folder has, and have as many threads as the time it took shows are due."""
+        lister.since = math.inf
+        seconds = time.monotonic() - lister.started - lister.names * _NAME_SECONDS
+        lister.quick = lister.quick + 1 if seconds < _SLOW_SECONDS else 0
+        lister.block.names += 1  # its own
+        if self._hand_on(lister) and not lister.quick:
+            self._help(len(self._listers))
+        if self._floor is lister:
+            self._floor = None
+            self._changed.notify_all()
+
+    def _hand_on(self, lister: _Lister) -> bool:
+        """Hand on what a thread has, once that may be; False: nobody wants it any more.
+
+        What it waits for is not the disk.
+        """
+        lister.since, start = math.inf, time.monotonic()
+        if not lister.left:
+            self._folders += lister.folders
+        lister.folders = []
+        self._changed.wait_for(lambda: lister.left or self._has_room_for(lister))
+        if not lister.left:
+            self._ahead += lister.block
+            if self._is_worth_taking():
+                self._changed.notify_all()
+        lister.block = _Block()
+        lister.started += time.monotonic() - start
+        return not lister.left
+
+    def _has_room_for(self, lister: _Lister) -> bool:
+        return self._ahead.names < _NAMES_AHEAD and self._floor in (None, lister)
+
+    def _list(self, lister: _Lister, folder: bytes) -> None:
+        """List a folder."""
+        entries = os.scandir(folder)
+        for entry in entries:
+            lister.add(entry, self._suffixes)
+            lister.since = time.monotonic()
+            if lister.block.names >= _NAMES_A_BLOCK and not self._hand_on_part(lister):
+                entries.close()
+                return
+
+    def _hand_on_part(self, lister: _Lister) -> bool:
+        """Hand on what a thread has before its folder ends; False: nobody wants it any more."""
+        with self._changed:
+            is_wanted = self._hand_on(lister)
+            if is_wanted:
+                self._floor = lister
+                lister.since = time.monotonic()
+            return is_wanted

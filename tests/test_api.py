@@ -19,13 +19,12 @@ from conftest import Run
 from factory import exact, records_of
 
 import rastermeta_async
-from rastermeta_async import api, pathset
+from rastermeta_async import api, pathset, pipeline
 from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream
 from rastermeta_async.catalog import sink
 from rastermeta_async.catalog.jsonform import from_lines
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import open_output
-from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import Settings
 from rastermeta_async.errors import OutputLockedError, SourceError
 from rastermeta_async.one_file import read_record
@@ -484,7 +483,7 @@ def test_an_update_asks_a_disk_no_longer_than_a_file_may_take(
     run: Run, files: list[str], catalog: str, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = threading.Event()
-    monkeypatch.setattr(Unchanged, "missing", lambda *_: answer.wait(10 * PATIENCE) and [])
+    monkeypatch.setattr(pipeline, "stamp_of", lambda _: answer.wait(10 * PATIENCE) and b"")
 
     async def work() -> Outcome:
         await extract_to(catalog, files[:3])

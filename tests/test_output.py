@@ -29,6 +29,7 @@ from rastermeta_async.catalog.content import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import Output, Totals
+from rastermeta_async.catalog.stamps import Unchanged, stamp_of
 from rastermeta_async.config import Order
 from rastermeta_async.errors import (
     CheckpointError,
@@ -79,6 +80,7 @@ def completed(path: str, *batches: Sequence[Record], overwrite: bool = False) ->
     output = Output(path, overwrite=overwrite)
     try:
         finished = output.finished()
+        assert isinstance(finished, PathSet)
         for rows in batches:
             todo = finished.missing([path_bytes(row) for row in rows])
             if todo:
@@ -114,7 +116,9 @@ def unfinished(path: str, *rows: Record, retry_failed: bool = False) -> list[byt
     output = Output(path)
     try:
         wanted = [path_bytes(row) for row in rows]
-        return output.finished(retry_failed=retry_failed).missing(wanted)
+        finished = output.finished(retry_failed=retry_failed)
+        assert isinstance(finished, PathSet)
+        return finished.missing(wanted)
     finally:
         output.close()
 
@@ -287,7 +291,9 @@ def test_an_update_looks_at_the_newest_row_of_a_path(path: str, tmp_path: Path) 
     for changed, rows in (([name], ()), ([], [now])):
         stopped(path, *[rows] * bool(rows))
         output = Output(path)
-        assert output.finished(update=True).missing([name]) == changed
+        finished = output.finished(update=True)
+        assert isinstance(finished, Unchanged)
+        assert finished.changed([name], [stamp_of(name)]) == changed
         output.close()
     assert not os.path.exists(path)
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, MAX_CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
+from rastermeta_async.patience import AT_ONCE
 from rastermeta_async.pipeline import (
     Consumer,
     Inputs,
@@ -545,31 +547,33 @@ def test_a_batch_closes_after_a_time_though_nothing_follows(
     assert sorted(storage.paths) == names(5)
 
 
-class Silent(Unchanged):
-    """Asks a disk that does not answer."""
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """A disk that does not answer, and what it was asked."""
+    asked: list[bytes] = []
+    answer = threading.Event()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = 0
+    def stat(path: bytes) -> NoReturn:
+        asked.append(path)
+        answer.wait(20)
+        raise FileNotFoundError
 
-    def missing(self, paths: Sequence[bytes]) -> list[bytes]:
-        self.asked += 1
-        time.sleep(2)
-        return []
-
-
-def test_of_a_disk_that_does_not_answer_all_is_read(run: Run) -> None:
-    silent = Silent()
-    inputs = Inputs(FakeSource([]), silent, PathSet(), patience=0.05)
-    assert run(inputs.to_read(names(500))) == names(500)
-    assert silent.asked == 3
+    monkeypatch.setattr(os, "stat", stat)
+    yield asked
+    answer.set()
 
 
-def test_stopping_does_not_wait_for_a_disk(run: Run) -> None:
-    silent, stop = Silent(), asyncio.Event()
+def test_of_a_disk_that_does_not_answer_all_is_read(run: Run, silent: list[bytes]) -> None:
+    inputs = Inputs(FakeSource([]), Unchanged(), PathSet(), patience=0.05)
+    assert run(inputs.to_read(names(9000))) == names(9000)
+    assert len(silent) == 3 * AT_ONCE
+
+
+def test_stopping_does_not_wait_for_a_disk(run: Run, silent: list[bytes]) -> None:
+    stop = asyncio.Event()
 
     async def stopped() -> float:
-        inputs = Inputs(FakeSource([names(9)]), silent, PathSet(), patience=30)
+        inputs = Inputs(FakeSource([names(9)]), Unchanged(), PathSet(), patience=2)
         working = asyncio.create_task(
             run_pipeline(inputs, FakePool(), drop, Settings(), Progress(), stop)
         )

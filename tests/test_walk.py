@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from rastermeta_async.config import MAX_STUCK
+from rastermeta_async.patience import AT_ONCE
 from rastermeta_async.walk import Kind, NotWalked, Walked, kinds_of, walk
 
 
@@ -359,3 +361,162 @@ def test_what_an_input_is(archive: Path, trouble: Trouble) -> None:
     )
     assert [file, folder, missing, link] == [Kind.FILE, Kind.FOLDER, Kind.MISSING, Kind.FILE]
     assert isinstance(unknown, PermissionError)
+
+
+# Far disks, on which several folders are listed at once.
+
+
+class Far:
+    """Listings that take a while each; counts how many are under way at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now = self.most = 0
+        self.threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        scandir = os.scandir
+
+        def slow(path: bytes) -> Any:
+            with self._lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+                self.threads.add(threading.current_thread())
+            if seconds:
+                time.sleep(seconds)
+            entries = list(self.entries(path)) or scandir(path)
+            with self._lock:
+                self.now -= 1
+            return iter(entries)
+
+        monkeypatch.setattr(os, "scandir", slow)
+
+    def entries(self, path: bytes) -> list[NamedEntry]:
+        """Return made-up entries of a folder; none: the real ones."""
+        return []
+
+
+class NamedEntry(FakeEntry):
+    """An entry that is a file."""
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        return False
+
+    def is_symlink(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """10 folders with 30 folders each below `tree`, a file in each of these: the files."""
+    monkeypatch.chdir(tmp_path)
+    paths = [b"tree/%d/%02d/a.tif" % (number // 30, number % 30) for number in range(300)]
+    for path in paths:
+        os.makedirs(os.path.dirname(path))
+        open(path, "wb").close()
+    return paths
+
+
+def test_on_a_quick_disk_one_thread_lists_all_folders(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_PAUSE_SECONDS", "_SLOW_SECONDS"):  # the machine may be busy
+        monkeypatch.setattr(f"rastermeta_async.walk.{name}", 20)
+    far = Far(monkeypatch, 0)
+    assert sorted(found([b"tree"])) == tree
+    assert len(far.threads) == 1
+
+
+def test_on_a_far_disk_many_folders_are_listed_at_once_and_no_more_than_that(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = Far(monkeypatch, 0.02)
+    start = time.monotonic()
+    assert sorted(found([b"tree"])) == tree
+    assert time.monotonic() - start < 0.02 * 311 / 3
+    assert 8 < far.most <= AT_ONCE
+    assert all(thread.daemon for thread in far.threads)
+
+
+def test_where_the_system_starts_no_further_thread_those_there_are_list_on(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far, starts, start = Far(monkeypatch, 0.005), itertools.count(), threading.Thread.start
+
+    def fail_from_the_fourth(thread: threading.Thread) -> None:
+        if next(starts) > 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_from_the_fourth)
+    assert sorted(found([b"tree"])) == tree
+    assert far.most == 2
+
+
+def test_many_far_folders_that_are_given_are_listed_at_once(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tops = sorted({os.path.dirname(path) for path in tree})[:60]
+    far = Far(monkeypatch, 0.02)
+    assert sorted(found(tops)) == tree[:60]
+    assert far.most > 8
+
+
+def test_the_names_of_a_far_folder_come_together(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = Far(monkeypatch, 0.01)
+    monkeypatch.setattr(far, "entries", lambda path: [
+        NamedEntry(b"%b/%d" % (path, number)) for number in range(3500 * (path.count(b"/") == 2))
+    ])  # fmt: skip
+    tops = [b"tree/%d" % number for number in range(2)]
+    folders = [key for key, _ in itertools.groupby(found(tops), os.path.dirname)]
+    assert len(folders) == len(set(folders)) == 60
+
+
+def test_of_large_far_folders_few_names_are_held(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = itertools.count()
+
+    def many(path: bytes) -> Iterator[NamedEntry]:
+        time.sleep(0.01)
+        for number in range(100_000):
+            next(listed)
+            yield NamedEntry(b"%b/%d" % (path, number))
+
+    tops = sorted({os.path.dirname(path) for path in tree})[:60]
+    monkeypatch.setattr(os, "scandir", many)
+    paths = walk(tops)
+    for _ in itertools.islice(paths, 10):
+        time.sleep(0.02)
+    assert next(listed) < 1000 * (len(tops) + 8)
+    paths.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_a_walk_that_is_given_up_leaves_no_thread(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = Far(monkeypatch, 0.01)
+    paths = walk([b"tree"])
+    assert next(paths)
+    paths.close()  # type: ignore[attr-defined]  # it is a generator
+    for thread in [*far.threads]:
+        thread.join(9)
+        assert not thread.is_alive()
+
+
+def test_what_a_folder_that_hangs_has_beside_it_is_not_waited_for(
+    tree: list[bytes], trouble: Trouble
+) -> None:
+    trouble.with_call("scandir", b"tree/4", FOR_EVER)
+    paths = (path for path in walk([b"tree"], (), 20) if not isinstance(path, Walked))
+    start = time.monotonic()
+    assert len([*itertools.islice(paths, 270)]) == 270
+    assert time.monotonic() - start < 9
+    trouble.release()
+    assert len([*paths]) == 30
+
+
+def test_an_error_of_another_kind_is_raised(archive: Path, trouble: Trouble) -> None:
+    trouble.with_call("scandir", b"top/below", 1, MemoryError())  # type: ignore[arg-type]  # any error
+    with pytest.raises(MemoryError):
+        walked(b"top")

@@ -9,19 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from rastermeta_async.errors import PruneError
 from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.patience import within
+from rastermeta_async.patience import BATCH, answers
 from rastermeta_async.record import GONE, failure, readable, to_batch
 from rastermeta_async.urls import is_url
-
-T = TypeVar("T")
 
 
 class Seen(NamedTuple):
@@ -37,9 +34,8 @@ class Seen(NamedTuple):
 _SHOWN = 3
 """Folders that a message names."""
 
-_PATHS_AT_ONCE = 256
 _FOLDERS = 4096
-"""Folders that are remembered while they are looked at."""
+"""Folders that are remembered, so that they are looked at once."""
 
 
 def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
@@ -49,14 +45,16 @@ def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
 
     Args:
         rows: what is in the catalog.
-        patience: seconds that the disk may take to answer.
+        patience: seconds that the disk may take to tell of a path.
 
     Raises:
         PruneError: it has not answered in time.
     """
     local = (row for row in rows if not is_url(row.path))
-    while some := list(itertools.islice(local, _PATHS_AT_ONCE)):
-        yield from _answered(patience, some[0].path, partial(_gone_of, some))
+    while some := list(itertools.islice(local, BATCH)):
+        paths = [row.path for row in some]
+        are_gone = _answered(patience, paths, answers(patience, _is_gone, some))
+        yield from itertools.compress(paths, are_gone)
 
 
 def check_folders(rows: Iterable[Seen], patience: float) -> None:
@@ -66,16 +64,14 @@ def check_folders(rows: Iterable[Seen], patience: float) -> None:
         rows: what is in the catalog; one listing a folder is asked for.
         patience: seconds that a folder may take to answer.
     """
-    is_empty = lru_cache(_FOLDERS)(lambda name: _answered(patience, name, partial(_is_empty, name)))
-    vanished: set[bytes] = set()
-    for path in (row.path for row in rows if row.there):
-        folder = os.path.dirname(path) or b"."
-        if not is_url(path) and is_empty(folder):
-            vanished.add(folder)
-            if len(vanished) == _SHOWN:
-                break
+    local = (row.path for row in rows if row.there and not is_url(row.path))
+    folders = _first_of_each(os.path.dirname(path) or b"." for path in local)
+    vanished: list[bytes] = []
+    while len(vanished) < _SHOWN and (some := list(itertools.islice(folders, BATCH))):
+        are_empty = _answered(patience, some, answers(patience, _is_empty, some))
+        vanished += itertools.compress(some, are_empty)
     if vanished:
-        names = ", ".join(readable(os.fsdecode(folder)) for folder in sorted(vanished))
+        names = ", ".join(readable(os.fsdecode(folder)) for folder in sorted(vanished[:_SHOWN]))
         raise PruneError(
             f"no row was dropped: whole folders are gone or empty, e.g. {names}. Is a disk not "
             "mounted? If they are to go, give --prune-folders, too."
@@ -88,19 +84,34 @@ def tombstones(paths: Sequence[bytes]) -> pa.Table:
     return pa.Table.from_batches([to_batch(rows)])
 
 
-def _answered(patience: float, path: bytes, question: Callable[[], T]) -> T:
-    try:
-        return within(patience, question)
-    except (OSError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PruneError(
-            f"no row was dropped: {readable(os.fsdecode(path))} cannot be looked at: {reason}. "
-            "Mend the disk or mount, and run the same command again."
-        ) from error
+def _first_of_each(folders: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield folders without those that were among the latest."""
+    latest: set[bytes] = set()
+    for folder in folders:
+        if folder not in latest:
+            if len(latest) == _FOLDERS:
+                latest.clear()
+            latest.add(folder)
+            yield folder
 
 
-def _gone_of(rows: Sequence[Seen]) -> list[bytes]:
-    return [row.path for row in rows if _is_gone(row)]
+def _answered(
+    patience: float, paths: Sequence[bytes], found: Sequence[bool | OSError | None]
+) -> list[bool]:
+    """Return what was found of some paths, if all of them could be looked at."""
+    told = [answer for answer in found if isinstance(answer, bool)]
+    if len(told) == len(paths):
+        return told
+    path, problem = next(
+        (path, answer)
+        for path, answer in zip(paths, found, strict=True)
+        if not isinstance(answer, bool)
+    )
+    reason = f"no answer within {patience:g} s" if problem is None else problem.strerror
+    raise PruneError(
+        f"no row was dropped: {readable(os.fsdecode(path))} cannot be looked at: "
+        f"{reason or problem}. Mend the disk or mount, and run the same command again."
+    ) from problem
 
 
 def _is_gone(row: Seen) -> bool:
@@ -113,7 +124,7 @@ def _is_gone(row: Seen) -> bool:
     return True
 
 
-def _is_empty(folder: bytes) -> bool:
+def _is_empty(folder: bytes) -> bool | OSError:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
@@ -121,3 +132,5 @@ def _is_empty(folder: bytes) -> bool:
         return True
     except PermissionError:  # it is there
         return False
+    except OSError as error:
+        return error

@@ -43,9 +43,15 @@ class Unchanged:
         columns = (path_keys(rows), rows.column("file_size"), times, *others)
         self._stamps.update(list(map(_stamp, *(column.to_pylist() for column in columns))))
 
-    def missing(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Return the paths that are not there, or not as they were, in order; asks the disk."""
-        changed = self._stamps.missing([path + _now(path) for path in paths])
+    def changed(self, paths: Sequence[bytes], now: Sequence[bytes | None]) -> list[bytes]:
+        """Return the paths that are not there, or not as they were, in order.
+
+        Args:
+            paths: of files and objects.
+            now: what `stamp_of` says of each; None where it does not tell.
+        """
+        stamps = [path + (stamp or _UNKNOWN) for path, stamp in zip(paths, now, strict=True)]
+        changed = self._stamps.missing(stamps)
         unknown = self._stamps.missing([path + _ANY for path in paths])
         again = {stamp.rpartition(b"\0")[0] for stamp in changed}
         never = {stamp[: -len(_ANY)] for stamp in unknown}
@@ -70,7 +76,8 @@ def _of_object(size: int, etag: str) -> bytes:
     return b"\0%d %b" % (size, etag.strip('"').encode())  # Azure lists it without quotes
 
 
-def _now(path: bytes) -> bytes:
+def stamp_of(path: bytes) -> bytes:
+    """Return what tells whether a file or object is as it was; asks the disk for a file."""
     if isinstance(path, Listed) and not path.size:  # no byte of it was read, so no etag is known
         return _of_file(0, 0)
     if isinstance(path, Listed) and path.etag is not None:
