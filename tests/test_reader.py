@@ -1192,9 +1192,17 @@ def test_broken_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
 
 
 def test_a_named_pipe_is_not_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.tif")
-    expected = ("error", "NotAFile", "this is a named pipe, not a file")
-    assert error_of(tmp_path / "pipe.tif") == expected
+    """Else a program that waits for its reader would take us for that, and lose what it writes."""
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: os.close(os.open(pipe, os.O_WRONLY)))
+    writer.start()
+    writer.join(0.3)
+    assert error_of(pipe) == ("error", "NotAFile", "this is a named pipe, not a file")
+    writer.join(0.3)
+    assert writer.is_alive()
+    os.close(os.open(pipe, os.O_RDONLY))
+    writer.join(9)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

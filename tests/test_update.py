@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,19 @@ def test_killed_before_the_rows_are_dropped(archive: Path, catalog: Path) -> Non
     update(archive, catalog)
     assert widths(catalog)["a/1.tif"] == 4  # it is there after all: read again
     assert len(widths(catalog)) == 6
+
+
+def test_what_failed_is_read_again_though_a_run_was_killed_before_it_dropped_rows(
+    archive: Path, catalog: Path
+) -> None:
+    bad, image = archive / "a" / "bad.tif", archive / "a" / "1.tif"
+    bad.touch()
+    update(archive, catalog)
+    with closing(Output(str(catalog))) as output:
+        output.log.append(output.sink.commit(tombstones([os.fsencode(archive / "gone.tif")])))
+    bad.write_bytes(image.read_bytes())
+    command.run(["extract", archive, "-o", catalog, "--retry-failed"])
+    assert widths(catalog)["a/bad.tif"] == widths(catalog)["a/1.tif"]
 
 
 def test_killed_while_it_prunes(archive: Path, catalog: Path) -> None:
