@@ -58,6 +58,11 @@ def _write(path: str, pieces: list[tuple[int, bytes]], size: int) -> None:
         os.close(file)
 
 
+def folder_of(parent: Path, spec: Spec) -> Path:
+    """Return where an archive is kept."""
+    return parent.resolve() / f"archive-{spec.count}-{spec.seed}-{spec.gdal_share:g}"
+
+
 def make(directory: Path, spec: Spec, *, processes: int = 2) -> bool:
     """Write the archive; False if it is there already.
 

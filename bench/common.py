@@ -10,10 +10,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.archive import RASTER_SUFFIXES
@@ -79,6 +80,20 @@ def write_report(report: Mapping[str, Any], out: Path | None, name: str) -> Path
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n")
     return out
+
+
+def in_rounds(
+    cases: Mapping[str, Callable[[], float]], rounds: int, unit: str = "files/s"
+) -> dict[str, dict[str, Any]]:
+    """Measure all cases, one after the other, so many times; print and return their medians."""
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds):
+        for name, case in cases.items():
+            found[name].append(case())
+            print(f"round {number + 1}: {name}: {found[name][-1]:.0f} {unit}", file=sys.stderr)
+    for name, values in found.items():
+        print(f"{name:<32}{median(values):>8.0f} {unit}")
+    return {name: {"rounds": values, "median": median(values)} for name, values in found.items()}
 
 
 def _git(*args: str) -> str | None:

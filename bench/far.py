@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Protocol
 
 from bench import archive, slowfs
@@ -26,6 +26,7 @@ from bench.common import (
     check_catalog,
     context,
     find,
+    in_rounds,
     rastermeta,
     write_report,
 )
@@ -165,11 +166,10 @@ def main() -> None:
         print(f"not run: {reason}")
         return
     spec = Spec(args.count, 1, 0.0)
-    root = args.dir.resolve() / f"archive-{spec.count}-{spec.seed}-{spec.gdal_share:g}"
+    root = archive.folder_of(args.dir, spec)
     archive.make(root, spec)
     cases = sweep() if args.sweep else CASES
     names = [name for name in cases if name in (args.only or cases)]
-    rates: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         work = Path(name).resolve()
         program, mountpoint = slowfs.build(work), work / "far"
@@ -178,20 +178,12 @@ def main() -> None:
         @contextmanager
         def mount(*, only_names: bool = False) -> Iterator[Job]:
             waits = (0.0, args.delay) if only_names else (args.delay, 0.0)
-            with slowfs.mounted(program, root, mountpoint, waits[0], stat=waits[1]) as folder:
-                yield make_job(root, folder, work)
+            with slowfs.mounted(program, root, mountpoint, waits[0], stat=waits[1]):
+                yield make_job(root, mountpoint, work)
 
-        for number in range(args.rounds):
-            for case in names:
-                rate = cases[case](mount)
-                print(f"round {number + 1}: {case}: {rate:.0f} files/s", file=sys.stderr)
-                rates[case].append(rate)
-    medians = {case: median(found) for case, found in rates.items()}
-    for case, rate in medians.items():
-        print(f"{case:<32}{rate:>8.0f} files/s")
+        found = in_rounds({name: partial(cases[name], mount) for name in names}, args.rounds)
     settings = {"archive": asdict(spec), "delay_ms": args.delay, "rounds": args.rounds}
-    cases_report = {case: {"rounds": rates[case], "median": medians[case]} for case in names}
-    report = {"benchmark": "far", "context": context(), "settings": settings, "cases": cases_report}
+    report = {"benchmark": "far", "context": context(), "settings": settings, "cases": found}
     print(write_report(report, args.out, "far"))
 
 

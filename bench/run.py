@@ -269,7 +269,7 @@ def main() -> None:
     if "rastermeta" in names:
         rastermeta()  # say that it is missing before an archive is written
     spec = Spec(args.count, args.seed, args.gdal_share)
-    directory = args.dir.resolve() / f"archive-{spec.count}-{spec.seed}-{spec.gdal_share:g}"
+    directory = archive.folder_of(args.dir, spec)
     archive.make(directory, spec)
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         work = Path(name).resolve()

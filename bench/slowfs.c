@@ -8,6 +8,8 @@
  * With STAT_MS in the environment, to ask for the name of a file takes so long, each time; names of folders are known.
  * With LIST_MS, to list a folder takes so long.
  *
+ * SIGUSR1 makes opens and reads a hundred times as slow, SIGUSR2 makes them quick again.
+ *
  * MOUNTPOINT/.count holds how often each was asked for.
  */
 #define FUSE_USE_VERSION 31
@@ -16,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +26,8 @@
 #include <unistd.h>
 
 static char root[4096];
-static useconds_t delay, stat_delay, list_delay;
+static volatile useconds_t delay;
+static useconds_t stat_delay, list_delay;
 static atomic_long lookups, opens, reads, lists;
 
 static const char *under(const char *path, char *to) { snprintf(to, 8192, "%s%s", root, path); return to; }
@@ -71,11 +75,15 @@ static void *s_init(struct fuse_conn_info *c, struct fuse_config *cfg) { c->max_
 
 static const struct fuse_operations ops = {.getattr = s_getattr, .readdir = s_readdir, .opendir = s_opendir, .open = s_open, .read = s_read, .release = s_release, .init = s_init};
 
+static void change(int number) { if (number == SIGUSR1) delay *= 100; else delay /= 100; }
+
 int main(int argc, char **argv) {
     if (argc < 4 || !realpath(argv[1], root)) { fprintf(stderr, "usage: slowfs ROOT DELAY_MS [fuse options] MOUNTPOINT\n"); return 2; }
     delay = (useconds_t)(atof(argv[2]) * 1000);
     if (getenv("STAT_MS")) stat_delay = (useconds_t)(atof(getenv("STAT_MS")) * 1000);
     if (getenv("LIST_MS")) list_delay = (useconds_t)(atof(getenv("LIST_MS")) * 1000);
+    signal(SIGUSR1, change);
+    signal(SIGUSR2, change);
     argv[2] = argv[0];
     return fuse_main(argc - 2, argv + 2, &ops, NULL);
 }

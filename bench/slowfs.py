@@ -40,8 +40,8 @@ def build(folder: Path) -> Path:
 def mounted(
     program: Path, root: Path, mountpoint: Path, milliseconds: float, *,
     stat: float = 0.0, listing: float = 0.0,
-) -> Iterator[Path]:  # fmt: skip
-    """Mount a folder in which every open and every read takes so long; yield the mount point.
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """Mount a folder in which every open and every read takes so long; yield the server.
 
     Args:
         program: see `build`.
@@ -60,7 +60,7 @@ def mounted(
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(mountpoint / ".count", process)
-            yield mountpoint
+            yield process
         finally:
             subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=False)
             process.terminate()
