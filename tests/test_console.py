@@ -307,8 +307,25 @@ def test_what_is_dropped_is_counted(
     assert not as_json or all(json.loads(line)["message"] for line in lines)
 
 
-def drain(fd: int, into: bytearray) -> None:
-    while THE_END.encode() not in into[-100:] and (some := os.read(fd, 65536)):
+def test_what_was_dropped_is_told_though_nothing_follows(
+    unread: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(unread.given, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console()
+        for _ in range(25):
+            console.hint("x" * (MAX_WAITING_BYTES // 10))
+        told = "messages were dropped: nobody read them"
+        reading = threading.Thread(target=drain, args=(unread.end, said := bytearray(), told))
+        reading.daemon = True
+        reading.start()
+        console.close()
+        reading.join(PATIENCE / 10)
+    assert told in said[-100:].decode()
+
+
+def drain(fd: int, into: bytearray, end: str = THE_END) -> None:
+    while end.encode() not in into[-100:] and (some := os.read(fd, 65536)):
         into += some
 
 

@@ -41,12 +41,15 @@ import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.errors import ForeignOutputError, StoreError
+from rastermeta_async.pool import ThreadPool
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of
 from rastermeta_async.stores.fetch import Fetcher, FetchError
 from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket
+from rastermeta_async.stores.pool import StorePool
 from rastermeta_async.stores.uploads import UPLOAD_SECONDS
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
+from rastermeta_async.tiff.reader import make_reader
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
                 "subdatasets"}  # fmt: skip
@@ -877,6 +880,28 @@ def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
         found = read(paths, anonymous(server, concurrency=4, timeout=1.0))
         assert server.most_at_once <= 4
     assert [record.error_message for record in found.values() if not record.ok] == []
+
+
+def test_where_it_is_stopped_no_request_is_sent_that_waits_for_its_turn(plain: Path) -> None:
+    paths = [f"s3://bucket/{number}.tif".encode() for number in range(60)]
+
+    async def stopped(server: Server) -> int:
+        settings = anonymous(server, concurrency=4)
+        reader = make_reader(None, settings.access)
+        async with StorePool(ThreadPool(reader, settings), reader, settings) as pool:
+
+            async def rows() -> int:
+                return sum([batch.num_rows async for batch in pool.read(paths)])
+
+            reading = asyncio.create_task(rows())
+            while server.counts["GET"] < 4:
+                await asyncio.sleep(0.01)
+            pool.stop()
+            return await reading
+
+    with serving(str(plain), delay=0.5) as server:
+        assert asyncio.run(stopped(server)) == 4
+        assert server.counts["GET"] == 4
 
 
 @pytest.mark.parametrize("reader", ["auto", "rasterio"])
