@@ -222,6 +222,7 @@ class _Known:
         """Of the folder when it was listed; None: a change since need not show."""
         self.found = _UNKNOWN
         self.until = -math.inf
+        self.asking = Lock()
 
     def ask(self, clock: Callable[[], float]) -> bool:
         """Find out what is in the folder now; tell whether it was listed for that."""
@@ -259,10 +260,21 @@ class Folders:
         self._lock = Lock()
 
     def _folder(self, path: bytes) -> _Folder:
-        known = self._known.get(path) or _Known(path)
-        if self._clock() >= known.until and known.ask(self._clock):
-            self._keep(path, known)
+        known = self._known.get(path) or self._new(path)
+        if self._clock() >= known.until:
+            # Many threads come to a new folder at once; one that hangs is not waited for.
+            is_first = known.asking.acquire(timeout=MAX_AGE)
+            try:
+                if self._clock() >= known.until and known.ask(self._clock):
+                    self._keep(path, known)
+            finally:
+                if is_first:
+                    known.asking.release()
         return known.found
+
+    def _new(self, path: bytes) -> _Known:
+        with self._lock:
+            return self._known.setdefault(path, _Known(path))
 
     def _keep(self, path: bytes, known: _Known) -> None:
         """Remember a folder; forget others where there is no room."""

@@ -45,6 +45,7 @@ from rastermeta_async.folders import (
     MAX_NAMES,
     Folders,
     Listing,
+    Neighbours,
 )
 from rastermeta_async.missing import MAX_FIELDS, likely_mistake
 from rastermeta_async.one_file import compare_readers, read_record
@@ -955,6 +956,55 @@ def test_a_folder_that_stays_as_it_is_is_listed_once(tmp_path: Path, listed: lis
     assert listed == [os.fsencode(tmp_path)]
     (tmp_path / "a.tfw").touch()
     assert folders.listing_on_open(os.fsencode(tmp_path / "a.tif")) is Listing.TRY_EACH_NAME
+
+
+def in_threads(number: int, ask: Callable[[], object]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_folder_to_which_many_threads_come_at_once_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(2 * TICK_SECONDS)
+    folders, path, listed, scandir = Folders(), os.fsencode(tmp_path / "a.tif"), [], os.scandir
+
+    def slow(folder: bytes) -> Any:
+        listed.append(folder)
+        time.sleep(0.1)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    found: list[Neighbours] = []
+    for thread in in_threads(30, lambda: found.append(folders.neighbours(path))):
+        thread.join(9)
+    assert found == [Neighbours.FILES] * 30
+    assert len(listed) == 1
+
+
+def test_a_thread_that_hangs_in_a_folder_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(2 * TICK_SECONDS)
+    monkeypatch.setattr("rastermeta_async.folders.MAX_AGE", 0.2)
+    folders, path, scandir = Folders(), os.fsencode(tmp_path / "a.tif"), os.scandir
+    calls, release = iter(range(99)), threading.Event()
+
+    def hanging(folder: bytes) -> Any:
+        if next(calls) == 0:
+            release.wait(20)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", hanging)
+    first, *_ = in_threads(1, lambda: folders.neighbours(path))
+    first.join(0.1)
+    assert folders.neighbours(path) is Neighbours.FILES
+    assert first.is_alive()
+    release.set()
+    first.join(9)
+    assert folders.neighbours(path) is Neighbours.FILES
 
 
 def folders_with_sidecars(place: Path, number: int, sidecars: int) -> list[bytes]:
