@@ -70,7 +70,7 @@ def main() -> None:
         mount = work / "far"
         mount.mkdir()
         with slowfs.mounted(slowfs.build(work), root, mount, 1.0) as server:
-            job = make_job(root, mount, work)
+            job = make_job(root, server, mount, work)
             command = [rastermeta(), "extract", "-q", "-o", str(work / "catalog.parquet")]
             with job.listing.open() as listing, subprocess.Popen(command, stdin=listing) as run:
                 time.sleep(2)  # it starts

@@ -1,6 +1,6 @@
 """Time rastermeta and its peers on a far disk: a mount in which every open and every read waits.
 
-Of `--update` it is the names that wait: each file is asked for its size and time of change.
+Of `--update` it is the states that wait: each file is asked for its size and time of change.
 
 python -m bench.far --count 10000 --rounds 3
 python -m bench.far --delay 1 --sweep
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -44,6 +46,8 @@ _MOST_BY_GDAL = 4000
 class Job:
     """What a case works on."""
 
+    server: subprocess.Popen[bytes]
+    """Of the mount."""
     mount: Path
     files: int
     listing: Path
@@ -98,8 +102,8 @@ def walked(job: Job) -> float:
 class Mount(Protocol):
     """Mounts the archive anew."""
 
-    def __call__(self, *, only_names: bool = False) -> AbstractContextManager[Job]:
-        """Have opens and reads wait, or only those who ask for the names of files."""
+    def __call__(self, *, only_states: bool = False) -> AbstractContextManager[Job]:
+        """Have opens and reads wait, or only those who ask for the states of files."""
 
 
 Case = Callable[[Mount], float]
@@ -107,11 +111,11 @@ Case = Callable[[Mount], float]
 
 def updated(mount: Mount) -> float:
     """Return the files a second of `--update` where no file has changed."""
-    with mount() as job:
+    with mount(only_states=True) as job:
         catalog = job.work / "updated.parquet"
         command = [rastermeta(), "extract", "-q", "-o", str(catalog)]
         measure([[*command, "--overwrite"]], stdin=job.listing, cwd=job.work)
-    with mount(only_names=True) as job:
+        job.server.send_signal(signal.SIGHUP)
         result = measure([[*command, "--update"]], stdin=job.listing, cwd=job.work)
         check_catalog(catalog, job.files)
         return job.files / result.wall_s
@@ -176,10 +180,10 @@ def main() -> None:
         mountpoint.mkdir()
 
         @contextmanager
-        def mount(*, only_names: bool = False) -> Iterator[Job]:
-            waits = (0.0, args.delay) if only_names else (args.delay, 0.0)
-            with slowfs.mounted(program, root, mountpoint, waits[0], stat=waits[1]):
-                yield make_job(root, mountpoint, work)
+        def mount(*, only_states: bool = False) -> Iterator[Job]:
+            waits = (0.0, args.delay) if only_states else (args.delay, 0.0)
+            with slowfs.mounted(program, root, mountpoint, waits[0], stat=waits[1]) as server:
+                yield make_job(root, server, mountpoint, work)
 
         found = in_rounds({name: partial(cases[name], mount) for name in names}, args.rounds)
     settings = {"archive": asdict(spec), "delay_ms": args.delay, "rounds": args.rounds}
@@ -187,14 +191,14 @@ def main() -> None:
     print(write_report(report, args.out, "far"))
 
 
-def make_job(root: Path, mount: Path, work: Path) -> Job:
+def make_job(root: Path, server: subprocess.Popen[bytes], mount: Path, work: Path) -> Job:
     """List the archive under the names that it has in the mount."""
     paths = [mount / path.relative_to(root) for path in sorted(root.rglob("*.tif"))]
     lines = [f"{path}\n" for path in paths]
     listing, few = work / "all.txt", work / "few.txt"
     listing.write_text("".join(lines))
     few.write_text("".join(lines[:_FEW]))
-    return Job(mount, len(paths), listing, few, work)
+    return Job(server, mount, len(paths), listing, few, work)
 
 
 if __name__ == "__main__":

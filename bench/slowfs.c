@@ -5,7 +5,8 @@
  *   gcc -O2 -o slowfs slowfs.c $(pkg-config fuse3 --cflags --libs)      # Debian: libfuse3-dev pkg-config fuse3
  *   ./slowfs ROOT DELAY_MS -f -o ro,max_threads=200 MOUNTPOINT          # fusermount3 -u MOUNTPOINT ends it
  *
- * With STAT_MS in the environment, to ask for the name of a file takes so long, each time; names of folders are known.
+ * With STAT_MS in the environment, to ask for the state of a file takes so long from SIGHUP on, each time. Where a name is
+ * not known yet, the kernel asks for one in a folder after the other: let them be known before.
  * With LIST_MS, to list a folder takes so long.
  *
  * SIGUSR1 makes opens and reads a hundred times as slow, SIGUSR2 makes them quick again.
@@ -28,6 +29,7 @@
 static char root[4096];
 static volatile useconds_t delay;
 static useconds_t stat_delay, list_delay;
+static volatile int stats_wait;
 static atomic_long lookups, opens, reads, lists;
 
 static const char *under(const char *path, char *to) { snprintf(to, 8192, "%s%s", root, path); return to; }
@@ -41,7 +43,7 @@ static int s_getattr(const char *path, struct stat *st, struct fuse_file_info *f
     if (!strcmp(path, "/.count")) { memset(st, 0, sizeof *st); st->st_mode = S_IFREG | 0444; st->st_nlink = 1; st->st_size = 199; return 0; }
     atomic_fetch_add(&lookups, 1);
     int found = lstat(under(path, p), st) ? -errno : 0;
-    if (stat_delay && (found || !S_ISDIR(st->st_mode))) usleep(stat_delay);
+    if (stats_wait && (found || !S_ISDIR(st->st_mode))) usleep(stat_delay);
     return found;
 }
 static int s_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t off, struct fuse_file_info *fi, enum fuse_readdir_flags fl) {
@@ -71,11 +73,11 @@ static int s_read(const char *path, char *buf, size_t size, off_t off, struct fu
 }
 static int s_release(const char *path, struct fuse_file_info *fi) { if (fi->fh) close(fi->fh); return 0; }
 /* Reads ahead are background requests, of which the kernel has 12 under way unless it is told otherwise. */
-static void *s_init(struct fuse_conn_info *c, struct fuse_config *cfg) { c->max_background = c->congestion_threshold = 1024; cfg->attr_timeout = 60; cfg->entry_timeout = stat_delay ? 0 : 60; return NULL; }
+static void *s_init(struct fuse_conn_info *c, struct fuse_config *cfg) { c->max_background = c->congestion_threshold = 1024; cfg->attr_timeout = stat_delay ? 0 : 60; cfg->entry_timeout = 60; return NULL; }
 
 static const struct fuse_operations ops = {.getattr = s_getattr, .readdir = s_readdir, .opendir = s_opendir, .open = s_open, .read = s_read, .release = s_release, .init = s_init};
 
-static void change(int number) { if (number == SIGUSR1) delay *= 100; else delay /= 100; }
+static void change(int number) { if (number == SIGHUP) stats_wait = 1; else if (number == SIGUSR1) delay *= 100; else delay /= 100; }
 
 int main(int argc, char **argv) {
     if (argc < 4 || !realpath(argv[1], root)) { fprintf(stderr, "usage: slowfs ROOT DELAY_MS [fuse options] MOUNTPOINT\n"); return 2; }
@@ -84,6 +86,7 @@ int main(int argc, char **argv) {
     if (getenv("LIST_MS")) list_delay = (useconds_t)(atof(getenv("LIST_MS")) * 1000);
     signal(SIGUSR1, change);
     signal(SIGUSR2, change);
+    if (stat_delay) signal(SIGHUP, change);
     argv[2] = argv[0];
     return fuse_main(argc - 2, argv + 2, &ops, NULL);
 }

@@ -48,7 +48,7 @@ def mounted(
         root: the folder.
         mountpoint: an empty folder.
         milliseconds: that an open or a read takes.
-        stat: milliseconds that it takes to ask for the name of a file.
+        stat: milliseconds that it takes to ask for the state of a file, once the server got SIGHUP.
         listing: milliseconds that it takes to list a folder.
 
     Raises:
