@@ -233,6 +233,61 @@ def test_a_hung_open_becomes_a_row_and_the_pool_goes_on(run: Run) -> None:
     assert stuck == 1
 
 
+def test_after_a_slow_file_no_more_are_read_at_once_than_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its permit was lent meanwhile, and is not had back."""
+    monkeypatch.setattr(pool_module, "SLOW_SECONDS", SHORT)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def answer(path: bytes) -> Record:
+        nonlocal now, most
+        if path == b"0.tif":
+            return record(path)
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(SHORT / 10)
+        with lock:
+            now -= 1
+        return record(path)
+
+    reader = FakeReader(b"0.tif", answer=answer)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(concurrency=1)) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(60)))
+            while len(reader.paths) < 10:
+                await asyncio.sleep(0.001)
+            reader.release.set()
+            return await reading
+
+    assert len(run(work())) == 60
+    assert most == 1
+
+
+def test_while_a_file_is_slow_few_large_records_wait_for_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_module, "CHUNK_BYTES", 2_500)
+    monkeypatch.setattr(chunk_module, "HELD_BYTES", 20_000)
+    monkeypatch.setattr(pool_module, "SLOW_SECONDS", SHORT)
+    tags: Any = {"dataset_tags": {"LARGE": "x" * 1000}}
+    reader = FakeReader(b"0.tif", answer=lambda path: record(path, **tags))
+
+    async def work() -> int:
+        async with ThreadPool(reader, Settings(concurrency=4)) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(500)))
+            await asyncio.to_thread(reader.asked.wait, PATIENCE)
+            await asyncio.sleep(20 * SHORT)
+            waiting = len(reader.paths)
+            reader.release.set()
+            assert len(await reading) == 500
+            return waiting
+
+    assert 10 < run(work()) < 30
+
+
 def test_a_late_answer_is_dropped(run: Run) -> None:
     reader = FakeReader(b"0.tif")
 
@@ -247,6 +302,27 @@ def test_a_late_answer_is_dropped(run: Run) -> None:
     rows, _ = run(work())
     assert [row.status for row in rows] == ["fatal", "success"]
     assert reader.paths == names(2), "the thread that hung must not go on with its chunk"
+
+
+def test_an_answer_that_is_late_while_its_chunk_goes_on_is_dropped(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        time.sleep(SHORT / 25)
+        return record(path)
+
+    reader = FakeReader(b"0.tif", answer=answer)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(reader, Settings(timeout=6 * SHORT, concurrency=1)) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(400)))
+            while not pool.stuck:
+                await asyncio.sleep(0.001)
+            assert not reading.done()
+            reader.release.set()
+            return await reading
+
+    rows = run(work())
+    assert [path_bytes(row) for row in rows] == names(400)
+    assert [path_bytes(row) for row in rows if row.error_type == "Timeout"] == [b"0.tif"]
 
 
 def test_a_late_error_is_dropped_as_well(run: Run) -> None:
