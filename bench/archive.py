@@ -86,6 +86,14 @@ def make(directory: Path, spec: Spec, *, processes: int = 2) -> bool:
     return True
 
 
+def geotiffs(parent: Path, count: int) -> tuple[Spec, Path]:
+    """Write an archive in which no file needs GDAL, unless it is there; return where it is."""
+    spec = Spec(count, 1, 0.0)
+    root = folder_of(parent, spec)
+    make(root, spec)
+    return spec, root
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(

@@ -19,10 +19,12 @@ from statistics import median
 from bench import archive, slowfs
 from bench.common import DEFAULT_DIR, context, rastermeta, write_report
 from bench.far import make_job
-from bench.scenes import Spec
 
 SAMPLE_SECONDS = 0.5
 PHASE_SECONDS = {"1 ms": 6.0, "100 ms": 10.0, "1 ms again": 6.0}
+SIGNALS = {"100 ms": signal.SIGUSR1, "1 ms again": signal.SIGUSR2}
+"""That the server gets at the begin of a phase."""
+
 SETTLED = 0.8
 """Of the median rate in the later half of a phase; from then on a phase's rate is reached."""
 
@@ -61,9 +63,7 @@ def main() -> None:
     if reason := slowfs.missing():
         print(f"not run: {reason}")
         return
-    spec = Spec(args.count, 1, 0.0)
-    root = archive.folder_of(args.dir, spec)
-    archive.make(root, spec)
+    spec, root = archive.geotiffs(args.dir, args.count)
     phases: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         work = Path(name).resolve()
@@ -75,8 +75,8 @@ def main() -> None:
             with job.listing.open() as listing, subprocess.Popen(command, stdin=listing) as run:
                 time.sleep(2)  # it starts
                 for phase, seconds in PHASE_SECONDS.items():
-                    if phase != "1 ms":
-                        server.send_signal(signal.SIGUSR1 if phase == "100 ms" else signal.SIGUSR2)
+                    if phase in SIGNALS:
+                        server.send_signal(SIGNALS[phase])
                     found = list(rates(mount, seconds))
                     rate = median(found[len(found) // 2 :])
                     reached = seconds_to(rate, found)

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from bench import archive
-from bench.common import (
-    DEFAULT_DIR,
-    check_catalog,
-    context,
-    find,
-    in_rounds,
-    rastermeta,
-    write_report,
-)
+from bench.common import DEFAULT_DIR, context, files_per_s, find, in_rounds, write_report
 from bench.far import FIXED
-from bench.measure import measure
-from bench.scenes import Spec
 
 CACHES = Path("/proc/sys/vm/drop_caches")
 """Takes what the kernel is to forget (proc_sys_vm(5)): 3, pages, names and states of files."""
@@ -43,13 +32,8 @@ def drop_caches() -> None:
 
 def extract(root: Path, files: int, *options: str) -> float:
     """Return the files a second of the whole program; `find` makes the list, cold as well."""
-    with tempfile.TemporaryDirectory(dir=root.parent) as name:
-        catalog = Path(name) / "catalog.parquet"
-        command = [rastermeta(), "extract", "-q", "-0", "-o", str(catalog), *options]
-        drop_caches()
-        result = measure([find(root), command])
-        check_catalog(catalog, files)
-        return files / result.wall_s
+    drop_caches()
+    return files_per_s(files, root.parent, *options, find=find(root))
 
 
 def main() -> None:
@@ -60,14 +44,12 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help="archives are kept here")
     parser.add_argument("--out", type=Path, help="JSON; default bench/results/cold-DATE.json")
     args = parser.parse_args()
-    spec = Spec(args.count, 1, 0.0)
-    root = archive.folder_of(args.dir, spec)
     try:
         drop_caches()
     except OSError as error:
         print(f"not run: {error}")
         return
-    archive.make(root, spec)
+    spec, root = archive.geotiffs(args.dir, args.count)
     run = partial(extract, root, spec.count)
     cases: dict[str, Callable[[], float]] = {"rastermeta": run}
     for ceiling in FIXED:

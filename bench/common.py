@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.archive import RASTER_SUFFIXES
+from bench.measure import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -54,6 +55,27 @@ def check_catalog(catalog: Path, rows: int) -> None:
         )
 
 
+def files_per_s(
+    files: int, work: Path, *options: str, find: Sequence[str] = (), stdin: Path | None = None
+) -> float:
+    """Return the files a second of the whole program, from the start to a catalog of all.
+
+    Args:
+        files: how many there are.
+        work: a folder for the catalog.
+        options: of `extract`, and its inputs.
+        find: a command whose output it reads; none: it reads `stdin`.
+        stdin: a list of paths, one a line.
+    """
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        catalog = Path(name) / "catalog.parquet"
+        command = [rastermeta(), "extract", "-q", "-o", str(catalog), *options]
+        pipeline = [find, [*command, "-0"]] if find else [command]
+        result = measure(pipeline, stdin=stdin, cwd=work)
+        check_catalog(catalog, files)
+        return files / result.wall_s
+
+
 def context() -> dict[str, Any]:
     """Versions and machine, as far as they move the figures."""
     import rasterio
@@ -82,17 +104,15 @@ def write_report(report: Mapping[str, Any], out: Path | None, name: str) -> Path
     return out
 
 
-def in_rounds(
-    cases: Mapping[str, Callable[[], float]], rounds: int, unit: str = "files/s"
-) -> dict[str, dict[str, Any]]:
-    """Measure all cases, one after the other, so many times; print and return their medians."""
+def in_rounds(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Measure the files a second of all cases, so many times; print and return their medians."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds):
         for name, case in cases.items():
             found[name].append(case())
-            print(f"round {number + 1}: {name}: {found[name][-1]:.0f} {unit}", file=sys.stderr)
+            print(f"round {number + 1}: {name}: {found[name][-1]:.0f} files/s", file=sys.stderr)
     for name, values in found.items():
-        print(f"{name:<32}{median(values):>8.0f} {unit}")
+        print(f"{name:<32}{median(values):>8.0f} files/s")
     return {name: {"rounds": values, "median": median(values)} for name, values in found.items()}
 
 

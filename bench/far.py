@@ -27,19 +27,18 @@ from bench.common import (
     ROOT,
     check_catalog,
     context,
+    files_per_s,
     find,
     in_rounds,
     rastermeta,
     write_report,
 )
 from bench.measure import measure
-from bench.scenes import Spec
 
 FIXED = (8, 16, 32, 64, 128, 256)
 """Of `--concurrency`, to hold the default against."""
 
 _FEW = 2000
-_MOST_BY_GDAL = 4000
 
 
 @dataclass(frozen=True)
@@ -74,29 +73,20 @@ def script(job: Job, threads: int) -> float:
     return files / result.wall_s
 
 
-def extract(job: Job, listing: Path | None, *options: str) -> float:
-    """Return the files a second of the whole program; without a list `find` makes it."""
-    with tempfile.TemporaryDirectory(dir=job.work) as name:
-        catalog = Path(name) / "catalog.parquet"
-        command = [rastermeta(), "extract", "-q", "-o", str(catalog), *options]
-        if listing is None:
-            files = job.files
-            result = measure([find(job.mount), [*command, "-0"]], cwd=job.work)
-        else:
-            files = len(listing.read_text().splitlines())
-            result = measure([command], stdin=listing, cwd=job.work)
-        check_catalog(catalog, files)
-        return files / result.wall_s
+def extract(job: Job, *options: str) -> float:
+    """Return the files a second of the whole program; `find` makes the list."""
+    return files_per_s(job.files, job.work, *options, find=find(job.mount))
+
+
+def extract_few(job: Job, *options: str) -> float:
+    """Return the same for the first files."""
+    files = len(job.few.read_text().splitlines())
+    return files_per_s(files, job.work, *options, stdin=job.few)
 
 
 def walked(job: Job) -> float:
     """Return the files a second of the whole program, given the folder."""
-    with tempfile.TemporaryDirectory(dir=job.work) as name:
-        catalog = Path(name) / "catalog.parquet"
-        command = [rastermeta(), "extract", "-q", "-o", str(catalog), "--suffix", ".tif"]
-        result = measure([[*command, str(job.mount)]], cwd=job.work)
-        check_catalog(catalog, job.files)
-        return job.files / result.wall_s
+    return files_per_s(job.files, job.work, "--suffix", ".tif", str(job.mount))
 
 
 class Mount(Protocol):
@@ -134,11 +124,11 @@ def on_one_mount(work: Callable[[Job], float]) -> Case:
 CASES: dict[str, Case] = {
     "bare, 256 threads": on_one_mount(lambda job: bare(job, 256)),
     "script, 32 threads": on_one_mount(lambda job: script(job, 32)),
-    "rastermeta": on_one_mount(lambda job: extract(job, None)),
+    "rastermeta": on_one_mount(extract),
     "rastermeta, a folder": on_one_mount(walked),
-    "rastermeta, 2,000 files": on_one_mount(lambda job: extract(job, job.few)),
+    "rastermeta, 2,000 files": on_one_mount(extract_few),
     "rastermeta, --reader rasterio": on_one_mount(
-        lambda job: extract(job, job.few, "--reader", "rasterio")
+        lambda job: extract_few(job, "--reader", "rasterio")
     ),
     "rastermeta, --update": updated,
 }
@@ -148,7 +138,7 @@ def sweep() -> dict[str, Case]:
     """Return the cases that hold the default against fixed ceilings."""
 
     def fixed(ceiling: int) -> Case:
-        return on_one_mount(lambda job: extract(job, None, "--concurrency", str(ceiling)))
+        return on_one_mount(lambda job: extract(job, "--concurrency", str(ceiling)))
 
     return {"rastermeta": CASES["rastermeta"]} | {
         f"--concurrency {ceiling}": fixed(ceiling) for ceiling in FIXED
@@ -169,9 +159,7 @@ def main() -> None:
     if reason := slowfs.missing():
         print(f"not run: {reason}")
         return
-    spec = Spec(args.count, 1, 0.0)
-    root = archive.folder_of(args.dir, spec)
-    archive.make(root, spec)
+    spec, root = archive.geotiffs(args.dir, args.count)
     cases = sweep() if args.sweep else CASES
     names = [name for name in cases if name in (args.only or cases)]
     with tempfile.TemporaryDirectory(dir=args.dir) as name:

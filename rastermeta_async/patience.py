@@ -30,8 +30,8 @@ _QUICK_ANSWERS = 10
 """Where fewer come in a pause, they are worth threads: one costs about ten warm answers."""
 
 
-def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T | None]:
-    """Return what `ask` says of each item; None of those for which it takes too long.
+def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T | TimeoutError]:
+    """Return what `ask` says of each item; an error for those for which it takes too long.
 
     One thread asks, one question after the other; where answers take long, so many that there are
     up to `AT_ONCE`. Those that hang are left behind: they ask no more, and keep no program alive.
@@ -39,17 +39,21 @@ def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T
 
     Args:
         seconds: that a question may take.
-        ask: a call to the system; it raises nothing and returns no None.
+        ask: a call to the system; what it raises is raised.
         items: what it is asked of.
     """
-    found: list[T | None] = [None] * len(items)
+    found: list[T | TimeoutError] = [no_answer(seconds)] * len(items)
+    broken: list[BaseException] = []
     rest = iter(range(len(items)))  # the threads share it: each number goes to one of them
     since = [time.monotonic()]  # of the last question of each thread
 
     def run(thread: int) -> None:
-        for at in rest:
-            since[thread] = time.monotonic()
-            found[at] = ask(items[at])
+        try:
+            for at in rest:
+                since[thread] = time.monotonic()
+                found[at] = ask(items[at])
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            broken.append(error)
 
     def is_quick() -> bool:
         before = length_hint(rest)
@@ -68,7 +72,14 @@ def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T
             thread.join(left)
     for _ in rest:  # nothing is left to those that wake up later
         pass
+    if broken:
+        raise broken[0]
     return found[:]
+
+
+def no_answer(seconds: float) -> TimeoutError:
+    """Return the error of what did not answer in time."""
+    return TimeoutError(f"no answer within {seconds:g} s")
 
 
 def started(work: Callable[[], None]) -> threading.Thread:

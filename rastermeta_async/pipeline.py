@@ -143,7 +143,7 @@ class Inputs:
             some = paths[start : start + BATCH]
             if self._unanswered < _MAX_UNANSWERED:
                 now = answers(self.patience, stamp_of, some)
-                self._unanswered += None in now
+                self._unanswered += any(isinstance(stamp, TimeoutError) for stamp in now)
                 some = unchanged.changed(some, now)
             found += some
         return found

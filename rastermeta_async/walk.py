@@ -20,7 +20,7 @@ from typing import Self
 
 from rastermeta_async.config import MAX_STUCK
 from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.patience import AT_ONCE, answers, started
+from rastermeta_async.patience import AT_ONCE, answers, no_answer, started
 from rastermeta_async.record import GONE, Record, failure
 
 _ASKED_AGAIN = 2
@@ -89,8 +89,7 @@ def kinds_of(paths: Sequence[bytes], patience: float) -> list[Kind | OSError]:
     """Tell what each of some paths is, or why that cannot be told, e.g. no answer in time."""
     kinds: list[Kind | OSError] = []
     for start in range(0, len(paths), AT_ONCE):  # so few that each which hangs costs no other
-        found = answers(patience, _kind_of, paths[start : start + AT_ONCE])
-        kinds += [kind or TimeoutError(f"no answer within {patience:g} s") for kind in found]
+        kinds += answers(patience, _kind_of, paths[start : start + AT_ONCE])
     return kinds
 
 
@@ -304,8 +303,8 @@ class _Way:
             self._hanging.add(lister)
             self._folders += lister.folders
             self._ahead += lister.block
-            problem = TimeoutError(f"no answer within {self._patience:g} s")
-            self._ahead += _Block(failed=[(lister.folder or b"", problem)], names=1)
+            problem = lister.folder or b"", no_answer(self._patience)
+            self._ahead += _Block(failed=[problem], names=1)
 
     def _end(self, lister: _Lister) -> None:
         self._listers.discard(lister)
@@ -346,7 +345,6 @@ class _Way:
 
     def _finish(self, lister: _Lister) -> None:
         """Hand on what a folder has, and have as many threads as the time it took shows are due."""
-        lister.since = math.inf
         seconds = time.monotonic() - lister.started - lister.names * _NAME_SECONDS
         lister.quick = lister.quick + 1 if seconds < _SLOW_SECONDS else 0
         lister.block.names += 1  # its own

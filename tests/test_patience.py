@@ -81,9 +81,11 @@ def test_a_disk_that_becomes_slow_is_asked_many_at_once_from_then_on() -> None:
 @pytest.mark.parametrize("hanging", [0, 1, 70, BATCH - 1])
 def test_a_question_that_hangs_leaves_the_others_their_answers(hanging: int) -> None:
     disk = Disk(hanging={hanging})
-    found: list[int | None] = []
+    found: list[int | TimeoutError] = []
     assert timed(lambda: found.extend(answers(0.2, disk.ask, NUMBERS))) < 2
-    assert found == [None if number == hanging else number for number in NUMBERS]
+    assert [*map(str, found)] == [
+        "no answer within 0.2 s" if number == hanging else str(number) for number in NUMBERS
+    ]
     disk.free.set()
 
 
@@ -114,8 +116,21 @@ def test_where_the_system_starts_no_further_thread_those_there_are_ask_on(
     monkeypatch.setattr(threading.Thread, "start", fail_from_the_third)
     disk = Disk(0.001, hanging={3})
     found = answers(1, disk.ask, range(40))
-    assert found == [None if number == 3 else number for number in range(40)]
+    assert isinstance(found.pop(3), TimeoutError)
+    assert found == [number for number in range(40) if number != 3]
     disk.free.set()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+def test_what_a_question_raises_is_raised(seconds: float) -> None:
+    def ask(number: int) -> int:
+        time.sleep(seconds)
+        if number == 100:
+            raise MemoryError(number)
+        return number
+
+    with pytest.raises(MemoryError):
+        answers(9, ask, NUMBERS)
 
 
 def test_nothing_is_asked_of_nobody() -> None:

@@ -53,7 +53,7 @@ def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
     local = (row for row in rows if not is_url(row.path))
     while some := list(itertools.islice(local, BATCH)):
         paths = [row.path for row in some]
-        are_gone = _answered(patience, paths, answers(patience, _is_gone, some))
+        are_gone = _answered(paths, answers(patience, _is_gone, some))
         yield from itertools.compress(paths, are_gone)
 
 
@@ -68,7 +68,7 @@ def check_folders(rows: Iterable[Seen], patience: float) -> None:
     folders = _first_of_each(os.path.dirname(path) or b"." for path in local)
     vanished: list[bytes] = []
     while len(vanished) < _SHOWN and (some := list(itertools.islice(folders, BATCH))):
-        are_empty = _answered(patience, some, answers(patience, _is_empty, some))
+        are_empty = _answered(some, answers(patience, _is_empty, some))
         vanished += itertools.compress(some, are_empty)
     if vanished:
         names = ", ".join(readable(os.fsdecode(folder)) for folder in sorted(vanished[:_SHOWN]))
@@ -95,9 +95,7 @@ def _first_of_each(folders: Iterable[bytes]) -> Iterator[bytes]:
             yield folder
 
 
-def _answered(
-    patience: float, paths: Sequence[bytes], found: Sequence[bool | OSError | None]
-) -> list[bool]:
+def _answered(paths: Sequence[bytes], found: Sequence[bool | OSError]) -> list[bool]:
     """Return what was found of some paths, if all of them could be looked at."""
     told = [answer for answer in found if isinstance(answer, bool)]
     if len(told) == len(paths):
@@ -107,10 +105,9 @@ def _answered(
         for path, answer in zip(paths, found, strict=True)
         if not isinstance(answer, bool)
     )
-    reason = f"no answer within {patience:g} s" if problem is None else problem.strerror
     raise PruneError(
         f"no row was dropped: {readable(os.fsdecode(path))} cannot be looked at: "
-        f"{reason or problem}. Mend the disk or mount, and run the same command again."
+        f"{problem.strerror or problem}. Mend the disk or mount, and run the same command again."
     ) from problem
 
 

@@ -43,14 +43,17 @@ class Unchanged:
         columns = (path_keys(rows), rows.column("file_size"), times, *others)
         self._stamps.update(list(map(_stamp, *(column.to_pylist() for column in columns))))
 
-    def changed(self, paths: Sequence[bytes], now: Sequence[bytes | None]) -> list[bytes]:
+    def changed(self, paths: Sequence[bytes], now: Sequence[bytes | TimeoutError]) -> list[bytes]:
         """Return the paths that are not there, or not as they were, in order.
 
         Args:
             paths: of files and objects.
-            now: what `stamp_of` says of each; None where it does not tell.
+            now: what `stamp_of` says of each; an error where it does not tell.
         """
-        stamps = [path + (stamp or _UNKNOWN) for path, stamp in zip(paths, now, strict=True)]
+        stamps = [
+            path + (stamp if isinstance(stamp, bytes) else _UNKNOWN)
+            for path, stamp in zip(paths, now, strict=True)
+        ]
         changed = self._stamps.missing(stamps)
         unknown = self._stamps.missing([path + _ANY for path in paths])
         again = {stamp.rpartition(b"\0")[0] for stamp in changed}
