@@ -332,6 +332,7 @@ class _Way:
 
     def _next_folder(self, lister: _Lister) -> bytes | None:
         """Go on to the next folder; None: the thread has handed on all it has, and is to end."""
+        lister.since = math.inf  # from here on it is not the disk that it waits for
         with self._changed:
             if lister.folder is not None:
                 self._finish(lister)
@@ -355,11 +356,8 @@ class _Way:
             self._changed.notify_all()
 
     def _hand_on(self, lister: _Lister) -> bool:
-        """Hand on what a thread has, once that may be; False: nobody wants it any more.
-
-        What it waits for is not the disk.
-        """
-        lister.since, start = math.inf, time.monotonic()
+        """Hand on what a thread has, once that may be; False: nobody wants it any more."""
+        start = time.monotonic()
         if not lister.left:
             self._folders += lister.folders
         lister.folders = []
@@ -387,6 +385,7 @@ class _Way:
 
     def _hand_on_part(self, lister: _Lister) -> bool:
         """Hand on what a thread has before its folder ends; False: nobody wants it any more."""
+        lister.since = math.inf
         with self._changed:
             is_wanted = self._hand_on(lister)
             if is_wanted:
