@@ -21,7 +21,7 @@ from rastermeta_async.errors import PruneError, WriteError
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import to_the_end
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
-from rastermeta_async.pool import Pool, ThreadPool, load_reader
+from rastermeta_async.pool import Pool, load_reader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.sources import AnyPath, Source, source_of
 from rastermeta_async.text import plural
@@ -242,12 +242,12 @@ def pool_for(settings: Settings) -> Pool:
         from rastermeta_async.workers.pool import WorkerPool
 
         return WorkerPool(settings)
-    from rastermeta_async.stores.pool import StorePool
+    from rastermeta_async.headers import HeaderPool
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config
     )
-    return StorePool(ThreadPool(reader, settings), reader, settings)
+    return HeaderPool(reader, reader, settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:

@@ -37,7 +37,7 @@ class Chunk:
         self._lock = Lock()
         self._next = 0
         self._closed = False
-        self._records: dict[int, tuple[Record, int]] = {}
+        self._records: dict[int, tuple[Record | None, int]] = {}
         """Those that were not collected, and what they weigh, by the place of their path."""
         self._collected = 0
         """So many first records are in batches."""
@@ -73,9 +73,12 @@ class Chunk:
             self._next += 1
             return self._next - 1
 
-    def put(self, at: int, record: Record) -> bool:
-        """Keep the record of a path that was taken; tell whether it is time to collect."""
-        weight = _weight(record)
+    def put(self, at: int, record: Record | None) -> bool:
+        """Keep the record of a path that was taken; tell whether it is time to collect.
+
+        None: it was not read, and has no row.
+        """
+        weight = _weight(record) if record else 0
         with self._lock:
             self._records[at] = record, weight
             self._held += weight
@@ -100,9 +103,11 @@ class Chunk:
             some: list[tuple[Record, int]] = []
             room = 0 if self._collecting else CHUNK_BYTES
             while room > 0 and (found := self._records.pop(self._collected, None)):
-                some.append(found)
-                room -= found[1]
                 self._collected += 1
+                record, weight = found
+                if record:
+                    some.append((record, weight))
+                    room -= weight
             self._collected_at = time.monotonic()
             self._collecting = self._collecting or bool(some)
             return some

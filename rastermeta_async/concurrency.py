@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rastermeta_async.memory import STACK_BYTES, allow_data
 from rastermeta_async.permits import Permits
@@ -63,19 +63,34 @@ _FILES_EACH = 4
 """Files for each permit, so that what is seen is no matter of chance."""
 
 
+class AnyTuner(Protocol):
+    """Finds the number of files to read at once; see `Tuner`."""
+
+    limit: int
+    ceiling: int
+
+    def note(self, seconds: float, files: int, cpu: float, idle: float, /) -> int:
+        """Return the limit from now on, see `Tuner.note`."""
+        ...
+
+    def forget(self) -> None:
+        """Look anew: what was noted says nothing about the limit."""
+        ...
+
+
 class ReadLimit(Permits):
     """Permits to read a file, whose number is found out while files are read.
 
     Args:
-        ceiling: permits at the most.
+        tuner: finds the number.
     """
 
-    def __init__(self, ceiling: int) -> None:
-        super().__init__(1)
+    def __init__(self, tuner: AnyTuner) -> None:
+        super().__init__(tuner.limit)
         self.files = 0
         """Files read so far; whoever reads one adds it."""
-        self._tuner = Tuner(ceiling)
-        self.most = 1
+        self._tuner = tuner
+        self.most = tuner.limit
         """Permits that there were at the most."""
         self._looking: asyncio.TimerHandle | None = None
         self._last = _Look(0.0, 0.0, 0, 0, None)

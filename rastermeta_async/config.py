@@ -39,10 +39,8 @@ READS_AT_ONCE = 4
 file or are to be next."""
 
 REMOTE_OPENS = 16
-"""Objects in stores that a process opens with rasterio at once: it mostly waits."""
-
-OTHER_THREADS = REMOTE_OPENS + MAX_STUCK + 8
-"""That do this, or serve the source, the sink and the log."""
+"""Objects in stores that a process opens with rasterio at once: each thread that does so has PROJ's
+database open, and GDAL's buffers."""
 
 READERS = {
     "auto": "rastermeta_async.tiff.reader:make_reader",
@@ -165,4 +163,5 @@ def local_threads(concurrency: int) -> int:
 
 def threads_for(concurrency: int) -> int:
     """Return how many threads a process has at most that reads so many files at once."""
-    return local_threads(concurrency) + OTHER_THREADS + 1  # which makes rows
+    files_or_objects = 2 * (local_threads(concurrency) + 1)  # one makes rows
+    return files_or_objects + REMOTE_OPENS

@@ -1,9 +1,9 @@
 """The pool that header opens run in: a semaphore around `run_in_executor`.
 
-That is `asyncio.to_thread`, but for the threads: those that read local files are the pool's own.
-Each takes path after path of what is to be read, as long as there are some and it has its permit;
-how many permits there are is found out (see `concurrency`). A file that does not answer within the
-timeout gets its row all the same: the thread is left behind, and another one takes its place.
+That is `asyncio.to_thread`, but for the threads, which are the pool's own. Each takes path after
+path of what is to be read, as long as there are some and it has its permit; how many permits there
+are is found out (see `concurrency`). A file that does not answer within the timeout gets its row
+all the same: the thread is left behind, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import pyarrow as pa
 
 from rastermeta_async.chunk import Chunk
-from rastermeta_async.concurrency import ReadLimit
+from rastermeta_async.concurrency import AnyTuner, ReadLimit, Tuner
 from rastermeta_async.config import (
     MAX_STUCK,
-    OTHER_THREADS,
     READS_AT_ONCE,
     Access,
     Settings,
@@ -38,10 +37,9 @@ from rastermeta_async.fence import fence_thread
 from rastermeta_async.offline import offline_row
 from rastermeta_async.patience import let_go
 from rastermeta_async.permits import Permits, Stopped
-from rastermeta_async.record import Record, failure, from_batch
-from rastermeta_async.urls import without_secrets
+from rastermeta_async.record import Record, failure
+from rastermeta_async.urls import is_url, without_secrets
 
-T = TypeVar("T")
 Take = Callable[[], "tuple[Chunk, int] | None"]
 """Returns a path that is to be read now, by its place in a chunk."""
 
@@ -64,7 +62,11 @@ class Reader(Protocol):
         ...
 
     def read(self, path: bytes) -> Record:
-        """Return the record of a path; whatever is wrong with the file is in the record."""
+        """Return the record of a path; whatever is wrong with the file is in the record.
+
+        Raises:
+            Stopped: it was asked to stop before that.
+        """
         ...
 
 
@@ -108,29 +110,40 @@ class Pool(Protocol):
 class ThreadPool:
     """Header opens in this process.
 
-    Local files are read in threads of the pool's own, which can neither connect nor write (see
-    `fence`); objects in stores in those of the running loop's default executor. Entering the pool
-    gives the loop a new one of the right size (`to_thread` would otherwise run at most cores + 4
-    threads); it stays after leaving. Threads that hang cannot be ended: a program that is to exit
-    all the same must use `os._exit`, see `stuck`.
+    They are read in threads of the pool's own. Those that hang cannot be ended: a program that is
+    to exit all the same must use `os._exit`, see `stuck`.
 
     Args:
         reader: reads the headers.
         settings: `concurrency` at once at the most, `timeout` for each.
         on_hang: called with each path that is waited for no longer.
+        enter_thread: called in each thread first: one that reads local files can neither connect
+            nor write (see `fence`).
+        seconds: that one file may take; None: those of the settings. Then it is a time limit for
+            what has one itself, so a file that takes long is no reason to read others meanwhile.
+        tuner: finds how many are read at once; None: a `Tuner` of its own.
     """
 
     capacity = READS_AT_ONCE
 
     def __init__(
-        self, reader: Reader, settings: Settings, on_hang: Callable[[bytes], None] | None = None
+        self,
+        reader: Reader,
+        settings: Settings,
+        on_hang: Callable[[bytes], None] | None = None,
+        enter_thread: Callable[[], object] = fence_thread,
+        seconds: float | None = None,
+        tuner: AnyTuner | None = None,
     ) -> None:
         self.stuck = 0
         """Threads that hang now."""
         self._reader = reader
         self._settings = settings
         self._on_hang = on_hang
-        self._limit = ReadLimit(settings.concurrency)
+        self._enter_thread = enter_thread
+        self._seconds = seconds or settings.timeout
+        self._slow_seconds = self._seconds if seconds else min(SLOW_SECONDS, self._seconds)
+        self._limit = ReadLimit(tuner or Tuner(settings.concurrency))
         self._chunks: list[Chunk] = []
         self._walks: dict[_Walk, asyncio.Task[None]] = {}
         self._paths_there = asyncio.Event()
@@ -139,14 +152,12 @@ class ThreadPool:
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
-        """Size the loop's default executor."""
+        """Begin to start threads as there are paths."""
         threads = local_threads(self._settings.concurrency)
-        self._fenced = ThreadPoolExecutor(threads, "rastermeta-local", fence_thread)
+        self._threads = ThreadPoolExecutor(threads, "rastermeta-read", self._enter_thread)
         # Never shut down: a thread may bring records when nobody wants them any more.
         self._rows = ThreadPoolExecutor(1, "rastermeta-rows", fence_thread)
-        self._executor = ThreadPoolExecutor(OTHER_THREADS, "rastermeta")
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(self._executor)
         self._starting = asyncio.create_task(self._start_threads())
         return self
 
@@ -160,10 +171,7 @@ class ThreadPool:
         self.stop()
         for task in (self._starting, *self._walks.values()):
             task.cancel()
-        self._fenced.shutdown(wait=False)
-        if self.stuck:
-            self._executor.shutdown(wait=False)
-            self._loop.set_default_executor(ThreadPoolExecutor())
+        self._threads.shutdown(wait=False)
 
     @property
     def threads_bytes(self) -> int:
@@ -230,7 +238,7 @@ class ThreadPool:
     async def _watch(self, walk: _Walk, permit: _Permit) -> None:
         """Have a thread read; what is wrong with it is an error of the run."""
         try:
-            await self._run(walk, permit, self._fenced, self._settings.timeout)
+            await self._run(walk, permit)
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             for chunk in self._chunks:
                 chunk.fail(error)
@@ -238,13 +246,10 @@ class ThreadPool:
             del self._walks[walk]
             permit.end()
 
-    async def _run(
-        self, walk: _Walk, permit: _Permit | None, threads: ThreadPoolExecutor | None,
-        seconds: float,
-    ) -> None:  # fmt: skip
+    async def _run(self, walk: _Walk, permit: _Permit) -> None:
         """Run a walk in a thread; give up the file that it hangs in."""
         try:
-            call = self._loop.run_in_executor(threads, walk.run)
+            call = self._loop.run_in_executor(self._threads, walk.run)
         except RuntimeError:  # the system starts no further thread
             walk.go_no_further()  # it waits for one of those there are
             if self._limit.under_way <= 1:
@@ -253,16 +258,16 @@ class ThreadPool:
             return
         while not call.done():
             try:
-                await asyncio.wait({call}, timeout=walk.seconds_left(_until(permit, seconds)))
+                await asyncio.wait({call}, timeout=walk.seconds_left(self._until(permit)))
             except asyncio.CancelledError:
                 let_go(call)
                 raise
-            if call.done() or walk.seconds_left(_until(permit, seconds)) > 0:
+            if call.done() or walk.seconds_left(self._until(permit)) > 0:
                 continue
-            if permit is not None and not permit.lent:
+            if not permit.lent:
                 permit.lend()
                 walk.go_no_further()
-            elif (hanging := walk.abandon(seconds)) is not None:
+            elif (hanging := walk.abandon(self._seconds)) is not None:
                 call.add_done_callback(self._came_back)
                 chunk, at = hanging
                 chunk.put(at, self._give_up(chunk.paths[at]))
@@ -270,28 +275,9 @@ class ThreadPool:
                 return
         call.result()
 
-    async def read_one(self, path: bytes, seconds: float) -> Record | None:
-        """Return the record of an object in a store, read with rasterio; None: it is stopping.
-
-        Without a permit: such an open waits more than it works, so the caller counts them.
-
-        Args:
-            path: a URL.
-            seconds: that it may take.
-        """
-        if self._stopping:
-            return None
-        chunk = Chunk([path])
-        walk = _Walk(
-            self, self._reader, lambda: None if (at := chunk.take()) is None else (chunk, at)
-        )
-        await self._run(walk, None, None, seconds)  # in the loop's own threads
-        await self._loop.run_in_executor(self._rows, self._collect, chunk)
-        return next((next(from_batch(batch)) for batch in chunk.batches()), None)
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, called in a thread that may read local files."""
-        return await self._loop.run_in_executor(self._fenced, work)
+    def _until(self, permit: _Permit) -> float:
+        """Return how many seconds after a file was opened something is to be done about it."""
+        return self._seconds if permit.lent else self._slow_seconds
 
     def collect(self, chunk: Chunk) -> None:
         """Have rows made of what was read, here if this is the first thread, else in one that does.
@@ -354,8 +340,10 @@ class ThreadPool:
 
 
 def timeout_row(path: bytes, timeout: float) -> Record:
-    """Return the row of a file that does not answer."""
+    """Return the row of a file or object that does not answer."""
     message = f"no answer within {timeout:g} s; the file or its disk hangs"
+    if is_url(path):
+        message = "no answer in time"
     return failure(path, "fatal", "Timeout", message)
 
 
@@ -375,11 +363,6 @@ class _Permit:
         """Let another one open headers; this one is not had back."""
         self.lent = True
         self._permits.release()
-
-
-def _until(permit: _Permit | None, seconds: float) -> float:
-    """Return how many seconds after a file was opened something is to be done about it."""
-    return seconds if permit is None or permit.lent else min(SLOW_SECONDS, seconds)
 
 
 class _Walk:
@@ -416,9 +399,13 @@ class _Walk:
             if chunk.put(at, record):
                 self._pool.collect(chunk)
 
-    def _read(self, path: bytes) -> Record:
+    def _read(self, path: bytes) -> Record | None:
+        """Return the record of a path; None: it was not read any more."""
         row = offline_row(path) if self._pool.skips_offline else None
-        return row or self._reader.read(path)
+        try:
+            return row or self._reader.read(path)
+        except Stopped:
+            return None
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""

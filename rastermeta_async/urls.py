@@ -72,6 +72,9 @@ _SUSPICIOUS = re.compile(
 )
 """What is in every path or text that gives something away."""
 
+_PLAIN_OBJECT = re.compile(rb"(?:s3|gs|az|https?)://[^?#@%=:]*+")
+"""Where there is no bearer in it, nothing is suspicious; this is told ten times as fast."""
+
 _BUCKET = re.compile(r"(?:s3|gs|az)://")
 _ENCODED = re.compile(r"%(?:25){0,3}(?:23|26|3b|3f|40)", re.IGNORECASE)
 """One of ``#&;?@``, percent-encoded, perhaps several times: of a URL in a URL, or of a part of one.
@@ -197,6 +200,8 @@ def without_secrets(path: bytes) -> bytes:
     fingerprint stays there. A local path is returned as it is.
     """
     if b":/" not in path and b"/vsi" not in path:  # nearly all
+        return path
+    if _PLAIN_OBJECT.fullmatch(path) and b"bearer" not in path.lower():  # nearly all objects
         return path
     text = path.decode("utf-8", "surrogateescape")
     if not _SUSPICIOUS.search(text):

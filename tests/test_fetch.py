@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from rastermeta_async.permits import Stopped
 from rastermeta_async.stores.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
 from rastermeta_async.stores.oddkeys import Part
+from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES
 
 SIZE = 1_000_000
+BUSY = Exception("Server error with status code: 503")
 
 
 class FakeStores:
@@ -26,7 +30,7 @@ class FakeStores:
     def locate(self, _url: str) -> Any:
         return self
 
-    async def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> Part:
         self.asked.append((start, end))
         answer = next(self._answers)
         if isinstance(answer, Exception):
@@ -35,21 +39,18 @@ class FakeStores:
 
 
 def fetcher_of(stores: FakeStores, timeout: float = 100) -> Fetcher:
-    return Fetcher(stores, 8, timeout)  # type: ignore[arg-type]  # as far as it is used
+    return Fetcher(stores, timeout)  # type: ignore[arg-type]  # as far as it is used
 
 
 def first_reads(missed: Iterable[int | None]) -> list[int]:
     """Return how many bytes of each object are read at first, given what is missed then."""
     stores = FakeStores()
 
-    async def work() -> None:
-        fetcher = fetcher_of(stores)
-        for offset in missed:
-            head = await fetcher.head("https://h/a.tif")
-            if offset is not None:
-                await fetcher.more(head, offset, 1000)
-
-    asyncio.run(work())
+    fetcher = fetcher_of(stores)
+    for offset in missed:
+        found = fetcher.open("https://h/a.tif")
+        if offset is not None:
+            found.read_at(offset, 1000)
     return [end for start, end in stores.asked if start == 0]
 
 
@@ -70,46 +71,61 @@ def test_where_that_would_not_help_no_more_is_read_at_first(missed: list[int | N
 
 def test_no_more_is_asked_for_than_there_is() -> None:
     stores = FakeStores()
-
-    async def work() -> None:
-        fetcher = fetcher_of(stores)
-        await fetcher.more(await fetcher.head("https://h/a.tif"), SIZE - 10, 1000)
-
-    asyncio.run(work())
+    fetcher_of(stores).open("https://h/a.tif").read_at(SIZE - 10, 1000)
     assert stores.asked[-1] == (SIZE - 10, SIZE)
 
 
 @pytest.mark.parametrize(
     "other", [Part(b"", SIZE, None, "other"), Part(b"", SIZE + 1, None, "tag")]
 )
-@pytest.mark.parametrize("how", ["more", "again"])
+@pytest.mark.parametrize("how", ["read on", "ask again"])
 def test_what_was_replaced_meanwhile_is_no_more_of_it(other: Part, how: str) -> None:
     stores = FakeStores(Part(b"x", SIZE, None, "tag"), other)
-
-    async def work() -> None:
-        fetcher = fetcher_of(stores)
-        head = await fetcher.head("https://h/a.tif")
-        await (fetcher.more(head, 50, 50) if how == "more" else fetcher.again(head, 1, 0))
-
+    found = fetcher_of(stores).open("https://h/a.tif")
     with pytest.raises(FetchError, match="it was replaced while it was being read"):
-        asyncio.run(work())
+        found.read_at(50, 50) if how == "read on" else found.ask_again(1, 0)
+
+
+def test_bytes_that_are_all_over_an_object_are_not_fetched_one_by_one() -> None:
+    stores = FakeStores(Part(b"x" * 8, SIZE, None, "tag"))
+    found = fetcher_of(stores).open("https://h/a.tif")
+    with pytest.raises(NotPlain):
+        for offset in range(0, SIZE, 100):
+            found.read_at(offset, 8)
+    assert len(stores.asked) == MAX_READS
+
+
+def test_what_was_fetched_is_not_asked_for_again() -> None:
+    stores = FakeStores(Part(bytes(range(100)), SIZE, None, "tag"))
+    found = fetcher_of(stores).open("https://h/a.tif")
+    assert [found.read_at(10, 3), found.read_at(97, 3)] == [b"\x0a\x0b\x0c", b"abc"]
+    found.read_at(5000, 100)
+    found.read_at(5010, 90)
+    assert [start for start, _ in stores.asked] == [0, 5000]
+
+
+def test_stopped_it_sends_no_further_request_and_waits_for_none() -> None:
+    stores = FakeStores(Part(b"x", SIZE, None, "tag"), BUSY)
+    fetcher = fetcher_of(stores)
+    found = fetcher.open("https://h/a.tif")
+    threading.Timer(0.05, fetcher.stop).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        while True:  # it is refused, and waits for longer each time
+            found.read_at(50, 50)
+    assert time.monotonic() - began < 3
+    before = len(stores.asked)
+    with pytest.raises(Stopped):
+        fetcher.open("https://h/b.tif")
+    assert len(stores.asked) == before
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that are waited between tries; they take no time here."""
     waited: list[float] = []
-    sleep = asyncio.sleep
-
-    async def at_once(seconds: float) -> None:
-        waited.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", at_once)
+    monkeypatch.setattr(Fetcher, "wait", lambda _, seconds: waited.append(seconds))
     return waited
-
-
-BUSY = Exception("Server error with status code: 503")
 
 
 @pytest.mark.parametrize("before", [0, 5])
@@ -118,14 +134,9 @@ def test_a_store_that_does_not_answer_well_is_asked_so_often_and_waited_for_long
 ) -> None:
     """Also where another reader has asked before."""
     stores = FakeStores(Part(b"x", SIZE, None, "tag"), *[BUSY] * TRIES)
-
-    async def work() -> None:
-        fetcher = fetcher_of(stores)
-        head = await fetcher.head("https://h/a.tif")
-        await (fetcher.again(head, before, 0) if before else fetcher.more(head, 50, 50))
-
+    found = fetcher_of(stores).open("https://h/a.tif")
     with pytest.raises(FetchError) as raised:
-        asyncio.run(work())
+        found.ask_again(before, 0) if before else found.read_at(50, 50)
     assert raised.value.tries == TRIES
     assert len(stores.asked) == 1 + TRIES - before
     assert len(waits) == TRIES - before - 1
@@ -134,19 +145,16 @@ def test_a_store_that_does_not_answer_well_is_asked_so_often_and_waited_for_long
 
 
 def test_those_that_are_refused_together_do_not_come_back_together(waits: list[float]) -> None:
-    async def work() -> None:
-        fetcher = fetcher_of(FakeStores(BUSY, Part(b"x", SIZE, None, "tag")))
-        for _ in range(20):
-            await fetcher.head("https://h/a.tif")
-
-    asyncio.run(work())
+    fetcher = fetcher_of(FakeStores(BUSY, Part(b"x", SIZE, None, "tag")))
+    for _ in range(20):
+        fetcher.open("https://h/a.tif")
     assert len(set(waits)) == 20
 
 
 def test_no_wait_is_longer_than_the_time_of_an_object(waits: list[float]) -> None:
     stores = FakeStores(BUSY)
     with pytest.raises(FetchError):
-        asyncio.run(fetcher_of(stores, timeout=2).head("https://h/a.tif"))
+        fetcher_of(stores, timeout=2).open("https://h/a.tif")
     assert sum(waits) < 2
     assert len(stores.asked) < TRIES
 
@@ -155,31 +163,17 @@ def test_tries_that_fail_slowly_count_against_the_time_of_an_object() -> None:
     """The first wait takes a tenth of a second at the least, and less than that is left."""
 
     class Slow(FakeStores):
-        async def get(self, start: int, end: int) -> Part:
-            await asyncio.sleep(0.2)
-            return await super().get(start, end)
+        def get(self, start: int, end: int) -> Part:
+            time.sleep(0.2)
+            return super().get(start, end)
 
     stores = Slow(BUSY)
     with pytest.raises(FetchError):
-        asyncio.run(fetcher_of(stores, timeout=0.3).head("https://h/a.tif"))
+        fetcher_of(stores, timeout=0.3).open("https://h/a.tif")
     assert len(stores.asked) == 1
 
 
 def test_what_another_reader_took_counts_against_the_time_of_an_object() -> None:
-    async def work() -> float:
-        fetcher = fetcher_of(FakeStores(), timeout=100)
-        return (await fetcher.again(await fetcher.head("https://h/a.tif"), 1, 60)).left
-
-    assert 30 < asyncio.run(work()) < 40
-
-
-def test_good_answers_let_more_be_asked_at_once() -> None:
-    async def work() -> tuple[float, float]:
-        fetcher = Fetcher(FakeStores(), 100, 100)  # type: ignore[arg-type]  # as far as it is used
-        before = fetcher.throttle.limit
-        for _ in range(10):
-            await fetcher.head("https://h/a.tif")
-        return before, fetcher.throttle.limit
-
-    before, after = asyncio.run(work())
-    assert after > before
+    found = fetcher_of(FakeStores(), timeout=100).open("https://h/a.tif")
+    found.ask_again(1, 60)
+    assert 30 < found.left < 40

@@ -18,6 +18,7 @@ from rastermeta_async import pool as pool_module
 from rastermeta_async.chunk import Chunk
 from rastermeta_async.config import CHUNK_BYTES, MAX_STUCK, Settings
 from rastermeta_async.errors import StuckError
+from rastermeta_async.permits import Stopped
 from rastermeta_async.pool import ThreadPool
 from rastermeta_async.record import Record, from_batch, path_bytes
 
@@ -178,7 +179,7 @@ def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
 
     def refuse(thread: threading.Thread) -> None:
         nonlocal started
-        if thread.name.startswith("rastermeta-local"):
+        if thread.name.startswith("rastermeta-read"):
             started += 1
             if started > most:
                 raise RuntimeError("can't start new thread")
@@ -359,40 +360,58 @@ def test_a_time_limit_below_what_is_slow_holds_as_well(
     assert [row.error_type for row in run(work())] == ["Timeout"]
 
 
-def test_an_object_has_the_seconds_that_are_left_for_it(run: Run) -> None:
+def test_what_has_a_time_limit_of_its_own_may_take_that_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other file is read meanwhile in its place: its reader says when it is given up."""
+    monkeypatch.setattr(pool_module, "SLOW_SECONDS", SHORT / 10)
     reader = FakeReader(b"0.tif")
 
-    async def work() -> Record | None:
-        async with ThreadPool(reader, Settings(timeout=PATIENCE)) as pool:
+    async def work() -> tuple[list[bytes], list[Record]]:
+        settings = Settings(concurrency=1, timeout=SHORT / 10)
+        async with ThreadPool(reader, settings, seconds=2 * SHORT) as pool:
+            reading = asyncio.create_task(rows_of(pool, names(2)))
+            await asyncio.sleep(SHORT)
+            before = list(reader.paths)
             async with asyncio.timeout(PATIENCE / 2):
-                row = await pool.read_one(b"0.tif", SHORT)
+                rows = await reading
             reader.release.set()
-            return row
+            return before, rows
 
-    row = run(work())
-    assert row is not None
-    assert row.error_type == "Timeout"
+    before, rows = run(work())
+    assert before == names(1)
+    assert [row.error_type for row in rows] == ["Timeout", None]
 
 
-def test_files_and_objects_are_read_while_as_many_as_may_hang_do(run: Run) -> None:
+def test_what_is_not_read_any_more_has_no_row(run: Run) -> None:
+    def answer(path: bytes) -> Record:
+        if path == b"1.tif":
+            raise Stopped
+        return record(path)
+
+    async def work() -> list[Record]:
+        async with ThreadPool(FakeReader(answer=answer), Settings(concurrency=1)) as pool:
+            return await rows_of(pool, names(3))
+
+    assert [path_bytes(row) for row in run(work())] == [b"0.tif", b"2.tif"]
+
+
+def test_files_are_read_while_as_many_as_may_hang_do(run: Run) -> None:
     """Each has its thread, and whoever waits for one is not blamed."""
     reader = FakeReader(*names(MAX_STUCK))
     hung: list[bytes] = []
 
-    async def work() -> list[Record | None]:
+    async def work() -> list[Record]:
         settings = Settings(concurrency=1, timeout=SHORT / 5)
         async with ThreadPool(reader, settings, hung.append) as pool:
             async with asyncio.timeout(PATIENCE / 2):
-                for number, path in enumerate(names(MAX_STUCK)):
-                    if number % 2:
-                        await rows_of(pool, [path])
-                    else:
-                        await pool.read_one(path, SHORT / 5)
-                rows = [*await rows_of(pool, [b"file"]), await pool.read_one(b"object", PATIENCE)]
+                for path in names(MAX_STUCK):
+                    await rows_of(pool, [path])
+                rows = await rows_of(pool, [b"file"])
             reader.release.set()
             return rows
 
-    assert [row and row.status for row in run(work())] == ["success"] * 2
+    assert [row.status for row in run(work())] == ["success"]
     assert hung == names(MAX_STUCK)
 
 
@@ -429,10 +448,10 @@ def test_what_hangs_is_named_without_its_secrets(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(pool_module, "MAX_STUCK", 0)
     reader = FakeReader(b"https://h/a.tif?sig=hidden")
 
-    async def work() -> Record | None:
+    async def work() -> list[Record]:
         async with ThreadPool(reader, Settings(timeout=SHORT)) as pool:
             try:
-                return await pool.read_one(b"https://h/a.tif?sig=hidden", SHORT)
+                return await rows_of(pool, [b"https://h/a.tif?sig=hidden"])
             finally:
                 reader.release.set()
 
@@ -562,16 +581,20 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
     assert [row.status for row in run(work())] == ["success"] * 10
 
 
-def test_another_default_executor_changes_nothing(run: Run) -> None:
-    """As when another pool in the same loop leaves a thread behind that hangs."""
+def test_the_callers_executor_stays_as_it_was(run: Run) -> None:
+    """Neither is the pool's work done in it, nor is it another one afterwards."""
 
-    async def work() -> list[Record | None]:
-        async with ThreadPool(FakeReader(), Settings()) as pool:
-            before = await pool.read_one(b"0.tif", PATIENCE)
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-            return [before, *await rows_of(pool, [b"1.tif"]), await pool.read_one(b"2.tif", SHORT)]
+    async def work() -> tuple[list[Record], str]:
+        with ThreadPoolExecutor(1, "callers") as executor:
+            asyncio.get_running_loop().set_default_executor(executor)
+            executor.submit(time.sleep, 2 * SHORT)
+            async with ThreadPool(FakeReader(), Settings()) as pool, asyncio.timeout(SHORT):
+                rows = await rows_of(pool, names(2))
+            return rows, await asyncio.to_thread(lambda: threading.current_thread().name)
 
-    assert [path_bytes(row) for row in run(work()) if row] == names(3)
+    rows, thread = run(work())
+    assert [path_bytes(row) for row in rows] == names(2)
+    assert thread.startswith("callers")
 
 
 def test_waiting_for_a_thread_is_no_hang(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,12 +41,11 @@ import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.errors import ForeignOutputError, StoreError
-from rastermeta_async.pool import ThreadPool
+from rastermeta_async.headers import HeaderPool
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of
 from rastermeta_async.stores.fetch import Fetcher, FetchError
 from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket
-from rastermeta_async.stores.pool import StorePool
 from rastermeta_async.stores.uploads import UPLOAD_SECONDS
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 from rastermeta_async.tiff.reader import make_reader
@@ -409,7 +408,7 @@ def test_faults_while_rasterio_reads_cost_no_row(bucket: Path, fault: str) -> No
 def test_a_store_that_always_refuses_ends_in_rows_that_say_so(plain: Path) -> None:
     with serving(str(plain), fault=some(1, "503")) as server:
         began = time.monotonic()
-        found = read_bucket(plain, anonymous(server, timeout=5))
+        found = read_bucket(plain, anonymous(server, timeout=2))
         assert time.monotonic() - began < command.PATIENCE
     assert {record.error_type for record in found.values()} == {"Throttled"}
     assert all("HTTP 503" in (record.error_message or "") for record in found.values())
@@ -445,7 +444,7 @@ class Refusing:
     def locate(self, _url: str) -> Any:
         return self
 
-    async def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> Part:
         raise self._error
 
 
@@ -455,15 +454,11 @@ STATUS_503 = RuntimeError("Server returned error status code: 503")
 def test_waits_between_tries_count_against_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one second 0.2 and 0.4 are waited; the next 0.8 would be too much."""
     waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(Fetcher, "wait", lambda _, seconds: waits.append(seconds))
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
-    fetcher = Fetcher(Refusing(STATUS_503), 4, timeout=1.0)  # type: ignore[arg-type]  # as far as it is used
+    fetcher = Fetcher(Refusing(STATUS_503), timeout=1.0)  # type: ignore[arg-type]  # as far as it is used
     with pytest.raises(FetchError) as failed:
-        asyncio.run(fetcher.head("https://h/a.tif"))
+        fetcher.open("https://h/a.tif")
     assert waits == [0.2, 0.4]
     assert failed.value.tries == 3
 
@@ -480,11 +475,11 @@ def test_waits_between_tries_count_against_the_time(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_store_that_has_too_much_to_do_is_asked_less(error: Exception, slower: bool) -> None:
-    fetcher = Fetcher(Refusing(error), 64, timeout=0.01)  # type: ignore[arg-type]  # as far as it is used
-    before = fetcher.throttle.limit
+    noted: list[bool] = []
+    fetcher = Fetcher(Refusing(error), 0.01, lambda: noted.append(True))  # type: ignore[arg-type]  # as far as it is used
     with pytest.raises(FetchError):
-        asyncio.run(fetcher.head("https://h/a.tif"))
-    assert (fetcher.throttle.limit < before) == slower
+        fetcher.open("https://h/a.tif")
+    assert any(noted) == slower
 
 
 def test_all_requests_for_an_object_share_its_time() -> None:
@@ -492,18 +487,14 @@ def test_all_requests_for_an_object_share_its_time() -> None:
         def locate(self, _url: str) -> Any:
             return self
 
-        async def get(self, start: int, end: int) -> Part:
-            await asyncio.sleep(0.06)
+        def get(self, start: int, end: int) -> Part:
+            time.sleep(0.06)
             return Part(b"", 100_000, None, None)
 
-    async def work() -> None:
-        fetcher = Fetcher(Slow(), 4, timeout=0.1)  # type: ignore[arg-type]  # as far as it is used
-        head = await fetcher.head("https://h/a.tif")
-        _, head = await fetcher.more(head, 50_000, 10)
-        with pytest.raises(FetchError, match=r"more than 0\.1 s"):
-            await fetcher.more(head, 60_000, 10)
-
-    asyncio.run(work())
+    found = Fetcher(Slow(), timeout=0.1).open("https://h/a.tif")  # type: ignore[arg-type]  # as far as it is used
+    found.read_at(50_000, 10)
+    with pytest.raises(FetchError, match=r"more than 0\.1 s"):
+        found.read_at(60_000, 10)
 
 
 def test_a_run_that_can_read_nothing_stops(plain: Path) -> None:
@@ -888,7 +879,7 @@ def test_where_it_is_stopped_no_request_is_sent_that_waits_for_its_turn(plain: P
     async def stopped(server: Server) -> int:
         settings = anonymous(server, concurrency=4)
         reader = make_reader(None, settings.access)
-        async with StorePool(ThreadPool(reader, settings), reader, settings) as pool:
+        async with HeaderPool(reader, reader, settings) as pool:
 
             async def rows() -> int:
                 return sum([batch.num_rows async for batch in pool.read(paths)])

@@ -6,7 +6,10 @@ import time
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rastermeta_async import urls
 from rastermeta_async.errors import SettingsError, StoreError
 from rastermeta_async.urls import (
     is_prefix,
@@ -325,3 +328,10 @@ def test_the_file_that_an_output_is_made_in() -> None:
 def test_an_output_that_nothing_can_be_uploaded_to_is_named(url: str) -> None:
     with pytest.raises(SettingsError, match="to a file in s3://, gs:// or az:// only"):
         local_name(url)
+
+
+@given(st.text(alphabet="s3:/gazhtp?#@%=_-x \n'\"BEARERbearer", max_size=40))
+def test_what_is_quickly_told_to_be_harmless_is_so(text: str) -> None:
+    path = f"s3://{text}".encode()
+    if urls._PLAIN_OBJECT.fullmatch(path) and b"bearer" not in path.lower():
+        assert urls._SUSPICIOUS.search(path.decode()) is None

@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -50,14 +51,14 @@ class Located(NamedTuple):
     """An ``obstore`` store, or an `S3Bucket` for odd keys."""
     key: str
 
-    async def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> Part:
         """Return bytes of the object; raises what obstore or boto3 raise, see `problem_of`."""
         if isinstance(self.store, S3Bucket):
-            return await asyncio.to_thread(self.store.get, self.key, start, end)
+            return self.store.get(self.key, start, end)
         import obstore
 
-        found = await obstore.get_async(self.store, self.key, options={"range": (start, end)})
-        content, meta = bytes(await found.bytes_async()), found.meta
+        found = obstore.get(self.store, self.key, options={"range": (start, end)})
+        content, meta = bytes(found.bytes()), found.meta
         return Part(content, meta["size"], meta["last_modified"], meta["e_tag"])
 
 
@@ -82,7 +83,7 @@ class Replaced(Exception):  # noqa: N818  # no error of this program's, it is al
 
 
 class Stores:
-    """The stores that a run reads from, lists or writes to.
+    """The stores that a run reads from, lists or writes to; `locate` is for any thread.
 
     Args:
         access: how they are reached.
@@ -95,6 +96,7 @@ class Stores:
         self._timeout = timeout
         self._retries = retries
         self._stores: OrderedDict[str, Any] = OrderedDict()
+        self._lock = Lock()
 
     def locate(self, url: str) -> Located:
         """Return the store and key of a URL.
@@ -123,12 +125,13 @@ class Stores:
 
     def _kept(self, scheme: str, name: str) -> Any:
         key = f"{scheme} {name}"
-        if key not in self._stores:
-            if len(self._stores) >= MAX_STORES:
-                self._stores.popitem(last=False)
-            self._stores[key] = self._new(scheme, name)
-        self._stores.move_to_end(key)
-        return self._stores[key]
+        with self._lock:
+            if key not in self._stores:
+                if len(self._stores) >= MAX_STORES:
+                    self._stores.popitem(last=False)
+                self._stores[key] = self._new(scheme, name)
+            self._stores.move_to_end(key)
+            return self._stores[key]
 
     def _new(self, scheme: str, name: str) -> Any:
         try:

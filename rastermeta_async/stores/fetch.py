@@ -1,17 +1,17 @@
-"""Ranged reads of objects: tried again while that may help, never more at once than bearable."""
+"""Ranged reads of objects, blocking: tried again while that may help."""
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
 import random
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from threading import Event
 
+from rastermeta_async.permits import Stopped
 from rastermeta_async.stores.clients import Located, Stores
 from rastermeta_async.stores.oddkeys import Part
 from rastermeta_async.stores.problems import Problem, problem_of
-from rastermeta_async.stores.throttle import Throttle
+from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
 from rastermeta_async.tiff.header import HEAD_BYTES
 
 TRIES = 8
@@ -43,112 +43,149 @@ class FetchError(Exception):
         self.tries = tries
 
 
-class Head(NamedTuple):
-    """The first bytes of an object, and what the store says of it."""
-
-    located: Located
-    content: bytes
-    size: int
-    mtime: dt.datetime | None
-    etag: str | None
-    left: float
-    """Seconds that further requests for the object may take."""
-
-
 class Fetcher:
-    """Reads objects for a run; belongs to one event loop.
+    """Reads objects for a run, for any number of threads.
 
     Args:
         stores: where they are.
-        requests: under way at once, at the most.
         timeout: seconds for one object, with all its requests and tries.
+        on_overload: is called when a store has too much to do.
     """
 
-    def __init__(self, stores: Stores, requests: int, timeout: float) -> None:
-        self.throttle = Throttle(requests)
+    def __init__(
+        self, stores: Stores, timeout: float, on_overload: Callable[[], None] = lambda: None
+    ) -> None:
+        self.timeout = timeout
+        self.on_overload = on_overload
         self._stores = stores
-        self._timeout = timeout
+        self._stopping = Event()
         self._head_bytes = HEAD_BYTES
         self._too_short = 0.0
         """Share of the latest files whose header was longer than what was read at first."""
 
-    async def head(self, url: str) -> Head:
-        """Return the first bytes of an object; one request if all goes well.
+    def stop(self) -> None:
+        """Send no further request: who is to is told so by `Stopped`."""
+        self._stopping.set()
+
+    def open(self, url: str) -> StoredObject:
+        """Return an object, of which the first bytes are here: one request if all goes well.
 
         Raises:
             FetchError: there is none, or the store does not give it.
             StoreError: the store cannot be set up.
             Stopped: no further request is to be sent.
         """
-        located = self._stores.locate(url)
+        # Shares that get lost as threads meet here do not matter.
         self._too_short *= 1 - 1 / _SHARE_OF
         try:
-            part, left = await self._get(located, 0, self._head_bytes, self._timeout)
+            return StoredObject(self, self._stores.locate(url), self._head_bytes)
         except FetchError as error:
             raise FetchError(EMPTY) if error.problem.status == 416 else error from None
-        return Head(located, *part, left)
 
-    async def more(self, head: Head, offset: int, size: int) -> tuple[bytes, Head]:
-        """Return further bytes of an object, fewer at its end, and the head with the time left.
-
-        Raises:
-            FetchError: as for `head`; also when the object was replaced meanwhile.
-        """
-        if offset < MAX_HEAD_BYTES:
-            self._note_short_head()
-        return await self._more(head, offset, min(offset + size, head.size))
-
-    async def again(self, head: Head, tried: int, took: float) -> Head:
-        """Ask for the first bytes again, as another reader was refused; return what is left.
-
-        Args:
-            head: the same bytes.
-            tried: requests that the other one sent.
-            took: seconds that it took.
-
-        Raises:
-            FetchError: as for `more`: the store's own words for what the other one met.
-        """
-        head = head._replace(left=head.left - took)
-        return (await self._more(head, 0, len(head.content), tried))[1]
-
-    async def _more(self, head: Head, start: int, end: int, tried: int = 0) -> tuple[bytes, Head]:
-        part, left = await self._get(head.located, start, end, head.left, tried)
-        if (part.size, part.etag) != (head.size, head.etag):
-            raise FetchError(Problem("Changed", "it was replaced while it was being read"))
-        return part.content, head._replace(left=left)
-
-    def _note_short_head(self) -> None:
+    def note_short_head(self) -> None:
+        """Note that the first read was too short for a header."""
         self._too_short += 1 / _SHARE_OF
         if self._too_short > _LONGER_ABOVE:
             self._head_bytes = MAX_HEAD_BYTES
 
-    async def _get(
-        self, located: Located, start: int, end: int, left: float, tried: int = 0
-    ) -> tuple[Part, float]:
-        """Return bytes of an object, and how many of the `left` seconds are left then."""
+    def check(self) -> None:
+        """Raise `Stopped` where no further request is to be sent."""
+        if self._stopping.is_set():
+            raise Stopped
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until `stop`.
+
+        Raises:
+            Stopped: no further request is to be sent.
+        """
+        if self._stopping.wait(seconds):
+            raise Stopped
+
+
+class StoredObject:
+    """An object in a store, in the state that its first bytes are of.
+
+    Args:
+        fetcher: of the run.
+        located: where it is.
+        first: bytes that are read at once.
+
+    Raises:
+        FetchError, Stopped: as for `Fetcher.open`.
+    """
+
+    def __init__(self, fetcher: Fetcher, located: Located, first: int) -> None:
+        self.left = fetcher.timeout
+        """Seconds that further requests for the object may take."""
+        self._fetcher = fetcher
+        self._located = located
+        part = self._get(0, first)
+        self.head, self.size, self.mtime, self.etag = part
+        self.parts = {0: part.content}
+        """Bytes that were read, by offset."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes of the object, fewer at its end; fetch them unless they are here.
+
+        Raises:
+            FetchError: as for `Fetcher.open`; also when the object was replaced meanwhile.
+            NotPlain: they are all over the object.
+            Stopped: no further request is to be sent.
+        """
+        end = min(offset + size, self.size)
+        for start, content in self.parts.items():
+            if start <= offset and end <= start + len(content):
+                return content[offset - start : end - start]
+        if len(self.parts) == MAX_READS:
+            raise NotPlain("values all over the file")
+        if offset < MAX_HEAD_BYTES:
+            self._fetcher.note_short_head()
+        content = self.parts[offset] = self._get_same(offset, end)
+        return content
+
+    def ask_again(self, tried: int, took: float) -> None:
+        """Ask for the first bytes again, as another reader was refused.
+
+        Args:
+            tried: requests that the other one sent.
+            took: seconds that it took.
+
+        Raises:
+            FetchError: as for `read_at`: the store's own words for what the other one met.
+            Stopped: no further request is to be sent.
+        """
+        self.left -= took
+        self._get_same(0, len(self.head), tried)
+
+    def _get_same(self, start: int, end: int, tried: int = 0) -> bytes:
+        part = self._get(start, end, tried)
+        if (part.size, part.etag) != (self.size, self.etag):
+            raise FetchError(Problem("Changed", "it was replaced while it was being read"))
+        return part.content
+
+    def _get(self, start: int, end: int, tried: int = 0) -> Part:
+        """Return bytes of the object; what that takes is no longer left."""
+        fetcher = self._fetcher
         for number in range(tried + 1, TRIES + 1):
-            if left <= 0:
-                message = f"its requests take more than {self._timeout:g} s"
+            if self.left <= 0:
+                message = f"its requests take more than {fetcher.timeout:g} s"
                 raise FetchError(Problem("Timeout", message), number - 1)
-            async with self.throttle:  # it may wait for its turn as long as it takes
-                began = time.monotonic()
-                try:
-                    part = await located.get(start, end)  # bounded by the store's own timeout
-                except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
-                    problem = problem_of(error)
-                else:
-                    took = time.monotonic() - began
-                    self.throttle.answered(took)
-                    return part, left - took
-            left -= time.monotonic() - began
-            if problem.kind in ("Throttled", "Timeout", "ServerError"):
-                self.throttle.refused()
+            fetcher.check()
+            began = time.monotonic()
+            try:
+                return self._located.get(start, end)  # bounded by the store's own timeout
+            except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+                problem = problem_of(error)
+            finally:
+                self.left -= time.monotonic() - began
+            if problem.is_overload:
+                fetcher.on_overload()
             # A jittered wait, so that those refused together do not come back together.
             jitter = random.uniform(0.5, 1)  # noqa: S311  # nothing is kept secret by it
             wait = jitter * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))
-            if not problem.passes or number == TRIES or wait > left:
+            if not problem.passes or number == TRIES or wait > self.left:
                 raise FetchError(problem, number)
-            await asyncio.sleep(wait)
-            left -= wait
+            fetcher.wait(wait)
+            self.left -= wait
         raise AssertionError("a try either returns or raises")

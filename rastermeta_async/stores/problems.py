@@ -22,6 +22,11 @@ class Problem(NamedTuple):
         """Whether it is worth while to try again."""
         return self.kind in ("Throttled", "ServerError", "Connection", "Timeout")
 
+    @property
+    def is_overload(self) -> bool:
+        """Whether the store seems to have too much to do."""
+        return self.kind in ("Throttled", "ServerError", "Timeout")
+
 
 NO_ANSWER = Problem("Timeout", "no answer in time")
 

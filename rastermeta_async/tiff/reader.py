@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +35,7 @@ from rastermeta_async.record import (
 from rastermeta_async.structure import GTIFF
 from rastermeta_async.tally import SIDECARS
 from rastermeta_async.text import shortened
-from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.bytes import NotPlain, ReadAt
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.urls import is_url
 from rastermeta_async.versions import is_unchanged, settled
@@ -96,14 +96,6 @@ class _Accompanied(NotPlain):
         self.neighbours = neighbours
 
 
-class Unknown(Exception):  # noqa: N818  # an event
-    """A header of a kind that rasterio was not asked about yet."""
-
-    def __init__(self, header: Header) -> None:
-        super().__init__(header.kind)
-        self.header = header
-
-
 class TiffReader:
     """Decodes the headers of plain GeoTIFFs; for all others it asks rasterio.
 
@@ -131,10 +123,7 @@ class TiffReader:
         parts: dict[int, bytes] = {}
         try:
             header, facts = self._header(path, parts)
-            try:
-                return self._known(header, path, facts)
-            except Unknown:
-                return self.learn_from_bytes(header, path, facts, parts)
+            return self._record(header, path, facts, parts)
         except _Accompanied as event:
             record = self._reference.read(path)
             if record.driver == GTIFF:
@@ -144,44 +133,40 @@ class TiffReader:
             return self._reference.read(path)
 
     def decoded(
-        self, path: bytes, head: bytes, facts: Facts, read_at: Callable[[int, int], bytes]
+        self, path: bytes, facts: Facts, read_at: ReadAt, parts: Mapping[int, bytes]
     ) -> Record:
         """Return the record of a plain GeoTIFF, wherever it is, from its bytes.
 
         Args:
             path: as given.
-            head: its first bytes, or all of them.
             facts: what is known of it besides.
-            read_at: returns bytes from an offset on; what it raises is passed on.
+            read_at: returns some of its bytes; what it raises is passed on.
+            parts: what that has returned so far, by offset.
 
         Raises:
             NotPlain: rasterio is to read it.
-            Unknown: it is the first of its kind, see `learn_from_bytes`.
+            StoreError: rasterio is to be asked about a copy, for which there is no room.
         """
-        return self._known(read_header(head, facts.size, read_at), path, facts)
+        header = read_header(read_at(0, min(HEAD_BYTES, facts.size)), facts.size, read_at)
+        return self._record(header, path, facts, parts)
 
-    def learn_from_bytes(
+    def _record(
         self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
     ) -> Record:
-        """Ask rasterio about the very bytes that were decoded, whatever the file is by now.
+        """Return what rasterio says of this kind of file, and the header of this file.
 
-        This is done in a thread of its own, and once for all that wait for the same answer.
-
-        Args:
-            header: as decoded.
-            path: as given.
-            facts: what is known of it besides.
-            parts: bytes by offset; what lies between them is taken for zeros.
-
-        Raises:
-            NotPlain: rasterio does not say the same, or cannot open that.
+        The first of its kind has rasterio asked about the very bytes that were decoded, whatever
+        the file is by now: in a thread of its own, and once for all that wait for the same answer.
+        What lies between the bytes is taken for zeros.
         """
+        if header.kind in self._kinds:
+            return self._known(header, path, facts)
         return self._learning.submit(self._learn_once, header, path, facts, parts).result()
 
     def _learn_once(
         self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
     ) -> Record:
-        if self.knows(header):  # from one that came before it
+        if header.kind in self._kinds:  # from one that came before it
             return self._known(header, path, facts)
         with sparse_copy(b"header.tif", parts, facts.size) as copy:
             record = self._reference.read(copy, is_ours=True)
@@ -199,15 +184,8 @@ class TiffReader:
             raise NotPlain("rasterio says otherwise")
         return learned
 
-    def knows(self, header: Header) -> bool:
-        """Whether rasterio was asked about this kind."""
-        return header.kind in self._kinds
-
     def _known(self, header: Header, path: bytes, facts: Facts) -> Record:
-        try:
-            kind = self._kinds[header.kind]
-        except KeyError:
-            raise Unknown(header) from None
+        kind = self._kinds.get(header.kind)  # None as well where it was forgotten right now
         if kind is None:
             raise NotPlain("rasterio says otherwise")
         return kind.record(header, path, facts)

@@ -23,10 +23,10 @@ spare_memory()  # before anything imports pyarrow
 from rastermeta_async.catalog.durable import write_all  # noqa: E402
 from rastermeta_async.config import Settings, threads_for  # noqa: E402
 from rastermeta_async.errors import StuckError, first_error  # noqa: E402
+from rastermeta_async.headers import HeaderPool  # noqa: E402
 from rastermeta_async.loops import new_loop  # noqa: E402
-from rastermeta_async.pool import Reader, ThreadPool, load_reader  # noqa: E402
+from rastermeta_async.pool import Reader, load_reader  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
-from rastermeta_async.stores.pool import StorePool  # noqa: E402
 from rastermeta_async.tally import SIDECARS  # noqa: E402
 from rastermeta_async.undecodable import quiet_undecodable_messages  # noqa: E402
 from rastermeta_async.workers.wire import (  # noqa: E402
@@ -76,8 +76,11 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
-    threads = ThreadPool(_NotingReader(reader, board), settings, board.forget)
-    async with StorePool(threads, reader, settings) as pool, asyncio.TaskGroup() as t:
+    noting = _NotingReader(reader, board)
+    async with (
+        HeaderPool(noting, reader, settings, board.forget) as pool,
+        asyncio.TaskGroup() as t,
+    ):
 
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):

@@ -1,0 +1,170 @@
+"""Headers of objects in stores: decoded from their first bytes, or read with rasterio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock, Semaphore
+
+from rastermeta_async.config import REMOTE_OPENS, REQUEST_SECONDS, Settings
+from rastermeta_async.copies import sparse_copy
+from rastermeta_async.errors import RastermetaError, StoreError
+from rastermeta_async.fence import fence_thread
+from rastermeta_async.memory import allow_data
+from rastermeta_async.permits import Stopped
+from rastermeta_async.pool import Reader
+from rastermeta_async.record import Record, failure
+from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
+from rastermeta_async.stores.problems import NO_ANSWER
+from rastermeta_async.stores.vsi import GDAL_RETRIES
+from rastermeta_async.structure import GTIFF, Structure, structure_of_bytes
+from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.reader import Facts, TiffReader
+from rastermeta_async.urls import without_secrets
+
+GDAL_OPENS = TRIES // (1 + GDAL_RETRIES)
+"""Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
+
+GDAL_REQUESTS = 5
+"""That GDAL sends until it finds that a store refuses an object: it asks for its size and then for
+its bytes, each twice, and for a folder of that name."""
+
+TIMES_CHANGED = 3
+"""Reads of one object that is replaced meanwhile."""
+
+_THREADS_OF_OBSTORE = 512
+_STACK_OF_OBSTORE = 2 * 1024 * 1024
+"""It looks up host names in threads, at the most so many, each with a stack of this size."""
+
+_FOREIGN = "not recognized as being in a supported file format"
+
+
+class ObjectReader:
+    """Reads headers of objects; blocks, and may be used from several threads.
+
+    Args:
+        rasterio: reads what is not plain, also copies of first bytes on the local disk.
+        decoder: decodes heads of objects; None: rasterio reads them all.
+        settings: `timeout` for each object; `access`.
+        on_overload: is called when a store has too much to do.
+    """
+
+    def __init__(
+        self,
+        rasterio: Reader,
+        decoder: TiffReader | None,
+        settings: Settings,
+        on_overload: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._rasterio = rasterio
+        self._decoder = None if settings.access.sidecars else decoder
+        stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
+        self.fetcher = Fetcher(stores, settings.timeout, on_overload)
+        self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
+        self._copies = ThreadPoolExecutor(1, "rastermeta-copies", fence_thread)
+        self._opens = ThreadPoolExecutor(REMOTE_OPENS, "rastermeta-opens")
+        self._may_open = Semaphore(REMOTE_OPENS)
+        self._lock = Lock()
+
+    def enter(self) -> None:
+        """See `pool.Reader.enter`."""
+        self._rasterio.enter()
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of an object; see `pool.Reader.read`.
+
+        Raises:
+            MissingExtraError: obstore is not installed.
+            Stopped: no further request is to be sent.
+        """
+        self._allow_stacks()
+        shown = without_secrets(path)
+        for _ in range(TIMES_CHANGED):
+            try:
+                return self._read(path, shown)
+            except UnicodeDecodeError:
+                return failure(shown, "error", "UnicodeDecodeError", "a URL must be UTF-8")
+            except StoreError as error:
+                return failure(shown, "fatal", type(error).__name__, str(error))
+            except FetchError as error:
+                failed = _failed(shown, error)
+                if error.problem.kind != "Changed":
+                    break
+            except (RastermetaError, Stopped):
+                raise
+            except Exception as error:  # noqa: BLE001  # an object is a row, whatever it sets off
+                message = str(error) or repr(error)
+                return failure(shown, "fatal", type(error).__name__, message)
+        return failed
+
+    def _allow_stacks(self) -> None:
+        if self._stacks:
+            with self._lock:
+                allow_data(self._stacks)
+                self._stacks = 0
+
+    def _read(self, path: bytes, shown: bytes) -> Record:
+        found = self.fetcher.open(path.decode())
+        facts = Facts(found.size, found.mtime, found.etag)
+        if self._decoder is not None:
+            with suppress(NotPlain):
+                return self._decoder.decoded(shown, facts, found.read_at, found.parts)
+        record = self._read_with_rasterio(path, shown, found)
+        if record.driver == GTIFF:
+            record = record._replace(**_structure(found, record)._asdict())
+        return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
+
+    def _read_with_rasterio(self, path: bytes, shown: bytes, found: StoredObject) -> Record:
+        for _ in range(GDAL_OPENS):
+            while not self._may_open.acquire(timeout=1.0):  # its turn is no time of the object
+                self.fetcher.check()
+            began = time.monotonic()
+            record = self._open(path, found.left)
+            if record.error_type is None or self._is_final(record, shown, found):
+                break
+            # GDAL does not tell what the store said, so it is asked.
+            found.ask_again(GDAL_REQUESTS, time.monotonic() - began)
+        return record
+
+    def _open(self, path: bytes, seconds: float) -> Record:
+        """Return what rasterio says, in a thread of its own, once there is leave to open."""
+        self.fetcher.check()
+        opening = self._opens.submit(self._rasterio.read, path)
+        opening.add_done_callback(lambda _: self._may_open.release())
+        try:
+            return opening.result(max(0.0, seconds))
+        except TimeoutError:  # GDAL's requests have a limit each, so the thread comes back
+            raise FetchError(NO_ANSWER) from None
+
+    def _is_final(self, record: Record, shown: bytes, found: StoredObject) -> bool:
+        """Tell whether GDAL's complaint is about the object, not about the way to it.
+
+        Then it says the same of a copy of the first bytes, which did arrive.
+        """
+        whole = len(found.head) >= found.size
+        if not whole and _FOREIGN not in (record.error_message or ""):
+            return False
+        name = shown.partition(b"?")[0].rpartition(b"/")[2]
+        with sparse_copy(name, {0: found.head}, found.size) as copy:
+            again = self._copies.submit(self._rasterio.read, copy).result()
+        return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
+
+
+def _structure(found: StoredObject, record: Record) -> Structure:
+    """Return what the bytes of a TIFF that rasterio reads tell, as far as they can be had."""
+    factors = record.bands[0].overviews if record.bands else []
+    with suppress(NotPlain, FetchError):
+        return structure_of_bytes(found.size, found.read_at, factors)
+    return Structure()
+
+
+def _failed(path: bytes, error: FetchError) -> Record:
+    problem = error.problem
+    if problem is EMPTY:
+        return failure(path, "error", *problem[:2])._replace(file_size=0)
+    status = "error" if problem.kind == "NotFound" else "fatal"
+    tries = f" (tried {error.tries} times)" if error.tries > 1 and problem.passes else ""
+    return failure(path, status, problem.kind, problem.message + tries)

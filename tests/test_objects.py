@@ -1,0 +1,101 @@
+"""Objects that rasterio reads: a few at once, each with a time limit of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rastermeta_async.config import Settings
+from rastermeta_async.permits import Stopped
+from rastermeta_async.record import Record, failure
+from rastermeta_async.stores import objects
+from rastermeta_async.stores.objects import ObjectReader
+from rastermeta_async.stores.oddkeys import Part
+
+SHORT = 0.1
+
+
+class FakeStores:
+    """Stores whose objects are all alike."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def locate(self, _url: str) -> Any:
+        return self
+
+    def get(self, _start: int, _end: int) -> Part:
+        return Part(b"no TIFF", 7, None, "tag")
+
+
+class FakeRasterio:
+    """Takes its time for each object, or hangs; counts how many are open at once."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.release = threading.Event()
+        self.most = 0
+        self._open = 0
+        self._seconds = seconds
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        pass
+
+    def read(self, path: bytes) -> Record:
+        with self._lock:
+            self._open += 1
+            self.most = max(self.most, self._open)
+        time.sleep(self._seconds)
+        if b"hangs" in path:
+            self.release.wait()
+        with self._lock:
+            self._open -= 1
+        return failure(path, "success", "", "")._replace(error_type=None)
+
+
+@pytest.fixture(autouse=True)
+def few_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "Stores", FakeStores)
+    monkeypatch.setattr(objects, "REMOTE_OPENS", 2)
+
+
+def test_few_are_open_at_once_and_who_waits_for_its_turn_loses_no_time() -> None:
+    rasterio = FakeRasterio(SHORT)
+    reader = ObjectReader(rasterio, None, Settings(timeout=3 * SHORT))
+    urls = [b"s3://bucket/%d" % number for number in range(12)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        rows = list(threads.map(reader.read, urls))
+    assert [row.error_type for row in rows] == [None] * 12
+    assert rasterio.most == 2
+
+
+def test_one_that_hangs_has_its_row_in_time_and_keeps_its_place_only() -> None:
+    rasterio = FakeRasterio()
+    reader = ObjectReader(rasterio, None, Settings(timeout=SHORT))
+    try:
+        began = time.monotonic()
+        rows = [reader.read(b"s3://bucket/hangs"), reader.read(b"s3://bucket/1")]
+        assert time.monotonic() - began < 20 * SHORT
+        assert [row.error_type for row in rows] == ["Timeout", None]
+        assert rows[0].error_message == "no answer in time"
+    finally:
+        rasterio.release.set()
+
+
+def test_stopped_nobody_waits_for_a_turn() -> None:
+    rasterio = FakeRasterio()
+    reader = ObjectReader(rasterio, None, Settings(timeout=50))
+    urls = [b"s3://bucket/hangs-%d" % number for number in range(3)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        reading = [threads.submit(reader.read, url) for url in urls]
+        while rasterio.most < 2:
+            time.sleep(0.01)
+        reader.fetcher.stop()
+        time.sleep(2 * SHORT)
+        rasterio.release.set()
+        stopped = [isinstance(done.exception(5), Stopped) for done in reading]
+    assert sorted(stopped) == [False, False, True]
