@@ -164,4 +164,4 @@ def local_threads(concurrency: int) -> int:
 def threads_for(concurrency: int) -> int:
     """Return how many threads a process has at most that reads so many files at once."""
     files_or_objects = 2 * (local_threads(concurrency) + 1)  # one makes rows
-    return files_or_objects + REMOTE_OPENS
+    return files_or_objects + REMOTE_OPENS + MAX_STUCK

@@ -44,8 +44,9 @@ class HeaderPool:
         self._files = ThreadPool(reader, settings, on_hang)
         plain = decoder if isinstance(decoder, TiffReader) else None
         tuner = StoreTuner(settings.concurrency)
-        objects = ObjectReader(reader, plain, settings, tuner.note_overload)
-        self._fetcher = objects.fetcher
+        self._object_reader = objects = ObjectReader(
+            reader, plain, settings, tuner.note_overload, on_hang
+        )
         self._objects = ThreadPool(
             objects, settings, on_hang, _enter_no_fence, HANGS * settings.timeout, tuner
         )
@@ -71,7 +72,7 @@ class HeaderPool:
     @property
     def stuck(self) -> int:
         """Threads that hang now."""
-        return self._files.stuck + self._objects.stuck
+        return self._files.stuck + self._objects.stuck + self._object_reader.stuck
 
     @property
     def threads_bytes(self) -> int:
@@ -83,7 +84,7 @@ class HeaderPool:
         self._stopping = True
         self._files.stop()
         self._objects.stop()
-        self._fetcher.stop()
+        self._object_reader.fetcher.stop()
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """See `Pool.read`; rows come in the order of the paths."""

@@ -315,12 +315,7 @@ class ThreadPool:
         self.stuck += 1
         if self._on_hang is not None:
             self._on_hang(path)
-        if self.stuck > MAX_STUCK:
-            raise StuckError(
-                f"{self.stuck} header reads hang, the last one in {without_secrets(path)!r}: a "
-                "disk or mount does not answer. What was committed is safe; mend it, then run the "
-                "same command again to go on."
-            )
+        check_stuck(self.stuck, path)
         return timeout_row(path, self._settings.timeout)
 
     def _came_back(self, call: asyncio.Future[pa.RecordBatch]) -> None:
@@ -337,6 +332,20 @@ class ThreadPool:
     def stopping(self) -> bool:
         """Whether no further file is to be opened."""
         return self._stopping
+
+
+def check_stuck(stuck: int, path: bytes) -> None:
+    """Tell whether a run goes on of which so many reads hang, the last one of them in a path.
+
+    Raises:
+        StuckError: it does not.
+    """
+    if stuck > MAX_STUCK:
+        raise StuckError(
+            f"{stuck} header reads hang, the last one in {without_secrets(path)!r}: a disk or "
+            "mount does not answer. What was committed is safe; mend it, then run the same command "
+            "again to go on."
+        )
 
 
 def timeout_row(path: bytes, timeout: float) -> Record:

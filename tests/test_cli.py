@@ -128,6 +128,21 @@ def test_wrong_usage(folder: Path, arguments: str, named: str) -> None:
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "a.tif", "https://h/b.tif?sig=hidden"],
+        ["extract", "--sort", "s3://bucket/a.tif?X-Amz-Signature=hidden"],
+        ["https://h/b.tif?token=hidden"],
+    ],
+)
+def test_wrong_usage_is_quoted_without_secrets(arguments: list[str]) -> None:
+    done = run(arguments)
+    assert done.returncode == USAGE
+    assert b"/" in done.stderr, "the argument is quoted"
+    assert b"hidden" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["nonesuch"], ["show"], ["status"], ["sample"], ["-x"]])
 def test_wrong_commands(arguments: list[str]) -> None:
     done = run(arguments)

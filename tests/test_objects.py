@@ -73,15 +73,17 @@ def test_few_are_open_at_once_and_who_waits_for_its_turn_loses_no_time() -> None
     assert rasterio.most == 2
 
 
-def test_one_that_hangs_has_its_row_in_time_and_keeps_its_place_only() -> None:
+def test_those_that_hang_have_their_rows_in_time_and_others_are_read() -> None:
     rasterio = FakeRasterio()
     reader = ObjectReader(rasterio, None, Settings(timeout=SHORT))
     try:
         began = time.monotonic()
-        rows = [reader.read(b"s3://bucket/hangs"), reader.read(b"s3://bucket/1")]
+        rows = [reader.read(b"s3://bucket/hangs-%d" % number) for number in range(3)]
+        rows.append(reader.read(b"s3://bucket/1"))
         assert time.monotonic() - began < 20 * SHORT
-        assert [row.error_type for row in rows] == ["Timeout", None]
+        assert [row.error_type for row in rows] == ["Timeout"] * 3 + [None]
         assert rows[0].error_message == "no answer in time"
+        assert reader.stuck == 3
     finally:
         rasterio.release.set()
 

@@ -696,12 +696,16 @@ def test_a_file_that_takes_the_place_of_a_catalog_in_mid_run_is_left_alone(
 
 
 @pytest.mark.parametrize("changed", [b"mine, more", b"MINE"], ids=["longer", "of equal size"])
+@pytest.mark.parametrize("stopped_before", [0, 1, 2])
 def test_a_foreign_file_that_is_changed_after_leave_was_given_is_left_alone(
-    path: str, changed: bytes
+    path: str, changed: bytes, stopped_before: int
 ) -> None:
     """Whether the run goes on, or was stopped and goes on later without --overwrite."""
     Path(path).write_bytes(b"mine")
     output = Output(path, overwrite=True)
+    for _ in range(stopped_before):
+        output.close()
+        output = Output(path)
     commit(output, [A])
     Path(path).write_bytes(changed)
     os.utime(path, (1, 1))

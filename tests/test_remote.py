@@ -40,7 +40,7 @@ from range_server import Server, serving, some
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.errors import ForeignOutputError, StoreError
+from rastermeta_async.errors import ForeignOutputError, PruneError, StoreError
 from rastermeta_async.headers import HeaderPool
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of
@@ -1233,6 +1233,19 @@ def replace(s3: Any, content: bytes) -> None:
 def there(s3: Any) -> bytes:
     content: bytes = s3.get_object(Bucket="bucket", Key="catalogs/c.parquet")["Body"].read()
     return content
+
+
+def test_what_was_read_is_uploaded_though_nothing_is_dropped_as_a_folder_is_gone(
+    raster: Path, s3: Any, moto: str, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    shutil.copy(raster, tmp_path / "gone" / "a.tif")
+    make(tmp_path / "gone" / "a.tif")
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(PruneError, match="whole folders are gone"):
+        make(raster, prune=True)
+    assert there(s3) == Path("c.parquet").read_bytes()
+    assert pq.read_metadata("c.parquet").num_rows == 2
 
 
 def test_nothing_of_others_is_replaced_in_a_store(raster: Path, s3: Any, moto: str) -> None:

@@ -511,6 +511,26 @@ def test_a_walk_that_is_given_up_leaves_no_thread(
         assert not thread.is_alive()
 
 
+def test_where_many_folders_hang_one_more_at_a_time_is_asked_for(
+    tree: list[bytes], monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    """As on a dead mount: not as many threads as may hang are left behind after each time limit."""
+    scandir, asking = os.scandir, set[threading.Thread]()
+
+    def dead(path: bytes) -> Any:
+        if path.count(b"/") == 2:
+            asking.add(threading.current_thread())
+            trouble.now(None)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", dead)
+    monkeypatch.setattr("rastermeta_async.walk._OWN_SECONDS", 0.0)
+    paths = walk([b"tree"], (), 0.1)
+    few = list(itertools.islice((path for path in paths if isinstance(path, NotWalked)), 10))
+    assert len(few) == 10
+    assert AT_ONCE < len(asking) <= MAX_STUCK + len(few) + 1
+
+
 def test_what_a_folder_that_hangs_has_beside_it_is_not_waited_for(
     tree: list[bytes], trouble: Trouble
 ) -> None:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock, Semaphore
 
-from rastermeta_async.config import REMOTE_OPENS, REQUEST_SECONDS, Settings
+from rastermeta_async.config import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import RastermetaError, StoreError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.memory import allow_data
 from rastermeta_async.permits import Stopped
-from rastermeta_async.pool import Reader
+from rastermeta_async.pool import Reader, check_stuck
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
@@ -50,6 +50,7 @@ class ObjectReader:
         decoder: decodes heads of objects; None: rasterio reads them all.
         settings: `timeout` for each object; `access`.
         on_overload: is called when a store has too much to do.
+        on_hang: called with each path that rasterio is waited for no longer.
     """
 
     def __init__(
@@ -58,14 +59,18 @@ class ObjectReader:
         decoder: TiffReader | None,
         settings: Settings,
         on_overload: Callable[[], None] = lambda: None,
+        on_hang: Callable[[bytes], None] | None = None,
     ) -> None:
         self._rasterio = rasterio
+        self._on_hang = on_hang
         self._decoder = None if settings.access.sidecars else decoder
         stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
         self.fetcher = Fetcher(stores, settings.timeout, on_overload)
         self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
         self._copies = ThreadPoolExecutor(1, "rastermeta-copies", fence_thread)
-        self._opens = ThreadPoolExecutor(REMOTE_OPENS, "rastermeta-opens")
+        self.stuck = 0
+        """Threads that hang in rasterio now."""
+        self._opens = ThreadPoolExecutor(REMOTE_OPENS + MAX_STUCK, "rastermeta-opens")
         self._may_open = Semaphore(REMOTE_OPENS)
         self._lock = Lock()
 
@@ -78,6 +83,7 @@ class ObjectReader:
 
         Raises:
             MissingExtraError: obstore is not installed.
+            StuckError: `MAX_STUCK` threads hang.
             Stopped: no further request is to be sent.
         """
         self._allow_stacks()
@@ -122,7 +128,10 @@ class ObjectReader:
             while not self._may_open.acquire(timeout=1.0):  # its turn is no time of the object
                 self.fetcher.check()
             began = time.monotonic()
-            record = self._open(path, found.left)
+            try:
+                record = self._open(path, found.left)
+            finally:
+                self._may_open.release()
             if record.error_type is None or self._is_final(record, shown, found):
                 break
             # GDAL does not tell what the store said, so it is asked.
@@ -133,11 +142,19 @@ class ObjectReader:
         """Return what rasterio says, in a thread of its own, once there is leave to open."""
         self.fetcher.check()
         opening = self._opens.submit(self._rasterio.read, path)
-        opening.add_done_callback(lambda _: self._may_open.release())
         try:
             return opening.result(max(0.0, seconds))
-        except TimeoutError:  # GDAL's requests have a limit each, so the thread comes back
+        except TimeoutError:
+            self._count_stuck(1)
+            if self._on_hang is not None:
+                self._on_hang(path)
+            opening.add_done_callback(lambda _: self._count_stuck(-1))
+            check_stuck(self.stuck, path)
             raise FetchError(NO_ANSWER) from None
+
+    def _count_stuck(self, more: int) -> None:
+        with self._lock:
+            self.stuck += more
 
     def _is_final(self, record: Record, shown: bytes, found: StoredObject) -> bool:
         """Tell whether GDAL's complaint is about the object, not about the way to it.
