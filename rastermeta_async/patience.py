@@ -15,12 +15,17 @@ from functools import partial
 from operator import length_hint
 from typing import Any, TypeVar
 
+from rastermeta_async.errors import StuckError
+
 Q = TypeVar("Q")
 T = TypeVar("T")
 
 
 AT_ONCE = 64
 """Threads that ask one disk at once, where answers take long."""
+
+MOST_THREADS = 4 * AT_ONCE
+"""That ask disks, or hang in that: then a run ends, as each further time limit would leave more."""
 
 BATCH = 1024
 """Questions of a batch: so many that the start of the threads is little beside slow answers."""
@@ -41,6 +46,9 @@ def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T
         seconds: that a question may take.
         ask: a call to the system; what it raises is raised.
         items: what it is asked of.
+
+    Raises:
+        StuckError: see `started`.
     """
     found: list[T | TimeoutError] = [no_answer(seconds)] * len(items)
     broken: list[BaseException] = []
@@ -82,13 +90,23 @@ def no_answer(seconds: float) -> TimeoutError:
     return TimeoutError(f"no answer within {seconds:g} s")
 
 
+_NAME = "rastermeta-patience"
+
+
 def started(work: Callable[[], None]) -> threading.Thread:
     """Start a thread that asks the disk, and return it; it keeps no program alive.
 
     Raises:
         RuntimeError: the system starts no further thread.
+        StuckError: `MOST_THREADS` hang.
     """
-    thread = threading.Thread(target=work, name="rastermeta-patience", daemon=True)
+    asking = sum(thread.name == _NAME for thread in threading.enumerate())
+    if asking >= MOST_THREADS:
+        raise StuckError(
+            f"{asking} questions to the disk are not answered: a disk or mount hangs. What was "
+            "committed is safe; mend it, or leave it out, then run the same command again to go on."
+        )
+    thread = threading.Thread(target=work, name=_NAME, daemon=True)
     thread.start()
     return thread
 

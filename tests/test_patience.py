@@ -14,7 +14,7 @@ import pytest
 from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.prune import Seen
 from rastermeta_async.catalog.stamps import stamp_of
-from rastermeta_async.errors import PruneError
+from rastermeta_async.errors import PruneError, StuckError
 from rastermeta_async.patience import AT_ONCE, BATCH, answers
 from rastermeta_async.walk import Kind, kinds_of
 
@@ -194,3 +194,17 @@ def test_of_a_far_disk_many_folders_are_asked_at_once_whether_they_are_lost(far:
     assert far.asked == asked + 2
     with pytest.raises(PruneError, match=r"e\.g\. none, nowhere\."):
         prune.check_folders([Seen(b"none/a", True, False), Seen(b"nowhere/a", True, False)], 9)
+
+
+def test_a_disk_that_never_answers_ends_the_run_before_it_takes_all_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = threading.Event()
+    monkeypatch.setattr("rastermeta_async.patience.MOST_THREADS", threading.active_count() + 20)
+    try:
+        with pytest.raises(StuckError, match="not answered"):
+            for _ in range(10):
+                answers(0.01, lambda _: free.wait(20), range(4))
+        assert threading.active_count() < 64
+    finally:
+        free.set()
