@@ -125,3 +125,14 @@ def test_a_million_paths_take_16_bytes_each(block: int) -> None:
     assert len(tested._recent) < pathset._BUFFERED
     assert len(held) <= 2 * np.log2(total)
     assert tested.missing([b"/archive/0.tif", b"/archive/999999.tif", b"x"]) == [b"x"]
+
+
+def test_a_url_that_is_signed_anew_is_the_same_path() -> None:
+    signed = [b"https://h/a.tif?Expires=%d&Signature=s%d" % (number, number) for number in range(3)]
+    paths = PathSet()
+    assert paths.add_new(signed[:2]) == signed[:1]
+    assert paths.add_new(signed[2:]) == paths.missing(signed) == []
+    assert paths.known(signed[2:]) == signed[2:]
+    committed = PathSet()
+    committed.update([b"https://h/a.tif"])  # as the row has it
+    assert committed.missing(signed) == []
