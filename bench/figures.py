@@ -1,4 +1,4 @@
-"""The README's figures, out of bench/results: ``python -m bench.figures`` prints them."""
+"""The figures of the help, out of bench/results: ``python -m bench.figures`` prints them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEERS = {
 
 
 def table() -> str:
-    """Return the README's table of figures, in Markdown."""
+    """Return the table of figures in ``rastermeta help speed``, in Markdown."""
     rows = [
         _speed("local-100000", "{:,} plain GeoTIFFs and COGs"),
         _speed("some-need-gdal", "{:,} files, one in twenty of which needs GDAL"),

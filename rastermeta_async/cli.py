@@ -60,6 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Stream the headers of huge raster archives into one catalog.",
+    epilog="rastermeta help lists the topics that tell more.",
 )
 
 
@@ -358,6 +359,29 @@ def stac(
         console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
     if when.in_vain:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command("help")
+def show_topic(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="What to read about; none: the topics.")
+    ] = None,
+) -> None:
+    """Show a topic of the help: options, columns, stores, crashes, ..."""
+    from rastermeta_async.views.topics import list_of_topics, topic, topics
+
+    if name is None:
+        _say(list_of_topics())
+        return
+    if name not in topics():
+        _usage(f"there is no topic {on_a_line(name)}: rastermeta help lists them")
+    if _is_terminal():
+        from rich.console import Console as Terminal
+        from rich.markdown import Markdown
+
+        Terminal().print(Markdown(topic(name)))
+    else:
+        _say(topic(name).rstrip())
 
 
 @app.command()

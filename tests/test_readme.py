@@ -1,4 +1,4 @@
-"""The README is a promise: its commands run, its tables and examples are true."""
+"""The README and the help are promises: their commands run, their tables and examples are true."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import pytest
 from bench.figures import table
 from rastermeta_async.record import describe_columns
 from rastermeta_async.sample import write_sample
+from rastermeta_async.views.topics import topic, topics
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TOPICS = {name: topic(name) for name in topics()}
 BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-BLOCKS = [match.groups() for match in BLOCK.finditer(README)]
-SOME_FAILED = 3
+BLOCKS = [match.groups() for text in (README, *TOPICS.values()) for match in BLOCK.finditer(text)]
+USAGE, SOME_FAILED = 2, 3
 
 
 def blocks(kind: str) -> list[tuple[str | None, str]]:
@@ -48,13 +50,46 @@ def commands() -> list[str]:
 
 
 def test_figures_are_those_of_the_benchmarks() -> None:
-    assert table() in README
+    assert table() in TOPICS["speed"]
+
+
+def test_the_front_page_is_one() -> None:
+    assert len(README.splitlines()) <= 180
+    named = set(re.findall(r"rastermeta help (\w+)", README)) - {"lists"}
+    assert named <= set(TOPICS)
+    assert {
+        "crashes",
+        "columns",
+        "updating",
+        "stores",
+        "stac",
+        "python",
+        "limits",
+        "speed",
+    } <= named
+
+
+def test_topics_are_listed_and_shown() -> None:
+    listed = run("rastermeta help").stdout
+    for name, text in TOPICS.items():
+        assert f"{name:<10}{text[2:].splitlines()[0]}\n" in listed
+        assert run(f"rastermeta help {name}").stdout == text
+    done = run("rastermeta help nonesuch")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "there is no topic nonesuch: rastermeta help lists them" in done.stderr
+
+
+def test_a_terminal_gets_no_marks_of_markdown() -> None:
+    done = run("script -qec 'rastermeta help crashes' /dev/null")
+    assert "Kill -9" in done.stdout
+    assert "**" not in done.stdout
 
 
 def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
-    assert marks == ["command: sample", "command: tests", "catalog", "catalog", "store", "nightly"]
+    assert marks[:2] == ["command: sample", "command: tests"]
+    assert set(marks[2:]) == {"catalog", "store", "nightly"}
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -77,8 +112,8 @@ def of_a_catalog(kind: str) -> list[str]:
 
 def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
     lines = [line for text in of_a_catalog("sh") for line in text.splitlines()]
-    assert len(lines) == 8
-    for line in lines:
+    assert len(set(lines)) == 9
+    for line in dict.fromkeys(lines):
         done = run(line)
         assert done.returncode == 0, (line, done.stderr)
         assert done.stdout, line
@@ -88,11 +123,11 @@ def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
 
 
 def test_a_catalog_can_be_asked(catalog: Path) -> None:
-    (text,) = of_a_catalog("sql")
-    questions = [question for question in text.split(";") if question.strip()]
-    answers = [duckdb.execute(question).fetchall() for question in questions]
-    assert answers[0][0][:2] == ("GTiff", 38)
-    assert [len(answer) for answer in answers[1:]] == [3, 4]
+    for text in of_a_catalog("sql"):
+        questions = [question for question in text.split(";") if question.strip()]
+        answers = [duckdb.execute(question).fetchall() for question in questions]
+        assert answers[0][0][:2] == ("GTiff", 38)
+        assert [len(answer) for answer in answers[1:]] == [3, 4][: len(answers) - 1]
     (example,) = of_a_catalog("python")
     done = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
@@ -103,8 +138,8 @@ def test_a_catalog_can_be_asked(catalog: Path) -> None:
 
 def test_a_catalog_is_kept_up_to_date(archive: Path) -> None:
     """One command after the other, and again."""
-    ((_, block),) = [(mark, text) for mark, text in blocks("sh") if mark == "nightly"]
-    for command in block.splitlines() * 2:
+    nightly = [text for mark, text in blocks("sh") if mark == "nightly"]
+    for command in [line for text in nightly for line in text.splitlines()] * 2:
         done = run(command)
         assert done.returncode in (0, SOME_FAILED), done.stderr
 
@@ -137,23 +172,29 @@ def test_python_example(archive: Path) -> None:
     assert done.stdout.splitlines()[-1] == "40 2"
 
 
-def test_column_table() -> None:
-    rows = re.findall(
-        r"^\| `(\w+)` \| .* \| (.*) \|$", README.split("## The columns")[1], re.MULTILINE
+def test_the_first_python_example(archive: Path) -> None:
+    ((_, example),) = [(mark, text) for mark, text in blocks("python") if mark is None]
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
     )
+    assert done.stdout.strip() == example.rpartition("# ")[2].strip(), done.stderr
+
+
+def test_column_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", TOPICS["columns"], re.MULTILINE)
     assert rows == [(name, meaning) for name, _, meaning in describe_columns()]
 
 
 def test_every_option_is_in_the_table(archive: Path) -> None:
     shown = run("rastermeta extract --help").stdout
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown)) - {"--help"}
-    table = README.split("| option |")[1].split("Exit status")[0]
+    table = TOPICS["options"].split("| option |")[1].split("Exit status")[0]
     missing = {option for option in options if option not in table and option != "--no-progress"}
     assert not missing
 
 
 def test_the_export_is_told_as_its_help_tells_it(archive: Path) -> None:
     shown = run("rastermeta export stac --help").stdout
-    told = README.split("## STAC")[1].split("\n## ")[0]
+    told = TOPICS["stac"]
     words = r"(?<![\w-])--[a-z][a-z-]+|FILE\.[a-z.-]+[a-z]"
     assert set(re.findall(words, told)) == set(re.findall(words, shown)) - {"--help", "--output"}

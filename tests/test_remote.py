@@ -707,8 +707,8 @@ def test_commands_of_the_readme_run(
     (programs / "aws").chmod(0o755)
     environment: Any = {**CREDENTIALS, "AWS_ENDPOINT_URL": moto}
     environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    (commands,) = [text for mark, text in blocks("sh") if mark == "store"]
-    for line in commands.splitlines():
+    commands = [text for mark, text in blocks("sh") if mark == "store"]
+    for line in "".join(commands).splitlines():
         done = command.run([line], command=["bash", "-c"], **environment)
         assert done.returncode == 0, done.stderr
     listed = pq.read_table("listed.parquet").to_pylist()
