@@ -47,7 +47,7 @@ def database_options(path: bytes, size: int) -> dict[str, str] | None:
 def _first_bytes(path: bytes, count: int) -> bytes:
     """Return how a file begins; nothing where there is none."""
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return b""
     try:

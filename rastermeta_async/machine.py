@@ -52,7 +52,7 @@ def usable_memory(proc: str = _PROC) -> int | None:
     (``memory.max`` in version 2, ``memory.limit_in_bytes`` in version 1).
     """
     limits = [limit for folder in _groups(proc, "memory") for limit in _memory_limit(folder)]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=None)
 

@@ -117,7 +117,7 @@ class MemoryBytes(NamedTuple):
 
 def memory_bytes() -> MemoryBytes:
     """Return what this process takes now."""
-    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    page = os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         pages = [int(column) for column in file.read().split()]
         return MemoryBytes(pages[1] * page, pages[5] * page)

@@ -22,7 +22,7 @@ MAX_WAITING_BYTES = 8 * 1024 * 1024
 LAST_WORDS_SECONDS = 1.0
 """How long the end of the program waits for what is left to be read."""
 
-ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
+ATOMIC_BYTES = select.PIPE_BUF
 """So much goes into a pipe whole or not at all (pipe(7)), at once where there is room."""
 
 
@@ -129,8 +129,6 @@ def _opened(stream: object) -> tuple[int | None, bool]:
         return None, False
     if stat.S_ISREG(kind):  # a file never waits for a reader
         return os.dup(fd), False
-    if not hasattr(select, "poll"):
-        return None, False
     try:
         # O_NONBLOCK is shared by all that have the same open file: here, with the shell. Linux
         # opens pipes and terminals anew by this name (proc(5)), others and sockets do not.

@@ -286,7 +286,7 @@ def _unreachable(path: bytes, error: OSError | ValueError) -> Record:
 def _access_problem(path: bytes) -> Record | None:
     """Return the row of a file that may not be read: GDAL only says that it cannot open it."""
     try:
-        os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:
         return _unreachable(path, error)
     return None

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from stat import S_ISFIFO
 
+import uvloop
+
 from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.config import Settings
 from rastermeta_async.console import Console
 from rastermeta_async.errors import PruneError, SourceError
 from rastermeta_async.exits import FAILED, OK, READER_GONE, SOME_FAILED, interrupted
-from rastermeta_async.loops import new_loop
 from rastermeta_async.memory import collect_seldom
 from rastermeta_async.pathset import PathSet
 from rastermeta_async.pipeline import Inputs, Progress
@@ -42,7 +43,7 @@ def run_extract(
         silence_libraries()
     collect_seldom()
     progress = Progress()
-    loop = new_loop()
+    loop = uvloop.new_event_loop()
     try:
         work = _extract(source, output, settings, overwrite, console, progress)
         outcome, signalled = loop.run_until_complete(work)
@@ -220,9 +221,6 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
         console.hint("stopping: finishing what is in flight; once more to stop at once")
 
     loop = asyncio.get_running_loop()
-    if sys.platform == "win32":
-        yield received
-        return
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it is as under nohup(1)
         numbers.append(signal.SIGHUP)

@@ -29,10 +29,7 @@ _ADVICE = dict.fromkeys(
 ) | dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "make that folder, or give another -o")
 _ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n)")
 _IS_LINUX = sys.platform == "linux"
-_CAREFULLY = (
-    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)  # fmt: skip
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags for opening: no link is followed, no pipe waited for."""
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync

@@ -57,7 +57,7 @@ _SIDECARS_SHOWN = 3
      "etag", "reader"),
 )  # fmt: skip
 
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Comparison(NamedTuple):
@@ -387,5 +387,5 @@ def make_reader(
     folders = Folders()
     reference = RasterioReader(drivers, folders, access, gdal_config)
     # It knows none of GDAL's options.
-    may_read = hasattr(os, "pread") and (not drivers or "GTiff" in drivers) and not gdal_config
+    may_read = (not drivers or "GTiff" in drivers) and not gdal_config
     return TiffReader(reference, folders) if may_read else reference

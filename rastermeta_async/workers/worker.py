@@ -16,6 +16,8 @@ import sys
 import threading
 import warnings
 
+import uvloop
+
 from rastermeta_async.memory import collect_seldom, limit_data, memory_bytes, spare_memory
 
 spare_memory()  # before anything imports pyarrow
@@ -24,7 +26,6 @@ from rastermeta_async.catalog.durable import write_all  # noqa: E402
 from rastermeta_async.config import Settings, threads_for  # noqa: E402
 from rastermeta_async.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.headers import HeaderPool  # noqa: E402
-from rastermeta_async.loops import new_loop  # noqa: E402
 from rastermeta_async.pool import Reader, load_reader  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
 from rastermeta_async.tally import SIDECARS  # noqa: E402
@@ -57,7 +58,7 @@ def main() -> None:
     collect_seldom()
     status = 0
     try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(reader, orders, requests, answers))
     except* BrokenPipeError:  # the run has ended
         pass
