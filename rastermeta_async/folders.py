@@ -137,7 +137,8 @@ def _stem(name: bytes) -> bytes:
     return stem if dot else name
 
 
-_OVERVIEWS = b".ovr"
+OVERVIEWS = b".ovr"
+"""The ending of files with overviews, which GDAL takes for rasters where they are given."""
 
 
 def _is_sought_elsewhere(name: bytes) -> bool:
@@ -316,7 +317,7 @@ class Folders:
         name = name.lower()
         if found.sidecars is None or _is_sought_elsewhere(name):
             return Neighbours.SIDECARS
-        if name.endswith(_OVERVIEWS):  # given by itself, it counts as a sidecar of its own
+        if name.endswith(OVERVIEWS):  # given by itself, it counts as a sidecar of its own
             return Neighbours.SIDECARS
         if found.sidecars and (found.words is None or _first_word(name) in found.words):
             if not found.sidecars.isdisjoint(_sidecar_names(name)):

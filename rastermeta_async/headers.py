@@ -17,9 +17,9 @@ from rastermeta_async.stores.rate_limit import StoreTuner
 from rastermeta_async.tiff.reader import TiffReader
 from rastermeta_async.urls import is_url
 
-HANGS = 10
-"""Times the timeout, after which an object is given up that did not end by itself: all requests
-have a time limit, but not the wait for one's turn."""
+HANGS = 2
+"""Times the timeout, after which an object is given up that did not end by itself: its requests
+keep to the timeout, but for the last one, and where bytes come one by one."""
 
 
 class HeaderPool:
@@ -50,6 +50,7 @@ class HeaderPool:
         self._objects = ThreadPool(
             objects, settings, on_hang, _enter_no_fence, HANGS * settings.timeout, tuner
         )
+        objects.waiting = self._objects.no_time_of_the_file
         self._stopping = False
 
     async def __aenter__(self) -> Self:
@@ -67,6 +68,7 @@ class HeaderPool:
     ) -> None:
         """See `Pool`."""
         self.stop()
+        self._object_reader.close()
         await self._entered.__aexit__(kind, error, trace)
 
     @property
@@ -84,7 +86,7 @@ class HeaderPool:
         self._stopping = True
         self._files.stop()
         self._objects.stop()
-        self._object_reader.fetcher.stop()
+        self._object_reader.stop()
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """See `Pool.read`; rows come in the order of the paths."""

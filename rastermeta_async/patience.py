@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from operator import length_hint
@@ -24,7 +25,7 @@ T = TypeVar("T")
 AT_ONCE = 64
 """Threads that ask one disk at once, where answers take long."""
 
-MOST_THREADS = 4 * AT_ONCE
+MOST_THREADS = 8 * AT_ONCE
 """That ask disks, or hang in that: then a run ends, as each further time limit would leave more."""
 
 BATCH = 1024
@@ -109,6 +110,15 @@ def started(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, name=_NAME, daemon=True)
     thread.start()
     return thread
+
+
+def done_in(executor: Executor, work: Callable[[], T]) -> T:
+    """Return what `work` returns in a thread of an executor, or here if the system starts none."""
+    try:
+        call = executor.submit(work)
+    except RuntimeError:
+        return work()
+    return call.result()
 
 
 async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:

@@ -14,9 +14,9 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self
@@ -212,6 +212,8 @@ class ThreadPool:
     async def _start_threads(self) -> None:
         """Start a thread whenever there is a path for it and a permit."""
         with suppress(Stopped):
+            await self._paths_there.wait()
+            self._rows.submit(int)  # before others take the last threads that are to be had
             while True:
                 await self._paths_there.wait()
                 await self._limit.acquire()
@@ -279,6 +281,16 @@ class ThreadPool:
         """Return how many seconds after a file was opened something is to be done about it."""
         return self._seconds if permit.lent else self._slow_seconds
 
+    @contextmanager
+    def no_time_of_the_file(self) -> Iterator[None]:
+        """Let the thread that reads wait for its turn: that is no time of the file that it has."""
+        walk: _Walk = self._thread.walk
+        walk.pause()
+        try:
+            yield
+        finally:
+            walk.go_on()
+
     def collect(self, chunk: Chunk) -> None:
         """Have rows made of what was read, here if this is the first thread, else in one that does.
 
@@ -298,8 +310,9 @@ class ThreadPool:
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             self._loop.call_soon_threadsafe(chunk.fail, error)
 
-    def note_thread(self) -> None:
+    def note_thread(self, walk: _Walk) -> None:
         """Note that this thread reads files now."""
+        self._thread.walk = walk
         self._limit.note_thread()
 
     @property
@@ -341,10 +354,11 @@ def check_stuck(stuck: int, path: bytes) -> None:
         StuckError: it does not.
     """
     if stuck > MAX_STUCK:
+        what = "a store" if is_url(path) else "a disk or mount"
         raise StuckError(
-            f"{stuck} header reads hang, the last one in {without_secrets(path)!r}: a disk or "
-            "mount does not answer. What was committed is safe; mend it, then run the same command "
-            "again to go on."
+            f"{stuck} header reads hang, the last one in {without_secrets(path)!r}: {what} does "
+            "not answer. What was committed is safe; mend it, then run the same command again to "
+            "go on."
         )
 
 
@@ -391,7 +405,7 @@ class _Walk:
 
     def run(self) -> None:
         """Read files until there are no paths, or fewer threads are to do so."""
-        self._pool.note_thread()
+        self._pool.note_thread(self)
         while not (self._last or self._pool.stopping or self._pool.crowded):
             self._taken = taken = self._take()
             self.begun = True
@@ -415,6 +429,14 @@ class _Walk:
             return row or self._reader.read(path)
         except Stopped:
             return None
+
+    def pause(self) -> None:
+        """Count no time of the file that is open now, until `go_on`."""
+        self._opened_at = math.inf
+
+    def go_on(self) -> None:
+        """Count it from the start."""
+        self._opened_at = time.monotonic()
 
     def seconds_left(self, timeout: float) -> float:
         """Return how long the file that is open now may still take; where none is, all the time."""

@@ -434,6 +434,10 @@ def test_what_sends_geotiffs_to_gdal_is_said(folder: Path, catalog: Path, worker
     said = run([*arguments, "--overwrite"]).stderr.decode()
     assert "2 GeoTIFFs with sidecar files were read with GDAL, which takes longer, e.g. " in said
     assert re.search(r"([13])\.tif: sidecar file \1\.imd\n", said)
+    write_raster(folder / "alone.tif").rename(folder / "4.tif.ovr")
+    said = run(["extract", "-o", catalog, "--overwrite", folder / "4.tif.ovr"]).stderr.decode()
+    assert "finished: 1 file read" in said
+    assert "GDAL" not in said
 
 
 def test_a_nul_byte_is_no_separator_unless_asked_for(raster: Path, catalog: Path) -> None:

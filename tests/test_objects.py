@@ -96,8 +96,49 @@ def test_stopped_nobody_waits_for_a_turn() -> None:
         reading = [threads.submit(reader.read, url) for url in urls]
         while rasterio.most < 2:
             time.sleep(0.01)
-        reader.fetcher.stop()
+        reader.stop()
         time.sleep(2 * SHORT)
         rasterio.release.set()
         stopped = [isinstance(done.exception(5), Stopped) for done in reading]
     assert sorted(stopped) == [False, False, True]
+
+
+def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a container may have few processes."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("rastermeta-opens"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reader = ObjectReader(FakeRasterio(), None, Settings())
+    assert reader.read(b"s3://bucket/a.jp2").error_type is None
+
+
+def test_an_object_that_has_no_time_left_by_its_requests_is_no_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    get = FakeStores.get
+
+    def slow(stores: FakeStores, start: int, end: int) -> Part:
+        time.sleep(1.2 * SHORT)
+        return get(stores, start, end)
+
+    monkeypatch.setattr(FakeStores, "get", slow)
+    reader = ObjectReader(FakeRasterio(SHORT / 5), None, Settings(timeout=SHORT))
+    assert reader.read(b"s3://bucket/a.jp2").error_type is None
+    assert reader.stuck == 0
+
+
+def test_closed_it_leaves_no_thread() -> None:
+    reader = ObjectReader(FakeRasterio(), None, Settings())
+    reader.read(b"s3://bucket/a.jp2")
+    reader.close()
+    deadline = time.monotonic() + 10
+    while any(thread.name.startswith("rastermeta-opens") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

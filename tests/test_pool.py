@@ -383,6 +383,26 @@ def test_what_has_a_time_limit_of_its_own_may_take_that_long(
     assert [row.error_type for row in rows] == ["Timeout", None]
 
 
+def test_waiting_for_a_turn_is_no_time_of_a_file(run: Run) -> None:
+    """As objects wait that few threads may open with GDAL."""
+    pools: list[ThreadPool] = []
+
+    def answer(path: bytes) -> Record:
+        with pools[0].no_time_of_the_file():
+            time.sleep(4 * SHORT)
+        if path == b"1.tif":
+            time.sleep(4 * SHORT)
+        return record(path)
+
+    async def work() -> list[Record]:
+        settings = Settings(concurrency=1)
+        async with ThreadPool(FakeReader(answer=answer), settings, seconds=2 * SHORT) as pool:
+            pools.append(pool)
+            return await rows_of(pool, names(3))
+
+    assert [row.error_type for row in run(work())] == [None, "Timeout", None]
+
+
 def test_what_is_not_read_any_more_has_no_row(run: Run) -> None:
     def answer(path: bytes) -> Record:
         if path == b"1.tif":

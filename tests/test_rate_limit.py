@@ -36,12 +36,19 @@ def test_it_grows_to_its_ceiling_while_answers_come_quickly() -> None:
     assert course.go(0.5, each=0.03) == 500
 
 
-def test_slow_answers_end_the_growth() -> None:
+def test_slow_answers_end_the_growth_until_they_are_quick_again() -> None:
     course = Course(10_000)
     before = course.go(0.1, each=0.03)
     after = course.go(5, each=0.3)
     assert after <= 2 * before  # one round may have been of both
     assert course.go(5, each=0.3) == after
+    assert course.go(1, each=0.03) > 10 * after
+
+
+def test_answers_that_are_a_little_slower_let_it_grow_slowly() -> None:
+    course = Course(10_000)
+    before = course.go(0.1, each=0.1)
+    assert before < course.go(2, each=0.2) <= before + 2 / 0.2 + 1
 
 
 def test_refusals_halve_it_once_a_round_down_to_the_least() -> None:
@@ -68,6 +75,7 @@ def test_after_a_refusal_it_grows_slowly() -> None:
     before = course.refuse()
     rounds = 10
     assert before < course.go(rounds * 0.025, each=0.025) <= before + rounds
+    assert course.go(120, each=0.025) == 1000  # it has forgotten
 
 
 def test_a_store_that_has_become_slower_is_soon_asked_more_again() -> None:

@@ -199,6 +199,11 @@ def test_errors_are_told_without_what_differs() -> None:
     assert found.examples["RasterioIOError", "…: bad offset … in …"] == "/a/1.tif"
 
 
+def test_a_short_name_is_no_part_of_other_words() -> None:
+    found = summed(failed(b"/far/m")._replace(error_message="its mount is missing"))
+    assert list(found.errors) == [("RasterioIOError", "its mount is missing")]
+
+
 def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_VALUES == 10_000
     monkeypatch.setattr(summaries, "MAX_VALUES", 20)

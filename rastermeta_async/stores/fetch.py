@@ -144,6 +144,10 @@ class StoredObject:
         content = self.parts[offset] = self._get_same(offset, end)
         return content
 
+    def start_over(self) -> None:
+        """Forget all but the first bytes: another reader may ask for as many others."""
+        self.parts = {0: self.head}
+
     def ask_again(self, tried: int, took: float) -> None:
         """Ask for the first bytes again, as another reader was refused.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from threading import Lock, Semaphore
 
 from rastermeta_async.config import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
@@ -13,6 +14,7 @@ from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import RastermetaError, StoreError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.memory import allow_data
+from rastermeta_async.patience import done_in
 from rastermeta_async.permits import Stopped
 from rastermeta_async.pool import Reader, check_stuck
 from rastermeta_async.record import Record, failure
@@ -64,7 +66,8 @@ class ObjectReader:
         self._rasterio = rasterio
         self._on_hang = on_hang
         self._decoder = None if settings.access.sidecars else decoder
-        stores = Stores(settings.access, min(REQUEST_SECONDS, settings.timeout / 3))
+        self._request_seconds = min(REQUEST_SECONDS, settings.timeout / 3)
+        stores = Stores(settings.access, self._request_seconds)
         self.fetcher = Fetcher(stores, settings.timeout, on_overload)
         self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
         self._copies = ThreadPoolExecutor(1, "rastermeta-copies", fence_thread)
@@ -72,7 +75,20 @@ class ObjectReader:
         """Threads that hang in rasterio now."""
         self._opens = ThreadPoolExecutor(REMOTE_OPENS + MAX_STUCK, "rastermeta-opens")
         self._may_open = Semaphore(REMOTE_OPENS)
+        self._most_waiting = settings.concurrency
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered while an object waits for its turn, which is no time of it."""
         self._lock = Lock()
+
+    def stop(self) -> None:
+        """Send no further request; who waits for a turn is told so."""
+        self.fetcher.stop()
+        self._may_open.release(self._most_waiting)
+
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        self._opens.shutdown(wait=False)
+        self._copies.shutdown(wait=False)
 
     def enter(self) -> None:
         """See `pool.Reader.enter`."""
@@ -120,30 +136,37 @@ class ObjectReader:
                 return self._decoder.decoded(shown, facts, found.read_at, found.parts)
         record = self._read_with_rasterio(path, shown, found)
         if record.driver == GTIFF:
+            found.start_over()
             record = record._replace(**_structure(found, record)._asdict())
         return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
 
     def _read_with_rasterio(self, path: bytes, shown: bytes, found: StoredObject) -> Record:
         for _ in range(GDAL_OPENS):
-            while not self._may_open.acquire(timeout=1.0):  # its turn is no time of the object
-                self.fetcher.check()
+            with self.waiting():
+                self._may_open.acquire()
             began = time.monotonic()
             try:
-                record = self._open(path, found.left)
+                # Some time in any case: what has none left by its requests is no hang.
+                record = self._open(path, max(found.left, self._request_seconds))
             finally:
                 self._may_open.release()
+            took = time.monotonic() - began
             if record.error_type is None or self._is_final(record, shown, found):
+                found.left -= took
                 break
             # GDAL does not tell what the store said, so it is asked.
-            found.ask_again(GDAL_REQUESTS, time.monotonic() - began)
+            found.ask_again(GDAL_REQUESTS, took)
         return record
 
     def _open(self, path: bytes, seconds: float) -> Record:
         """Return what rasterio says, in a thread of its own, once there is leave to open."""
         self.fetcher.check()
-        opening = self._opens.submit(self._rasterio.read, path)
         try:
-            return opening.result(max(0.0, seconds))
+            opening = self._opens.submit(self._rasterio.read, path)
+        except RuntimeError:  # the system starts no further thread
+            return self._rasterio.read(path)
+        try:
+            return opening.result(seconds)
         except TimeoutError:
             self._count_stuck(1)
             if self._on_hang is not None:
@@ -166,7 +189,7 @@ class ObjectReader:
             return False
         name = shown.partition(b"?")[0].rpartition(b"/")[2]
         with sparse_copy(name, {0: found.head}, found.size) as copy:
-            again = self._copies.submit(self._rasterio.read, copy).result()
+            again = done_in(self._copies, partial(self._rasterio.read, copy))
         return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
 
 

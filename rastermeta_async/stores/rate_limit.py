@@ -1,7 +1,8 @@
 """How many objects are read at once: more while a store answers well, fewer when it objects.
 
-Additive increase and multiplicative decrease, as TCP does it (RFC 5681), after a start that adds
-half with every round of answers.
+Half as many again with every round of answers that come as quickly as ever, one more where they
+come more slowly; half as many where a store objects, and then one more a round for a while:
+additive increase and multiplicative decrease, as TCP does it (RFC 5681).
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ LEAST = 32
 """As many are read of a store that refuses everything, so that a run comes to its end: each waits
 for longer after each refusal, so these are few requests."""
 
-_FASTER = 1.5
-_SLOWER = 2.0
-"""So many times the best time for an object, and no more are read at once."""
+_GROWTH = 1.5
+_AS_EVER, _SLOWER = 1.5, 4.0
+"""Times the best time for an object up to which it takes as long as ever; beyond which no more are
+read at once."""
 
 _MARGIN_SECONDS = 0.01
 _FORGETS_SECONDS = 60.0
 """In this time the best one doubles that is remembered: a store may have become slower."""
 
+_CAREFUL_SECONDS = 60.0
 _ROUND_SECONDS = 0.05
 """Those that were under way together are refused in this time, if not in that for an object."""
 
@@ -43,11 +46,11 @@ class StoreTuner:
         self.ceiling = ceiling
         """See above; it may become lower."""
         self._clock = clock
-        self._starting = True
         self._overloaded = False
         self._seconds, self._files = 0.0, 0
         self._best = float("inf")
         self._answered_at = self._cut_at = clock()
+        self._careful_until = self._cut_at
 
     def note_overload(self) -> None:
         """Note that a store has too much to do; from any thread."""
@@ -74,11 +77,12 @@ class StoreTuner:
         now = self._clock()
         forgotten = 2 ** ((now - self._answered_at) / _FORGETS_SECONDS)
         self._best, self._answered_at = min(took, self._best * forgotten), now
-        if took <= _SLOWER * self._best + _MARGIN_SECONDS:
-            grown = math.ceil(self.limit * _FASTER) if self._starting else self.limit + 1
-            self.limit = min(self.ceiling, grown)
-        else:
-            self._starting = False
+        grown = self.limit
+        if now >= self._careful_until and took <= _AS_EVER * self._best + _MARGIN_SECONDS:
+            grown = math.ceil(self.limit * _GROWTH)
+        elif took <= _SLOWER * self._best + _MARGIN_SECONDS:
+            grown = self.limit + 1
+        self.limit = min(self.ceiling, grown)
 
     def _cut(self) -> None:
         """Halve the limit; what is refused of one round counts once."""
@@ -88,5 +92,5 @@ class StoreTuner:
         ):
             self.limit = max(min(LEAST, self.limit), self.limit // 2)
             self._cut_at = now
-        self._starting = False
+        self._careful_until = now + _CAREFUL_SECONDS
         self.forget()

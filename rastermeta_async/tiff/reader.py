@@ -21,7 +21,8 @@ from rastermeta_async.config import Access
 from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import StoreError
 from rastermeta_async.fence import fence_thread
-from rastermeta_async.folders import Folders, Neighbours, sidecars_of
+from rastermeta_async.folders import OVERVIEWS, Folders, Neighbours, sidecars_of
+from rastermeta_async.patience import done_in
 from rastermeta_async.reader import RasterioReader, record_time
 from rastermeta_async.record import (
     TIFF_HEADER,
@@ -161,7 +162,7 @@ class TiffReader:
         """
         if header.kind in self._kinds:
             return self._known(header, path, facts)
-        return self._learning.submit(self._learn_once, header, path, facts, parts).result()
+        return done_in(self._learning, lambda: self._learn_once(header, path, facts, parts))
 
     def _learn_once(
         self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
@@ -213,6 +214,8 @@ class TiffReader:
             yield
 
     def _header(self, path: bytes, parts: dict[int, bytes]) -> tuple[Header, Facts]:
+        if path.lower().endswith(OVERVIEWS):
+            raise NotPlain("overviews of another file")
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise _Accompanied(neighbours)

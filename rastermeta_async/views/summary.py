@@ -154,7 +154,7 @@ def summary_of(catalog: str) -> Summary:
 def _general(message: str, path: str) -> str:
     """Return a message without what differs from file to file: names, offsets, addresses."""
     for name in (path, path.rpartition("/")[2]):
-        if name:
+        if len(name) > 3:  # shorter ones are parts of words
             message = message.replace(name, "…")
     return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
 
