@@ -850,7 +850,7 @@ print(*[name for name in {unwanted} if name in sys.modules])
         ("import rastermeta_async.workers.pool, rastermeta_async.run, rastermeta_async.cli",
          ["rasterio"]),
         ("import rastermeta_async.workers.worker, rastermeta_async.reader",
-         ["typer", "rich", "uvloop", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
+         ["typer", "rich", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
     ],
     ids=["run", "worker"],
 )  # fmt: skip
