@@ -39,7 +39,7 @@ from rastermeta_async.pathset import PathSet
 from rastermeta_async.patience import BATCH, answers, let_go, to_the_end
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES, to_batch
-from rastermeta_async.rows import count_failures, count_missing, kept
+from rastermeta_async.rows import count_failures, count_missing, count_passing, kept
 from rastermeta_async.sources import Source
 from rastermeta_async.stores.doubt import Doubt
 from rastermeta_async.text import shortened
@@ -74,6 +74,8 @@ class Progress:
     """Rows dropped because they are of folders that could be walked this time."""
     missing: int = 0
     """Failures of this run that are local paths which lead to nothing."""
+    passing: int = 0
+    """Failures of this run that may be gone the next time."""
     not_given: int = 0
     """Error rows of earlier runs whose paths are not among this run's inputs."""
     example: str | None = None
@@ -238,6 +240,7 @@ def _count(batch: pa.RecordBatch, progress: Progress) -> None:
     if failures := count_failures(rows):
         progress.failures += failures
         progress.missing += count_missing(rows)
+        progress.passing += count_passing(rows)
         progress.example = progress.example or _example(rows)
         _log_failures(rows)
 

@@ -220,6 +220,11 @@ INVALID_NAME = "InvalidName"
 MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound", INVALID_NAME})
 """Kinds of error of a path that leads to nothing."""
 
+PASSING = frozenset(
+    {"Changed", "Connection", "NameResolution", "OSError", "ServerError", "Throttled", "Timeout"}
+)
+"""Kinds of error that may be gone the next time, with nothing changed in the file."""
+
 UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Geotransform that rasterio gives where there is none."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.record import GONE, MISSING, SUCCESSES
+from rastermeta_async.record import GONE, MISSING, PASSING, SUCCESSES
 from rastermeta_async.urls import is_url
 
 IDENTITY = ["filepath", "filepath_bytes", "status"]
@@ -90,6 +90,11 @@ def count_missing(rows: pa.RecordBatch) -> int:
     """Return how many rows are of local paths that lead to nothing."""
     gone = zip(rows.column("filepath").to_pylist(), was_there(rows).to_pylist(), strict=True)
     return sum(not there and not is_url(path.encode()) for path, there in gone)
+
+
+def count_passing(rows: pa.RecordBatch) -> int:
+    """Return how many rows have an error that may be gone the next time."""
+    return sum(error in PASSING for error in rows.column("error_type").to_pylist())
 
 
 def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:

@@ -178,12 +178,17 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
     if count := progress.missing:
         lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
         yield (
-            f"{plural(count, 'path')} of the input {lead} to nothing (-v names each): where the "
-            f"list is wrong, run the right one with --prune, which drops {its}; where files come "
-            "later, --retry-failed reads them"
+            f"{plural(count, 'path')} of the input {lead} to nothing (-v names each): where a disk "
+            "is not mounted, or files come later, --retry-failed reads them; where the list is "
+            f"wrong, run the right one with --prune, which drops {its}"
         )
     elif progress.failures and nothing_read:
         yield "once that is mended, --retry-failed reads them again"
+    elif count := progress.passing:
+        yield (
+            f"{plural(count, 'file')} did not answer in time or could not be reached: once that "
+            "is mended, or with a longer --timeout, --retry-failed reads them again"
+        )
     if count := SIDECARS.count:
         were = "was" if count == 1 else "were"
         yield (

@@ -908,6 +908,8 @@ def test_a_file_that_hangs_is_a_row(raster: Path, catalog: Path, slow: SlowFile)
     done = run(["extract", slow.path, raster, "-o", catalog, "--timeout", "1"])
     assert done.returncode == SOME_FAILED, done.stderr
     assert [row["error_type"] for row in rows_of(catalog)] == [None, "Timeout"]
+    assert b"1 file did not answer in time or could not be reached: once that" in done.stderr
+    assert b"or with a longer --timeout, --retry-failed reads them again" in done.stderr
 
 
 def test_a_file_that_hangs_once_it_is_open_is_a_row(raster: Path, catalog: Path) -> None:

@@ -165,8 +165,8 @@ def test_the_hint_names_what_helps_where_paths_lead_to_nothing(archive: Path) ->
     arguments = ["extract", "-", "-o", str(archive.parent / "catalog.parquet")]
     right = bytes(archive / "a" / "0.tif")
     first = command.run(arguments, right + b"\r\n").stderr.decode()
-    assert "1 path of the input leads to nothing (-v names each): where the list is wrong" in first
-    assert "run the right one with --prune, which drops its row" in first
+    assert "1 path of the input leads to nothing (-v names each): where a disk is not" in first
+    assert "where the list is wrong, run the right one with --prune, which drops its row" in first
     retried = command.run([*arguments, "--retry-failed"], right).stderr.decode()
     assert "1 error row is of a path that is not in this input: --retry-failed does not" in retried
     assert "--prune drops it if it leads to no file" in retried
