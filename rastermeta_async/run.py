@@ -200,7 +200,8 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
     if count := progress.dropped:
         leads = "its path leads" if count == 1 else "their paths lead"
         yield f"{plural(count, 'row')} dropped: {leads} to no file"
-    if count := progress.not_given:
+    # Of a folder that did not answer, the files are not in this input, and yet may be there.
+    if (count := progress.not_given) and not progress.passing:
         one = count == 1
         yield (
             f"{plural(count, 'error row')} {'is of a path' if one else 'are of paths'} that "

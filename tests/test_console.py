@@ -37,6 +37,8 @@ from command import (
 )
 
 from rastermeta_async import console as console_module
+from rastermeta_async import run as run_module
+from rastermeta_async.api import Outcome
 from rastermeta_async.console import Console, explained_exit
 from rastermeta_async.errors import OutputError
 from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
@@ -626,3 +628,14 @@ def test_nothing_that_leaves_the_program_gives_a_secret_away(catalog: Path) -> N
         assert b"hidden" not in command.stdout + command.stderr, command
     again = run(["extract", "-o", catalog], stdin=given.replace(b"hidden", b"anew"))
     assert b"0 files read" in again.stderr
+
+
+@pytest.mark.parametrize("passing", [0, 1])
+def test_rows_below_a_folder_that_did_not_answer_are_not_said_to_be_dropped(
+    capsys: pytest.CaptureFixture[str], passing: int
+) -> None:
+    progress = Progress(done=1, failures=1, passing=passing, not_given=5, example="a: no answer")
+    run_module._conclude(Outcome(6, 6, complete=True), "c.parquet", False, progress, Console())
+    said = capsys.readouterr().err
+    assert "--retry-failed" in said
+    assert ("5 error rows are of paths that are not in this input" in said) == (not passing)
