@@ -22,7 +22,7 @@ from bench.common import context, write_report
 from bench.floor import read_header
 from rastermeta_async.config import CHUNK_PATHS
 from rastermeta_async.folders import Folders
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, to_batch
 from rastermeta_async.tiff.reader import TiffReader
 

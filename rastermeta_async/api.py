@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from rastermeta_async.blocking import to_the_end
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.channel import Sender, channel
@@ -19,7 +20,6 @@ from rastermeta_async.config import STREAM_SECONDS, Access, Settings
 from rastermeta_async.environment import may_change_answers, options_as_json
 from rastermeta_async.errors import PruneError, WriteError
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import to_the_end
 from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
 from rastermeta_async.pool import Pool, load_reader
 from rastermeta_async.record import Record, from_batch
@@ -183,9 +183,7 @@ def _prune(
 ) -> PruneError | None:
     """Drop rows that are of no file; return why not, so that what was read is sealed first."""
     try:
-        for _ in target.prune(
-            given, even_folders=settings.prune_folders, patience=settings.timeout
-        ):
+        for _ in target.prune(given, even_folders=settings.prune_folders, timeout=settings.timeout):
             progress.dropped += 1
     except PruneError as error:
         return error
@@ -242,7 +240,7 @@ def pool_for(settings: Settings) -> Pool:
         from rastermeta_async.workers.pool import WorkerPool
 
         return WorkerPool(settings)
-    from rastermeta_async.headers import HeaderPool
+    from rastermeta_async.header_pool import HeaderPool
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config

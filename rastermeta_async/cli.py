@@ -161,7 +161,7 @@ def extract(
         from rastermeta_async.run import list_lost, paths_on_stdin, run_extract
 
         names, lists = inputs or [], from_file or []
-        given = Given(names, lists, null=null, suffixes=suffix or [], patience=timeout)
+        given = Given(names, lists, null=null, suffixes=suffix or [], timeout=timeout)
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
         stdin = partial(paths_on_stdin, console=console, read_here=not workers)
         if dry_run:

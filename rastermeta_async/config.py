@@ -44,7 +44,7 @@ database open, and GDAL's buffers."""
 
 READERS = {
     "auto": "rastermeta_async.tiff.reader:make_reader",
-    "rasterio": "rastermeta_async.reader:make_reader",
+    "rasterio": "rastermeta_async.rasterio_reader:make_reader",
 }
 """What may read headers: ``module:function`` that makes a reader from drivers, access and
 GDAL's options."""

@@ -29,7 +29,7 @@ class Given:
         lists: files that hold paths.
         null: paths in lists and on standard input end in NUL bytes, not in line feeds.
         suffixes: endings of the names that are taken, also several with commas between; none: all.
-        patience: seconds that the disk may take to tell what a name stands for.
+        timeout: seconds that the disk may take to tell what a name stands for.
 
     Raises:
         SettingsError: a list does not exist.
@@ -42,7 +42,7 @@ class Given:
         *,
         null: bool,
         suffixes: Sequence[str],
-        patience: float,
+        timeout: float,
     ) -> None:
         for path in lists:
             if not os.path.exists(path):
@@ -56,7 +56,7 @@ class Given:
         endings = [one.strip().lstrip("*").lower() for one in ",".join(suffixes).split(",")]
         self._suffixes = tuple(os.fsencode(ending) for ending in endings if ending)
         local = [name for name in self._named if not is_url(name)]
-        kinds = kinds_of(local, patience)
+        kinds = kinds_of(local, timeout)
         self.missing = [
             name for name, kind in zip(local, kinds, strict=True) if kind is Kind.MISSING
         ]

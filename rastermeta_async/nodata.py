@@ -20,7 +20,7 @@ from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy
 
-from rastermeta_async.tiff.bytes import File, NotPlain
+from rastermeta_async.tiff.bytes import File, Unsupported
 from rastermeta_async.tiff.images import NODATA, value_in_first_ifd
 
 _WIDE = {"int64": range(-(2**63), 2**63), "uint64": range(2**64)}
@@ -116,7 +116,7 @@ def _is_nan_misread(dataset: Any) -> bool:
             tiff = File(read_at(0, _HEAD_BYTES), size, read_at)
             text = value_in_first_ifd(tiff, NODATA, _MAX_TEXT_BYTES)
         return _NAN.fullmatch(text.partition(b"\0")[0]) is not None and not _is_overruled(dataset)
-    except (OSError, NotPlain):  # an object in a store, for one
+    except (OSError, Unsupported):  # an object in a store, for one
         return False
 
 

@@ -12,7 +12,7 @@ from rastermeta_async.environment import may_change_answers
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import Record, from_batch
 from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
 from rastermeta_async.urls import is_url, local_path

@@ -20,9 +20,10 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from rastermeta_async.blocking import BATCH, answers, let_go, to_the_end
+from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.sink import Log, Sink
-from rastermeta_async.catalog.stamps import Unchanged, stamp_of
 from rastermeta_async.channel import Receiver, Sender, channel
 from rastermeta_async.config import (
     BATCH_BYTES,
@@ -36,12 +37,11 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import first_error_only
 from rastermeta_async.memory import give_back
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import BATCH, answers, let_go, to_the_end
 from rastermeta_async.pool import Pool
 from rastermeta_async.record import SUCCESSES, to_batch
 from rastermeta_async.rows import count_failures, count_missing, count_passing, kept
 from rastermeta_async.sources import Source
-from rastermeta_async.stores.doubt import Doubt
+from rastermeta_async.stores.circuit_breaker import CircuitBreaker
 from rastermeta_async.text import shortened
 from rastermeta_async.urls import local_path
 from rastermeta_async.walk import FolderNote, Walked
@@ -115,7 +115,7 @@ class Inputs:
     """Paths that are done already."""
     seen: PathSet
     """Paths given so far in this run; grows."""
-    patience: float = 60.0
+    timeout: float = 60.0
     """Seconds that the disk may take to tell whether a file has changed."""
     failed: PathSet = field(default_factory=PathSet)
     """Paths that have an error row from earlier runs."""
@@ -144,7 +144,7 @@ class Inputs:
         for start in range(0, len(paths), BATCH):
             some = paths[start : start + BATCH]
             if self._unanswered < _MAX_UNANSWERED:
-                now = answers(self.patience, stamp_of, some)
+                now = answers(self.timeout, stamp_of, some)
                 self._unanswered += any(isinstance(stamp, TimeoutError) for stamp in now)
                 some = unchanged.changed(some, now)
             found += some
@@ -175,8 +175,8 @@ async def run(
     with first_error_only():
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_produce(inputs, to_readers, pool, progress, stop))
-            doubt = None if settings.keep_going else Doubt()
-            tasks.create_task(_read_all(paths, pool, to_consumer, progress, stop, doubt))
+            breaker = None if settings.keep_going else CircuitBreaker()
+            tasks.create_task(_read_all(paths, pool, to_consumer, progress, stop, breaker))
             tasks.create_task(consume(rows))
 
 
@@ -201,15 +201,15 @@ async def _produce(
 
 async def _read_all(
     paths: Receiver[list[bytes]], pool: Pool, to_consumer: Sender[pa.RecordBatch],
-    progress: Progress, stop: asyncio.Event, doubt: Doubt | None,
+    progress: Progress, stop: asyncio.Event, breaker: CircuitBreaker | None,
 ) -> None:  # fmt: skip
     async def read() -> None:
         async for chunk in paths:
             if stop.is_set():  # left for the next run, but taken, so that the producer can end
                 continue
             async for batch in _rows_of(chunk, pool):
-                if doubt:
-                    doubt.hear(batch)
+                if breaker:
+                    breaker.note(batch)
                 _count(batch, progress)
                 await to_consumer.send(batch)
 
@@ -279,7 +279,7 @@ def committer(
         progress: is told what is committed.
         seconds: that a row waits at the most; None: `BATCH_SECONDS`.
     """
-    patience = BATCH_SECONDS if seconds is None else seconds
+    interval = BATCH_SECONDS if seconds is None else seconds
 
     async def commit(rows: pa.Table) -> None:
         part = await to_the_end(partial(sink.commit, rows))
@@ -290,11 +290,11 @@ def committer(
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
-        async for some in _with_pauses(rows, patience):
+        async for some in _with_pauses(rows, interval):
             for complete in batch.push(some) if some is not None else ():
                 await commit(complete)
                 last = time.monotonic()
-            if batch.rows and time.monotonic() >= last + patience:
+            if batch.rows and time.monotonic() >= last + interval:
                 await commit(batch.flush())
                 last = time.monotonic()
         if batch.rows:

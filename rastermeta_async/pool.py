@@ -23,6 +23,7 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 
+from rastermeta_async.blocking import let_go
 from rastermeta_async.chunk import Chunk
 from rastermeta_async.concurrency import AnyTuner, ReadLimit, Tuner
 from rastermeta_async.config import (
@@ -35,7 +36,6 @@ from rastermeta_async.config import (
 from rastermeta_async.errors import StuckError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.offline import offline_row
-from rastermeta_async.patience import let_go
 from rastermeta_async.permits import Permits, Stopped
 from rastermeta_async.record import Record, failure
 from rastermeta_async.urls import is_url, without_secrets
@@ -145,7 +145,7 @@ class ThreadPool:
         self._slow_seconds = self._seconds if seconds else min(SLOW_SECONDS, self._seconds)
         self._limit = ReadLimit(tuner or Tuner(settings.concurrency))
         self._chunks: list[Chunk] = []
-        self._walks: dict[_Walk, asyncio.Task[None]] = {}
+        self._readings: dict[_Reading, asyncio.Task[None]] = {}
         self._paths_there = asyncio.Event()
         self._stopping = False
         self._thread = threading.local()
@@ -169,7 +169,7 @@ class ThreadPool:
     ) -> None:
         """Leave hanging threads behind, so that closing the loop does not wait for them."""
         self.stop()
-        for task in (self._starting, *self._walks.values()):
+        for task in (self._starting, *self._readings.values()):
             task.cancel()
         self._threads.shutdown(wait=False)
 
@@ -221,13 +221,13 @@ class ThreadPool:
                     self._paths_there.clear()
                     self._limit.release()
                     continue
-                walk = _Walk(self, self._reader, self._take)
-                task = asyncio.create_task(self._watch(walk, _Permit(self._limit)))
-                self._walks[walk] = task
+                reading = _Reading(self, self._reader, self._take)
+                task = asyncio.create_task(self._watch(reading, _Permit(self._limit)))
+                self._readings[reading] = task
 
     def _has_path_to_spare(self) -> bool:
         """Tell whether there are more paths than threads that are about to take their first."""
-        about_to = sum(not walk.begun for walk in self._walks)
+        about_to = sum(not reading.begun for reading in self._readings)
         return sum(chunk.left for chunk in self._chunks) > about_to
 
     def _take(self) -> tuple[Chunk, int] | None:
@@ -237,39 +237,39 @@ class ThreadPool:
                 return chunk, at
         return None
 
-    async def _watch(self, walk: _Walk, permit: _Permit) -> None:
+    async def _watch(self, reading: _Reading, permit: _Permit) -> None:
         """Have a thread read; what is wrong with it is an error of the run."""
         try:
-            await self._run(walk, permit)
+            await self._run(reading, permit)
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             for chunk in self._chunks:
                 chunk.fail(error)
         finally:
-            del self._walks[walk]
+            del self._readings[reading]
             permit.end()
 
-    async def _run(self, walk: _Walk, permit: _Permit) -> None:
-        """Run a walk in a thread; give up the file that it hangs in."""
+    async def _run(self, reading: _Reading, permit: _Permit) -> None:
+        """Have a thread read; give up the file that it hangs in."""
         try:
-            call = self._loop.run_in_executor(self._threads, walk.run)
+            call = self._loop.run_in_executor(self._threads, reading.run)
         except RuntimeError:  # the system starts no further thread
-            walk.go_no_further()  # it waits for one of those there are
+            reading.go_no_further()  # it waits for one of those there are
             if self._limit.under_way <= 1:
                 raise
             self._limit.no_more()
             return
         while not call.done():
             try:
-                await asyncio.wait({call}, timeout=walk.seconds_left(self._until(permit)))
+                await asyncio.wait({call}, timeout=reading.seconds_left(self._until(permit)))
             except asyncio.CancelledError:
                 let_go(call)
                 raise
-            if call.done() or walk.seconds_left(self._until(permit)) > 0:
+            if call.done() or reading.seconds_left(self._until(permit)) > 0:
                 continue
             if not permit.lent:
                 permit.lend()
-                walk.go_no_further()
-            elif (hanging := walk.abandon(self._seconds)) is not None:
+                reading.go_no_further()
+            elif (hanging := reading.abandon(self._seconds)) is not None:
                 call.add_done_callback(self._came_back)
                 chunk, at = hanging
                 chunk.put(at, self._give_up(chunk.paths[at]))
@@ -284,12 +284,12 @@ class ThreadPool:
     @contextmanager
     def no_time_of_the_file(self) -> Iterator[None]:
         """Let the thread that reads wait for its turn: that is no time of the file that it has."""
-        walk: _Walk = self._thread.walk
-        walk.pause()
+        reading: _Reading = self._thread.reading
+        reading.pause()
         try:
             yield
         finally:
-            walk.go_on()
+            reading.go_on()
 
     def collect(self, chunk: Chunk) -> None:
         """Have rows made of what was read, here if this is the first thread, else in one that does.
@@ -310,9 +310,9 @@ class ThreadPool:
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             self._loop.call_soon_threadsafe(chunk.fail, error)
 
-    def note_thread(self, walk: _Walk) -> None:
+    def note_thread(self, reading: _Reading) -> None:
         """Note that this thread reads files now."""
-        self._thread.walk = walk
+        self._thread.reading = reading
         self._limit.note_thread()
 
     @property
@@ -388,7 +388,7 @@ class _Permit:
         self._permits.release()
 
 
-class _Walk:
+class _Reading:
     """One thread's way from file to file, watched from the event loop."""
 
     def __init__(self, pool: ThreadPool, reader: Reader, take: Take) -> None:

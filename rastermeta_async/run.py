@@ -70,7 +70,7 @@ def list_lost(
         show: takes each path.
     """
     target = open_output(output)
-    lost = partial(target.prune, even_folders=True, dry_run=True, patience=settings.timeout)
+    lost = partial(target.prune, even_folders=True, dry_run=True, timeout=settings.timeout)
     try:
         given = PathSet() if source is None else asyncio.run(_given(source, lost(), settings))
         count = 0
@@ -104,7 +104,7 @@ async def _given(source: Source, lost: Iterator[bytes], settings: Settings) -> P
 def _say_folders(target: Output, given: PathSet, settings: Settings, console: Console) -> None:
     """Say where ``--prune`` alone would refuse."""
     try:
-        for _ in target.prune(given, dry_run=True, patience=settings.timeout):
+        for _ in target.prune(given, dry_run=True, timeout=settings.timeout):
             break
     except PruneError as error:
         console.hint(f"but without --prune-folders: {error}")

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 from rastermeta_async.cog import Level, cog_problems, has_wide_blocks, problems_of_levels
-from rastermeta_async.tiff.bytes import BYTE, LONG, LONG8, SHORT, Entries, File, NotPlain, ReadAt
+from rastermeta_async.tiff.bytes import BYTE, LONG, LONG8, SHORT, Entries, File, ReadAt, Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES, factor_of
 from rastermeta_async.tiff.images import MASK, REDUCED, Blocks, Places, ifd_at
 
@@ -56,7 +56,7 @@ def structure_of(dataset: Any, path: bytes | None) -> Structure:
         # As rasterio's `is_tiled`, which warns that it will go.
         return Structure(tiled=dataset.block_shapes[0][1] != dataset.width)
     factors = dataset.overviews(1)
-    with suppress(OSError, NotPlain):
+    with suppress(OSError, Unsupported):
         if path is not None:
             external = bool(factors) and _has_external_overviews(dataset, path)
             with open(path, "rb") as file:
@@ -70,7 +70,7 @@ def has_more_images(path: bytes, most: int) -> bool:
 
     What cannot be read to its end has as many as were read.
     """
-    with suppress(OSError, NotPlain), open(path, "rb") as content:
+    with suppress(OSError, Unsupported), open(path, "rb") as content:
         size = os.fstat(content.fileno()).st_size
         read_at = partial(_read_at, content)
         file = File(read_at(0, min(size, HEAD_BYTES)), size, read_at, 2 * most)
@@ -97,14 +97,14 @@ def structure_of_bytes(
         external: whether there are overviews in another file.
 
     Raises:
-        NotPlain: it is damaged, or GDAL finds other overviews.
+        Unsupported: it is damaged, or GDAL finds other overviews.
     """
     file = File(read_at(0, min(size, HEAD_BYTES)), size, read_at, MAX_READS)
     image = _Image(file, file.first)
     overviews = _overviews(file, image, len(factors))
     found = [factor_of(image.width, overview.width) for overview in overviews]
     if overviews and found != list(factors):
-        raise NotPlain("other overviews than GDAL finds")
+        raise Unsupported("other overviews than GDAL finds")
     is_alone = not (image.successor or image.sub_ifds)
     places = Places.of_first(file, image.ifd, image.blocks, is_alone=is_alone, most=MAX_BLOCKS)
     for overview in overviews:
@@ -154,7 +154,7 @@ class _Image:
         self.successor = file.order.number(self.ifd[-file.order.inline :])
         self.width, self.height = self._number(_WIDTH), self._number(_HEIGHT)
         if not (self.width and self.height):
-            raise NotPlain("an odd size")
+            raise Unsupported("an odd size")
         self.is_tiled = _TILE_WIDTH in self._at
         self.sub_ifds = self._values(_SUB_IFDS)
 
@@ -174,11 +174,11 @@ class _Image:
         """Where its blocks are."""
         tags = (_TILES, _TILE_BYTES) if self.is_tiled else (_STRIPS, _STRIP_BYTES)
         if not all(tag in self._at for tag in tags):
-            raise NotPlain("tags missing")
+            raise Unsupported("tags missing")
         width = self._number(_TILE_WIDTH) if self.is_tiled else self.width
         height = self._number(_TILE_HEIGHT) if self.is_tiled else self._number(_ROWS, self.height)
         if not (width and height):
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
         count = -(-self.width // width) * -(-self.height // height)
         return Blocks(self._entries, self._at[tags[0]], self._at[tags[1]], count)
 
@@ -192,7 +192,7 @@ class _Image:
         entries, order, index = self._entries, self._file.order, self._at[tag]
         code = _WHOLE.get(entries.kind(index))
         if code is None:
-            raise NotPlain(f"tag {tag} of an odd type")
+            raise Unsupported(f"tag {tag} of an odd type")
         item = struct.Struct(order.sign + code)
         count = entries.count(index)
         length = item.size * count

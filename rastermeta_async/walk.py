@@ -18,9 +18,9 @@ from enum import Enum, auto
 from functools import partial
 from typing import Self
 
+from rastermeta_async.blocking import AT_ONCE, answers, no_answer, started
 from rastermeta_async.config import MAX_STUCK
 from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.patience import AT_ONCE, answers, no_answer, started
 from rastermeta_async.record import GONE, Record, failure
 
 _ASKED_AGAIN = 2
@@ -85,11 +85,11 @@ class Kind(Enum):
     MISSING = auto()
 
 
-def kinds_of(paths: Sequence[bytes], patience: float) -> list[Kind | OSError]:
+def kinds_of(paths: Sequence[bytes], timeout: float) -> list[Kind | OSError]:
     """Tell what each of some paths is, or why that cannot be told, e.g. no answer in time."""
     kinds: list[Kind | OSError] = []
     for start in range(0, len(paths), AT_ONCE):  # so few that each which hangs costs no other
-        kinds += answers(patience, _kind_of, paths[start : start + AT_ONCE])
+        kinds += answers(timeout, _kind_of, paths[start : start + AT_ONCE])
     return kinds
 
 
@@ -103,7 +103,7 @@ def _kind_of(path: bytes) -> Kind | OSError:
 
 
 def walk(
-    inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), patience: float = 60.0
+    inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), timeout: float = 60.0
 ) -> Iterator[bytes]:
     """Yield the inputs that are files, and the files below those that are folders.
 
@@ -113,9 +113,9 @@ def walk(
     Args:
         inputs: paths; what does not exist is yielded, too.
         suffixes: lower-case endings of the names taken from folders; empty: all.
-        patience: seconds that the disk may take for an answer, three times at the most.
+        timeout: seconds that the disk may take for an answer, three times at the most.
     """
-    walker = _Walker(suffixes, patience)
+    walker = _Walker(suffixes, timeout)
     rest = iter(inputs)
     while some := list(itertools.islice(rest, AT_ONCE)):
         yield from walker.walk(some)
@@ -128,16 +128,16 @@ def walk(
 class _Walker:
     """Walks folders, and puts off those that do not answer."""
 
-    def __init__(self, suffixes: tuple[bytes, ...], patience: float) -> None:
+    def __init__(self, suffixes: tuple[bytes, ...], timeout: float) -> None:
         self.put_off: dict[bytes, OSError] = {}
         """Paths to be asked again, and what was wrong."""
         self._suffixes = suffixes
-        self._patience = patience
+        self._timeout = timeout
         self._hanging: set[_Lister] = set()
 
     def walk(self, paths: Sequence[bytes]) -> Iterator[bytes]:
         """Yield those of some paths that are files, and the files below those that are folders."""
-        told = zip(kinds_of(paths, self._patience), paths, strict=True)
+        told = zip(kinds_of(paths, self._timeout), paths, strict=True)
         for are_folders, some in itertools.groupby(told, lambda one: one[0] is Kind.FOLDER):
             if are_folders:
                 yield from self._below([path for _, path in some])
@@ -156,7 +156,7 @@ class _Walker:
             yield NotWalked.of(path, problem)
 
     def _below(self, tops: Sequence[bytes]) -> Iterator[bytes]:
-        way = _Way(tops, self._suffixes, self._patience, self._hanging)
+        way = _Way(tops, self._suffixes, self._timeout, self._hanging)
         try:
             while block := way.take():
                 yield from block.found
@@ -168,7 +168,7 @@ class _Walker:
 
     def _not_folders(self, links: Sequence[bytes]) -> Iterator[bytes]:
         """Yield the links that lead to no folder, as far as they answer."""
-        kinds = kinds_of(links, self._patience)
+        kinds = kinds_of(links, self._timeout)
         yield from (link for link, kind in zip(links, kinds, strict=True) if kind != Kind.FOLDER)
 
 
@@ -237,17 +237,17 @@ class _Way:
     Args:
         tops: folders to be listed, in order.
         suffixes: see `walk`.
-        patience: seconds that the disk may take for an answer.
+        timeout: seconds that the disk may take for an answer.
         hanging: the threads that were left behind, of this way and others; changes.
     """
 
     def __init__(
-        self, tops: Sequence[bytes], suffixes: tuple[bytes, ...], patience: float,
+        self, tops: Sequence[bytes], suffixes: tuple[bytes, ...], timeout: float,
         hanging: set[_Lister],
     ) -> None:  # fmt: skip
         self._folders = [*reversed(tops)]  # the last one is listed first
         self._suffixes = suffixes
-        self._patience = patience
+        self._timeout = timeout
         self._hanging = hanging
         self._listers: set[_Lister] = set()
         self._ahead = _Block()  # what was handed on and not taken
@@ -267,7 +267,7 @@ class _Way:
                     block, self._ahead = self._ahead, _Block()
                     self._changed.notify_all()
                     return block
-                self._leave_behind(time.monotonic() - self._patience - _OWN_SECONDS)
+                self._leave_behind(time.monotonic() - self._timeout - _OWN_SECONDS)
                 self._help(1)
             return None
 
@@ -303,7 +303,7 @@ class _Way:
             self._hanging.add(lister)
             self._folders += lister.folders
             self._ahead += lister.block
-            problem = lister.folder or b"", no_answer(self._patience)
+            problem = lister.folder or b"", no_answer(self._timeout)
             self._ahead += _Block(failed=[problem], names=1)
 
     def _end(self, lister: _Lister) -> None:

@@ -37,7 +37,7 @@ from rastermeta_async.cog import (
     UNSORTED_OVERVIEWS,
 )
 from rastermeta_async.folders import Folders
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
 from rastermeta_async.tiff.reader import TiffReader, make_reader
 

@@ -264,7 +264,7 @@ def test_a_list_whose_carrier_is_killed_is_not_taken_for_whole(tmp_path: Path) -
 
 
 PRINTING = """
-import os, rastermeta_async.reader as reader
+import os, rastermeta_async.rasterio_reader as reader
 describe = reader._describe
 def printing(*arguments):
     os.write(1, b"PRINTED")

@@ -12,8 +12,8 @@ import pytest
 
 from rastermeta_async.permits import Stopped
 from rastermeta_async.stores.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
-from rastermeta_async.stores.oddkeys import Part
-from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
+from rastermeta_async.stores.s3_client import Part
+from rastermeta_async.tiff.bytes import MAX_READS, Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES
 
 SIZE = 1_000_000
@@ -89,7 +89,7 @@ def test_what_was_replaced_meanwhile_is_no_more_of_it(other: Part, how: str) -> 
 def test_bytes_that_are_all_over_an_object_are_not_fetched_one_by_one() -> None:
     stores = FakeStores(Part(b"x" * 8, SIZE, None, "tag"))
     found = fetcher_of(stores).open("https://h/a.tif")
-    with pytest.raises(NotPlain):
+    with pytest.raises(Unsupported):
         for offset in range(0, SIZE, 100):
             found.read_at(offset, 8)
     assert len(stores.asked) == MAX_READS

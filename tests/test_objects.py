@@ -14,7 +14,7 @@ from rastermeta_async.permits import Stopped
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores import objects
 from rastermeta_async.stores.objects import ObjectReader
-from rastermeta_async.stores.oddkeys import Part
+from rastermeta_async.stores.s3_client import Part
 
 SHORT = 0.1
 

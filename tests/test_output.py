@@ -24,12 +24,12 @@ from factory import failed, record, records_of, table
 
 from rastermeta_async.catalog import durable, formats, locks
 from rastermeta_async.catalog import merge as merging
+from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
 from rastermeta_async.catalog.content import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.catalog.stamps import Unchanged, stamp_of
 from rastermeta_async.config import Order
 from rastermeta_async.errors import (
     CheckpointError,

@@ -14,11 +14,11 @@ import pytest
 from conftest import Run
 from factory import failed, paths_of, record
 
+from rastermeta_async.blocking import AT_ONCE
+from rastermeta_async.catalog.changes import Unchanged
 from rastermeta_async.catalog.checkpoint import Entry, Part
-from rastermeta_async.catalog.stamps import Unchanged
 from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, MAX_CHUNK_PATHS, Settings
 from rastermeta_async.pathset import PathSet
-from rastermeta_async.patience import AT_ONCE
 from rastermeta_async.pipeline import (
     Consumer,
     Inputs,
@@ -564,7 +564,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 
 def test_of_a_disk_that_does_not_answer_all_is_read(run: Run, silent: list[bytes]) -> None:
-    inputs = Inputs(FakeSource([]), Unchanged(), PathSet(), patience=0.05)
+    inputs = Inputs(FakeSource([]), Unchanged(), PathSet(), timeout=0.05)
     assert run(inputs.to_read(names(9000))) == names(9000)
     assert len(silent) == 3 * AT_ONCE
 
@@ -573,7 +573,7 @@ def test_stopping_does_not_wait_for_a_disk(run: Run, silent: list[bytes]) -> Non
     stop = asyncio.Event()
 
     async def stopped() -> float:
-        inputs = Inputs(FakeSource([names(9)]), Unchanged(), PathSet(), patience=2)
+        inputs = Inputs(FakeSource([names(9)]), Unchanged(), PathSet(), timeout=2)
         working = asyncio.create_task(
             run_pipeline(inputs, FakePool(), drop, Settings(), Progress(), stop)
         )

@@ -49,7 +49,7 @@ from rastermeta_async.folders import (
 )
 from rastermeta_async.missing import MAX_FIELDS, likely_mistake
 from rastermeta_async.one_file import compare_readers, read_record
-from rastermeta_async.reader import MAX_TAG_BYTES, RasterioReader, record_time
+from rastermeta_async.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time
 from rastermeta_async.record import MAX_MESSAGE, Record, path_bytes
 from rastermeta_async.structure import has_more_images
 from rastermeta_async.subdatasets import MAX_PARTS, MAX_TRIED, subdatasets_of
@@ -1309,7 +1309,7 @@ def test_anything_that_rasterio_raises_is_a_row(
     def fail(*_: object, **__: object) -> Record:
         raise MemoryError
 
-    monkeypatch.setattr("rastermeta_async.reader._describe", fail)
+    monkeypatch.setattr("rastermeta_async.rasterio_reader._describe", fail)
     assert error_of(write(tmp_path / "a.tif")) == ("fatal", "MemoryError", "MemoryError()")
 
 
@@ -1347,7 +1347,7 @@ def test_a_column_that_cannot_be_read_is_null_and_the_row_says_so(
     def fail(*_: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("rastermeta_async.reader._bands", fail)
+    monkeypatch.setattr("rastermeta_async.rasterio_reader._bands", fail)
     record = read_record(write(tmp_path / "a.tif"))
     assert (record.status, record.bands) == ("success", None)
     assert (record.error_type, record.error_message) == ("PartlyRead", "bands: RuntimeError: odd")
@@ -1361,7 +1361,7 @@ def test_problems_of_a_file_are_said_like_all_that_is_wrong(
     def fail(*_: object) -> None:
         raise RuntimeError("\udcff: https://me:hidden@h/a.tif?sig=hidden" + " x" * 5000)
 
-    monkeypatch.setattr("rastermeta_async.reader._bands", fail)
+    monkeypatch.setattr("rastermeta_async.rasterio_reader._bands", fail)
     message = read_record(write(tmp_path / "a.tif")).error_message or ""
     assert message.startswith(r"bands: RuntimeError: \xff: https://h/a.tif x x")
     assert len(message) == MAX_MESSAGE
@@ -1391,12 +1391,12 @@ def test_huge_tags_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert MAX_TAG_BYTES == 16 * 1024 * 1024
     path = write(tmp_path / "a.tif", lambda dataset: dataset.update_tags(1, LARGE="x" * 5000))
     named = write(tmp_path / "b.tif", lambda dataset: dataset.update_tags(**{"x" * 5000: "1"}))
-    monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 4000)
+    monkeypatch.setattr("rastermeta_async.rasterio_reader.MAX_TAG_BYTES", 4000)
     assert read_record(named).dataset_tags is None
     record = read_record(path)
     assert (record.status, record.error_type) == ("success", "PartlyRead")
     assert (record.dataset_tags, record.band_tags, record.imagery_tags) == (None, None, None)
-    monkeypatch.setattr("rastermeta_async.reader.MAX_TAG_BYTES", 6000)
+    monkeypatch.setattr("rastermeta_async.rasterio_reader.MAX_TAG_BYTES", 6000)
     assert differences(read_record(path), oracle(str(path))) == {}
     imagery = write(tmp_path / "b.tif", lambda one: one.update_tags(ns="IMAGERY", X="x" * 7000))
     assert read_record(imagery).imagery_tags is None

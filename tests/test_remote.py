@@ -41,11 +41,11 @@ import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.errors import ForeignOutputError, PruneError, StoreError
-from rastermeta_async.headers import HeaderPool
+from rastermeta_async.header_pool import HeaderPool
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of
 from rastermeta_async.stores.fetch import Fetcher, FetchError
-from rastermeta_async.stores.oddkeys import Key, Part, S3Bucket
+from rastermeta_async.stores.s3_client import Key, Part, S3Bucket
 from rastermeta_async.stores.uploads import UPLOAD_SECONDS
 from rastermeta_async.stores.vsi import gdal_name, gdal_options
 from rastermeta_async.tiff.reader import make_reader

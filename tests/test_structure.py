@@ -18,10 +18,10 @@ from tiff_variants import Form, Value, assembled, form_of, ifds_of
 
 from rastermeta_async.cog import EXTERNAL_OVERVIEWS
 from rastermeta_async.folders import Folders
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import Record
 from rastermeta_async.structure import MAX_READS, Structure, has_more_images, structure_of_bytes
-from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.bytes import Unsupported
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -85,7 +85,7 @@ def test_a_broken_file_has_an_answer_or_none(tmp_path: Path) -> None:
     content = write(tmp_path / "a.tif").read_bytes()
     assert structure(content, 2).tiled
     for number, other in enumerate(broken(content)):  # and no other exception
-        with suppress(NotPlain):
+        with suppress(Unsupported):
             structure(other, 2)
         path = tmp_path / "b.tif"
         if number % 10 == 0:
@@ -95,7 +95,7 @@ def test_a_broken_file_has_an_answer_or_none(tmp_path: Path) -> None:
 
 def test_overviews_that_gdal_does_not_find_so_are_not_believed(tmp_path: Path) -> None:
     content = write(tmp_path / "a.tif").read_bytes()
-    with pytest.raises(NotPlain, match="other overviews than GDAL finds"):
+    with pytest.raises(Unsupported, match="other overviews than GDAL finds"):
         structure(content, 4)
 
 

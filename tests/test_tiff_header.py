@@ -29,7 +29,7 @@ from tiff_variants import (
     text_value,
 )
 
-from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, MAX_READS, READ_BYTES, NotPlain
+from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, MAX_READS, READ_BYTES, Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES, MAX_OVERVIEWS, Header, read_header
 from rastermeta_async.tiff.images import MAX_IFDS
 from rastermeta_async.tiff.metadata import MAX_METADATA_BYTES, NO_METADATA
@@ -65,7 +65,7 @@ def header_of(content: bytes) -> Header:
 
 
 def reason_of(content: bytes) -> str:
-    with pytest.raises(NotPlain) as finding:
+    with pytest.raises(Unsupported) as finding:
         header_of(content)
     return str(finding.value)
 
@@ -361,7 +361,7 @@ def test_unsound_files(content: bytes, reason: str) -> None:
 def test_as_many_ifds_as_gdal_looks_at() -> None:
     overviews = [image(subfile=1)] * MAX_OVERVIEWS
     assert header_of(assembled(LITTLE, [image(), *overviews])).overviews == (1,) * MAX_OVERVIEWS
-    with pytest.raises(NotPlain):
+    with pytest.raises(Unsupported):
         header_of(assembled(LITTLE, [image(), *overviews, image(subfile=1)]))
 
 
@@ -369,7 +369,7 @@ def test_as_many_ifds_as_gdal_looks_at() -> None:
 def test_any_bits(bits: int) -> None:
     """There may be an answer or none, but no other exception."""
     ifd = image() | {258: short(bits), 259: short(1), 273: short(8), 278: short(20), 279: short(9)}
-    with suppress(NotPlain):
+    with suppress(Unsupported):
         header_of(of(ifd))
 
 
@@ -387,7 +387,7 @@ def test_ifds_in_a_circle() -> None:
     content = assembled(LITTLE, [image(), image(subfile=1)])
     (first,) = struct.unpack_from("<I", content, 4)
     disk = Disk(patched(content, link_of(content, 1), "<I", first))
-    with pytest.raises(NotPlain, match="IFDs without end"):
+    with pytest.raises(Unsupported, match="IFDs without end"):
         disk.header()
     assert len(disk.reads) <= MAX_READS
 
@@ -406,7 +406,7 @@ def test_counts(tag: int, count: int) -> None:
     if (tag, count) == (258, 2):  # rasterio is asked what that means
         assert disk.header().kind != header_of(content).kind
     else:
-        with pytest.raises(NotPlain):
+        with pytest.raises(Unsupported):
             disk.header()
     assert disk.reads == []
 
@@ -523,7 +523,7 @@ def test_no_more_is_read_of_a_file_than_is_worth_it() -> None:
         content += bytes(50_000)
         content = patched(content, entry_at(content, tag) + 8, "<I", len(content)) + value.content
     disk = Disk(content)
-    with pytest.raises(NotPlain, match="all over it"):
+    with pytest.raises(Unsupported, match="all over it"):
         disk.header()
     assert len(disk.reads) == MAX_READS
 
@@ -539,12 +539,12 @@ def test_long_metadata() -> None:
 
 def test_a_file_that_is_shorter_than_it_was() -> None:
     content = assembled(LITTLE, [image()], far(b"II*\0", 100_000))
-    with pytest.raises(NotPlain, match="values outside the file"):
+    with pytest.raises(Unsupported, match="values outside the file"):
         read_header(content[:HEAD_BYTES], len(content), lambda *_: b"")
 
 
 def test_only_the_head_and_what_it_names_are_trusted() -> None:
-    """A size that is not that of the content sets off nothing but NotPlain."""
+    """A size that is not that of the content sets off nothing but Unsupported."""
     content = of(image())
     assert read_header(content, 10**15, lambda *_: b"").width == 30
 
@@ -554,7 +554,7 @@ def test_only_the_head_and_what_it_names_are_trusted() -> None:
 
 def only_not_plain(content: bytes) -> None:
     disk = Disk(content)
-    with suppress(NotPlain):
+    with suppress(Unsupported):
         hash(disk.header().kind)
     assert len(disk.reads) <= MAX_READS
     assert sum(size for _, size in disk.reads) <= MAX_REST + MAX_READS * READ_BYTES

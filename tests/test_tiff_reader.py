@@ -1,7 +1,7 @@
 """The fast reader against `RasterioReader`: the same record, or the file handed over.
 
 A kind is learnt from one file and used for others, so files are read through one reader, in
-several orders: what is wrong shows where the second file of a kind differs from the first.
+several config: what is wrong shows where the second file of a kind differs from the first.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from tiff_variants import (
 
 from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
 from rastermeta_async.one_file import compare_readers
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
-from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.bytes import Unsupported
 from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
 
 VARIANTS = 3600
@@ -1231,7 +1231,7 @@ def test_a_disk_that_does_not_answer(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "pread", failing)
-    with pytest.raises(NotPlain, match="no answer from the disk"):
+    with pytest.raises(Unsupported, match="no answer from the disk"):
         both.reader._header(os.fsencode(path), {})
     assert both.check(path).reader == "rasterio"
 

@@ -18,7 +18,7 @@ from tiff_variants import (
     number_value,
 )
 
-from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.bytes import Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.tiff.metadata import metadata_of
 from rastermeta_async.tiff.stretch import Stretch
@@ -39,7 +39,7 @@ def outcome_of(content: bytes, head_bytes: int = HEAD_BYTES) -> tuple[Header | s
     disk = Disk(content)
     try:
         header = read_header(content[:head_bytes], len(content), disk.read_at)
-    except NotPlain as reason:
+    except Unsupported as reason:
         return str(reason), disk.reads
     return header, disk.reads
 
@@ -245,7 +245,7 @@ def test_usual_metadata_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(text: str, bands: int) -> object:
         try:
             return metadata_of(text, bands)
-        except NotPlain as reason:
+        except Unsupported as reason:
             return str(reason)
 
     monkeypatch.setattr("rastermeta_async.tiff.metadata.USES_UNTIL_USUAL", 2)

@@ -228,7 +228,7 @@ def test_a_folder_that_did_not_answer_is_walked_by_the_same_command_and_loses_it
         return scandir(path)
 
     def run(**more: Any) -> Outcome:
-        paths = walk([bytes(archive)], (b".tif",), patience=0.1)
+        paths = walk([bytes(archive)], (b".tif",), timeout=0.1)
         return asyncio.run(extract_to(output, paths, Settings(**more), progress=progress))
 
     monkeypatch.setattr(os, "scandir", slow)
@@ -387,7 +387,7 @@ def test_a_disk_that_does_not_answer_is_no_lost_disk(
     monkeypatch.setattr(prune, "_is_gone", lambda *row: time.sleep(5))
     output = Output(str(catalog))
     with pytest.raises(PruneError, match=r"no answer within 0\.2 s"):
-        list(output.prune(patience=0.2))
+        list(output.prune(timeout=0.2))
     output.close()
 
 

@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from rastermeta_async.config import READERS, Access
 from rastermeta_async.folders import Folders
 from rastermeta_async.pool import load_reader
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import TIFF_HEADER, Record
 from rastermeta_async.tiff.reader import TiffReader
 from rastermeta_async.versions import TICK_SECONDS

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from rastermeta_async.blocking import AT_ONCE
 from rastermeta_async.config import MAX_STUCK
 from rastermeta_async.errors import StuckError
-from rastermeta_async.patience import AT_ONCE
 from rastermeta_async.walk import Kind, NotWalked, Walked, kinds_of, walk
 
 
@@ -530,7 +530,7 @@ def test_where_many_folders_hang_one_more_at_a_time_is_asked_for(
     few = list(itertools.islice((path for path in paths if isinstance(path, NotWalked)), 10))
     assert len(few) == 10
     assert AT_ONCE < len(asking) <= MAX_STUCK + len(few) + 1
-    monkeypatch.setattr("rastermeta_async.patience.MOST_THREADS", len(asking) + 3)
+    monkeypatch.setattr("rastermeta_async.blocking.MOST_THREADS", len(asking) + 3)
     with pytest.raises(StuckError, match=r"not answered: a disk or mount hangs.*or leave it out"):
         list(paths)
     assert len(asking) <= MAX_STUCK + len(few) + 4

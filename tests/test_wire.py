@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from rastermeta_async.config import Access
 from rastermeta_async.workers.wire import (
-    Board,
     Kind,
-    Orders,
+    OpenFiles,
     Reply,
+    WorkerConfig,
     encode_job,
     encode_reply,
     mark_of,
@@ -53,14 +53,14 @@ def test_replies_arrive_as_they_were_sent(replies: list[Reply]) -> None:
 
 
 @pytest.mark.parametrize("drivers", [None, (), ("GTiff", "VRT")])
-def test_orders_arrive_as_they_were_given(drivers: tuple[str, ...] | None) -> None:
-    orders = Orders(1, 2, 0.5, "module:function", drivers, Access(region="x"), 3, 4, 5, 6, 7)
-    assert Orders.from_json(orders.as_json()) == orders
+def test_a_configuration_arrives_as_it_was_given(drivers: tuple[str, ...] | None) -> None:
+    config = WorkerConfig(1, 2, 0.5, "module:function", drivers, Access(region="x"), 3, 4, 5, 6, 7)
+    assert WorkerConfig.from_json(config.as_json()) == config
 
 
-def test_both_ends_of_a_board_see_what_is_open() -> None:
-    ours = Board.create(3)
-    theirs = Board(ours.fd, 3)
+def test_both_ends_see_what_is_open() -> None:
+    ours = OpenFiles.create(3)
+    theirs = OpenFiles(ours.fd, 3)
     before = time.monotonic()
     theirs.opened(0, b"/a.tif")
     theirs.opened(2, b"/b.tif")
@@ -72,12 +72,12 @@ def test_both_ends_of_a_board_see_what_is_open() -> None:
 
 
 def test_a_file_that_is_waited_for_no_longer_takes_no_other_off_the_board() -> None:
-    board = Board.create(3)
+    open_files = OpenFiles.create(3)
     for slot, path in enumerate((b"/a.tif", b"/b.tif", b"/c.tif")):
-        board.opened(slot, path)
-    board.forget(b"/b.tif")
-    assert [at.mark for at in board.openings()] == [mark_of(b"/a.tif"), mark_of(b"/c.tif")]
-    board.close()
+        open_files.opened(slot, path)
+    open_files.forget(b"/b.tif")
+    assert [at.mark for at in open_files.openings()] == [mark_of(b"/a.tif"), mark_of(b"/c.tif")]
+    open_files.close()
 
 
 def test_paths_of_one_archive_have_marks_of_their_own() -> None:

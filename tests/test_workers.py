@@ -33,7 +33,7 @@ from rastermeta_async.workers import child, launch
 from rastermeta_async.workers import pool as workers
 from rastermeta_async.workers.child import Child, ChildLost
 from rastermeta_async.workers.pool import PATHS_A_WORKER, WorkerPool
-from rastermeta_async.workers.wire import STOP, Orders, encode_job
+from rastermeta_async.workers.wire import STOP, WorkerConfig, encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -246,7 +246,9 @@ def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
 def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = 4 * 1024**3
     monkeypatch.setattr(launch, "usable_memory", lambda: memory)
-    one, many = (launch.orders_for(Settings(workers=workers, concurrency=10)) for workers in (1, 4))
+    one, many = (
+        launch.worker_config(Settings(workers=workers, concurrency=10)) for workers in (1, 4)
+    )
     assert (one.concurrency, many.concurrency) == (10, 3)
     assert 4 * many.allowance < memory
     assert many.allowance < one.allowance
@@ -375,7 +377,7 @@ def test_a_row_quotes_the_last_line_that_its_worker_said(run: Run) -> None:
 
 def test_of_much_that_a_worker_says_little_is_kept(run: Run) -> None:
     async def work() -> int:
-        worker = await Child.start(launch.orders_for(settings(), poison.MAKE))
+        worker = await Child.start(launch.worker_config(settings(), poison.MAKE))
         try:
             with pytest.raises(ChildLost):
                 async for _ in worker.ask([b"yell-1"]):
@@ -658,7 +660,7 @@ def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None
         return sum([batch.num_rows async for batch in answers])
 
     async def work() -> list[type]:
-        worker = await Child.start(launch.orders_for(settings(), poison.MAKE))
+        worker = await Child.start(launch.worker_config(settings(), poison.MAKE))
         try:
             slow = worker.ask([b"nap-%d" % number for number in range(400)])
             await anext(slow)
@@ -748,8 +750,8 @@ def test_a_worker_that_is_started_as_the_pool_is_stopped_reads_nothing(
     async def work() -> list[Record]:
         async with poisoned(settings()) as pool:
 
-            async def meanwhile(orders: Orders) -> Child:
-                worker = await start(orders)
+            async def meanwhile(config: WorkerConfig) -> Child:
+                worker = await start(config)
                 pool.stop()
                 return worker
 
@@ -849,7 +851,7 @@ print(*[name for name in {unwanted} if name in sys.modules])
     [
         ("import rastermeta_async.workers.pool, rastermeta_async.run, rastermeta_async.cli",
          ["rasterio"]),
-        ("import rastermeta_async.workers.worker, rastermeta_async.reader",
+        ("import rastermeta_async.workers.worker, rastermeta_async.rasterio_reader",
          ["typer", "rich", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
     ],
     ids=["run", "worker"],

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
-from rastermeta_async.reader import RasterioReader
+from rastermeta_async.rasterio_reader import RasterioReader
 from rastermeta_async.record import Record
 
 # TIFFs taken apart and put together.

@@ -39,7 +39,7 @@ class Format(Protocol):
 
     @property
     def orders(self) -> Collection[Order]:
-        """Orders that its rows may have."""
+        """WorkerConfig that its rows may have."""
         ...
 
     def write(

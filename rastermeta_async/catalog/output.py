@@ -18,6 +18,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.catalog.changes import COLUMNS, Unchanged
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
     History,
@@ -48,7 +49,6 @@ from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.sink import PartSink
-from rastermeta_async.catalog.stamps import COLUMNS, Unchanged
 from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
 from rastermeta_async.memory import give_back
@@ -218,7 +218,7 @@ class Output:
         *,
         even_folders: bool = False,
         dry_run: bool = False,
-        patience: float = 60.0,
+        timeout: float = 60.0,
     ) -> Iterator[bytes]:
         """Yield the paths that lead to no file, and drop their rows with the next sealing.
 
@@ -227,7 +227,7 @@ class Output:
                 there is no file.
             even_folders: also where a whole folder is gone.
             dry_run: only yield them.
-            patience: seconds that the disk may take to tell.
+            timeout: seconds that the disk may take to tell.
 
         Raises:
             PruneError: whole folders are gone, or the disk does not tell.
@@ -235,9 +235,9 @@ class Output:
         """
         given = PathSet() if given is None else given
         if not even_folders:
-            check_folders(self._prunable(given), patience)
+            check_folders(self._prunable(given), timeout)
         lost: list[bytes] = []
-        for path in gone(self._prunable(given), patience):
+        for path in gone(self._prunable(given), timeout):
             lost.append(path)
             yield path
             if len(lost) == _TOMBSTONES_A_PART and not dry_run:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from rastermeta_async.blocking import BATCH, answers
 from rastermeta_async.errors import PruneError
 from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.patience import BATCH, answers
 from rastermeta_async.record import GONE, failure, readable, to_batch
 from rastermeta_async.urls import is_url
 
@@ -38,14 +38,14 @@ _FOLDERS = 4096
 """Folders that are remembered, so that they are looked at once."""
 
 
-def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
+def gone(rows: Iterable[Seen], timeout: float) -> Iterator[bytes]:
     """Yield the local paths whose rows are of no file.
 
     They lead to nothing, or to folders that can be listed: the files below these have rows.
 
     Args:
         rows: what is in the catalog.
-        patience: seconds that the disk may take to tell of a path.
+        timeout: seconds that the disk may take to tell of a path.
 
     Raises:
         PruneError: it has not answered in time.
@@ -53,22 +53,22 @@ def gone(rows: Iterable[Seen], patience: float) -> Iterator[bytes]:
     local = (row for row in rows if not is_url(row.path))
     while some := list(itertools.islice(local, BATCH)):
         paths = [row.path for row in some]
-        are_gone = _answered(paths, answers(patience, _is_gone, some))
+        are_gone = _answered(paths, answers(timeout, _is_gone, some))
         yield from itertools.compress(paths, are_gone)
 
 
-def check_folders(rows: Iterable[Seen], patience: float) -> None:
+def check_folders(rows: Iterable[Seen], timeout: float) -> None:
     """Raise PruneError if whole folders are gone, or empty, as when a disk is not mounted.
 
     Args:
         rows: what is in the catalog; one listing a folder is asked for.
-        patience: seconds that a folder may take to answer.
+        timeout: seconds that a folder may take to answer.
     """
     local = (row.path for row in rows if row.there and not is_url(row.path))
     folders = _first_of_each(os.path.dirname(path) or b"." for path in local)
     vanished: list[bytes] = []
     while len(vanished) < _SHOWN and (some := list(itertools.islice(folders, BATCH))):
-        are_empty = _answered(some, answers(patience, _is_empty, some))
+        are_empty = _answered(some, answers(timeout, _is_empty, some))
         vanished += itertools.compress(some, are_empty)
     if vanished:
         names = ", ".join(readable(os.fsdecode(folder)) for folder in sorted(vanished[:_SHOWN]))

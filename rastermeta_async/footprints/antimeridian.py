@@ -13,9 +13,9 @@ import pyarrow as pa
 from rastermeta_async.footprints.polygons import (
     POLYGON,
     Floats,
+    Mask,
     Places,
     Polygons,
-    Truths,
     counterclockwise,
 )
 
@@ -25,7 +25,7 @@ _SURE = 1e-6
 _HEAD = struct.pack("<BII", 1, 6, 2)  # byte order, type 6 (multipolygon), polygons
 
 
-def halves(rings: Floats) -> tuple[Truths, Polygons]:
+def halves(rings: Floats) -> tuple[Mask, Polygons]:
     """Return which rings can be cut in two at 180 degrees, and these, as polygons of two parts.
 
     Args:
@@ -45,12 +45,12 @@ def halves(rings: Floats) -> tuple[Truths, Polygons]:
     return fit, Polygons(pa.array(_wkb(points, number[sure]), pa.binary()), limits)
 
 
-def _cross_once(rings: Floats) -> Truths:
+def _cross_once(rings: Floats) -> Mask:
     """Tell which rings cross the meridian there and back, and nothing else."""
     lon, lat = rings
     beyond = lon > 180.0
     low, high = lon.min(axis=0), lon.max(axis=0)
-    once: Truths = (
+    once: Mask = (
         ((beyond != np.roll(beyond, 1, axis=0)).sum(axis=0) == 2)
         & (lon != 180.0).all(axis=0)
         & (low >= -180.0)

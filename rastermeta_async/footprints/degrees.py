@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as warp
 
-from rastermeta_async.footprints.polygons import Floats, Places, Truths
+from rastermeta_async.footprints.polygons import Floats, Mask, Places
 
 WGS84 = CRS.from_epsg(4326)
 
@@ -110,13 +110,13 @@ class _Source(NamedTuple):
             return x, 0.0
         return x - self.turn.length * turns, _ROUND * turns
 
-    def reaches(self, x: Floats, y: Floats) -> Truths:
+    def reaches(self, x: Floats, y: Floats) -> Mask:
         reach = FARTHEST[0] / self.unit if self.unit else self.stray * _REACH / _STRAY
-        near: Truths = (np.abs(x) <= reach) & (np.abs(y) <= reach)
+        near: Mask = (np.abs(x) <= reach) & (np.abs(y) <= reach)
         return near
 
-    def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
-        near: Truths
+    def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Mask:
+        near: Mask
         if self.unit:
             near = (np.abs(lon) <= FARTHEST[0]) & (np.abs(lat) <= FARTHEST[1])
             return near
@@ -146,7 +146,7 @@ class Transformers:
         groups: Sequence[tuple[_Source, Places | slice]],
         east: Floats | float,
         north: Floats | float,
-        angles: Truths,
+        angles: Mask,
     ) -> None:
         self._groups = groups
         self._east = east  # to be added to longitudes
@@ -179,14 +179,14 @@ class Transformers:
             found[..., at] = source.degrees(x[..., at], y[..., at])
         return found[0] + self._east, found[1]
 
-    def reaches(self, x: Floats, y: Floats) -> Truths:
+    def reaches(self, x: Floats, y: Floats) -> Mask:
         """Tell which coordinates may be on Earth at all."""
         found, y = np.empty(x.shape, dtype=bool), y + self._north
         for source, at in self._groups:
             found[..., at] = source.reaches(x[..., at], y[..., at])
         return found
 
-    def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Truths:
+    def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Mask:
         """Tell which points are really where `degrees` seems to place them."""
         found, y, lon = np.empty(x.shape, dtype=bool), y + self._north, lon - self._east
         for source, at in self._groups:

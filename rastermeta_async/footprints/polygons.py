@@ -16,7 +16,7 @@ import pyarrow as pa
 from rastermeta_async.record import SCHEMA, BBox
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Truths = np.ndarray[Any, np.dtype[np.bool_]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
 MIN_WIDTH = 1e-9

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from rastermeta_async.footprints.antimeridian import halves
+from rastermeta_async.footprints.crs_domain import TOLERANCE, Grid, outline_by_parts
 from rastermeta_async.footprints.degrees import FARTHEST, Transformer, Transformers, transformer_of
-from rastermeta_async.footprints.outskirts import TOLERANCE, Grid, outline_by_parts
 from rastermeta_async.footprints.polygons import (
     MIN_WIDTH,
     Floats,
+    Mask,
     Outline,
     Places,
     Polygons,
-    Truths,
     areas,
     boxes,
     limits_of,
@@ -131,7 +131,7 @@ class _Rasters:
         self._transformers = Transformers.of(each, which)
         self.angles = self._transformers.angles
 
-    def some(self, which: Truths) -> _Rasters:
+    def some(self, which: Mask) -> _Rasters:
         """Return some of them."""
         if which.all():
             return self
@@ -151,9 +151,9 @@ class _Rasters:
         """Return points in degrees; NaN where there are none."""
         return np.stack(self._transformers.degrees(*points))
 
-    def held(self, points: Floats, degrees: Floats) -> Truths:
+    def held(self, points: Floats, degrees: Floats) -> Mask:
         """Tell whose points, if they are finite, are all where the CRS seems to place them."""
-        found: Truths = np.all(self._transformers.holds(*points, *degrees), axis=0)
+        found: Mask = np.all(self._transformers.holds(*points, *degrees), axis=0)
         return found
 
 
@@ -187,11 +187,11 @@ def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
     return left
 
 
-def _is_sure(ring: Floats) -> Truths:
+def _is_sure(ring: Floats) -> Mask:
     """Tell which rings are not likely to go round a pole, or the other way round the Earth."""
     lon, lat = ring
     steps = np.abs(np.diff(lon, axis=0, append=lon[:1])).max(axis=0)
-    sure: Truths = (steps < _SURE) & (np.abs(lat).max(axis=0) < _POLAR)
+    sure: Mask = (steps < _SURE) & (np.abs(lat).max(axis=0) < _POLAR)
     return sure
 
 
@@ -213,7 +213,7 @@ def _sags(ring: Floats) -> Floats:
 
 def _add_bent(
     made: Made, rasters: _Rasters, places: Places, ring: Floats, tolerance: Floats
-) -> Truths:
+) -> Mask:
     """Make footprints whose edges are cut into segments; tell which of them came to nothing."""
     nodes = _nodes(rasters, ring)
     smooth = _fourth_differences(nodes) <= _SMOOTH

@@ -4,7 +4,7 @@
 
 A ring has as many points as keep it within a pixel, or 1e-4 degrees, of the true outline (`rings`).
 Rings that meet a pole, and rasters that reach beyond the domain of their CRS, are looked at one by
-one (`outskirts`). Where nothing is known there is no footprint: never a guess.
+one (`crs_domain`). Where nothing is known there is no footprint: never a guess.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from rasterio.env import env_ctx_if_needed
 
+from rastermeta_async.footprints.crs_domain import TOLERANCE, Grid
 from rastermeta_async.footprints.degrees import WGS84
-from rastermeta_async.footprints.outskirts import TOLERANCE, Grid
 from rastermeta_async.footprints.polygons import (
     Floats,
+    Mask,
     Outline,
     Places,
-    Truths,
     polygon_around,
     unwrapped,
 )
@@ -105,11 +105,11 @@ def _alike(grids: Floats) -> tuple[Places, Places]:
     return first, which
 
 
-def _placed(rows: pa.RecordBatch) -> Truths:
+def _placed(rows: pa.RecordBatch) -> Mask:
     """Tell which rows a footprint can be made for."""
     import pyarrow.compute as pc
 
-    placed: Truths = (
+    placed: Mask = (
         _truths(pc.equal(rows.column("status"), _word("success")))
         & _are_known(rows.column("crs"))
         & _are_known(rows.column("transform"))
@@ -124,18 +124,18 @@ def _placed(rows: pa.RecordBatch) -> Truths:
     return placed
 
 
-def _are_known(column: pa.Array) -> Truths:
+def _are_known(column: pa.Array) -> Mask:
     """Tell which values are not null."""
     if column.null_count in (0, len(column)):  # the usual case, at no cost
         return np.full(len(column), not column.null_count)
     return _truths(column.is_valid())
 
 
-def _truths(column: pa.Array) -> Truths:
+def _truths(column: pa.Array) -> Mask:
     """Tell which values are neither null, nor false or zero."""
     if column.null_count:
         column = column.fill_null(pa.scalar(0).cast(column.type))
-    found: Truths = column.to_numpy(zero_copy_only=False).astype(bool)
+    found: Mask = column.to_numpy(zero_copy_only=False).astype(bool)
     return found
 
 

@@ -9,9 +9,9 @@ from threading import Event
 
 from rastermeta_async.permits import Stopped
 from rastermeta_async.stores.clients import Located, Stores
-from rastermeta_async.stores.oddkeys import Part
 from rastermeta_async.stores.problems import Problem, problem_of
-from rastermeta_async.tiff.bytes import MAX_READS, NotPlain
+from rastermeta_async.stores.s3_client import Part
+from rastermeta_async.tiff.bytes import MAX_READS, Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES
 
 TRIES = 8
@@ -130,7 +130,7 @@ class StoredObject:
 
         Raises:
             FetchError: as for `Fetcher.open`; also when the object was replaced meanwhile.
-            NotPlain: they are all over the object.
+            Unsupported: they are all over the object.
             Stopped: no further request is to be sent.
         """
         end = min(offset + size, self.size)
@@ -138,7 +138,7 @@ class StoredObject:
             if start <= offset and end <= start + len(content):
                 return content[offset - start : end - start]
         if len(self.parts) == MAX_READS:
-            raise NotPlain("values all over the file")
+            raise Unsupported("values all over the file")
         if offset < MAX_HEAD_BYTES:
             self._fetcher.note_short_head()
         content = self.parts[offset] = self._get_same(offset, end)

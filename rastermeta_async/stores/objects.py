@@ -9,21 +9,21 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from threading import Lock, Semaphore
 
+from rastermeta_async.blocking import done_in
 from rastermeta_async.config import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
-from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import RastermetaError, StoreError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.memory import allow_data
-from rastermeta_async.patience import done_in
 from rastermeta_async.permits import Stopped
 from rastermeta_async.pool import Reader, check_stuck
 from rastermeta_async.record import Record, failure
+from rastermeta_async.sparse_copy import sparse_copy
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.stores.problems import NO_ANSWER
 from rastermeta_async.stores.vsi import GDAL_RETRIES
 from rastermeta_async.structure import GTIFF, Structure, structure_of_bytes
-from rastermeta_async.tiff.bytes import NotPlain
+from rastermeta_async.tiff.bytes import Unsupported
 from rastermeta_async.tiff.reader import Facts, TiffReader
 from rastermeta_async.urls import without_secrets
 
@@ -132,7 +132,7 @@ class ObjectReader:
         found = self.fetcher.open(path.decode())
         facts = Facts(found.size, found.mtime, found.etag)
         if self._decoder is not None:
-            with suppress(NotPlain):
+            with suppress(Unsupported):
                 return self._decoder.decoded(shown, facts, found.read_at, found.parts)
         record = self._read_with_rasterio(path, shown, found)
         if record.driver == GTIFF:
@@ -196,7 +196,7 @@ class ObjectReader:
 def _structure(found: StoredObject, record: Record) -> Structure:
     """Return what the bytes of a TIFF that rasterio reads tell, as far as they can be had."""
     factors = record.bands[0].overviews if record.bands else []
-    with suppress(NotPlain, FetchError):
+    with suppress(Unsupported, FetchError):
         return structure_of_bytes(found.size, found.read_at, factors)
     return Structure()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 
+from rastermeta_async.blocking import to_the_end
 from rastermeta_async.catalog.digest import Digest
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Access
 from rastermeta_async.errors import ForeignOutputError, StoreError
-from rastermeta_async.patience import to_the_end
 from rastermeta_async.stores.clients import RETRIES, Found, Replaced, Stores
 
 UPLOAD_SECONDS = 600.0

@@ -32,7 +32,7 @@ ReadAt = Callable[[int, int], bytes]
 """Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
 
 
-class NotPlain(Exception):  # noqa: N818  # a finding, not an error
+class Unsupported(Exception):  # noqa: N818  # a finding, not an error
     """The file is to be read by rasterio; the message is the reason, in a few words."""
 
 
@@ -123,7 +123,7 @@ def _ghost(area: bytes) -> Ghost:
     if not area.startswith(_GHOST):
         return Ghost(is_ordered=False, is_edited=False)
     if not size.isdigit():
-        raise NotPlain("an odd ghost area")
+        raise Unsupported("an odd ghost area")
     said = said[: int(size)].partition(b"\0")[0]
     is_edited = EDITED.encode() in said
     return Ghost(b"LAYOUT=IFDS_BEFORE_DATA\n" in said and not is_edited, is_edited)
@@ -135,9 +135,9 @@ class File:
     def __init__(self, head: bytes, size: int, read_at: ReadAt, max_reads: int = MAX_READS) -> None:
         order = _ORDERS.get(head[:4])
         if order is None or len(head) < 16:
-            raise NotPlain("no TIFF")
+            raise Unsupported("no TIFF")
         if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
-            raise NotPlain("an odd BigTIFF")
+            raise Unsupported("an odd BigTIFF")
         self.order = order
         self.size = size
         self.first = order.number(head[8:16] if order.big else head[4:8])
@@ -164,12 +164,12 @@ class File:
             return self.head[offset:end]
         if not (self._start <= offset and end <= self._start + len(self._window)):
             if end > self.size or self._reads >= self._max_reads:
-                raise NotPlain("values outside the file or all over it")
+                raise Unsupported("values outside the file or all over it")
             self._reads += 1
             self._window = self._read_at(offset, max(size, READ_BYTES))
             self._start = offset
             if len(self._window) < size:
-                raise NotPlain("values outside the file or all over it")
+                raise Unsupported("values outside the file or all over it")
         return self._window[offset - self._start : end - self._start]
 
 
@@ -223,10 +223,10 @@ def doubles(file: File, entries: Entries, index: int, count: int) -> tuple[float
     """Return so many doubles, all of an entry, all finite."""
     found, offset = entries.place(index)
     if found != count:
-        raise NotPlain("odd georeferencing")
+        raise Unsupported("odd georeferencing")
     values: tuple[float, ...] = reals(file.order.sign, count).unpack(file.get(offset, 8 * count))
     if not math.isfinite(sum(values)):  # as none is that has one that is not
-        raise NotPlain("odd georeferencing")
+        raise Unsupported("odd georeferencing")
     return values
 
 
@@ -241,9 +241,9 @@ def text(file: File, entries: Entries, index: int, limit: int = MAX_ARRAY_BYTES)
     """Return an ASCII value, which is mostly UTF-8; see `readable`."""
     length, offset = entries.place(index)
     if not 1 < length <= limit:
-        raise NotPlain("an odd text")
+        raise Unsupported("an odd text")
     inside = length <= file.order.inline
     content = entries.content(index, length) if inside else file.get(offset, length)
     if content.find(0) != length - 1 or content[0] in b" \t\r\n":
-        raise NotPlain("an odd text")
+        raise Unsupported("an odd text")
     return readable(content[:-1])

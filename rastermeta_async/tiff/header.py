@@ -5,7 +5,7 @@ tags. All that rasterio must be asked for, such as the CRS, the meaning of the b
 parsing of nodata, depends on a few further tags, whose bytes make up `Header.kind`: files of the
 same kind get the same answer, so it has to be asked for only once.
 
-Whatever is unusual is not decoded: `NotPlain` is raised, and says why. No other exception is,
+Whatever is unusual is not decoded: `Unsupported` is raised, and says why. No other exception is,
 whatever the bytes are; the time and memory that they cost are bounded by the constants below.
 
 References: TIFF 6.0 (Adobe, 1992), sections 2, 8, 15; the BigTIFF design (libtiff); OGC GeoTIFF
@@ -26,7 +26,15 @@ from rastermeta_async.cog import (
     has_wide_blocks,
     problems_of_levels,
 )
-from rastermeta_async.tiff.bytes import Entries, File, NotPlain, doubles, reals, text, value_bytes
+from rastermeta_async.tiff.bytes import (
+    Entries,
+    File,
+    Unsupported,
+    doubles,
+    reals,
+    text,
+    value_bytes,
+)
 from rastermeta_async.tiff.images import (
     MASK,
     MATRIX,
@@ -87,7 +95,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
         read_at: returns bytes from an offset on, fewer only at the end of the file.
 
     Raises:
-        NotPlain: it is no TIFF, or not one to be decoded here.
+        Unsupported: it is no TIFF, or not one to be decoded here.
     """
     file = File(head, size, read_at)
     layout, entries, images, places = images_of(file)
@@ -98,7 +106,7 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     described = (tuple(metadata.scales), tuple(metadata.offsets), metadata.asked)
     tags = _tags(file, layout, entries)
     if metadata.dataset and not tags.keys().isdisjoint(metadata.dataset):
-        raise NotPlain("a tag given twice")
+        raise Unsupported("a tag given twice")
     kind = (image.kind, placement, described, pyramid.kind)
     return Header(
         kind, image.width, image.height, image.block_height, image.block_width,
@@ -131,12 +139,12 @@ def _pyramid(images: tuple[Image, ...]) -> _Pyramid:
             overviews.append(factor)
             levels.append(Level(factor, _has_wide_blocks(other)))
         elif other.subfile not in (MASK, MASK | REDUCED):
-            raise NotPlain("several pages")
+            raise Unsupported("several pages")
         same_size = (other.width, other.height) == (image.width, image.height)
         if (kind := (other.kind, same_size)) not in kinds:
             kinds.append(kind)
     if len(overviews) > MAX_OVERVIEWS:
-        raise NotPlain("many overviews")
+        raise Unsupported("many overviews")
     return _Pyramid(tuple(kinds), tuple(overviews), problems_of_levels(levels))
 
 
@@ -159,11 +167,11 @@ def _placement(
     at = layout.at
     if SCALE in at:
         if TIE_POINTS not in at:
-            raise NotPlain("odd georeferencing")
+            raise Unsupported("odd georeferencing")
         scale_x, scale_y, scale_z = doubles(file, entries, at[SCALE], 3)
         column, row, level, x, y, z = doubles(file, entries, at[TIE_POINTS], 6)
         if not (_is_usual(scale_x) and _is_usual(scale_y) and scale_y > 0):
-            raise NotPlain("odd georeferencing")
+            raise Unsupported("odd georeferencing")
         transform = (x - column * scale_x, scale_x, 0.0, y - row * -scale_y, 0.0, -scale_y)
         # A height scale becomes that of the band under a vertical CRS.
         heights = reals(file.order.sign, 3).pack(scale_z, level, z)  # 0.0 is not -0.0
@@ -171,16 +179,16 @@ def _placement(
     if MATRIX in at:
         m = doubles(file, entries, at[MATRIX], 16)
         if m[1] or m[4]:
-            raise NotPlain("rotated")
+            raise Unsupported("rotated")
         if RPCS in at:  # which are asked for an outline where the matrix is that of no placement
-            raise NotPlain("a matrix and RPCs")
+            raise Unsupported("a matrix and RPCs")
         if not (_is_usual(m[0]) and _is_usual(m[5])):
-            raise NotPlain("odd georeferencing")
+            raise Unsupported("odd georeferencing")
         return "matrix", (m[3], m[0], m[1], m[7], m[4], m[5])
     if TIE_POINTS in at:
         count, rest = divmod(entries.count(at[TIE_POINTS]), 6)
         if rest or not 0 < count <= MAX_POINTS:
-            raise NotPlain("odd georeferencing")
+            raise Unsupported("odd georeferencing")
         doubles(file, entries, at[TIE_POINTS], 6 * count)
         return ("points", count), None
     return None, None
@@ -201,7 +209,7 @@ def _tags(file: File, layout: Layout, entries: Entries) -> Tags:
     if RESOLUTION_UNIT in layout.at:
         unit = entries.number(layout.at[RESOLUTION_UNIT])
         if unit not in _UNITS:  # libtiff drops them
-            raise NotPlain("an odd resolution")
+            raise Unsupported("an odd resolution")
         tags["TIFFTAG_RESOLUTIONUNIT"] = _UNITS[unit]
     return tags
 
@@ -210,10 +218,10 @@ def _resolution(file: File, content: bytes) -> str:
     """Return a rational as C's ``%.8g`` of the nearest float shows it."""
     above, below = struct.unpack(file.order.sign + "II", content)
     if below == 0:
-        raise NotPlain("an odd resolution")
+        raise Unsupported("an odd resolution")
     value = _as_float(above / below)
     if value != _as_float(_as_float(above) / _as_float(below)):
-        raise NotPlain("an odd resolution")  # releases of libtiff differ in when they round
+        raise Unsupported("an odd resolution")  # releases of libtiff differ in when they round
     return f"{value:.8g}"
 
 

@@ -30,8 +30,8 @@ from rastermeta_async.tiff.bytes import (
     UNDEFINED,
     Entries,
     File,
-    NotPlain,
     Order,
+    Unsupported,
     text,
     unpacker,
     value_bytes,
@@ -128,11 +128,11 @@ class Layout:
 
     def __init__(self, order: Order, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
         if any(one >= following for one, following in itertools.pairwise(tags)):
-            raise NotPlain("tags out of order")
+            raise Unsupported("tags out of order")
         for tag, kind in zip(tags, types, strict=True):
             # In a classic TIFF even a single LONG8 is elsewhere, where libtiff may not find it.
             if kind not in _KNOWN.get(tag, ()) or (kind == LONG8 and not order.big):
-                raise NotPlain(f"tag {tag} of type {kind}")
+                raise Unsupported(f"tag {tag} of type {kind}")
         self.order = order
         self.types = types
         self.at = {tag: index for index, tag in enumerate(tags)}
@@ -141,9 +141,9 @@ class Layout:
             _ROWS, _STRIPS, _STRIP_BYTES)  # fmt: skip
         other = (_STRIPS, _STRIP_BYTES, _ROWS) if self.tiled else (_TILE_HEIGHT, _TILES)
         if not all(tag in self.at for tag in (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, *wanted)):
-            raise NotPlain("tags missing")
+            raise Unsupported("tags missing")
         if any(tag in self.at for tag in other):
-            raise NotPlain("strips and tiles")
+            raise Unsupported("strips and tiles")
         self.blocks_at, self.bytes_at = self.at[wanted[-2]], self.at[wanted[-1]]
         self.singles = self._indices(_SINGLE)
         self.arrays = self._indices(_KIND_ARRAYS)
@@ -173,15 +173,15 @@ class _Shape:
         order = layout.order
         self.layout = layout
         if any(entries.count(index) != 1 for index in layout.singles):
-            raise NotPlain("several values where there should be one")
+            raise Unsupported("several values where there should be one")
         lengths = {
             index: entries.count(index) * layout.item_bytes(index)
             for index in (*layout.arrays, *layout.ignored)
         }
         if 0 in lengths.values():
-            raise NotPlain("a value of no length")
+            raise Unsupported("a value of no length")
         if any(lengths[index] > MAX_ARRAY_BYTES for index in layout.arrays):
-            raise NotPlain("a long value")
+            raise Unsupported("a long value")
         contents = {i: lengths[i] for i in layout.arrays if lengths[i] > order.inline}
         self.contents = sorted(contents)
         """Entries of the arrays outside the IFD that the kind consists of."""
@@ -252,7 +252,7 @@ class Array:
         order = entries.order
         code = _CODES.get(entries.kind(index))
         if code is None:
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
         self.item = struct.Struct(order.sign + code)
         is_inside = entries.count(index) * self.item.size <= order.inline
         self.at = order.entry_at(index) + order.value_field[0]
@@ -302,7 +302,7 @@ class Blocks:
         offset, which is not needed, or, for either, where GDAL tells that blocks are in order.
 
         Raises:
-            NotPlain: `most` blocks were looked at, or they are not in the file.
+            Unsupported: `most` blocks were looked at, or they are not in the file.
         """
         offset, length = self.fields(ifd)
         offsets, lengths = self.arrays
@@ -329,7 +329,7 @@ class Blocks:
         pairs = zip(offsets, lengths, strict=True)
         written = next((offset for offset, length in pairs if offset and length), 0)
         if not written and some < self._count:
-            raise NotPlain("many blocks that are not written")
+            raise Unsupported("many blocks that are not written")
         return written
 
 
@@ -346,17 +346,17 @@ class Image:
         self.samples = number(_SAMPLES, 1)
         self.subfile = number(_SUBFILE, 0)
         if not (0 < self.width < 2**31 and 0 < self.height < 2**31):
-            raise NotPlain("an odd size")
+            raise Unsupported("an odd size")
         if not 0 < self.samples <= MAX_BANDS:
-            raise NotPlain("many bands")
+            raise Unsupported("many bands")
         compression = number(_COMPRESSION, 0)
         if compression not in _COMPRESSIONS:
-            raise NotPlain("a compression of which a file must be looked into")
+            raise Unsupported("a compression of which a file must be looked into")
         outside = dict(zip(shape.contents, contents, strict=True))
         bits_at = layout.at[_BITS]
         bits = entries.order.number(outside.get(bits_at, entries.content(bits_at, 2))[:2])
         if not bits or (compression == _JPEG and bits != _JPEG_BITS):
-            raise NotPlain("odd bits")
+            raise Unsupported("odd bits")
         contiguous = number(_PLANAR, _CONTIGUOUS) == _CONTIGUOUS
         samples = self.samples if contiguous else 1
         if layout.tiled:
@@ -364,19 +364,19 @@ class Image:
         else:
             rows = number(_ROWS, 0)
             if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
-                raise NotPlain("odd blocks")
+                raise Unsupported("odd blocks")
             self.block_width, self.block_height = self.width, min(rows, self.height)
         if not (0 < self.block_width < 2**31 and 0 < self.block_height < 2**31):
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
         row_bytes = -(-self.block_width * bits * samples // 8)
         blocks = -(-self.width // self.block_width) * -(-self.height // self.block_height)
         planes = self.samples // samples
         self.blocks = Blocks(entries, layout.blocks_at, layout.bytes_at, blocks)
         found = entries.count(layout.blocks_at), entries.count(layout.bytes_at)
         if found != (blocks * planes, blocks * planes) or blocks * planes >= 2**31:
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
         if row_bytes * self.block_height >= 2**31:
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
         self.one_strip = 0
         """Bytes of the only strip, where it is one that is not compressed."""
         if not layout.tiled and blocks == 1:
@@ -386,7 +386,7 @@ class Image:
                 rows = max(1, _CHOPPED_STRIP_BYTES // row_bytes)
                 self.block_height = min(self.block_height, rows)
             if self.block_height == self.height > _SPLIT_ROWS:  # GTiffSplitBand
-                raise NotPlain("one long strip")
+                raise Unsupported("one long strip")
         scalars = tuple(number(tag, -1) for tag in _KIND_SCALARS)
         taken = tuple(outside.get(i, entries.content(i, n)) for i, n in shape.taken)
         self.kind = _image_kind(layout, scalars, shape.taken, taken)
@@ -471,7 +471,7 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
     """
     order = file.order
     if not file.first:
-        raise NotPlain("no IFD")
+        raise Unsupported("no IFD")
     _, ifd, shape, image = _found(file, file.first, _FIRST.get(order))
     _FIRST[order] = shape
     link = order.number(ifd[-order.inline :])
@@ -517,7 +517,7 @@ def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
     others: list[_Found] = []
     while offset:
         if len(others) == MAX_IFDS - 1:
-            raise NotPlain("IFDs without end")
+            raise Unsupported("IFDs without end")
         found = _, ifd, shape, _ = _found(file, offset, previous.follower)
         previous.follower = shape
         if METADATA in shape.layout.at:
@@ -591,7 +591,7 @@ def ifd_at(file: File, offset: int) -> bytes:
     order = file.order
     count = order.number(file.get(offset, order.count_bytes))
     if not 0 < count <= MAX_ENTRIES:
-        raise NotPlain("an IFD of odd length")
+        raise Unsupported("an IFD of odd length")
     return file.get(offset, order.span(count))
 
 
@@ -599,7 +599,7 @@ def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
     """Return the bytes of a tag of single bytes.
 
     Raises:
-        NotPlain: it is not there, or longer than the limit.
+        Unsupported: it is not there, or longer than the limit.
     """
     order = file.order
     ifd = ifd_at(file, file.first)
@@ -608,9 +608,9 @@ def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
         if order.number(ifd[start : start + 2]) == tag:
             entries = Entries(order, ifd)
             if entries.count(index) > limit:
-                raise NotPlain("a long value")
+                raise Unsupported("a long value")
             return value_bytes(file, entries, index, entries.count(index))
-    raise NotPlain("tags missing")
+    raise Unsupported("tags missing")
 
 
 def _shape_of(order: Order, ifd: bytes) -> _Shape:
@@ -621,18 +621,18 @@ def _shape_of(order: Order, ifd: bytes) -> _Shape:
 
 
 def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
-    """Raise NotPlain if values that are not looked at, or the only strip, are not in the file."""
+    """Raise Unsupported if values that are not looked at, or the strip, are not in the file."""
     entries = Entries(file.order, ifd)
     for index, length in shape.elsewhere:
         if entries.offset(index) + length > file.size:
-            raise NotPlain("values outside the file or all over it")
+            raise Unsupported("values outside the file or all over it")
     if image.one_strip:
         end = entries.number(shape.layout.blocks_at) + image.one_strip
         if entries.number(shape.layout.bytes_at) != image.one_strip or end > file.size:
-            raise NotPlain("odd blocks")
+            raise Unsupported("odd blocks")
 
 
 def _check_metadata_of_overview(file: File, layout: Layout, entries: Entries) -> None:
-    """Raise NotPlain if GDAL, which parses also that of overviews and masks, might complain."""
+    """Raise Unsupported if GDAL, which parses also that of overviews and masks, might complain."""
     if not is_harmless(text(file, entries, layout.at[METADATA])):
-        raise NotPlain("odd metadata of an overview")
+        raise Unsupported("odd metadata of an overview")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, NotPlain
+from rastermeta_async.tiff.bytes import MAX_ARRAY_BYTES, Unsupported
 
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_REMEMBERED = 1024
@@ -94,20 +94,20 @@ def _looked_at(text: str, bands: int) -> tuple[_Plan, Sequence[str]]:
     """Return the plan and the values of a text that is not known to be like one before."""
     body = text.rstrip("\n")
     if not (body.startswith(_START) and body.endswith(_END)):
-        raise NotPlain("metadata that GDAL would not write")
+        raise Unsupported("metadata that GDAL would not write")
     remembered = len(body) <= MAX_ARRAY_BYTES
     body = body[len(_START) - 1 : -len(_END)]
     items = body.count(_ITEM_END)
     # Every bracket is to be one of an item, so that what follows heads are values, in turn.
     *pieces, rest = body.replace(_ITEM_END, ">\n").split(">")
     if rest != "\n" or not items or len(pieces) != 2 * items or body.count("<") != 2 * items:
-        raise NotPlain("metadata that GDAL would not write")
+        raise Unsupported("metadata that GDAL would not write")
     heads, values = tuple(pieces[::2]), pieces[1::2]
     if not _BLANK.isdisjoint([value[:1] for value in values]):
-        raise NotPlain("a value that is empty or starts with a space")
+        raise Unsupported("a value that is empty or starts with a space")
     plan = _plan(heads) if remembered else _Plan(heads)
     if plan.bands > bands:
-        raise NotPlain("metadata of no band")
+        raise Unsupported("metadata of no band")
     if remembered:
         plan.note_use(bands)
     if "&" in body:
@@ -125,23 +125,23 @@ class _Plan:
         for at, head in enumerate(heads):
             item = _HEAD.fullmatch(head)
             if item is None:
-                raise NotPlain("metadata that GDAL would not write")
+                raise Unsupported("metadata that GDAL would not write")
             name, sample, role, domain = item.groups()
             band = int(sample) + 1 if sample else 0
             most = max(band, most)
             if domain is not None:
                 if role or _has_effect(domain.lower(), name.lower()):
-                    raise NotPlain("metadata of effect")
+                    raise Unsupported("metadata of effect")
                 continue
             if _NAME_OF_EFFECT.match(name) or (role and not band):
-                raise NotPlain("metadata of effect")
+                raise Unsupported("metadata of effect")
             found += 1
             if role:
                 roles[band, role] = at
             else:
                 tags.setdefault(band, {})[name.lower()] = (name, at)
         if sum(map(len, tags.values())) + len(roles) != found:
-            raise NotPlain("a tag given twice")
+            raise Unsupported("a tag given twice")
         self._heads = heads
         self._uses = 0
         self.dataset = list(tags.pop(0, {}).values())
@@ -199,7 +199,7 @@ def _with_roles(
         elif role in ("unittype", "colorinterp"):
             asked.append((band, role, values[at]))
         else:
-            raise NotPlain("metadata of effect")
+            raise Unsupported("metadata of effect")
     return metadata._replace(asked=tuple(asked)) if asked else metadata
 
 
@@ -207,14 +207,14 @@ def _with_roles(
 def _number(text: str) -> float:
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number) or (number == 0 and text[0] == "-"):
-        raise NotPlain("an odd number")
+        raise Unsupported("an odd number")
     return number
 
 
 def _unescaped(value: str) -> str:
     def replaced(match: re.Match[str]) -> str:
         if match[1] is None:
-            raise NotPlain("an odd entity")
+            raise Unsupported("an odd entity")
         return _ENTITIES[match[1]]
 
     return _ENTITY.sub(replaced, value)

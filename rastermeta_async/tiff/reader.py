@@ -17,13 +17,12 @@ from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
+from rastermeta_async.blocking import done_in
 from rastermeta_async.config import Access
-from rastermeta_async.copies import sparse_copy
 from rastermeta_async.errors import StoreError
 from rastermeta_async.fence import fence_thread
 from rastermeta_async.folders import OVERVIEWS, Folders, Neighbours, sidecars_of
-from rastermeta_async.patience import done_in
-from rastermeta_async.reader import RasterioReader, record_time
+from rastermeta_async.rasterio_reader import RasterioReader, record_time
 from rastermeta_async.record import (
     TIFF_HEADER,
     Band,
@@ -33,10 +32,11 @@ from rastermeta_async.record import (
     is_same,
     path_columns,
 )
+from rastermeta_async.sparse_copy import sparse_copy
 from rastermeta_async.structure import GTIFF
 from rastermeta_async.tally import SIDECARS
 from rastermeta_async.text import shortened
-from rastermeta_async.tiff.bytes import NotPlain, ReadAt
+from rastermeta_async.tiff.bytes import ReadAt, Unsupported
 from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
 from rastermeta_async.urls import is_url
 from rastermeta_async.versions import is_unchanged, settled
@@ -89,7 +89,7 @@ class Facts(NamedTuple):
     etag: str | None = None
 
 
-class _Accompanied(NotPlain):
+class _Accompanied(Unsupported):
     """Files next to a TIFF may say more than its header."""
 
     def __init__(self, neighbours: Neighbours) -> None:
@@ -130,7 +130,7 @@ class TiffReader:
             if record.driver == GTIFF:
                 _count(record, path, event.neighbours)
             return record
-        except (NotPlain, StoreError):
+        except (Unsupported, StoreError):
             return self._reference.read(path)
 
     def decoded(
@@ -145,7 +145,7 @@ class TiffReader:
             parts: what that has returned so far, by offset.
 
         Raises:
-            NotPlain: rasterio is to read it.
+            Unsupported: rasterio is to read it.
             StoreError: rasterio is to be asked about a copy, for which there is no room.
         """
         header = read_header(read_at(0, min(HEAD_BYTES, facts.size)), facts.size, read_at)
@@ -173,7 +173,7 @@ class TiffReader:
             record = self._reference.read(copy, is_ours=True)
         if not record.ok or record.error_type:
             self._remember(header, None)
-            raise NotPlain("rasterio has a problem with the header")
+            raise Unsupported("rasterio has a problem with the header")
         shown, raw = path_columns(path)
         record = record._replace(
             filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag,
@@ -182,13 +182,13 @@ class TiffReader:
         )  # fmt: skip
         learned = self._learn(header, path, facts, record)
         if learned.reader != TIFF_HEADER:
-            raise NotPlain("rasterio says otherwise")
+            raise Unsupported("rasterio says otherwise")
         return learned
 
     def _known(self, header: Header, path: bytes, facts: Facts) -> Record:
         kind = self._kinds.get(header.kind)  # None as well where it was forgotten right now
         if kind is None:
-            raise NotPlain("rasterio says otherwise")
+            raise Unsupported("rasterio says otherwise")
         return kind.record(header, path, facts)
 
     def compare(self, path: bytes) -> Comparison:
@@ -196,14 +196,14 @@ class TiffReader:
         reference = self._reference.read(path)
         try:
             if reference.reader is None:  # there is no file to be read
-                raise NotPlain(reference.error_message or "")
+                raise Unsupported(reference.error_message or "")
             header, facts = self._decode(path, {}, only_files=False)
             neighbours = self._folders.neighbours(path)
             if _may_add_to(header, neighbours):
-                raise NotPlain(_sidecars_in_words(path, neighbours))
+                raise Unsupported(_sidecars_in_words(path, neighbours))
             if not reference.ok or reference.error_type:
-                raise NotPlain("rasterio has a problem with the file")
-        except NotPlain as reason:
+                raise Unsupported("rasterio has a problem with the file")
+        except Unsupported as reason:
             return Comparison(reference, None, str(reason))
         return Comparison(reference, Kind(reference).record(header, path, facts), None)
 
@@ -215,7 +215,7 @@ class TiffReader:
 
     def _header(self, path: bytes, parts: dict[int, bytes]) -> tuple[Header, Facts]:
         if path.lower().endswith(OVERVIEWS):
-            raise NotPlain("overviews of another file")
+            raise Unsupported("overviews of another file")
         neighbours = self._folders.neighbours(path)
         if neighbours is Neighbours.SIDECARS:
             raise _Accompanied(neighbours)
@@ -235,19 +235,19 @@ class TiffReader:
             only_files: whether the folder holds nothing but files.
 
         Raises:
-            NotPlain: rasterio is to read it.
+            Unsupported: rasterio is to read it.
         """
         try:
             # A pipe or device is not to be opened; what takes the file's place now is not read.
             if not only_files and not stat.S_ISREG(os.stat(path).st_mode):
-                raise NotPlain("no file")
+                raise Unsupported("no file")
             file = os.open(path, _OPEN_FLAGS)
         except (OSError, ValueError):
-            raise NotPlain("it cannot be opened") from None
+            raise Unsupported("it cannot be opened") from None
         try:
             status = settled(partial(os.fstat, file))
             if not stat.S_ISREG(status.st_mode):
-                raise NotPlain("no file")
+                raise Unsupported("no file")
 
             def read_at(offset: int, size: int) -> bytes:
                 parts[offset] = content = os.pread(file, size, offset)
@@ -256,10 +256,10 @@ class TiffReader:
             facts = Facts(status.st_size, record_time(status))
             header = read_header(read_at(0, HEAD_BYTES), facts.size, read_at)
             if not is_unchanged(status, os.fstat(file)):
-                raise NotPlain("it changes while it is read")
+                raise Unsupported("it changes while it is read")
             return header, facts
         except OSError:
-            raise NotPlain("no answer from the disk") from None
+            raise Unsupported("no answer from the disk") from None
         finally:
             os.close(file)
 

@@ -19,9 +19,9 @@ from rastermeta_async.workers.launch import PIPE_BYTES, launch
 from rastermeta_async.workers.wire import (
     STOP,
     STUCK_STATUS,
-    Board,
     Kind,
-    Orders,
+    OpenFiles,
+    WorkerConfig,
     encode_job,
     mark_of,
     read_reply,
@@ -66,10 +66,10 @@ class Child:
     cpu: int | None = None
     """CPU that it keeps to."""
 
-    def __init__(self, process: subprocess.Popen[bytes], board: Board) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], open_files: OpenFiles) -> None:
         """Take charge of a process; `start` makes one."""
         self._process = process
-        self._board = board
+        self._open_files = open_files
         self._answers: dict[int, asyncio.Queue[pa.RecordBatch | _Sign]] = {}
         self._numbers = itertools.count(STOP + 1)
         self._words = b""
@@ -84,13 +84,13 @@ class Child:
         """Whether it answers nothing any more."""
 
     @classmethod
-    async def start(cls, orders: Orders) -> Self:
+    async def start(cls, config: WorkerConfig) -> Self:
         """Return a worker whose process is starting; it may be given jobs at once.
 
         Raises:
             WorkerError: the system starts no process.
         """
-        child = cls(*launch(orders))
+        child = cls(*launch(config))
         await child._connect()
         return child
 
@@ -186,7 +186,9 @@ class Child:
     def kill_if_hung(self, timeout: float) -> None:
         """End it if it has had a file open for longer than `timeout` seconds, or never started."""
         now = time.monotonic()
-        self._timed_out = {at.mark for at in self._board.openings() if at.since < now - timeout}
+        self._timed_out = {
+            at.mark for at in self._open_files.openings() if at.since < now - timeout
+        }
         if self._timed_out or not (self.ready or now < self._started + START_SECONDS):
             self.kill()
 
@@ -208,7 +210,7 @@ class Child:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._output.close()
         self._errors.close()
-        self._board.close()
+        self._open_files.close()
 
     async def _gone_within(self, seconds: float) -> bool:
         last = time.monotonic() + seconds
@@ -237,7 +239,7 @@ class Child:
 
     def _lose(self) -> None:
         if not self.lost:
-            self._open_at_end = {at.mark for at in self._board.openings()}
+            self._open_at_end = {at.mark for at in self._open_files.openings()}
         self.lost = True
         for answers in self._answers.values():
             while not answers.empty():  # rows that nobody took are read again

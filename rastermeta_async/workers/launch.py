@@ -1,4 +1,4 @@
-"""Worker processes as they are started: with what orders, and perhaps ahead of need."""
+"""Worker processes as they are started: with what configuration, and perhaps ahead of need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rastermeta_async.config import Settings, threads_for
 from rastermeta_async.environment import own_environment
 from rastermeta_async.errors import WorkerError
 from rastermeta_async.machine import own_cpus, usable_memory, worker_allowance
-from rastermeta_async.workers.wire import Board, Orders
+from rastermeta_async.workers.wire import OpenFiles, WorkerConfig
 
 PIPE_BYTES = 1024 * 1024
 """What a worker's answers may fill before it has to wait for the run; a batch is half of it."""
@@ -27,10 +27,10 @@ class Launched(NamedTuple):
 
     process: subprocess.Popen[bytes]
     """Its standard streams are pipes."""
-    board: Board
+    open_files: OpenFiles
 
 
-_ahead: dict[Orders, Launched] = {}
+_ahead: dict[WorkerConfig, Launched] = {}
 
 
 def workers_for(settings: Settings) -> tuple[int, int]:
@@ -39,10 +39,10 @@ def workers_for(settings: Settings) -> tuple[int, int]:
     return most, -(-settings.concurrency // most)
 
 
-def orders_for(settings: Settings, reader: str | None = None) -> Orders:
+def worker_config(settings: Settings, reader: str | None = None) -> WorkerConfig:
     """Return what the workers of a run are told; `reader` in place of that of the settings."""
     most, concurrency = workers_for(settings)
-    return Orders(
+    return WorkerConfig(
         parent=os.getpid(),
         concurrency=concurrency,
         timeout=settings.timeout,
@@ -51,7 +51,7 @@ def orders_for(settings: Settings, reader: str | None = None) -> Orders:
         gdal_config=settings.gdal_config,
         skip_offline=settings.skip_offline,
         access=settings.access,
-        board=-1,
+        open_files=-1,
         slots=threads_for(concurrency),
         resident=RESIDENT_BYTES,
         allowance=worker_allowance(most, usable_memory()),
@@ -64,44 +64,44 @@ def launch_ahead(settings: Settings) -> None:
     Never asked for, it ends with this process.
     """
     cpus = own_cpus(workers_for(settings)[0])
-    orders = replace(orders_for(settings), cpu=cpus[0] if cpus else None)
+    config = replace(worker_config(settings), cpu=cpus[0] if cpus else None)
     with contextlib.suppress(WorkerError):  # the run itself will say so
-        _ahead[orders] = _start(orders)
+        _ahead[config] = _start(config)
 
 
-def launch(orders: Orders) -> Launched:
-    """Return a worker process with these orders, one that was started ahead where there is one.
+def launch(config: WorkerConfig) -> Launched:
+    """Return a worker process of this configuration, one that was started ahead where there is one.
 
     Raises:
         WorkerError: the system starts no process.
     """
-    return _ahead.pop(orders, None) or _start(orders)
+    return _ahead.pop(config, None) or _start(config)
 
 
-def _start(orders: Orders) -> Launched:
-    board: Board | None = None
+def _start(config: WorkerConfig) -> Launched:
+    open_files: OpenFiles | None = None
     try:
-        board = Board.create(orders.slots)
+        open_files = OpenFiles.create(config.slots)
         process = subprocess.Popen(  # noqa: S603  # our own command
             # -P: nothing is imported from the current folder, which may be anybody's archive.
             [sys.executable, "-P", "-c", "from rastermeta_async.workers.worker import main; main()",
-             replace(orders, board=board.fd).as_json()],
+             replace(config, open_files=open_files.fd).as_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=own_environment(os.environ) | {"PYTHONPATH": _import_path()},
-            pass_fds=[board.fd],
+            pass_fds=[open_files.fd],
             start_new_session=True,  # the terminal's Ctrl-C is the run's alone
         )  # fmt: skip
     except OSError as error:
-        if board:
-            board.close()
+        if open_files:
+            open_files.close()
         raise WorkerError(
             f"a worker process cannot be started: {error.strerror}. Free processes, memory and "
             "open files, or give --workers 0, and run the same command again to go on."
         ) from error
     _widen(process.stdout)
-    return Launched(process, board)
+    return Launched(process, open_files)
 
 
 def _import_path() -> str:

@@ -24,7 +24,7 @@ from rastermeta_async.machine import own_cpus
 from rastermeta_async.pool import timeout_row
 from rastermeta_async.record import Record, failure, to_batch
 from rastermeta_async.workers.child import Child, ChildLost
-from rastermeta_async.workers.launch import orders_for, workers_for
+from rastermeta_async.workers.launch import worker_config, workers_for
 
 PATHS_A_WORKER = 200
 """A further worker is started when there have been so many paths for each one running."""
@@ -49,7 +49,7 @@ class WorkerPool:
         self._most, _ = workers_for(settings)
         self.capacity = READS_AT_ONCE * self._most
         self._settings = settings
-        self._orders = orders_for(settings, reader)
+        self._config = worker_config(settings, reader)
         self._cpus = own_cpus(self._most)
         self._workers: list[Child] = []
         self._choosing = asyncio.Lock()
@@ -188,7 +188,7 @@ class WorkerPool:
     async def _open(self, alone: bool) -> Child:
         taken = [worker.cpu for worker in self._workers]
         cpu = min(self._cpus, key=taken.count, default=None)
-        worker = await Child.start(replace(self._orders, cpu=cpu))
+        worker = await Child.start(replace(self._config, cpu=cpu))
         worker.alone = alone
         worker.cpu = cpu
         self._workers.append(worker)

@@ -33,7 +33,7 @@ STUCK_STATUS = 75
 
 
 @dataclass(frozen=True)
-class Orders:
+class WorkerConfig:
     """What a worker is told when it is started."""
 
     parent: int
@@ -47,10 +47,10 @@ class Orders:
     """See `Settings.drivers`."""
     access: Access
     """How object stores are reached."""
-    board: int
-    """File descriptor of the board."""
+    open_files: int
+    """File descriptor of the memory of `OpenFiles`."""
     slots: int
-    """Slots of the board."""
+    """How many files may be open at once."""
     resident: int
     """Bytes in memory above which the worker retires."""
     allowance: int
@@ -63,12 +63,12 @@ class Orders:
     """See `Settings.gdal_config`."""
 
     def as_json(self) -> str:
-        """Return the orders as an argument."""
+        """Return the configuration as an argument."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Orders:
-        """Return the orders of an argument."""
+    def from_json(cls, text: str) -> WorkerConfig:
+        """Return the configuration that an argument holds."""
         fields = json.loads(text)
         drivers = fields.pop("drivers")
         access = Access(**fields.pop("access"))
@@ -153,20 +153,20 @@ class Opening:
     """`time.monotonic` when it was opened; the same clock in all processes."""
 
 
-class Board:
+class OpenFiles:
     """Shared memory in which a worker notes the files that it has open, one slot a thread."""
 
     _SLOT = struct.Struct("<dQ")
 
     def __init__(self, fd: int, slots: int) -> None:
-        """Map the board behind an open file; `create` makes one."""
+        """Map the memory behind a descriptor; `create` makes some."""
         self.fd = fd
         self._slots = slots
         self._memory = mmap.mmap(fd, self._SLOT.size * slots)
 
     @classmethod
-    def create(cls, slots: int) -> Board:
-        """Return an empty board.
+    def create(cls, slots: int) -> OpenFiles:
+        """Return new memory, in which no file is open.
 
         Raises:
             OSError: the system has no room for it.
@@ -174,7 +174,7 @@ class Board:
         # Written, not only made longer: on a full disk that is an error here, and no signal later.
         content = bytes(cls._SLOT.size * slots)
         if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("rastermeta-board")
+            fd = os.memfd_create("rastermeta-open-files")
             os.write(fd, content)
             return cls(fd, slots)
         with tempfile.TemporaryFile() as file:
@@ -209,5 +209,5 @@ class Board:
 
 
 def mark_of(path: bytes) -> int:
-    """Return the 64-bit number that stands for a path on a board, among some hundred others."""
+    """Return the 64-bit number that stands for a path among the some hundred that are open."""
     return zlib.crc32(path) << 32 | zlib.adler32(path)

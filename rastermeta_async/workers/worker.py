@@ -25,7 +25,7 @@ spare_memory()  # before anything imports pyarrow
 from rastermeta_async.catalog.durable import write_all  # noqa: E402
 from rastermeta_async.config import Settings, threads_for  # noqa: E402
 from rastermeta_async.errors import StuckError, first_error  # noqa: E402
-from rastermeta_async.headers import HeaderPool  # noqa: E402
+from rastermeta_async.header_pool import HeaderPool  # noqa: E402
 from rastermeta_async.pool import Reader, load_reader  # noqa: E402
 from rastermeta_async.record import Record  # noqa: E402
 from rastermeta_async.tally import SIDECARS  # noqa: E402
@@ -33,9 +33,9 @@ from rastermeta_async.undecodable import quiet_undecodable_messages  # noqa: E40
 from rastermeta_async.workers.wire import (  # noqa: E402
     STOP,
     STUCK_STATUS,
-    Board,
     Kind,
-    Orders,
+    OpenFiles,
+    WorkerConfig,
     encode_reply,
     read_job,
 )
@@ -44,22 +44,22 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Run a worker with the orders in the last argument."""
-    orders = Orders.from_json(sys.argv[-1])
-    _end_with(orders.parent)
+    """Run a worker with the configuration in the last argument."""
+    config = WorkerConfig.from_json(sys.argv[-1])
+    _end_with(config.parent)
     _be_the_first_to_go()
-    _keep_to(orders.cpu)
+    _keep_to(config.cpu)
     _let_threads_finish()
-    limit_data(orders.allowance, threads_for(1))  # more are allowed for as they are needed
+    limit_data(config.allowance, threads_for(1))  # more are allowed for as they are needed
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
-    reader = load_reader(orders.reader, orders.drivers, orders.access, orders.gdal_config)
+    reader = load_reader(config.reader, config.drivers, config.access, config.gdal_config)
     collect_seldom()
     status = 0
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(reader, orders, requests, answers))
+            runner.run(_serve(reader, config, requests, answers))
     except* BrokenPipeError:  # the run has ended
         pass
     except* StuckError as stuck:
@@ -68,25 +68,25 @@ def main() -> None:
     os._exit(status)  # threads that hang cannot be joined
 
 
-async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) -> None:
-    board = Board(orders.board, orders.slots)
+async def _serve(reader: Reader, config: WorkerConfig, requests: int, answers: int) -> None:
+    open_files = OpenFiles(config.open_files, config.slots)
     settings = Settings(
-        concurrency=orders.concurrency, timeout=orders.timeout, access=orders.access,
-        skip_offline=orders.skip_offline,
+        concurrency=config.concurrency, timeout=config.timeout, access=config.access,
+        skip_offline=config.skip_offline,
     )  # fmt: skip
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
-    noting = _NotingReader(reader, board)
+    noting = _NotingReader(reader, open_files)
     async with (
-        HeaderPool(noting, reader, settings, board.forget) as pool,
+        HeaderPool(noting, reader, settings, open_files.forget) as pool,
         asyncio.TaskGroup() as t,
     ):
 
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):
                 write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
-            if pool.stuck or memory_bytes().resident > orders.resident + pool.threads_bytes:
+            if pool.stuck or memory_bytes().resident > config.resident + pool.threads_bytes:
                 write_all(answers, encode_reply(Kind.RETIRING))
             write_all(answers, encode_reply(Kind.DONE, job, SIDECARS.take()))
 
@@ -103,11 +103,11 @@ async def _serve(reader: Reader, orders: Orders, requests: int, answers: int) ->
 
 
 class _NotingReader:
-    """A reader that notes on the board what it has open."""
+    """A reader that notes which files it has open."""
 
-    def __init__(self, reader: Reader, board: Board) -> None:
+    def __init__(self, reader: Reader, open_files: OpenFiles) -> None:
         self._reader = reader
-        self._board = board
+        self._open_files = open_files
         self._numbers = itertools.count()
         self._slot = threading.local()
 
@@ -119,11 +119,11 @@ class _NotingReader:
         """See `Reader.read`."""
         if not hasattr(self._slot, "number"):
             self._slot.number = next(self._numbers)
-        self._board.opened(self._slot.number, path)
+        self._open_files.opened(self._slot.number, path)
         try:
             return self._reader.read(path)
         finally:
-            self._board.closed(self._slot.number)
+            self._open_files.closed(self._slot.number)
 
 
 def _own_streams() -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rastermeta_async.footprints.degrees import Transformer, transformer_of
-from rastermeta_async.footprints.polygons import Floats, Outline, Truths, polygon_around, unwrapped
+from rastermeta_async.footprints.polygons import Floats, Mask, Outline, polygon_around, unwrapped
 
 TOLERANCE = 1e-4
 """Degrees by which an outline may be off, or by a pixel, if that is more."""
@@ -85,7 +85,7 @@ class _View:
         corners = self._coordinates(np.array([0.0, 0, 1, 1]), np.array([0.0, 1, 1, 0]))
         return bool(self._transformer.reaches(*corners).all())
 
-    def has(self, across: Floats, down: Floats) -> Truths:
+    def has(self, across: Floats, down: Floats) -> Mask:
         """Tell which points have a place."""
         return np.isfinite(self.degrees(across, down)[0])
 

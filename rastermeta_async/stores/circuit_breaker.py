@@ -24,7 +24,7 @@ and none says anything about the object."""
 _AT_ONCE = MissingExtraError.__name__
 
 
-class Doubt:
+class CircuitBreaker:
     """Looks at the rows of a run: if no object can be reached, somebody should be told."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Doubt:
         self._settled = False
         """Whether the first objects did not all fail alike."""
 
-    def hear(self, rows: pa.RecordBatch) -> None:
+    def note(self, rows: pa.RecordBatch) -> None:
         """Take notice of some rows.
 
         Raises:
@@ -48,9 +48,9 @@ class Doubt:
             return
         for row in rows.select(["filepath", "error_type", "error_message"]).to_pylist():
             if is_url(row["filepath"].encode()):
-                self._hear_one(row["filepath"], row["error_type"], row["error_message"])
+                self._note_one(row["filepath"], row["error_type"], row["error_message"])
 
-    def _hear_one(self, path: str, kind: str | None, message: str) -> None:
+    def _note_one(self, path: str, kind: str | None, message: str) -> None:
         if kind == _AT_ONCE:
             raise MissingExtraError(message)
         if not self._settled:

@@ -91,7 +91,7 @@ def no_answer(seconds: float) -> TimeoutError:
     return TimeoutError(f"no answer within {seconds:g} s")
 
 
-_NAME = "rastermeta-patience"
+_NAME = "rastermeta-disk"
 
 
 def started(work: Callable[[], None]) -> threading.Thread:
