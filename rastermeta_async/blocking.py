@@ -6,7 +6,6 @@ those that write, to their end.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +13,12 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from operator import length_hint
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rastermeta_async.errors import StuckError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -130,6 +132,8 @@ async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | 
         work: is called.
         if_cancelled: is given what it returned where nobody takes that any more.
     """
+    import asyncio  # `show` needs no event loop
+
     call = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(call)

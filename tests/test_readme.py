@@ -69,7 +69,7 @@ def test_the_front_page_is_one() -> None:
     } <= named
 
 
-def test_topics_are_listed_and_shown() -> None:
+def test_topics_are_listed_and_shown(archive: Path) -> None:
     listed = run("rastermeta help").stdout
     for name, text in TOPICS.items():
         assert f"{name:<10}{text[2:].splitlines()[0]}\n" in listed
@@ -79,7 +79,7 @@ def test_topics_are_listed_and_shown() -> None:
     assert "there is no topic nonesuch: rastermeta help lists them" in done.stderr
 
 
-def test_a_terminal_gets_no_marks_of_markdown() -> None:
+def test_a_terminal_gets_no_marks_of_markdown(archive: Path) -> None:
     done = run("script -qec 'rastermeta help crashes' /dev/null")
     assert "Kill -9" in done.stdout
     assert "**" not in done.stdout
