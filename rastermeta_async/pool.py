@@ -213,7 +213,8 @@ class ThreadPool:
         """Start a thread whenever there is a path for it and a permit."""
         with suppress(Stopped):
             await self._paths_there.wait()
-            self._rows.submit(int)  # before others take the last threads that are to be had
+            with suppress(RuntimeError):  # else who has rows to make will say so
+                self._rows.submit(int)  # before others take the last threads that are to be had
             while True:
                 await self._paths_there.wait()
                 await self._limit.acquire()

@@ -199,6 +199,26 @@ def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
     assert started > most, "else it was not tried"
 
 
+def test_where_no_thread_can_be_had_for_rows_the_first_that_reads_makes_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("rastermeta-rows"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    async def work() -> list[Record]:
+        settings = Settings(concurrency=1)
+        async with ThreadPool(FakeReader(), settings) as pool, asyncio.timeout(PATIENCE):
+            return await rows_of(pool, names(600))
+
+    assert [path_bytes(row) for row in run(work())] == names(600)
+
+
 def test_an_error_of_the_reader_is_an_error_of_the_run(run: Run) -> None:
     def answer(path: bytes) -> Record:
         raise LookupError(path)
