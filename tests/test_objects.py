@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from test_remote import header_at_the_end
 
 from rastermeta_async.config import Settings
 from rastermeta_async.permits import Stopped
 from rastermeta_async.record import Record, failure
 from rastermeta_async.stores import objects
+from rastermeta_async.stores.fetch import MAX_HEAD_BYTES
 from rastermeta_async.stores.objects import ObjectReader
 from rastermeta_async.stores.s3_client import Part
+from rastermeta_async.tiff.reader import TiffReader, make_reader
 
 SHORT = 0.1
 
@@ -132,6 +136,27 @@ def test_an_object_that_has_no_time_left_by_its_requests_is_no_hang(
     reader = ObjectReader(FakeRasterio(SHORT / 5), None, Settings(timeout=SHORT))
     assert reader.read(b"s3://bucket/a.jp2").error_type is None
     assert reader.stuck == 0
+
+
+def test_of_a_longer_first_read_all_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values right before its end are not asked for again together with what follows."""
+    content = bytearray(header_at_the_end(64))
+    content[4:8] = struct.pack("<I", at := MAX_HEAD_BYTES - 1000)
+    content[at : at + 1000] = content[100_000:].ljust(1000, b"\0")
+    asked: list[tuple[int, int]] = []
+
+    def get(_: FakeStores, start: int, end: int) -> Part:
+        asked.append((start, end))
+        return Part(bytes(content[start:end]), len(content), None, "tag")
+
+    monkeypatch.setattr(FakeStores, "get", get)
+    decoder = make_reader(None)
+    assert isinstance(decoder, TiffReader)
+    reader = ObjectReader(decoder, decoder, Settings())
+    for _ in range(20):
+        reader.fetcher.note_short_head()
+    assert reader.read(b"s3://bucket/a.tif").width == 64
+    assert asked == [(0, MAX_HEAD_BYTES)]
 
 
 def test_closed_it_leaves_no_thread() -> None:

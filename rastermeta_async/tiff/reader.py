@@ -142,13 +142,13 @@ class TiffReader:
             path: as given.
             facts: what is known of it besides.
             read_at: returns some of its bytes; what it raises is passed on.
-            parts: what that has returned so far, by offset.
+            parts: what that has returned so far, by offset; the first bytes in any case.
 
         Raises:
             Unsupported: rasterio is to read it.
             StoreError: rasterio is to be asked about a copy, for which there is no room.
         """
-        header = read_header(read_at(0, min(HEAD_BYTES, facts.size)), facts.size, read_at)
+        header = read_header(parts[0], facts.size, read_at)
         return self._record(header, path, facts, parts)
 
     def _record(
