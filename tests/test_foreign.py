@@ -27,22 +27,11 @@ from factory import band, failed, record, table
 
 from rastermeta_async.catalog import reading
 from rastermeta_async.catalog.checkpoint import encode, read_entries
-from rastermeta_async.catalog.compact import (
-    BINARY,
-    I32,
-    LIST,
-    STRUCT,
-    TRUE,
-    encoded,
-    field_head,
-    skip,
-    zigzag,
-)  # fmt: skip
 from rastermeta_async.catalog.finished import batches_of
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.output import Output
-from rastermeta_async.catalog.pages import chunk_of
+from rastermeta_async.catalog.pages import BINARY, I32, LIST, STRUCT, TRUE, chunk_of, skip
 from rastermeta_async.errors import OutputError, RastermetaError
 from rastermeta_async.record import SCHEMA
 from rastermeta_async.stac.export import export
@@ -52,6 +41,26 @@ from rastermeta_async.views.summary import summary_of
 from rastermeta_async.views.summary_form import as_text, to_json
 
 ROWS = [at(b"/%d.tif" % number, number, number) for number in range(20)] + [failed()]
+
+
+def encoded(value: int) -> bytes:
+    """Return a number as it is written."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def zigzag(value: int) -> int:
+    """Return a signed number as one that is not."""
+    return value << 1 ^ value >> 63
+
+
+def field_head(number: int, step: int, kind: int) -> bytes:
+    """Return the head of a field."""
+    return bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + encoded(zigzag(number))
 
 
 def summarised(catalog: Path) -> str:

@@ -14,18 +14,15 @@ from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.merge import (
-    STORED_BYTES,
     Batches,
     Run,
     crowded,
     merge,
     merge_many,
     overlap,
-    resorted,
 )
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.record import to_batch
-from rastermeta_async.rows import path_keys
 
 Pieces = list[list[bytes]]
 """The batches of a run, as their paths."""
@@ -179,7 +176,7 @@ def test_runs_one_after_another_are_merged_without_a_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merging, "FAN_IN", 2)
-    monkeypatch.setattr(merging, "_stored", pytest.fail)
+    monkeypatch.setattr(merging, "stored", pytest.fail)
     sources = opened([[[b"%02d" % at, b"%02d+" % (at + 1)]] for at in reversed(range(20))])
     assert len(outcome(list(merge_many(runs_of(sources), str(tmp_path))))) == 40
 
@@ -285,33 +282,6 @@ def test_batches_do_not_grow_from_pass_to_pass(
         assert max(size for _, size in sizes) <= 40_000
 
 
-def test_rows_are_sorted_a_bounded_number_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Sequence[Run]] = []
-
-    def spied(runs: Sequence[Run], *others: object) -> Batches:
-        seen.append(runs)
-        yield from merge_many(runs, *others)  # type: ignore[arg-type]  # as they are
-
-    monkeypatch.setattr(merging, "merge_many", spied)
-    monkeypatch.setattr(merging, "RUN_ROWS", 4)
-    names = [b"%02d" % (at * 7 % 10) for at in range(10)]
-    rows = [to_batch([record(name)]) for name in names]
-    assert paths_of(list(resorted(rows, str(tmp_path), path_keys))) == sorted(names)
-    monkeypatch.setattr(merging, "RUN_ROWS", 100)
-    monkeypatch.setattr(merging, "RUN_BYTES", 1)
-    assert paths_of(list(resorted(rows, str(tmp_path), path_keys))) == sorted(names)
-    assert [[run.rows for run in runs] for runs in seen] == [[4, 4, 2], [1] * 10]
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_row_larger_than_what_is_stored_at_once_is_sorted(tmp_path: Path) -> None:
-    large = record(b"b", dataset_tags={"k": "v" * 2 * STORED_BYTES})
-    rows = [to_batch([large]), to_batch([record(b"a")])]
-    assert paths_of(list(resorted(rows, str(tmp_path), path_keys))) == [b"a", b"b"]
-
-
 @pytest.mark.parametrize("at", [0, 3, 9])
 def test_a_merge_that_fails_leaves_nothing_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -327,15 +297,3 @@ def test_a_merge_that_fails_leaves_nothing_on_the_disk(
     with pytest.raises(OSError, match="no space left"):
         list(merge_many(runs, str(tmp_path)))
     assert os.listdir(tmp_path) == []
-
-
-def test_what_a_merge_has_come_to_takes_no_room_on_the_disk_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(merging, "RUN_ROWS", 4)
-    rows = [to_batch([record(b"%02d" % at)]) for at in range(12)]
-    left = [
-        sum(at.is_file() for at in tmp_path.rglob("*"))
-        for _ in resorted(rows, str(tmp_path), path_keys)
-    ]
-    assert left == [2, 1, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import random
 from pathlib import Path
 
 import command
@@ -14,12 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from catalogs import at, commit, seal, some_rows
-from factory import paths_of, record, table
+from factory import record, table
 
-from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog import output as sealing
-from rastermeta_async.catalog.merge import resorted
-from rastermeta_async.catalog.order import hilbert, keys_of, spatial_keys
+from rastermeta_async.catalog import resort
+from rastermeta_async.catalog.order import hilbert, spatial_keys
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.config import Order
 from rastermeta_async.errors import SettingsError
@@ -61,21 +59,6 @@ def test_rows_of_one_place_are_by_path_and_those_of_none_come_last() -> None:
     assert len(set(keys)) == 4
 
 
-@pytest.mark.parametrize("order", Order)
-def test_sorting_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
-    """In runs of a few rows, and in several passes over them."""
-    monkeypatch.setattr(merging, "RUN_ROWS", 7)
-    monkeypatch.setattr(merging, "FAN_IN", 3)
-    rows = some_rows(100)
-    random.Random(2).shuffle(rows)
-    batches = table(rows).to_batches(max_chunksize=9)
-    found = pa.Table.from_batches(resorted(batches, str(tmp_path), keys_of(order)))
-    keys = keys_of(order)(found).to_pylist()
-    assert keys == sorted(keys)
-    assert sorted(paths_of([found])) == sorted(paths_of(batches))
-    assert list(tmp_path.iterdir()) == []
-
-
 def paths(catalog: Path) -> list[str]:
     found: list[str] = pq.read_table(catalog)["filepath"].to_pylist()
     return found
@@ -85,7 +68,7 @@ def paths(catalog: Path) -> list[str]:
 def sorted_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A catalog of 3,000 rows in spatial order, a hundred a row group."""
     monkeypatch.setattr(sealing, "SEALED_GROUP_ROWS", 100)
-    monkeypatch.setattr(merging, "RUN_ROWS", 500)
+    monkeypatch.setattr(resort, "PARTITION_ROWS", 500)
     catalog = tmp_path / "catalog.parquet"
     output = Output(str(catalog), order=Order.SPATIAL)
     commit(output, some_rows(3000))
@@ -213,7 +196,7 @@ def test_many_new_parts_are_merged_into_a_large_sorted_catalog(
     sorted_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both the catalog, which is sorted by path for that, and the parts take several passes."""
-    monkeypatch.setattr(merging, "RUN_ROWS", 100)
+    monkeypatch.setattr(resort, "RUN_ROWS", 100)
     output = Output(str(sorted_catalog))
     for number in range(20):
         commit(output, [at(b"/new-%d-%d.tif" % (number, row), number, row) for row in range(5)])

@@ -39,7 +39,7 @@ class Format(Protocol):
 
     @property
     def orders(self) -> Collection[Order]:
-        """WorkerConfig that its rows may have."""
+        """Orders that its rows may have."""
         ...
 
     def write(
@@ -258,19 +258,10 @@ class ParquetFormat:
                 extent.add(group)
             writer.write_table(group, row_group_size=group.num_rows)
         if not self._passing:
-            writer.add_key_value_metadata(self.metadata(extent, order, gdal_config))
+            options = {_GDAL_CONFIG_KEY: gdal_config.encode()} if gdal_config else {}
+            extent_and_order = {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.encode()}
+            writer.add_key_value_metadata(extent_and_order | options)
         writer.close()
-
-    @staticmethod
-    def metadata(extent: Extent, order: Order, gdal_config: str = "") -> dict[bytes, bytes]:
-        """Return what a catalog's metadata have besides the schema."""
-        options = {_GDAL_CONFIG_KEY: gdal_config.encode()} if gdal_config else {}
-        return {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.value.encode(), **options}
-
-    @staticmethod
-    def is_lasting(meta: pq.FileMetaData) -> bool:
-        """Tell whether a file was written as a catalog is, and not only for passing."""
-        return _ORDER_KEY in (meta.metadata or {})
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rastermeta_async.footprints.limits import Limits
 
@@ -19,15 +18,6 @@ GEO_KEY = b"geo"
 _TYPES = {3: "Polygon", 6: "MultiPolygon"}
 _TYPE_AT = slice(1, 5)
 """Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
-
-
-def kinds_in(file: pq.FileMetaData) -> set[str] | None:
-    """Return the kinds of geometry that a file with such metadata has; None: it does not tell."""
-    try:
-        columns = json.loads(file.metadata[GEO_KEY])["columns"]
-        return {kind for kind in _TYPES.values() if kind in columns["geometry"]["geometry_types"]}
-    except (LookupError, TypeError, ValueError, RecursionError):  # written by another program
-        return None
 
 
 class Extent:
@@ -43,10 +33,6 @@ class Extent:
         numbers = {int.from_bytes(kind, "little") for kind in kinds.to_pylist() if kind is not None}
         self._types |= {_TYPES[number] for number in numbers & _TYPES.keys()}
         self.limits.add_rows(rows["bbox"], rows["geometry"])
-
-    def add_kinds(self, file: pq.FileMetaData) -> None:
-        """Take the kinds of geometry that a file with such metadata has."""
-        self._types |= kinds_in(file) or set()
 
     def metadata(self) -> str:
         """Return the value of the key ``geo``."""

@@ -1,4 +1,4 @@
-"""Merge sorted runs of rows into one, and sort rows anew, both in bounded memory.
+"""Merge sorted runs of rows into one, in bounded memory.
 
 Runs ascend by a key, that of the path by default; of rows with the same key the newest wins. A
 run is open only while the merge is between its first key and its last: those of an archive that
@@ -13,12 +13,13 @@ import os
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
 from rastermeta_async.catalog.durable import remove
-from rastermeta_async.catalog.formats import grouped
 from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.memory import give_back
@@ -27,10 +28,6 @@ from rastermeta_async.rows import newest, path_keys
 
 FAN_IN = 8
 """Runs merged at once: what is held of each is a batch, up to some megabytes with its copies."""
-
-RUN_ROWS = 65_536
-RUN_BYTES = 8 * 1024 * 1024
-"""Rows that are sorted in memory; they are held twice meanwhile."""
 
 STORED_ROWS = 256
 STORED_BYTES = 1024 * 1024
@@ -168,37 +165,25 @@ def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> 
     if not slices:  # as mostly
         yield from merge(left, keys_of)
         return
-    with _scratch_folder(scratch) as folder:
+    with scratch_folder(scratch) as folder:
         while slices:
             for some in slices:
                 # A slice is less than all, so this comes to an end.
-                left[some] = [_stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
+                left[some] = [stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
             slices = crowded(left)
         yield from merge(left, keys_of)
 
 
-def resorted(batches: Iterable[pa.RecordBatch], scratch: str, keys_of: Keys) -> Batches:
-    """Yield rows in the order of their keys; arguments as for `merge_many`."""
-    with _scratch_folder(scratch) as folder:
-        groups = grouped(batches, RUN_ROWS, RUN_BYTES)
-        runs = [_stored([newest(group, keys_of)], folder, keys_of) for group in groups]
-        yield from merge_many(runs, folder, keys_of)
-
-
-def _scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:
+def scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder, as a context; it is removed with all that is in it."""
     return tempfile.TemporaryDirectory(dir=parent, prefix=SCRATCH_START, suffix=SCRATCH_END)
 
 
-def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run:
+def stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run:
     """Write rows, which are in order, into a file; return them as a run."""
-    number, path = tempfile.mkstemp(dir=folder)
-    os.close(number)
     first, rows = b"", 0
     batch: pa.RecordBatch | None = None
-    with (
-        pa.OSFile(path, "wb") as file,
-        pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(**_TO_STORE)) as out,
-    ):
+    with scratch_file(folder) as (path, out):
         for batch in batches:
             if not rows:
                 first = keys_of(batch)[0].as_py()
@@ -206,14 +191,25 @@ def _stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Ru
                 out.write_batch(some)
             rows += batch.num_rows
     give_back()
-
-    def read() -> Batches:
-        with pa.OSFile(path, "rb") as file:
-            remove(path)  # its room on the disk is free as soon as it was read
-            yield from pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(**_TO_READ))
-
     last = b"" if batch is None else keys_of(batch)[-1].as_py()
-    return Run(first, last, rows, read)
+    return Run(first, last, rows, partial(read_scratch, path))
+
+
+@contextmanager
+def scratch_file(folder: str) -> Iterator[tuple[str, pa.ipc.RecordBatchStreamWriter]]:
+    """Make a file in a folder; return its path, and what takes its rows."""
+    number, path = tempfile.mkstemp(dir=folder)
+    os.close(number)
+    options = pa.ipc.IpcWriteOptions(**_TO_STORE)
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, SCHEMA, options=options) as out:
+        yield path, out
+
+
+def read_scratch(path: str) -> Batches:
+    """Yield the rows of such a file, which is removed as soon as it is open."""
+    with pa.OSFile(path, "rb") as file:
+        remove(path)  # its room on the disk is free as soon as it was read
+        yield from pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(**_TO_READ))
 
 
 def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,7 @@ earlier run left behind; `Output.seal` turns the parts into the catalog.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +31,7 @@ from rastermeta_async.catalog.checkpoint import (
     history,
 )
 from rastermeta_async.catalog.content import WRITE_BYTES, Content, Counted, ahead
+from rastermeta_async.catalog.dedupe import replaced
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -41,13 +44,13 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import format_of, grouped
-from rastermeta_async.catalog.join import Source, join
-from rastermeta_async.catalog.merge import Batches, Run, merge_many, resorted
+from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
+from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.catalog.sink import PartSink
 from rastermeta_async.config import Order
 from rastermeta_async.errors import ForeignOutputError, SettingsError
@@ -167,7 +170,6 @@ class Output:
             self.sink = PartSink(
                 self._parts_folder,
                 state.last_seq,
-                lasting=self._order is Order.NONE,
                 rights=self._hidden,
             )
         except BaseException:
@@ -281,8 +283,7 @@ class Output:
             with created(temporary, self._rights) as file:
                 content = Content(file.fileno())
                 try:
-                    write = self._join if self._order is Order.NONE else self._merge
-                    totals = write(state, content)
+                    totals = self._write(state, content)
                 finally:
                     content.finish()
             sealing = Sealing(
@@ -294,35 +295,46 @@ class Output:
             self._had = self._order
         return totals
 
-    def _merge(self, state: History, content: Content) -> Totals:
-        """Write the catalog of rows in their order."""
+    def _write(self, state: History, content: Content) -> Totals:
+        """Write the catalog."""
         file = io.BufferedWriter(content, WRITE_BYTES)
-        merged = merge_many(self._runs(state), self._parts_folder)
-        rows = Counted(map(kept, merged))
+        unsorted = self._order is Order.NONE
         # Closed whatever happens, as what merging has on the disk goes with that.
-        with (
-            closing(merged),
-            closing(self._ordered(rows, Order.PATH, self._order)) as ordered,
-            closing(ahead(self._groups(ordered))) as ready,
-        ):
-            self._format.write(file, ready, self._order, self.log.gdal_config)
-            file.flush()
-        return Totals(rows.rows, rows.failures)
+        with closing(self._as_they_come(state) if unsorted else self._merged(state)) as rows:
+            counted = Counted(rows)
+            with closing(ahead(self._groups(counted))) as ready:
+                self._format.write(file, ready, self._order, self.log.gdal_config)
+                file.flush()
+        return Totals(counted.rows, counted.failures)
 
-    def _join(self, state: History, content: Content) -> Totals:
-        """Write the catalog of rows as they come."""
-        sources = [
-            Source(os.path.join(self._parts_folder, part.name), part.digest, part.rows)
-            for part in state.parts
-        ]
-        if state.sealed:
-            sources.insert(0, Source(self.path, state.sealed.digest, state.sealed.rows))
-        told = join(sources, content, self._parts_folder, self.log.gdal_config)
-        return Totals(told.rows, told.failures)
+    def _merged(self, state: History) -> Batches:
+        """Yield the newest row of each path in the catalog's order."""
+        with closing(merge_many(self._runs(state), self._parts_folder)) as merged:
+            rows = map(kept, merged)
+            yield from rows if self._order is Order.PATH else self._sorted(rows, state, self._order)
 
-    def _ordered(self, rows: Iterable[pa.RecordBatch], had: Order, order: Order) -> Batches:
-        """Yield rows that are in one order in another."""
-        yield from rows if order is had else resorted(rows, self._parts_folder, keys_of(order))
+    def _as_they_come(self, state: History) -> Batches:
+        """Yield the newest row of each path, the last catalog's first, then those of each part."""
+        dropped = replaced(self._committed_rows(), _count(state), self._parts_folder)
+        catalog = self._sealed_rows(state, None)
+        start = 0
+        for batch in itertools.chain(catalog, part_rows(self._parts_folder, state.parts)):
+            first, last = np.searchsorted(dropped, (start, start + batch.num_rows))
+            stays = np.ones(batch.num_rows, bool)
+            stays[dropped[first:last] - start] = False
+            start += batch.num_rows
+            yield batch if first == last else batch.filter(pa.array(stays))
+
+    def _sorted(self, rows: Iterable[pa.RecordBatch], state: History, order: Order) -> Batches:
+        """Yield rows in another order than they have."""
+        keys, count = keys_of(order), _count(state)
+        step = count // SAMPLE_KEYS + 1
+        sample: list[bytes] = []
+        start = 0
+        for batch in self._committed_rows([*IDENTITY, "bbox"]):
+            sample += keys(batch.slice(start))[::step].to_pylist()
+            start = (start - batch.num_rows) % step
+        return resorted(rows, sample, count, self._parts_folder, keys)
 
     def _groups(self, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         """Return the rows in the row groups of a catalog."""
@@ -351,11 +363,11 @@ class Output:
     def _state(self) -> History:
         return history(self.log.entries)
 
-    def _committed_rows(self) -> Iterator[pa.RecordBatch]:
-        """Yield what identifies the rows so far."""
+    def _committed_rows(self, columns: list[str] = IDENTITY) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the rows so far, by default what identifies them."""
         state = self._state
-        yield from self._sealed_rows(state, IDENTITY)
-        yield from part_rows(self._parts_folder, state.parts, IDENTITY)
+        yield from self._sealed_rows(state, columns)
+        yield from part_rows(self._parts_folder, state.parts, columns)
 
     def _newest_rows(
         self, columns: Sequence[str], parts: Sequence[Part], since: PathSet
@@ -374,7 +386,7 @@ class Output:
         for batch in self._sealed_rows(self._state, names):
             yield _rows_of(batch, paths.missing(path_keys(batch).to_pylist()))
 
-    def _sealed_rows(self, state: History, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _sealed_rows(self, state: History, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         if state.sealed:
             yield from self._catalog_rows(state.sealed, names)
 
@@ -390,13 +402,19 @@ class Output:
         return runs
 
     def _sealed_by_path(self, sealed: Sealed) -> Batches:
-        yield from self._ordered(self._catalog_rows(sealed), self._had, Order.PATH)
+        rows = self._catalog_rows(sealed)
+        yield from rows if self._had is Order.PATH else self._sorted(rows, self._state, Order.PATH)
 
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))
         named = {entry.name for entry in self.log.entries if isinstance(entry, Part)}
         remove_unlogged(self._parts_folder, (), named)
         sync_folder(folder_of(self._parts_folder))
+
+
+def _count(state: History) -> int:
+    """Return how many rows there are, also those that newer ones replace."""
+    return sum(part.rows for part in state.parts) + (state.sealed.rows if state.sealed else 0)
 
 
 def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:

@@ -4,15 +4,17 @@ Neither the size of a Parquet file nor what its footer claims tells that: a page
 be decompressed to gigabytes, and one text in a dictionary may stand in a million rows. The heads
 are what a reader goes by, so what they say is sure.
 
-Reference: Apache Parquet, ``parquet.thrift``, "PageHeader".
+They are in the compact protocol of Thrift. Whatever the bytes are, reading them ends, and takes no
+more memory than the bytes do.
+
+Reference: Apache Parquet, ``parquet.thrift``, "PageHeader"; Apache Thrift, "Thrift compact protocol
+encoding".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
-
-from rastermeta_async.catalog.compact import I32, STRUCT, read_field, read_varint, skip
 
 _HEAD_BYTES = 512
 _LONGEST_HEAD = 1024 * 1024
@@ -25,6 +27,12 @@ _CONTENT = {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
 _VALUES = 1
 _ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_2: 4}
 """Fields of ``PageHeader`` and of what it holds."""
+
+TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+_VARINTS = frozenset({I16, I32, I64})
+_VARINT_BITS = 64
+_MAX_DEPTH = 64
+"""Structures in each other; those of Parquet are fewer than ten."""
 
 _DELTA_BYTE_ARRAY = 7
 """``Encoding`` by which a text may repeat the one before it: that has any length in two bytes."""
@@ -118,12 +126,14 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
     number = 0
     while head := data[at]:
         number, kind, at = (
-            (number + (head >> 4), head & 15, at + 1) if head >> 4 else read_field(data, at, number)
+            (number + (head >> 4), head & 15, at + 1)
+            if head >> 4
+            else _read_field(data, at, number)
         )  # mostly as here: there are many of them
         if kind == I32:
             value, at = data[at], at + 1
             if value > 127:
-                value, at = read_varint(data, at - 1)
+                value, at = _read_varint(data, at - 1)
                 if value > 0xFFFFFFFF:  # readers cut it: it means one thing here, another there
                     raise ValueError("a number of a page has more than 32 bits")
             numbers[number & 0xFFFF] = value >> 1 ^ -(value & 1)
@@ -132,3 +142,73 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
         else:
             at = skip(data, at, kind)
     return _Structure(numbers, inner, at + 1)
+
+
+def _read_field(data: bytes, at: int, before: int) -> tuple[int, int, int]:
+    """Return number and kind of the field whose head is at a place, and where its value starts."""
+    step, kind = data[at] >> 4, data[at] & 15
+    if step:
+        return before + step, kind, at + 1
+    number, at = _read_varint(data, at + 1)
+    return _unzigzag(number), kind, at
+
+
+def _read_list(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return the length and the kind of a list, and where its first element is."""
+    count, kind = data[at] >> 4, data[at] & 15
+    at += 1
+    if count == 15:
+        count, at = _read_varint(data, at)
+    if count > len(data):
+        raise ValueError("a list is longer than all there is")
+    return count, kind, at
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of 64 bits at most that is at a place, and where it ends."""
+    value = shift = 0
+    while (byte := data[at]) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+        at += 1
+        if shift > _VARINT_BITS:
+            raise ValueError("a number has more than 64 bits")
+    return value | byte << shift, at + 1
+
+
+def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
+    """Return where the value that starts at a place ends."""
+    if kind in _VARINTS:
+        while data[at] > 127:
+            at += 1
+        return at + 1
+    if kind == BINARY:
+        length, at = _read_varint(data, at)
+        return at + length
+    if depth == _MAX_DEPTH:
+        raise ValueError("structures are too deep in each other")
+    if kind == STRUCT:
+        while head := data[at]:
+            at += 1
+            if not head >> 4:  # the number stands for itself
+                at = skip(data, at, I16)
+            at = skip(data, at, head & 15, depth + 1)
+        return at + 1
+    if kind in (LIST, SET):
+        count, inner, at = _read_list(data, at)
+        if inner in (TRUE, FALSE):  # a byte each, but in a structure
+            return at + count
+        for _ in range(count):
+            at = skip(data, at, inner, depth + 1)
+        return at
+    if kind in (TRUE, FALSE):
+        return at  # it is in the head
+    try:
+        return at + {BYTE: 1, DOUBLE: 8}[kind]
+    except KeyError:
+        raise ValueError("a value has a kind that the format lacks") from None  # also a map
+
+
+def _unzigzag(value: int) -> int:
+    """Return a signed number."""
+    return value >> 1 ^ -(value & 1)

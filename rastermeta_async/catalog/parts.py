@@ -43,15 +43,19 @@ def catalog_rows(
         raise damaged(path, f"it has {found} rows, but the log says {rows}")
 
 
-def part_rows(folder: str, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield some columns of parts, one part after the other.
+def part_rows(
+    folder: str, parts: Iterable[Part], columns: list[str] | None = None
+) -> Generator[pa.RecordBatch, None, None]:
+    """Yield the rows of parts, one part after the other; only some columns.
+
+    No more than a row group is held meanwhile.
 
     Raises:
         CheckpointError: a part is not what the log says.
     """
     for part in parts:
         with _opened(folder, part) as file:
-            yield from file.batches(columns, rows=8192)
+            yield from file.batches(columns, rows=8192 if columns else PART_GROUP_ROWS)
 
 
 def part_run(folder: str, part: Part) -> Run:
@@ -63,13 +67,7 @@ def part_run(folder: str, part: Part) -> Run:
     with _opened(folder, part) as file:
         first, *_ = map(path_keys, file.batches(_PATH, groups=[0]))
         *_, last = map(path_keys, file.batches(_PATH, groups=[file.meta.num_row_groups - 1]))
-    return Run(first[0].as_py(), last[-1].as_py(), part.rows, lambda: _read_part(folder, part))
-
-
-def _read_part(folder: str, part: Part) -> Generator[pa.RecordBatch, None, None]:
-    """Yield the rows of a part, some at a time: nothing else of the file is held meanwhile."""
-    with _opened(folder, part) as file:
-        yield from file.batches(rows=PART_GROUP_ROWS)
+    return Run(first[0].as_py(), last[-1].as_py(), part.rows, lambda: part_rows(folder, [part]))
 
 
 @contextmanager

@@ -38,10 +38,6 @@ PART_GROUP_ROWS = 2048
 PART_GROUP_BYTES = 1024 * 1024
 """Row groups of a part: what merging many parts holds of each at a time."""
 
-LASTING_GROUP_ROWS = 32_768
-LASTING_GROUP_BYTES = 16 * 1024 * 1024
-"""Row groups of a part that are to be a catalog's: mostly one."""
-
 
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 1.0
@@ -74,7 +70,6 @@ class PartSink:
     Args:
         folder: that the files go into.
         last_seq: number of the last part that is there.
-        lasting: a catalog is to have the row groups of the parts, as they are.
         rights: who may read the parts; None: who may read any new file.
     """
 
@@ -83,23 +78,18 @@ class PartSink:
         folder: str,
         last_seq: int = 0,
         *,
-        lasting: bool = False,
         rights: Rights | None = None,
     ) -> None:
         self._folder = folder
         self._seq = last_seq
         self._rights = rights
-        self._format = ParquetFormat(passing=not lasting)
-        self._most = (
-            (LASTING_GROUP_ROWS, LASTING_GROUP_BYTES) if lasting
-            else (PART_GROUP_ROWS, PART_GROUP_BYTES)
-        )  # fmt: skip
+        self._format = ParquetFormat(passing=True)
 
     def commit(self, rows: pa.Table) -> Part:
         """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
         batch = newest(rows)
         buffer = pa.BufferOutputStream()
-        self._format.write(buffer, grouped([batch], *self._most), Order.NONE)
+        self._format.write(buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES), Order.NONE)
         content = memoryview(buffer.getvalue())
         seq = self._seq + 1
         name = part_name(seq)

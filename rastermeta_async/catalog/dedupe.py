@@ -1,0 +1,95 @@
+"""Find the rows that a newer row of the same path replaces, without sorting the rows.
+
+Each row is represented by 24 bytes: the fingerprint of its path, its place, and whether it is a
+tombstone. They are partitioned by fingerprint into scratch files, each small enough to be sorted
+in memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
+from rastermeta_async.pathset import fingerprints
+from rastermeta_async.record import GONE
+from rastermeta_async.rows import path_keys
+
+PARTITION_ROWS = 1 << 18
+MAX_PARTITIONS = 64
+"""Files open at once."""
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def replaced(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Numbers:
+    """Return the places of rows to drop: replaced by a newer row of the path, or tombstones.
+
+    Args:
+        rows: the columns `IDENTITY`, oldest first.
+        count: how many rows there are.
+        scratch: existing folder for files that are removed before this returns.
+
+    Returns:
+        Places in the order of `rows`, from 0, ascending, shape (n,).
+    """
+    partitions = min(MAX_PARTITIONS, 1 << (max(count - 1, 0) // PARTITION_ROWS).bit_length())
+    dropped: list[Numbers] = [np.empty(0, np.int64)]
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(
+                tempfile.TemporaryFile(dir=scratch, prefix=SCRATCH_START, suffix=SCRATCH_END)
+            )
+            for _ in range(partitions)
+        ]
+        place = 0
+        for batch in rows:
+            _partition(_marked(batch, place), files)
+            place += batch.num_rows
+        for file in files:
+            file.seek(0)
+            newest, marks = _sorted(np.frombuffer(file.read(), np.int64).reshape(-1, 3))
+            is_tombstone = marks & 1 != 0
+            dropped.append(marks[~newest | is_tombstone] >> 1)
+    return np.sort(np.concatenate(dropped))
+
+
+def _marked(batch: pa.RecordBatch, place: int) -> Numbers:
+    """Return fingerprint and mark of each row, shape (rows, 3); the first is at `place`.
+
+    A mark is twice the row's place, plus one if the row is a tombstone.
+    """
+    tombstones = pc.equal(batch.column("status"), GONE).to_numpy(zero_copy_only=False)
+    marks = np.arange(place, place + batch.num_rows) << 1 | tombstones
+    return np.column_stack([fingerprints(path_keys(batch).to_pylist()), marks])
+
+
+def _partition(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
+    """Append rows to the files that their fingerprints belong to."""
+    if len(files) == 1:
+        files[0].write(marked.tobytes())
+        return
+    number = marked[:, 0] & (len(files) - 1)
+    marked = marked[np.argsort(number, kind="stable")]
+    ends = np.cumsum(np.bincount(number, minlength=len(files))).tolist()
+    start = 0
+    for file, end in zip(files, ends, strict=True):
+        if end > start:
+            file.write(marked[start:end].tobytes())
+        start = end
+
+
+def _sorted(rows: Numbers) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
+    """Return of rows, sorted by path, which is the newest of its path, and their marks."""
+    first, second, marks = rows.T
+    order = np.argsort(first)
+    if (first[order[1:]] == first[order[:-1]]).any():  # else, as mostly, no path is there twice
+        order = np.lexsort((marks, second, first))
+    same = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
+    return np.append(~same, True)[: len(rows)], marks[order]

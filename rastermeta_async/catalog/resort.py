@@ -1,0 +1,114 @@
+"""Sort rows anew in bounded memory: they are partitioned by range of their keys.
+
+A sample of the keys, taken beforehand, tells the ranges. Each partition is a scratch file that is
+small enough to be sorted in memory; one that turns out larger is partitioned again, or merged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pyarrow as pa
+
+from rastermeta_async.catalog.formats import grouped
+from rastermeta_async.catalog.merge import (
+    Batches,
+    merge_many,
+    read_scratch,
+    scratch_file,
+    scratch_folder,
+    stored,
+)
+from rastermeta_async.catalog.order import Keys
+from rastermeta_async.memory import give_back
+from rastermeta_async.rows import newest
+
+RUN_ROWS = 65_536
+RUN_BYTES = 12 * 1024 * 1024
+"""Rows that are sorted in memory; they are held twice meanwhile."""
+
+PARTITION_ROWS = 5120
+"""Rows of a partition, roughly."""
+
+MAX_PARTITIONS = 128
+"""Files open at once."""
+
+SAMPLE_KEYS = 16_384
+"""Keys of a sample."""
+
+
+def resorted(
+    batches: Iterable[pa.RecordBatch], sample: Sequence[bytes], count: int, folder: str, keys: Keys
+) -> Batches:
+    """Yield rows in the order of their keys.
+
+    Args:
+        batches: the rows; no two have the same key.
+        sample: the keys of some rows, evenly taken, in any order. A poor sample costs time only.
+        count: number of rows, roughly.
+        folder: existing folder for scratch files, which are removed in the end.
+        keys: gives the keys of rows.
+    """
+    with scratch_folder(folder) as scratch:
+        yield from _sorted(batches, sorted(sample), count / max(len(sample), 1), scratch, keys)
+
+
+def _sorted(
+    batches: Iterable[pa.RecordBatch],
+    sample: list[bytes],
+    rows_a_key: float,
+    folder: str,
+    keys: Keys,
+) -> Batches:
+    """Yield rows in order; `sample` ascends, and each of its keys stands for so many rows."""
+    count = min(MAX_PARTITIONS, len(sample), int(len(sample) * rows_a_key) // PARTITION_ROWS)
+    if count < 2:
+        yield from _sorted_in_memory(batches, folder, keys)
+        return
+    starts = [len(sample) * number // count for number in range(count)]
+    bounds = [sample[start] for start in starts[1:]]
+    paths = _partitioned(batches, bounds, folder, keys)
+    for path, (start, end) in zip(paths, itertools.pairwise([*starts, len(sample)]), strict=True):
+        yield from _sorted(read_scratch(path), sample[start:end], rows_a_key, folder, keys)
+
+
+def _sorted_in_memory(batches: Iterable[pa.RecordBatch], folder: str, keys: Keys) -> Batches:
+    """Yield rows in order; those beyond what memory may hold are merged from scratch files."""
+    groups = grouped(batches, RUN_ROWS, RUN_BYTES)
+    at_hand = list(itertools.islice(groups, 2))
+    if len(at_hand) < 2:
+        yield from (newest(group, keys) for group in at_hand)
+        return
+    groups = itertools.chain(at_hand, groups)
+    del at_hand
+    runs = [stored([newest(group, keys)], folder, keys) for group in groups]
+    yield from merge_many(runs, folder, keys)
+
+
+def _partitioned(
+    batches: Iterable[pa.RecordBatch], bounds: Sequence[bytes], folder: str, keys: Keys
+) -> list[str]:
+    """Write rows into scratch files, one for each range of keys; return their paths."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(scratch_file(folder)) for _ in range(len(bounds) + 1)]
+        for group in grouped(batches, PARTITION_ROWS, RUN_BYTES):
+            rows = newest(group, keys)
+            for (_, out), some in zip(files, _cut(rows, keys(rows), bounds), strict=True):
+                if some.num_rows:
+                    out.write_batch(some)
+    give_back()
+    return [path for path, _ in files]
+
+
+def _cut(rows: pa.RecordBatch, keys: pa.Array, bounds: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
+    """Cut rows, which ascend by their keys, before the first key that reaches each bound."""
+    places = range(rows.num_rows)
+    start = 0
+    for bound in bounds:
+        end = bisect_left(places, bound, lo=start, key=lambda at: keys[at].as_py())
+        yield rows.slice(start, end - start)
+        start = end
+    yield rows.slice(start)
