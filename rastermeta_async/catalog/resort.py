@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rastermeta_async.catalog.formats import grouped
 from rastermeta_async.catalog.merge import (
@@ -24,7 +25,6 @@ from rastermeta_async.catalog.merge import (
 )
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.memory import give_back
-from rastermeta_async.rows import newest
 
 RUN_ROWS = 65_536
 RUN_BYTES = 12 * 1024 * 1024
@@ -80,11 +80,11 @@ def _sorted_in_memory(batches: Iterable[pa.RecordBatch], folder: str, keys: Keys
     groups = grouped(batches, RUN_ROWS, RUN_BYTES)
     at_hand = list(itertools.islice(groups, 2))
     if len(at_hand) < 2:
-        yield from (newest(group, keys) for group in at_hand)
+        yield from (_ascending(group, keys)[0] for group in at_hand)
         return
     groups = itertools.chain(at_hand, groups)
     del at_hand
-    runs = [stored([newest(group, keys)], folder, keys) for group in groups]
+    runs = [stored([_ascending(group, keys)[0]], folder, keys) for group in groups]
     yield from merge_many(runs, folder, keys)
 
 
@@ -95,12 +95,20 @@ def _partitioned(
     with ExitStack() as stack:
         files = [stack.enter_context(scratch_file(folder)) for _ in range(len(bounds) + 1)]
         for group in grouped(batches, PARTITION_ROWS, RUN_BYTES):
-            rows = newest(group, keys)
-            for (_, out), some in zip(files, _cut(rows, keys(rows), bounds), strict=True):
+            for (_, out), some in zip(files, _cut(*_ascending(group, keys), bounds), strict=True):
                 if some.num_rows:
                     out.write_batch(some)
     give_back()
     return [path for path, _ in files]
+
+
+def _ascending(rows: pa.Table, keys: Keys) -> tuple[pa.RecordBatch, pa.Array]:
+    """Return rows in the order of their keys, and the keys."""
+    (batch,) = rows.to_batches()  # `grouped` makes one chunk of them
+    unsorted = keys(batch)
+    order = pc.array_sort_indices(unsorted)
+    columns = [column.take(order) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema), unsorted.take(order)
 
 
 def _cut(rows: pa.RecordBatch, keys: pa.Array, bounds: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
