@@ -32,7 +32,6 @@ from rasterio.rpc import RPC
 from rasterio.warp import transform_bounds
 
 from rastermeta_async import read_record
-from rastermeta_async.footprints.antimeridian import halves
 from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.footprints.polygons import polygon_of
 from rastermeta_async.footprints.rings import outlines
@@ -445,55 +444,6 @@ def test_across_the_antimeridian_in_utm() -> None:
     assert {part.bounds[0] == -180 or part.bounds[2] == 180 for part in shape.geoms} == {True}
 
 
-def some_rings(points: int) -> Any:
-    """Return rings about the antimeridian, shape (2, points, 400): large, tiny, turned round."""
-    random = np.random.default_rng(points)
-    angle = np.sort(random.uniform(0, 2 * np.pi, (points, 400)), axis=0)
-    angle[:, ::3] = angle[::-1, ::3]
-    size = 10 ** random.uniform(-7, 1.7, 400)
-    lon = random.choice([-180, 180, 540, 0], 400) + size * (random.normal(size=400) + np.cos(angle))
-    lat = random.uniform(-30, 30, 400) + size * np.sin(angle)
-    return np.array([lon, lat])
-
-
-@pytest.mark.parametrize("points", [4, 8, 33])
-def test_rings_cut_at_once_are_as_geos_cuts_them(points: int) -> None:
-    rings = some_rings(points)
-    rings[0] -= 360 * np.floor((rings[0].min(axis=0) + 180) / 360)
-    cut, made = halves(rings)
-    assert cut.sum() > 100
-    rows = zip(made.geometry.to_pylist(), made.limits.T, rings[..., cut].T, strict=True)
-    for wkb, limits, ring in rows:
-        shape, known = shapely.from_wkb(wkb), polygon_of(*ring.T)
-        assert known is not None
-        assert shape.is_valid
-        assert shape.bounds == tuple(limits) == pytest.approx(known.bbox, abs=1e-12)
-        assert all(part.exterior.is_ccw for part in shape.geoms)
-        oracle = shapely.from_wkb(known.geometry)
-        assert shapely.equals_exact(shape.normalize(), oracle.normalize(), 1e-10)
-
-
-def test_rings_cut_at_once_are_as_those_cut_alone() -> None:
-    rings = some_rings(12)
-    cut, made = halves(rings)
-    alone = [halves(rings[..., at : at + 1]) for at in range(rings.shape[-1])]
-    assert [bool(fit[0]) for fit, _ in alone] == cut.tolist()
-    pieces = [one for _, some in alone for one in some.geometry.to_pylist()]
-    assert pieces == made.geometry.to_pylist()
-
-
-@pytest.mark.parametrize(
-    "lon",
-    [[170, 170, 180, 180], [170, 170, 181, 180], [-180, -180, 180.1, 180.1], [0, 0, 360, 360],
-     [179, 181, 179.5, 181], [179, 179, 180.0000001, 180.0000001], [-181, -181, -179, -179]],
-)  # fmt: skip
-def test_rings_that_are_for_geos(lon: list[float]) -> None:
-    """They touch the meridian, cross it more than twice, go round the world or leave a sliver."""
-    rings = np.array([lon, [1.0, 0.0, 0.0, 1.0]])[..., None]
-    cut, made = halves(rings)
-    assert (cut.tolist(), len(made.geometry)) == ([False], 0)
-
-
 @pytest.mark.parametrize(
     ("raster", "bounds"),
     [
@@ -511,14 +461,10 @@ def test_what_reaches_across_the_antimeridian_is_cut_there_and_at_the_poles(
     assert shape.area == pytest.approx(30 * (bounds[1] - bounds[0]))
 
 
-def test_rings_cut_at_once_have_no_negative_zero() -> None:
+def test_rings_that_are_cut_have_no_negative_zero() -> None:
     """Which would be another footprint to the bit."""
-    lat = np.array([1.0, -0.0, -0.0, 1.0])
-    signed, plain = (
-        halves(np.array([[170.0, 170.0, 190.0, 190.0], some])[..., None])[1].geometry
-        for some in (lat, lat + 0.0)
-    )
-    assert signed.to_pylist() == plain.to_pylist()
+    lon, lat = np.array([170.0, 170.0, 190.0, 190.0]), np.array([1.0, -0.0, -0.0, 1.0])
+    assert polygon_of(lon, lat) == polygon_of(lon, lat + 0.0)
 
 
 def test_degrees_that_are_cut_off_far_away_touch_themselves() -> None:

@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from rastermeta_async.footprints.antimeridian import halves
 from rastermeta_async.footprints.crs_domain import TOLERANCE, Grid, outline_by_parts
 from rastermeta_async.footprints.degrees import FARTHEST, Transformer, Transformers, transformer_of
 from rastermeta_async.footprints.polygons import (
@@ -289,12 +288,8 @@ def _add_rings(made: Made, places: Places, rings: Floats) -> None:
         made.add(places, Polygons.of_rings(turned, limits))
         return
     made.add(places[within], Polygons.of_rings(turned[..., within], limits[:, within]))
-    beyond = (simple & ~within).nonzero()[0]
-    cut, polygons = halves(turned[..., beyond])
-    made.add(places[beyond[cut]], polygons)
-    odd = np.concatenate([beyond[~cut], (~simple).nonzero()[0]])
-    others = dict(zip(places[odd].tolist(), rings[..., odd].T, strict=True))
-    made.add_each(places[odd], lambda at: polygon_of(*others[at].T))
+    others = dict(zip(places[~within].tolist(), rings[..., ~within].T, strict=True))
+    made.add_each(places[~within], lambda at: polygon_of(*others[at].T))
 
 
 def _turned(rings: Floats) -> tuple[Floats, Floats]:
