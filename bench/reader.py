@@ -20,11 +20,11 @@ from statistics import median
 
 from bench.common import context, write_report
 from bench.floor import read_header
-from rastermeta_async.config import CHUNK_PATHS
-from rastermeta_async.folders import Folders
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import TIFF_HEADER, to_batch
-from rastermeta_async.tiff.reader import TiffReader
+from rastermeta_async.model.record import TIFF_HEADER, to_batch
+from rastermeta_async.model.settings import CHUNK_PATHS
+from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 
 def cpu_us(work: Callable[[Sequence[bytes]], None], paths: Sequence[bytes]) -> float:

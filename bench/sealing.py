@@ -80,11 +80,11 @@ def make_parts(output: Path, rows: Any, count: int) -> None:
 
 def seal(output: str, order: str) -> dict[str, float]:
     """Seal an output; return seconds, and MiB more than before at the peak (Linux, proc(5))."""
-    from rastermeta_async.memory import spare_memory
+    from rastermeta_async.model.machine import spare_memory
 
     spare_memory()
     from rastermeta_async.catalog.output import Output
-    from rastermeta_async.config import Order
+    from rastermeta_async.model.settings import Order
 
     target = Output(output, order=Order(order))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -122,7 +122,7 @@ def measure_footprints(rows: Any) -> dict[str, float]:
     import rasterio
 
     from rastermeta_async.footprints.rows import rows_of
-    from rastermeta_async.record import from_batch, to_batch
+    from rastermeta_async.model.record import from_batch, to_batch
 
     bare = [row._replace(geometry=None, bbox=None, footprint=None) for row in from_batch(rows)]
     chunks = [bare[start : start + CHUNK] for start in range(0, len(bare), CHUNK)]

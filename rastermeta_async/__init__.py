@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rastermeta_async.api import Outcome, extract, extract_to
-    from rastermeta_async.config import Access, Settings
-    from rastermeta_async.errors import RastermetaError
+    from rastermeta_async.model.errors import RastermetaError
+    from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
+    from rastermeta_async.model.settings import Access, Settings
     from rastermeta_async.one_file import read_record
     from rastermeta_async.pipeline import Progress
-    from rastermeta_async.record import SCHEMA, Band, Bounds, Record
 
 __version__ = "0.1.0"
 
@@ -24,14 +24,14 @@ _HOMES = {
     "extract": "api",
     "extract_to": "api",
     "Outcome": "api",
-    "Settings": "config",
-    "Access": "config",
-    "RastermetaError": "errors",
+    "Settings": "model.settings",
+    "Access": "model.settings",
+    "RastermetaError": "model.errors",
     "Progress": "pipeline",
-    "SCHEMA": "record",
-    "Record": "record",
-    "Band": "record",
-    "Bounds": "record",
+    "SCHEMA": "model.record",
+    "Record": "model.record",
+    "Band": "model.record",
+    "Bounds": "model.record",
 }
 
 __all__ = [

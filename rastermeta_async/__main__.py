@@ -11,13 +11,13 @@ def main() -> None:
     # Until a run hears signals itself, Ctrl-C simply ends the program, also within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _occupy_standard_streams()
-    from rastermeta_async.environment import enter_program
+    from rastermeta_async.model.gdal_options import enter_program
 
     enter_program()
-    from rastermeta_async.memory import spare_memory
+    from rastermeta_async.model.machine import spare_memory
 
     spare_memory()  # before any command imports pyarrow or rasterio
-    from rastermeta_async.cli import app
+    from rastermeta_async.cli.app import app
 
     app(prog_name="rastermeta")
 

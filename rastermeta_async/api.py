@@ -12,22 +12,30 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from rastermeta_async.blocking import to_the_end
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
-from rastermeta_async.channel import Sender, channel
-from rastermeta_async.config import STREAM_SECONDS, Access, Settings
-from rastermeta_async.environment import may_change_answers, options_as_json
-from rastermeta_async.errors import PruneError, WriteError
-from rastermeta_async.pathset import PathSet
-from rastermeta_async.pipeline import Consumer, Inputs, Progress, Rows, committer, run
-from rastermeta_async.pool import Pool, load_reader
-from rastermeta_async.record import Record, from_batch
-from rastermeta_async.sources import AnyPath, Source, source_of
-from rastermeta_async.text import plural
+from rastermeta_async.model.errors import PruneError, WriteError
+from rastermeta_async.model.gdal_options import may_change_answers, options_as_json
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import Record, from_batch
+from rastermeta_async.model.settings import STREAM_SECONDS, Access, Settings
+from rastermeta_async.model.text import plural
+from rastermeta_async.model.timeouts import to_the_end
+from rastermeta_async.pipeline import (
+    Consumer,
+    Inputs,
+    Progress,
+    Rows,
+    Sender,
+    channel,
+    committer,
+    run,
+)
+from rastermeta_async.pools.threads import Pool, load_reader
+from rastermeta_async.sources.paths import AnyPath, Source, source_of
 
 if TYPE_CHECKING:
-    from rastermeta_async.stores.uploads import Upload
+    from rastermeta_async.catalog.uploads import Upload
 
 Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
 
@@ -62,7 +70,7 @@ async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenera
         settings: how to run; None: the defaults.
 
     Raises:
-        RastermetaError: the run cannot go on (see `rastermeta_async.errors`). A bad file
+        RastermetaError: the run cannot go on (see `rastermeta_async.model.errors`). A bad file
             raises nothing: it is a record.
     """
     settings = settings or Settings()
@@ -119,7 +127,7 @@ async def extract_to(
         ForeignOutputError: what stands under that name, or at the URL, was not made by this
             program, or is another one's; nothing was read.
         SettingsError, SourceError, StoreError, StuckError, OutputError: see
-            `rastermeta_async.errors`. What was committed is safe, and the same call resumes.
+            `rastermeta_async.model.errors`. What was committed is safe, and the same call resumes.
     """
     settings = settings or Settings()
     progress = progress or Progress()
@@ -173,7 +181,7 @@ async def extract_to(
 
 
 def _upload(target: Output, access: Access) -> Upload:
-    from rastermeta_async.stores.uploads import Upload  # few outputs are in a store
+    from rastermeta_async.catalog.uploads import Upload  # few outputs are in a store
 
     return Upload(target, access)
 
@@ -237,10 +245,10 @@ def pool_for(settings: Settings) -> Pool:
     if not settings.workers and may_change_answers():
         settings = replace(settings, workers=1)
     if settings.workers:
-        from rastermeta_async.workers.pool import WorkerPool
+        from rastermeta_async.pools.processes import WorkerPool
 
         return WorkerPool(settings)
-    from rastermeta_async.header_pool import HeaderPool
+    from rastermeta_async.pools.header_pool import HeaderPool
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from rastermeta_async.config import Settings
-from rastermeta_async.environment import may_change_answers
-from rastermeta_async.fence import fence_thread
-from rastermeta_async.folders import Folders
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import Record, from_batch
-from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
-from rastermeta_async.urls import is_url, local_path
+from rastermeta_async.model.gdal_options import may_change_answers
+from rastermeta_async.model.record import Record, from_batch
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.urls import is_url, local_path
+from rastermeta_async.readers.fence import fence_thread
+from rastermeta_async.readers.geotiff.reader import Comparison, TiffReader, make_reader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 if TYPE_CHECKING:
-    from rastermeta_async.sources import AnyPath
+    from rastermeta_async.sources.paths import AnyPath
 
 T = TypeVar("T")
 

@@ -16,16 +16,19 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar, cast
 
 import pyarrow as pa
 
-from rastermeta_async.blocking import BATCH, answers, let_go, to_the_end
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.sink import Log, Sink
-from rastermeta_async.channel import Receiver, Sender, channel
-from rastermeta_async.config import (
+from rastermeta_async.model.errors import first_error_only
+from rastermeta_async.model.machine import give_back
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import SUCCESSES, to_batch
+from rastermeta_async.model.row_ops import count_failures, count_missing, count_passing, kept
+from rastermeta_async.model.settings import (
     BATCH_BYTES,
     BATCH_SECONDS,
     CHUNK_BYTES,
@@ -34,19 +37,70 @@ from rastermeta_async.config import (
     MAX_CHUNK_PATHS,
     Settings,
 )
-from rastermeta_async.errors import first_error_only
-from rastermeta_async.memory import give_back
-from rastermeta_async.pathset import PathSet
-from rastermeta_async.pool import Pool
-from rastermeta_async.record import SUCCESSES, to_batch
-from rastermeta_async.rows import count_failures, count_missing, count_passing, kept
-from rastermeta_async.sources import Source
+from rastermeta_async.model.text import shortened
+from rastermeta_async.model.timeouts import BATCH, answers, let_go, to_the_end
+from rastermeta_async.model.urls import local_path
+from rastermeta_async.pools.threads import Pool
+from rastermeta_async.sources.paths import Source
+from rastermeta_async.sources.walk import FolderNote, Walked
 from rastermeta_async.stores.circuit_breaker import CircuitBreaker
-from rastermeta_async.text import shortened
-from rastermeta_async.urls import local_path
-from rastermeta_async.walk import FolderNote, Walked
 
 T = TypeVar("T")
+
+
+class _End:
+    """Wakes a receiver that waits when the channel is closed; never leaves this module."""
+
+
+_END = _End()
+
+
+class _Queue(asyncio.Queue[T | _End]):
+    closed = False
+
+    def wake_at_end(self) -> None:
+        """Wake a receiver that waits for an item which will never come."""
+        if self.empty():
+            self.put_nowait(_END)
+
+
+class Sender(Generic[T]):
+    """The end that items go in; waits while the queue is full."""
+
+    def __init__(self, queue: _Queue[T]) -> None:
+        self._queue = queue
+
+    async def send(self, item: T) -> None:
+        """Put an item in; returns once there is room for it."""
+        await self._queue.put(item)
+
+    def close(self) -> None:
+        """End every receiver after the items sent so far. Nothing may be sent afterwards."""
+        self._queue.closed = True
+        self._queue.wake_at_end()
+
+
+class Receiver(Generic[T]):
+    """The end that items come out of; several tasks may iterate over one receiver."""
+
+    def __init__(self, queue: _Queue[T]) -> None:
+        self._queue = queue
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        while not (self._queue.closed and self._queue.empty()):
+            item = await self._queue.get()
+            if item is _END:
+                break
+            yield cast("T", item)
+        self._queue.wake_at_end()
+
+
+def channel(size: int) -> tuple[Sender[T], Receiver[T]]:
+    """Return the two ends of a queue that holds at most `size` items (at least 1)."""
+    queue: _Queue[T] = _Queue(size)
+    return Sender(queue), Receiver(queue)
+
+
 log = logging.getLogger(__name__)
 Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]

@@ -11,8 +11,8 @@ from factory import record, table
 
 from rastermeta_async.catalog.checkpoint import Part
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.config import Order
-from rastermeta_async.record import BBox, Record
+from rastermeta_async.model.record import BBox, Record
+from rastermeta_async.model.settings import Order
 
 
 def at(path: bytes, west: float, south: float) -> Record:

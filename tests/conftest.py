@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from rastermeta_async.sample import write_sample
+from rastermeta_async.cli.sample import write_sample
 
 # How fast a machine is at the moment is nothing that a test is about.
 hypothesis.settings.register_profile(

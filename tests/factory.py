@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from rastermeta_async.record import (
+from rastermeta_async.model.record import (
     Band,
     Bounds,
     Record,

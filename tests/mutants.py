@@ -56,12 +56,12 @@ from tiff_variants import (
     write_variant,
 )
 
-from rastermeta_async import versions
-from rastermeta_async.folders import Folders
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import TIFF_HEADER
-from rastermeta_async.tiff.bytes import Unsupported
-from rastermeta_async.tiff.reader import TiffReader
+from rastermeta_async.model import file_state
+from rastermeta_async.model.record import TIFF_HEADER
+from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 BASES: list[tuple[str, list[Option]]] = [
     ("plain", [north_up, with_data]),
@@ -381,7 +381,7 @@ def main() -> None:
     """Run the command line."""
     folder, seed, files = sys.argv[1:]
     silence()
-    versions.TICK_SECONDS = 0.0  # nobody else writes the files, each of which is read at once
+    file_state.TICK_SECONDS = 0.0  # nobody else writes the files, each of which is read at once
     os.mkdir(folder)
     json.dump(asdict(check_mutants(Path(folder), int(seed), int(files))), sys.stdout)
 

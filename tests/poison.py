@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from factory import record
 
 from rastermeta_async.catalog.durable import write_all
-from rastermeta_async.config import Access
-from rastermeta_async.record import Record
-from rastermeta_async.workers import worker
-from rastermeta_async.workers.wire import Kind, encode_reply
+from rastermeta_async.model.record import Record
+from rastermeta_async.model.settings import Access
+from rastermeta_async.pools import worker
+from rastermeta_async.pools.protocol import Kind, encode_reply
 
 MAKE = "poison:make"
 MAKE_MORTAL = "poison:make_mortal"

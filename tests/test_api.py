@@ -19,19 +19,20 @@ from conftest import Run
 from factory import exact, records_of
 
 import rastermeta_async
-from rastermeta_async import api, pathset, pipeline
+from rastermeta_async import api, pipeline
 from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream
 from rastermeta_async.catalog import sink
-from rastermeta_async.catalog.jsonform import from_lines
+from rastermeta_async.catalog.json_rows import from_lines
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import open_output
-from rastermeta_async.config import Settings
-from rastermeta_async.errors import OutputLockedError, SourceError
+from rastermeta_async.model import path_set
+from rastermeta_async.model.errors import OutputLockedError, SourceError
+from rastermeta_async.model.record import Record, path_bytes
+from rastermeta_async.model.row_ops import newest
+from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.record import Record, path_bytes
-from rastermeta_async.rows import newest
-from rastermeta_async.tiff.reader import TiffReader
+from rastermeta_async.readers.geotiff.reader import TiffReader
 
 PATIENCE = 2
 
@@ -469,7 +470,7 @@ def test_a_duplicate_far_back_is_read_twice_and_is_in_the_catalog_once(
 ) -> None:
     """Else what is remembered of the paths of a run would grow with it."""
     monkeypatch.setattr(api, "DUPLICATE_WINDOW", 4)
-    monkeypatch.setattr(pathset, "_BUFFERED", 4)
+    monkeypatch.setattr(path_set, "_BUFFERED", 4)
 
     async def given() -> AsyncIterator[str]:
         for path in [*files[:20], files[19], files[0]]:

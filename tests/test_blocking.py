@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rastermeta_async.blocking import AT_ONCE, BATCH, answers
 from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.changes import stamp_of
 from rastermeta_async.catalog.prune import Seen
-from rastermeta_async.errors import PruneError, StuckError
-from rastermeta_async.walk import Kind, kinds_of
+from rastermeta_async.model.errors import PruneError, StuckError
+from rastermeta_async.model.timeouts import AT_ONCE, BATCH, answers
+from rastermeta_async.sources.walk import Kind, kinds_of
 
 
 class Disk:
@@ -200,7 +200,9 @@ def test_a_disk_that_never_answers_ends_the_run_before_it_takes_all_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = threading.Event()
-    monkeypatch.setattr("rastermeta_async.blocking.MOST_THREADS", threading.active_count() + 20)
+    monkeypatch.setattr(
+        "rastermeta_async.model.timeouts.MOST_THREADS", threading.active_count() + 20
+    )
     try:
         with pytest.raises(StuckError, match="not answered"):
             for _ in range(10):

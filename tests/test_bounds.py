@@ -20,13 +20,13 @@ from rasterio.transform import from_origin
 from tiff_variants import NODATA_TAG, edited, text_value
 
 import rastermeta_async
-from rastermeta_async.config import READERS, Access
-from rastermeta_async.crs import crs_strings
-from rastermeta_async.folders import Folders
-from rastermeta_async.pool import load_reader
+from rastermeta_async.footprints.crs import crs_strings
+from rastermeta_async.model.settings import READERS, Access
+from rastermeta_async.pools.threads import load_reader
+from rastermeta_async.readers.geotiff.gdal_metadata import MAX_REMEMBERED
+from rastermeta_async.readers.geotiff.header import read_header
+from rastermeta_async.readers.sidecars import Folders
 from rastermeta_async.stores.clients import MAX_STORES, Stores
-from rastermeta_async.tiff.header import read_header
-from rastermeta_async.tiff.metadata import MAX_REMEMBERED
 
 
 def write(path: Path, **profile: Any) -> Path:

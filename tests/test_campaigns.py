@@ -29,7 +29,7 @@ from command import COMMAND, PATIENCE, leftovers, run, write_raster
 from factory import exact, records_of
 
 from rastermeta_async.catalog.formats import format_of
-from rastermeta_async.record import Record, path_bytes
+from rastermeta_async.model.record import Record, path_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -16,9 +16,9 @@ import shapely
 from factory import record, table
 from specs import check_by_schema
 
-from rastermeta_async.catalog.geoparquet import Extent
+from rastermeta_async.catalog.formats import Extent
 from rastermeta_async.footprints.rows import Outline, outline_of_points
-from rastermeta_async.record import COLUMNS
+from rastermeta_async.model.record import COLUMNS
 
 BOX = outline_of_points([1, 2, 2, 1], [2, 2, 3, 3])
 ACROSS = outline_of_points([179, 181, 181, 179], [0, 0, 1, 1])

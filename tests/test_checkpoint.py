@@ -27,9 +27,9 @@ from rastermeta_async.catalog.checkpoint import (
     history,
     read_entries,
 )
-from rastermeta_async.catalog.locks import is_locked
+from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.catalog.names import part_name
-from rastermeta_async.errors import (
+from rastermeta_async.model.errors import (
     CheckpointError,
     ForeignOutputError,
     OutputLockedError,

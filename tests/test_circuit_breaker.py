@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rastermeta_async.errors import MissingExtraError, StoreError
-from rastermeta_async.record import failure, to_batch
+from rastermeta_async.model.errors import MissingExtraError, StoreError
+from rastermeta_async.model.record import failure, to_batch
 from rastermeta_async.stores.circuit_breaker import ALIKE, CircuitBreaker
 
 

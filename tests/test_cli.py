@@ -36,9 +36,9 @@ from command import (
     write_raster,
 )
 
-from rastermeta_async.folders import MAX_AGE
-from rastermeta_async.record import SCHEMA
-from rastermeta_async.sources import MAX_RECORD
+from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.readers.sidecars import MAX_AGE
+from rastermeta_async.sources.paths import MAX_RECORD
 
 OK, FAILED, USAGE, SOME_FAILED, READER_GONE = 0, 1, 2, 3, 141
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

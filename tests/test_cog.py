@@ -24,7 +24,8 @@ from tiff_variants import LONG, SHORT, Form, Ifd, assembled, ifds_of, number_val
 
 from bench.scenes import FILES_A_FOLDER, Spec, scene
 from bench.tiff import encode
-from rastermeta_async.cog import (
+from rastermeta_async.model.record import TIFF_HEADER, Record
+from rastermeta_async.readers.geotiff.cog import (
     EARLY_DATA,
     EDITED_IN_PLACE,
     EXTERNAL_OVERVIEWS,
@@ -36,10 +37,9 @@ from rastermeta_async.cog import (
     UNSORTED_IFDS,
     UNSORTED_OVERVIEWS,
 )
-from rastermeta_async.folders import Folders
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import TIFF_HEADER, Record
-from rastermeta_async.tiff.reader import TiffReader, make_reader
+from rastermeta_async.readers.geotiff.reader import TiffReader, make_reader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

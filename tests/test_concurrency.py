@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rastermeta_async.concurrency import Tuner
+from rastermeta_async.pools.concurrency import Tuner
 
 LOOK = 0.025
 CPU = 65e-6

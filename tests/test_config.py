@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rastermeta_async.config import Settings
-from rastermeta_async.errors import SettingsError
-from rastermeta_async.workers.launch import workers_for
+from rastermeta_async.model.errors import SettingsError
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.pools.child import workers_for
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,12 @@ from command import (
     write_raster,
 )
 
-from rastermeta_async import console as console_module
-from rastermeta_async import run as run_module
 from rastermeta_async.api import Outcome
-from rastermeta_async.console import Console, explained_exit
-from rastermeta_async.errors import OutputError
-from rastermeta_async.exits import FAILED, OK, SOME_FAILED, USAGE
-from rastermeta_async.outlet import LAST_WORDS_SECONDS, MAX_WAITING_BYTES, has_room
+from rastermeta_async.cli import console as console_module
+from rastermeta_async.cli import run as run_module
+from rastermeta_async.cli.console import FAILED, OK, SOME_FAILED, USAGE, Console, explained_exit
+from rastermeta_async.model.errors import OutputError
+from rastermeta_async.model.streams import LAST_WORDS_SECONDS, MAX_WAITING_BYTES, has_room
 from rastermeta_async.pipeline import Progress
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

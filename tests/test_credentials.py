@@ -9,10 +9,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rastermeta_async.config import Access
-from rastermeta_async.errors import StoreError
-from rastermeta_async.stores.credentials import boto3_session, endpoint_of, for_gdal, for_obstore
-from rastermeta_async.stores.vsi import gdal_options
+from rastermeta_async.model.errors import StoreError
+from rastermeta_async.model.settings import Access
+from rastermeta_async.stores.credentials import (
+    boto3_session,
+    endpoint_of,
+    for_gdal,
+    for_obstore,
+    gdal_options,
+)
 
 PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "GS_", "STORAGE_")
 KEYS = {"AWS_ACCESS_KEY_ID": "of-environment", "AWS_SECRET_ACCESS_KEY": "hidden",

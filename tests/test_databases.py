@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rastermeta_async.databases import database_options
+from rastermeta_async.readers.databases import database_options
 
 
 def write(path: Path, mode: str = "delete") -> None:

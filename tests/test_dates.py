@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.one_file import read_record
-from rastermeta_async.views.dates import Interval, interval_of
-from rastermeta_async.views.evidence import AUTO, SOURCES, TAGS, Rules, evidence_of, rule_of
+from rastermeta_async.stac.dates import Interval, interval_of
+from rastermeta_async.stac.evidence import AUTO, SOURCES, TAGS, Rules, evidence_of, rule_of
 
 
 def utc(*fields: int) -> dt.datetime:

@@ -19,16 +19,14 @@ from command import run
 from rasterio.transform import from_origin
 
 from rastermeta_async.api import pool_for
-from rastermeta_async.config import Settings
-from rastermeta_async.environment import options_as_json, options_in_words, own_environment
-from rastermeta_async.errors import SettingsError
+from rastermeta_async.cli.show import to_json
+from rastermeta_async.model.errors import SettingsError
+from rastermeta_async.model.gdal_options import options_as_json, options_in_words, own_environment
+from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record
-from rastermeta_async.views.show import to_json
-from rastermeta_async.workers.pool import WorkerPool
+from rastermeta_async.pools.processes import WorkerPool
 
-BY_API = (
-    "import sys, json; from rastermeta_async import *; from rastermeta_async.views.show import *"
-)
+BY_API = "import sys, json; from rastermeta_async import *; from rastermeta_async.cli.show import *"
 READ = f"{BY_API}; print(to_json(read_record(sys.argv[1])))"
 EXTRACT = f"""{BY_API}
 import asyncio

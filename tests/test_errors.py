@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from rastermeta_async import errors
-from rastermeta_async.errors import RastermetaError, SettingsError, StuckError, first_error
+from rastermeta_async.model import errors
+from rastermeta_async.model.errors import RastermetaError, SettingsError, StuckError, first_error
 
 
 def drawn() -> dict[str, str | None]:

@@ -29,7 +29,7 @@ from command import COMMAND, run, running, write_raster
 from rasterio.drivers import raster_driver_extensions
 from rasterio.transform import from_origin
 
-from rastermeta_async.fence import fence_thread
+from rastermeta_async.readers.fence import fence_thread
 
 
 class Listener:
@@ -205,7 +205,7 @@ def test_to_show_a_file_leads_to_no_server(
 
 
 IN_PROCESS = "-o", "-", "--workers", "0"
-WITHOUT = "import sys, rastermeta_async.fence as fence; fence._MACHINES.clear()\n"
+WITHOUT = "import sys, rastermeta_async.readers.fence as fence; fence._MACHINES.clear()\n"
 START = "from rastermeta_async.__main__ import main; main()"
 
 
@@ -264,7 +264,7 @@ def test_a_list_whose_carrier_is_killed_is_not_taken_for_whole(tmp_path: Path) -
 
 
 PRINTING = """
-import os, rastermeta_async.rasterio_reader as reader
+import os, rastermeta_async.readers.rasterio_reader as reader
 describe = reader._describe
 def printing(*arguments):
     os.write(1, b"PRINTED")

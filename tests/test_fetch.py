@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rastermeta_async.permits import Stopped
-from rastermeta_async.stores.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
-from rastermeta_async.stores.s3_client import Part
-from rastermeta_async.tiff.bytes import MAX_READS, Unsupported
-from rastermeta_async.tiff.header import HEAD_BYTES
+from rastermeta_async.pools.concurrency import Stopped
+from rastermeta_async.readers.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
+from rastermeta_async.readers.geotiff.buffer import MAX_READS, Unsupported
+from rastermeta_async.readers.geotiff.header import HEAD_BYTES
+from rastermeta_async.stores.raw_keys import Part
 
 SIZE = 1_000_000
 BUSY = Exception("Server error with status code: 503")

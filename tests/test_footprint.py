@@ -44,7 +44,7 @@ from rastermeta_async.footprints.rows import (
     rows_of,
     with_footprints,
 )
-from rastermeta_async.record import Record, from_batch, to_batch
+from rastermeta_async.model.record import Record, from_batch, to_batch
 
 TILE = 1111950.5196666666
 MODIS = "+proj=sinu +R=6371007.181 +units=m +type=crs"

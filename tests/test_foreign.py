@@ -27,18 +27,17 @@ from factory import band, failed, record, table
 
 from rastermeta_async.catalog import reading
 from rastermeta_async.catalog.checkpoint import encode, read_entries
-from rastermeta_async.catalog.finished import batches_of
+from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.pages import BINARY, I32, LIST, STRUCT, TRUE, chunk_of, skip
-from rastermeta_async.errors import OutputError, RastermetaError
-from rastermeta_async.record import SCHEMA
+from rastermeta_async.cli.status import status_of
+from rastermeta_async.cli.summary import as_text, summary_of, to_json
+from rastermeta_async.model.errors import OutputError, RastermetaError
+from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
-from rastermeta_async.views.evidence import Rules
-from rastermeta_async.views.status import status_of
-from rastermeta_async.views.summary import summary_of
-from rastermeta_async.views.summary_form import as_text, to_json
 
 ROWS = [at(b"/%d.tif" % number, number, number) for number in range(20)] + [failed()]
 

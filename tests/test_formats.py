@@ -24,8 +24,8 @@ from rastermeta_async.catalog.formats import (
     format_of,
     grouped,
 )
-from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.record import (
+from rastermeta_async.model.errors import ForeignOutputError, SettingsError
+from rastermeta_async.model.record import (
     SCHEMA,
     SCHEMA_VERSION,
     VERSION_KEY,
@@ -35,7 +35,7 @@ from rastermeta_async.record import (
     from_batch,
     to_batch,
 )
-from rastermeta_async.rows import row_bytes
+from rastermeta_async.model.row_ops import row_bytes
 
 KINDS = [ParquetFormat, NdjsonFormat, JsonFormat]
 Kind = type[ParquetFormat] | type[NdjsonFormat]

@@ -20,10 +20,10 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from tiff_variants import ASCII, SHORT, Value, edited
 
-from rastermeta_async.config import READERS, Access
-from rastermeta_async.crs import ENSEMBLES, crs_of_wkt
-from rastermeta_async.pool import load_reader
-from rastermeta_async.record import Record
+from rastermeta_async.footprints.crs import ENSEMBLES, crs_of_wkt
+from rastermeta_async.model.record import Record
+from rastermeta_async.model.settings import READERS, Access
+from rastermeta_async.pools.threads import load_reader
 
 GEO_KEYS, GEO_ASCII = 34735, 34737
 ELLIPSOIDAL = 4979

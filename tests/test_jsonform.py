@@ -9,8 +9,8 @@ from factory import MODIFIED, band, exact, failed, record, records_of, some_reco
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.catalog.jsonform import from_lines, row_objects, to_lines
-from rastermeta_async.record import SCHEMA, Bounds, Record, to_batch
+from rastermeta_async.catalog.json_rows import from_lines, row_objects, to_lines
+from rastermeta_async.model.record import SCHEMA, Bounds, Record, to_batch
 
 
 def strict(text: str) -> Any:

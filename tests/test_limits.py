@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rastermeta_async.footprints.limits import Limits, west_to_east
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.record import BBox, to_batch
+from rastermeta_async.model.record import BBox, to_batch
 
 Scene = tuple[int, int]
 """West and width, degrees."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rastermeta_async import machine
-from rastermeta_async.machine import (
+from rastermeta_async.model import machine
+from rastermeta_async.model.machine import (
     default_workers,
     own_cpus,
     usable_cores,

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rastermeta_async.memory import memory_bytes
+from rastermeta_async.model.machine import memory_bytes
 
 ROOT = Path(__file__).parent.parent
 LIMITS_MIB = {0: 200.0, 2: 275.0}
@@ -50,7 +50,7 @@ def test_files_full_of_tags(tmp_path: Path, workers: int) -> None:
 def test_a_limit_that_was_set_can_be_raised() -> None:
     script = (
         "from resource import RLIMIT_DATA, getrlimit\n"
-        "from rastermeta_async.memory import allow_data, limit_data\n"
+        "from rastermeta_async.model.machine import allow_data, limit_data\n"
         "free = getrlimit(RLIMIT_DATA)[0]\n"
         "allow_data(1 << 20)\n"
         "assert getrlimit(RLIMIT_DATA)[0] == free, 'a limit of others'\n"
@@ -66,7 +66,8 @@ def test_a_limit_that_was_set_can_be_raised() -> None:
 def test_a_limit_counts_stacks_and_keeps_to_that_of_others() -> None:
     script = (
         "from resource import RLIMIT_DATA, getrlimit, setrlimit\n"
-        "from rastermeta_async.memory import STACK_BYTES, allow_data, limit_data, memory_bytes\n"
+        "from rastermeta_async.model.machine import STACK_BYTES, allow_data, limit_data\n"
+        "from rastermeta_async.model.machine import memory_bytes\n"
         "now = memory_bytes().data\n"
         "hard = now + (1 << 30)\n"
         "setrlimit(RLIMIT_DATA, (hard, hard))\n"
@@ -93,7 +94,7 @@ def test_cycles_are_still_looked_for() -> None:
     """Seldom, but a run of days would grow without."""
     script = (
         "import gc, weakref\n"
-        "from rastermeta_async.memory import collect_seldom\n"
+        "from rastermeta_async.model.machine import collect_seldom\n"
         "collect_seldom()\n"
         "class Ring: pass\n"
         "def ring():\n"

@@ -13,16 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
-from rastermeta_async.catalog.merge import (
-    Batches,
-    Run,
-    crowded,
-    merge,
-    merge_many,
-    overlap,
-)
+from rastermeta_async.catalog.merge import Batches, Run, crowded, merge, merge_many, overlap
 from rastermeta_async.catalog.order import Keys
-from rastermeta_async.record import to_batch
+from rastermeta_async.model.record import to_batch
 
 Pieces = list[list[bytes]]
 """The batches of a run, as their paths."""

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from test_remote import header_at_the_end
 
-from rastermeta_async.config import Settings
-from rastermeta_async.permits import Stopped
-from rastermeta_async.record import Record, failure
-from rastermeta_async.stores import objects
-from rastermeta_async.stores.fetch import MAX_HEAD_BYTES
-from rastermeta_async.stores.objects import ObjectReader
-from rastermeta_async.stores.s3_client import Part
-from rastermeta_async.tiff.reader import TiffReader, make_reader
+from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.pools.concurrency import Stopped
+from rastermeta_async.readers import objects
+from rastermeta_async.readers.fetch import MAX_HEAD_BYTES
+from rastermeta_async.readers.geotiff.reader import TiffReader, make_reader
+from rastermeta_async.readers.objects import ObjectReader
+from rastermeta_async.stores.raw_keys import Part
 
 SHORT = 0.1
 

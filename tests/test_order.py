@@ -19,9 +19,9 @@ from rastermeta_async.catalog import output as sealing
 from rastermeta_async.catalog import resort
 from rastermeta_async.catalog.order import hilbert, spatial_keys
 from rastermeta_async.catalog.output import Output
-from rastermeta_async.config import Order
-from rastermeta_async.errors import SettingsError
-from rastermeta_async.record import BBox
+from rastermeta_async.model.errors import SettingsError
+from rastermeta_async.model.record import BBox
+from rastermeta_async.model.settings import Order
 
 
 def test_the_curve_visits_every_cell_and_takes_single_steps() -> None:

@@ -22,25 +22,25 @@ import pytest
 from catalogs import commit
 from factory import failed, record, records_of, table
 
-from rastermeta_async.catalog import durable, formats, locks
+from rastermeta_async.catalog import durable, formats
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
-from rastermeta_async.catalog.content import Content
+from rastermeta_async.catalog.digest import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.config import Order
-from rastermeta_async.errors import (
+from rastermeta_async.cli.status import status_of
+from rastermeta_async.model.errors import (
     CheckpointError,
     ForeignOutputError,
     OutputLockedError,
     SettingsError,
     WriteError,
 )
-from rastermeta_async.pathset import PathSet
-from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
-from rastermeta_async.views.status import status_of
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
+from rastermeta_async.model.settings import Order
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))
 BAD = failed(b"/bad.tif")
@@ -108,7 +108,7 @@ def refused(kind: type[Exception], path: str, **options: Any) -> str:
     assert tree(path) == before
     assert set(os.listdir(os.path.dirname(path))) == folders
     if os.path.isfile(log_path(path)) and not os.path.islink(log_path(path)):
-        assert not locks.is_locked(log_path(path))
+        assert not durable.is_locked(log_path(path))
     return str(caught.value)
 
 
@@ -425,7 +425,7 @@ def test_looks_at_a_lock_bar_neither_each_other_nor_a_run(
         fcntl.flock(look, fcntl.LOCK_SH)
         assert status_of(path).state == "stopped"
         ending = SimpleNamespace(sleep=lambda _: fcntl.flock(look, fcntl.LOCK_UN))
-        monkeypatch.setattr(locks, "time", ending)
+        monkeypatch.setattr(durable, "time", ending)
         Output(path).close()
 
 
@@ -901,7 +901,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
         with pytest.raises(ForeignOutputError, match=kind):
             status_of(path)
         with pytest.raises(ForeignOutputError, match=kind):
-            locks.is_locked(planted)
+            durable.is_locked(planted)
 
 
 @pytest.mark.timeout(20)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async import pathset
-from rastermeta_async.pathset import PathSet, Words
+from rastermeta_async.model import path_set
+from rastermeta_async.model.path_set import PathSet, Words
 
 paths = st.integers(0, 40).map(lambda number: b"%d" % number)
 blocks = st.lists(paths, max_size=12)
@@ -46,8 +46,8 @@ def follow(steps: list[tuple[str, list[bytes]]]) -> PathSet:
 @given(steps, st.integers(1, 8), st.sampled_from([1, 4, 16, 1 << 21]))
 def test_is_a_set(steps: list[tuple[str, list[bytes]]], buffered: int, segment: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pathset, "_BUFFERED", buffered)
-        patch.setattr(pathset, "_SEGMENT", segment)
+        patch.setattr(path_set, "_BUFFERED", buffered)
+        patch.setattr(path_set, "_SEGMENT", segment)
         follow(steps)
 
 
@@ -56,8 +56,8 @@ def test_colliding_first_words_are_told_apart(
     steps: list[tuple[str, list[bytes]]], buffered: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pathset, "_BUFFERED", buffered)
-        patch.setattr(pathset, "fingerprints", colliding)
+        patch.setattr(path_set, "_BUFFERED", buffered)
+        patch.setattr(path_set, "fingerprints", colliding)
         follow(steps)
 
 
@@ -67,8 +67,8 @@ def test_a_window_holds_at_least_the_latest_and_not_much_more(
 ) -> None:
     segment = 16
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pathset, "_BUFFERED", buffered)
-        patch.setattr(pathset, "_SEGMENT", segment)
+        patch.setattr(path_set, "_BUFFERED", buffered)
+        patch.setattr(path_set, "_SEGMENT", segment)
         tested = PathSet(window=window)
         added: list[bytes] = []
         for block in given_blocks:
@@ -81,7 +81,7 @@ def test_a_window_holds_at_least_the_latest_and_not_much_more(
 
 
 def test_a_window_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pathset, "_BUFFERED", 10)
+    monkeypatch.setattr(path_set, "_BUFFERED", 10)
     tested = PathSet(window=20)
     for number in range(1000):
         tested.add_new([b"%d" % number])
@@ -103,7 +103,7 @@ def test_empty_blocks_change_nothing() -> None:
 
 
 def test_a_fingerprint_has_two_words_that_differ() -> None:
-    prints = pathset.fingerprints([b"%d" % number for number in range(1000)]).tolist()
+    prints = path_set.fingerprints([b"%d" % number for number in range(1000)]).tolist()
     assert len({first for first, _ in prints}) == len({second for _, second in prints}) == 1000
     assert all(first != second for first, second in prints)
 
@@ -122,7 +122,7 @@ def test_a_million_paths_take_16_bytes_each(block: int) -> None:
     held = [words for segment in tested._segments for words in segment]
     assert all(words.base is None for words in held), "a view keeps a larger array alive"
     assert sum(words.nbytes for words in held) <= 16 * total
-    assert len(tested._recent) < pathset._BUFFERED
+    assert len(tested._recent) < path_set._BUFFERED
     assert len(held) <= 2 * np.log2(total)
     assert tested.missing([b"/archive/0.tif", b"/archive/999999.tif", b"x"]) == [b"x"]
 

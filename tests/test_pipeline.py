@@ -14,11 +14,19 @@ import pytest
 from conftest import Run
 from factory import failed, paths_of, record
 
-from rastermeta_async.blocking import AT_ONCE
 from rastermeta_async.catalog.changes import Unchanged
 from rastermeta_async.catalog.checkpoint import Entry, Part
-from rastermeta_async.config import BATCH_BYTES, CHUNK_BYTES, CHUNK_PATHS, MAX_CHUNK_PATHS, Settings
-from rastermeta_async.pathset import PathSet
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import Record, to_batch
+from rastermeta_async.model.row_ops import row_bytes
+from rastermeta_async.model.settings import (
+    BATCH_BYTES,
+    CHUNK_BYTES,
+    CHUNK_PATHS,
+    MAX_CHUNK_PATHS,
+    Settings,
+)
+from rastermeta_async.model.timeouts import AT_ONCE
 from rastermeta_async.pipeline import (
     Consumer,
     Inputs,
@@ -29,9 +37,7 @@ from rastermeta_async.pipeline import (
     committer,
 )
 from rastermeta_async.pipeline import run as run_pipeline
-from rastermeta_async.pool import Pool
-from rastermeta_async.record import Record, to_batch
-from rastermeta_async.rows import row_bytes
+from rastermeta_async.pools.threads import Pool
 
 PATIENCE = 20
 

@@ -13,14 +13,14 @@ import pytest
 from conftest import Run
 from factory import band, record
 
-from rastermeta_async import chunk as chunk_module
-from rastermeta_async import pool as pool_module
-from rastermeta_async.chunk import Chunk
-from rastermeta_async.config import CHUNK_BYTES, MAX_STUCK, Settings
-from rastermeta_async.errors import StuckError
-from rastermeta_async.permits import Stopped
-from rastermeta_async.pool import ThreadPool
-from rastermeta_async.record import Record, from_batch, path_bytes
+from rastermeta_async.model.errors import StuckError
+from rastermeta_async.model.record import Record, from_batch, path_bytes
+from rastermeta_async.model.settings import CHUNK_BYTES, MAX_STUCK, Settings
+from rastermeta_async.pools import chunk as chunk_module
+from rastermeta_async.pools import threads as pool_module
+from rastermeta_async.pools.chunk import Chunk
+from rastermeta_async.pools.concurrency import Stopped
+from rastermeta_async.pools.threads import ThreadPool
 
 PATIENCE = 20
 SHORT = 0.05

@@ -11,10 +11,10 @@ import pytest
 from conftest import Run
 from test_pipeline import BrokenError, FakeSource, Storage, go, names, settled
 
-from rastermeta_async.config import Access, Settings
+from rastermeta_async.model.settings import Access, Settings
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.pool import Pool, ThreadPool
-from rastermeta_async.workers.pool import WorkerPool
+from rastermeta_async.pools.processes import WorkerPool
+from rastermeta_async.pools.threads import Pool, ThreadPool
 
 MakePool = Callable[[], Pool]
 

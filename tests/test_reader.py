@@ -37,8 +37,14 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 from tiff_variants import NODATA_TAG, edited, text_value
 
-from rastermeta_async.drivers import SAFE_DRIVERS, unknown_drivers
-from rastermeta_async.folders import (
+from rastermeta_async.model.file_state import MAX_FIELDS, TICK_SECONDS, likely_mistake
+from rastermeta_async.model.gdal_options import SAFE_DRIVERS, unknown_drivers
+from rastermeta_async.model.record import MAX_MESSAGE, Record, path_bytes
+from rastermeta_async.one_file import compare_readers, read_record
+from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.geotiff.structure import has_more_images
+from rastermeta_async.readers.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time
+from rastermeta_async.readers.sidecars import (
     GDAL_MAX_NAMES,
     MAX_AGE,
     MAX_KEPT,
@@ -47,15 +53,8 @@ from rastermeta_async.folders import (
     Listing,
     Neighbours,
 )
-from rastermeta_async.missing import MAX_FIELDS, likely_mistake
-from rastermeta_async.one_file import compare_readers, read_record
-from rastermeta_async.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time
-from rastermeta_async.record import MAX_MESSAGE, Record, path_bytes
-from rastermeta_async.structure import has_more_images
-from rastermeta_async.subdatasets import MAX_PARTS, MAX_TRIED, subdatasets_of
-from rastermeta_async.tiff.reader import TiffReader
-from rastermeta_async.undecodable import ReadableDataset
-from rastermeta_async.versions import TICK_SECONDS
+from rastermeta_async.readers.subdatasets import MAX_PARTS, MAX_TRIED, subdatasets_of
+from rastermeta_async.readers.undecodable import ReadableDataset
 
 # rasterio is about to rename it; test_warnings_made_errors_cost_nothing looks at this alone.
 pytestmark = pytest.mark.filterwarnings("ignore:is_tiled will be removed:PendingDeprecationWarning")
@@ -722,7 +721,7 @@ def test_of_many_odd_names_of_subdatasets_some_are_tried() -> None:
 
 
 def test_parts_beyond_a_number_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rastermeta_async.subdatasets.MAX_PARTS", 100)
+    monkeypatch.setattr("rastermeta_async.readers.subdatasets.MAX_PARTS", 100)
 
     class Container:
         driver, name = "netCDF", "/a.nc"
@@ -900,7 +899,7 @@ def test_names_are_tried_in_folders_too_large_to_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_NAMES > GDAL_MAX_NAMES
-    monkeypatch.setattr("rastermeta_async.folders.MAX_NAMES", 2)
+    monkeypatch.setattr("rastermeta_async.readers.sidecars.MAX_NAMES", 2)
     for name in ("a.tif", "b.tif"):
         (tmp_path / name).touch()
     assert listing_for(tmp_path / "a.tif") is Listing.NOTHING_THERE
@@ -988,7 +987,7 @@ def test_a_thread_that_hangs_in_a_folder_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time.sleep(2 * TICK_SECONDS)
-    monkeypatch.setattr("rastermeta_async.folders.MAX_AGE", 0.2)
+    monkeypatch.setattr("rastermeta_async.readers.sidecars.MAX_AGE", 0.2)
     folders, path, scandir = Folders(), os.fsencode(tmp_path / "a.tif"), os.scandir
     calls, release = iter(range(99)), threading.Event()
 
@@ -1036,7 +1035,7 @@ def test_folders_are_remembered_as_far_as_their_names_have_room(
 ) -> None:
     """Those that were asked last: a list that goes folder by folder needs one."""
     assert MAX_KEPT > 10_000
-    monkeypatch.setattr("rastermeta_async.folders.MAX_KEPT", 1000)
+    monkeypatch.setattr("rastermeta_async.readers.sidecars.MAX_KEPT", 1000)
     folders = Folders(lambda: 0.0)
     rasters = folders_with_sidecars(tmp_path, 20, sidecars=100)
     for raster in rasters:
@@ -1309,7 +1308,7 @@ def test_anything_that_rasterio_raises_is_a_row(
     def fail(*_: object, **__: object) -> Record:
         raise MemoryError
 
-    monkeypatch.setattr("rastermeta_async.rasterio_reader._describe", fail)
+    monkeypatch.setattr("rastermeta_async.readers.rasterio_reader._describe", fail)
     assert error_of(write(tmp_path / "a.tif")) == ("fatal", "MemoryError", "MemoryError()")
 
 
@@ -1347,7 +1346,7 @@ def test_a_column_that_cannot_be_read_is_null_and_the_row_says_so(
     def fail(*_: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("rastermeta_async.rasterio_reader._bands", fail)
+    monkeypatch.setattr("rastermeta_async.readers.rasterio_reader._bands", fail)
     record = read_record(write(tmp_path / "a.tif"))
     assert (record.status, record.bands) == ("success", None)
     assert (record.error_type, record.error_message) == ("PartlyRead", "bands: RuntimeError: odd")
@@ -1361,7 +1360,7 @@ def test_problems_of_a_file_are_said_like_all_that_is_wrong(
     def fail(*_: object) -> None:
         raise RuntimeError("\udcff: https://me:hidden@h/a.tif?sig=hidden" + " x" * 5000)
 
-    monkeypatch.setattr("rastermeta_async.rasterio_reader._bands", fail)
+    monkeypatch.setattr("rastermeta_async.readers.rasterio_reader._bands", fail)
     message = read_record(write(tmp_path / "a.tif")).error_message or ""
     assert message.startswith(r"bands: RuntimeError: \xff: https://h/a.tif x x")
     assert len(message) == MAX_MESSAGE
@@ -1391,12 +1390,12 @@ def test_huge_tags_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert MAX_TAG_BYTES == 16 * 1024 * 1024
     path = write(tmp_path / "a.tif", lambda dataset: dataset.update_tags(1, LARGE="x" * 5000))
     named = write(tmp_path / "b.tif", lambda dataset: dataset.update_tags(**{"x" * 5000: "1"}))
-    monkeypatch.setattr("rastermeta_async.rasterio_reader.MAX_TAG_BYTES", 4000)
+    monkeypatch.setattr("rastermeta_async.readers.rasterio_reader.MAX_TAG_BYTES", 4000)
     assert read_record(named).dataset_tags is None
     record = read_record(path)
     assert (record.status, record.error_type) == ("success", "PartlyRead")
     assert (record.dataset_tags, record.band_tags, record.imagery_tags) == (None, None, None)
-    monkeypatch.setattr("rastermeta_async.rasterio_reader.MAX_TAG_BYTES", 6000)
+    monkeypatch.setattr("rastermeta_async.readers.rasterio_reader.MAX_TAG_BYTES", 6000)
     assert differences(read_record(path), oracle(str(path))) == {}
     imagery = write(tmp_path / "b.tif", lambda one: one.update_tags(ns="IMAGERY", X="x" * 7000))
     assert read_record(imagery).imagery_tags is None

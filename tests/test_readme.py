@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.figures import table
-from rastermeta_async.record import describe_columns
-from rastermeta_async.sample import write_sample
-from rastermeta_async.views.topics import topic, topics
+from rastermeta_async.cli.sample import write_sample
+from rastermeta_async.cli.show import topic, topics
+from rastermeta_async.model.record import describe_columns
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 TOPICS = {name: topic(name) for name in topics()}

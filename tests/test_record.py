@@ -5,7 +5,7 @@ from factory import exact, failed, record, some_records, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.record import (
+from rastermeta_async.model.record import (
     COLUMNS,
     MAX_MESSAGE,
     SCHEMA,

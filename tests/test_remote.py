@@ -40,15 +40,14 @@ from range_server import Server, serving, some
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.errors import ForeignOutputError, PruneError, StoreError
-from rastermeta_async.header_pool import HeaderPool
+from rastermeta_async.catalog.uploads import UPLOAD_SECONDS
+from rastermeta_async.model.errors import ForeignOutputError, PruneError, StoreError
+from rastermeta_async.pools.header_pool import HeaderPool
+from rastermeta_async.readers.fetch import Fetcher, FetchError
+from rastermeta_async.readers.geotiff.reader import make_reader
 from rastermeta_async.stores.clients import Stores
-from rastermeta_async.stores.credentials import endpoint_of
-from rastermeta_async.stores.fetch import Fetcher, FetchError
-from rastermeta_async.stores.s3_client import Key, Part, S3Bucket
-from rastermeta_async.stores.uploads import UPLOAD_SECONDS
-from rastermeta_async.stores.vsi import gdal_name, gdal_options
-from rastermeta_async.tiff.reader import make_reader
+from rastermeta_async.stores.credentials import endpoint_of, gdal_name, gdal_options
+from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
                 "subdatasets"}  # fmt: skip

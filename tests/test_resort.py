@@ -16,9 +16,9 @@ from rastermeta_async.catalog import resort
 from rastermeta_async.catalog.merge import STORED_BYTES, Batches, Run, merge_many
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.resort import resorted
-from rastermeta_async.config import Order
-from rastermeta_async.record import Record, to_batch
-from rastermeta_async.rows import path_keys
+from rastermeta_async.model.record import Record, to_batch
+from rastermeta_async.model.row_ops import path_keys
+from rastermeta_async.model.settings import Order
 
 
 def in_order(rows: Sequence[Record], order: Order, folder: Path, sample: int = 1) -> list[bytes]:

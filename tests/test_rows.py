@@ -6,8 +6,8 @@ from factory import failed, paths_of, record, records_of, some_paths, some_recor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.record import SCHEMA, Record, to_batch
-from rastermeta_async.rows import count_failures, newest, path_keys, row_bytes
+from rastermeta_async.model.record import SCHEMA, Record, to_batch
+from rastermeta_async.model.row_ops import count_failures, newest, path_keys, row_bytes
 
 
 @given(st.lists(st.binary() | some_paths, max_size=8), st.data())

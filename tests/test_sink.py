@@ -15,20 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from factory import failed, record, records_of, table
 
-from rastermeta_async import outlet
 from rastermeta_async.catalog import durable
 from rastermeta_async.catalog import sink as sinks
 from rastermeta_async.catalog.checkpoint import Part
-from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.parts import part_run
-from rastermeta_async.catalog.sink import (
-    PART_GROUP_ROWS,
-    LineSink,
-    NoLog,
-    PartSink,
-)
-from rastermeta_async.errors import WriteError
-from rastermeta_async.record import SCHEMA
+from rastermeta_async.catalog.sink import PART_GROUP_ROWS, LineSink, NoLog, PartSink
+from rastermeta_async.model import streams
+from rastermeta_async.model.errors import WriteError
+from rastermeta_async.model.record import SCHEMA
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
@@ -307,7 +302,7 @@ def test_a_run_that_is_to_end_waits_for_a_reader_that_takes_some_now_and_then(
     def has_room(fd: int, seconds: float) -> bool:
         """Have the reader take some in more than half of the time that it is given."""
         nonlocal now
-        if outlet.has_room(fd, 0):
+        if streams.has_room(fd, 0):
             return True
         now += 0.6
         taken.extend(os.read(reading, 50_000))

@@ -14,9 +14,9 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async import sources
-from rastermeta_async.errors import SourceError
-from rastermeta_async.sources import (
+from rastermeta_async.model.errors import SourceError
+from rastermeta_async.sources import paths
+from rastermeta_async.sources.paths import (
     MAX_RECORD,
     AnyPath,
     AsyncIterableSource,
@@ -109,7 +109,7 @@ def test_bytes_become_paths(
 @given(st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"x", b"\n")), max_size=12))
 def test_it_makes_no_difference_where_the_stream_is_cut(blocks: list[bytes]) -> None:
     longest = 5
-    with patch("rastermeta_async.sources.MAX_RECORD", longest):
+    with patch("rastermeta_async.sources.paths.MAX_RECORD", longest):
         splitter = Splitter(b"\n")
         paths = [path for block in blocks for path in splitter.feed(block)] + splitter.finish()
     expected = [record[:longest] for record in b"".join(blocks).split(b"\n") if record]
@@ -288,8 +288,8 @@ def test_no_path_of_a_slow_iterable_is_lost_while_its_reader_is_slower(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that advances it comes to the end of a block while the one before is read."""
-    monkeypatch.setattr(sources, "_PATHS_A_BLOCK", 4)
-    monkeypatch.setattr(sources, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(paths, "_PATHS_A_BLOCK", 4)
+    monkeypatch.setattr(paths, "_POLL_SECONDS", 0.01)
 
     def slowly() -> Iterator[bytes]:
         for number in range(10):

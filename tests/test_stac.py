@@ -30,25 +30,23 @@ from rio_cogeo.cogeo import cog_validate
 from specs import check_by_schema
 from typer.testing import CliRunner
 
-from rastermeta_async.catalog import finished
+from rastermeta_async.catalog import completed
 from rastermeta_async.catalog.formats import format_of
-from rastermeta_async.cli import app
-from rastermeta_async.errors import (
+from rastermeta_async.cli.app import app
+from rastermeta_async.cli.summary import summary_of
+from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.model.errors import (
     ForeignOutputError,
     OutputError,
     OutputLockedError,
     SettingsError,
     WriteError,
 )
-from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.record import BBox, Record
-from rastermeta_async.stac import earlier
+from rastermeta_async.model.record import BBox, Record
 from rastermeta_async.stac import export as exporting
+from rastermeta_async.stac.evidence import rule_of
 from rastermeta_async.stac.export import Export, _Temporary, export
-from rastermeta_async.stac.hrefs import Hrefs
-from rastermeta_async.stac.items import PROJECTION, RASTER
-from rastermeta_async.views.evidence import rule_of
-from rastermeta_async.views.summary import summary_of
+from rastermeta_async.stac.items import PROJECTION, RASTER, Hrefs
 
 DATED = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
 WKT1 = (
@@ -562,7 +560,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Of twice as many rows, the peak is the same."""
     script = (
         "import sys; from rastermeta_async.stac.export import export; "
-        "from rastermeta_async.views.evidence import rule_of; "
+        "from rastermeta_async.stac.evidence import rule_of; "
         "export(*sys.argv[1:3], rule_of(None)); "
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
@@ -622,7 +620,7 @@ def test_what_takes_a_name_in_mid_run_is_left_alone(
         at.write_bytes(before)
 
     def late(*args: Any) -> Iterator[dict[str, Any]]:
-        yield from finished.rows_of(*args)
+        yield from completed.rows_of(*args)
         at.unlink(missing_ok=True)
         at.write_bytes(b"theirs")
 
@@ -652,7 +650,7 @@ def test_a_list_that_is_no_longer_needed_goes_only_if_it_is_the_same(
 
                 def late(*args: Any) -> Iterator[dict[str, Any]]:
                     listed.write_bytes(b"theirs")
-                    return finished.rows_of(*args)
+                    return completed.rows_of(*args)
 
                 patch.setattr("rastermeta_async.stac.export.rows_of", late)
             export(str(catalog), str(output), rule_of(None))
@@ -751,8 +749,8 @@ def test_no_more_of_a_file_is_looked_at_than_an_export_writes(
     described = tmp_path / "x.ndjson.collection.json"
     sizes = [at.stat().st_size for at in (output, described)]
     for most, refused in ((min(sizes) - 2, True), (max(sizes), False)):
-        monkeypatch.setattr(earlier, "_MOST_BYTES", most)
-        for check, at in ((earlier.check_items, output), (earlier.check_collection, described)):
+        monkeypatch.setattr(export, "_MOST_BYTES", most)
+        for check, at in ((exporting.check_items, output), (exporting.check_collection, described)):
             with pytest.raises(ForeignOutputError) if refused else contextlib.nullcontext():
                 check(str(at))
 

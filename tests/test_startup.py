@@ -19,7 +19,7 @@ LOADED = (
 """The program, which names at its end the modules that it has loaded."""
 
 CLOUDS = {"boto3", "botocore", "obstore"}
-OF_RUNS = {"asyncio", "aiofiles", "uvloop", "multiprocessing", "rastermeta_async.pool",
+OF_RUNS = {"asyncio", "aiofiles", "uvloop", "multiprocessing", "rastermeta_async.pools.threads",
            "rastermeta_async.pipeline"}  # fmt: skip
 NOT_NEEDED = CLOUDS | OF_RUNS | {"pandas", "rich", "shapely"}
 NUMBERS = {"numpy", "pyarrow", "rasterio"}

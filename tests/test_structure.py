@@ -16,12 +16,17 @@ from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 from tiff_variants import Form, Value, assembled, form_of, ifds_of
 
-from rastermeta_async.cog import EXTERNAL_OVERVIEWS
-from rastermeta_async.folders import Folders
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import Record
-from rastermeta_async.structure import MAX_READS, Structure, has_more_images, structure_of_bytes
-from rastermeta_async.tiff.bytes import Unsupported
+from rastermeta_async.model.record import Record
+from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.geotiff.cog import EXTERNAL_OVERVIEWS
+from rastermeta_async.readers.geotiff.structure import (
+    MAX_READS,
+    Structure,
+    has_more_images,
+    structure_of_bytes,
+)
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -22,17 +22,31 @@ from rasterio.crs import CRS
 
 from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
-from rastermeta_async.errors import OutputError
+from rastermeta_async.cli import summary as summaries
+from rastermeta_async.cli.show import as_text as shown
+from rastermeta_async.cli.status import PAUSE, status_of
+from rastermeta_async.cli.summary import (
+    COLUMNS,
+    MAX_VALUES,
+    OTHER,
+    Summary,
+    as_text,
+    summary_of,
+    to_json,
+)
 from rastermeta_async.footprints.rows import rows_of
-from rastermeta_async.record import UNPLACED, BBox, Bounds, Record, to_batch
-from rastermeta_async.text import bytes_in_words, degrees, on_a_line, seconds_in_words
-from rastermeta_async.views import summary as summaries
-from rastermeta_async.views.evidence import evidence_of, from_tags
-from rastermeta_async.views.layout import TIFFS, cog_in_words, layout_of
-from rastermeta_async.views.show import as_text as shown
-from rastermeta_async.views.status import PAUSE, status_of
-from rastermeta_async.views.summary import COLUMNS, MAX_VALUES, OTHER, Summary, summary_of
-from rastermeta_async.views.summary_form import as_text, to_json
+from rastermeta_async.model.errors import OutputError
+from rastermeta_async.model.record import UNPLACED, BBox, Bounds, Record, to_batch
+from rastermeta_async.model.text import (
+    TIFFS,
+    bytes_in_words,
+    cog_in_words,
+    degrees,
+    layout_of,
+    on_a_line,
+    seconds_in_words,
+)
+from rastermeta_async.stac.evidence import evidence_of, from_tags
 
 
 def summed(*records: Record) -> Summary:

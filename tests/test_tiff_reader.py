@@ -54,12 +54,12 @@ from tiff_variants import (
     write_variants,
 )
 
-from rastermeta_async.folders import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
+from rastermeta_async.model.record import TIFF_HEADER, Record
 from rastermeta_async.one_file import compare_readers
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import TIFF_HEADER, Record
-from rastermeta_async.tiff.bytes import Unsupported
-from rastermeta_async.tiff.reader import Comparison, TiffReader, make_reader
+from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.geotiff.reader import Comparison, TiffReader, make_reader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
 
 VARIANTS = 3600
 LEAST_WRITTEN, LEAST_FAST, LEAST_UNASKED = 3000, 0.5, 800
@@ -195,7 +195,9 @@ def test_variants(
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_KINDS", 10_000)  # they are that mixed
+    monkeypatch.setattr(
+        "rastermeta_async.readers.geotiff.reader.MAX_KINDS", 10_000
+    )  # they are that mixed
     order = list(variants.paths)
     random.Random(seed).shuffle(order)
     wrong = {}
@@ -1020,7 +1022,7 @@ def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
 
 
 def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_KINDS", 3)
+    monkeypatch.setattr("rastermeta_async.readers.geotiff.reader.MAX_KINDS", 3)
     paths = [write(tmp_path / f"{at}.tif", nodata=at) for at in range(8)]
     for path in paths:
         both.check(path)
@@ -1031,7 +1033,7 @@ def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both
 def test_bands_kept_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
 ) -> None:
-    monkeypatch.setattr("rastermeta_async.tiff.reader.MAX_BANDS_KEPT", 4)
+    monkeypatch.setattr("rastermeta_async.readers.geotiff.reader.MAX_BANDS_KEPT", 4)
     paths = [write(tmp_path / f"{at}.tif", width=10 + at, count=2) for at in range(8)]
     assert both.readers_of([*paths, *paths]) == [TIFF_HEADER] * 16
     (kind,) = both.reader._kinds.values()

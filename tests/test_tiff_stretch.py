@@ -18,10 +18,10 @@ from tiff_variants import (
     number_value,
 )
 
-from rastermeta_async.tiff.bytes import Unsupported
-from rastermeta_async.tiff.header import HEAD_BYTES, Header, read_header
-from rastermeta_async.tiff.metadata import metadata_of
-from rastermeta_async.tiff.stretch import Stretch
+from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.geotiff.gdal_metadata import metadata_of
+from rastermeta_async.readers.geotiff.header import HEAD_BYTES, Header, read_header
+from rastermeta_async.readers.geotiff.ifd_cache import Stretch
 
 
 def with_overviews(form: Form = LITTLE, text: str = "a") -> bytes:
@@ -248,7 +248,7 @@ def test_usual_metadata_changed(monkeypatch: pytest.MonkeyPatch) -> None:
         except Unsupported as reason:
             return str(reason)
 
-    monkeypatch.setattr("rastermeta_async.tiff.metadata.USES_UNTIL_USUAL", 2)
+    monkeypatch.setattr("rastermeta_async.readers.geotiff.gdal_metadata.USES_UNTIL_USUAL", 2)
     text = metadata(*PRODUCT).content[:-1].decode()
     usual = metadata_of(text, 2)
     assert (usual.dataset, usual.scales, usual.descriptions) == ({"A": "1"}, {2: 0.5}, {1: "Red"})
@@ -272,9 +272,9 @@ def test_usual_metadata_changed(monkeypatch: pytest.MonkeyPatch) -> None:
             changed += [text[:at] + new + text[at:], text[:at] + new + text[at + 1 :]]
     for other in changed:
         for bands in (1, 2):
-            monkeypatch.setattr("rastermeta_async.tiff.metadata._USUAL", {})
+            monkeypatch.setattr("rastermeta_async.readers.geotiff.gdal_metadata._USUAL", {})
             expected = found(other, bands)
-            monkeypatch.setattr("rastermeta_async.tiff.metadata._USUAL", {})
+            monkeypatch.setattr("rastermeta_async.readers.geotiff.gdal_metadata._USUAL", {})
             for _ in range(3):
                 found(text, bands)
             assert found(other, bands) == expected

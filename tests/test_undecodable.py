@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import rasterio._base
 
-from rastermeta_async.undecodable import quiet_undecodable_messages
+from rastermeta_async.readers.undecodable import quiet_undecodable_messages
 
 UNDECODABLE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 

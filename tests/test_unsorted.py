@@ -25,11 +25,11 @@ from test_pathset import colliding
 from rastermeta_async.catalog import dedupe
 from rastermeta_async.catalog.dedupe import replaced
 from rastermeta_async.catalog.output import Output, Totals
-from rastermeta_async.config import Order
-from rastermeta_async.errors import CheckpointError, ForeignOutputError, WriteError
+from rastermeta_async.cli.summary import summary_of
 from rastermeta_async.footprints.rows import rows_of as footprinted
-from rastermeta_async.record import GONE, SCHEMA, BBox, Record, path_bytes
-from rastermeta_async.views.summary import summary_of
+from rastermeta_async.model.errors import CheckpointError, ForeignOutputError, WriteError
+from rastermeta_async.model.record import GONE, SCHEMA, BBox, Record, path_bytes
+from rastermeta_async.model.settings import Order
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 

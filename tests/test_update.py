@@ -20,11 +20,11 @@ from rastermeta_async.api import Outcome, extract_to
 from rastermeta_async.catalog import prune
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import Seen, tombstones
-from rastermeta_async.config import Settings
-from rastermeta_async.errors import PruneError
+from rastermeta_async.model.errors import PruneError
+from rastermeta_async.model.settings import Settings
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.sources import Splitter
-from rastermeta_async.walk import walk
+from rastermeta_async.sources.paths import Splitter
+from rastermeta_async.sources.walk import walk
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async import urls
-from rastermeta_async.errors import SettingsError, StoreError
-from rastermeta_async.urls import (
+from rastermeta_async.model import urls
+from rastermeta_async.model.errors import SettingsError, StoreError
+from rastermeta_async.model.urls import (
     is_prefix,
     local_name,
     local_path,

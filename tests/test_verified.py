@@ -24,9 +24,9 @@ from rastermeta_async.catalog.digest import BLOCK_BYTES, Digest, VerifiedFile, d
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import Output
-from rastermeta_async.config import Order
-from rastermeta_async.errors import CheckpointError, RastermetaError
-from rastermeta_async.record import Record
+from rastermeta_async.model.errors import CheckpointError, RastermetaError
+from rastermeta_async.model.record import Record
+from rastermeta_async.model.settings import Order
 
 CATALOGS = {
     "by path": ("catalog.parquet", Order.PATH), "by place": ("catalog.parquet", Order.SPATIAL),

@@ -14,13 +14,13 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from rastermeta_async.config import READERS, Access
-from rastermeta_async.folders import Folders
-from rastermeta_async.pool import load_reader
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import TIFF_HEADER, Record
-from rastermeta_async.tiff.reader import TiffReader
-from rastermeta_async.versions import TICK_SECONDS
+from rastermeta_async.model.file_state import TICK_SECONDS
+from rastermeta_async.model.record import TIFF_HEADER, Record
+from rastermeta_async.model.settings import READERS, Access
+from rastermeta_async.pools.threads import load_reader
+from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.sidecars import Folders
 
 
 def write(path: Path, zone: int = 31, width: int = 8, height: int = 8) -> Path:

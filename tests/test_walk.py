@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from rastermeta_async.blocking import AT_ONCE
-from rastermeta_async.config import MAX_STUCK
-from rastermeta_async.errors import StuckError
-from rastermeta_async.walk import Kind, NotWalked, Walked, kinds_of, walk
+from rastermeta_async.model.errors import StuckError
+from rastermeta_async.model.settings import MAX_STUCK
+from rastermeta_async.model.timeouts import AT_ONCE
+from rastermeta_async.sources.walk import Kind, NotWalked, Walked, kinds_of, walk
 
 
 @pytest.fixture
@@ -427,7 +427,7 @@ def test_on_a_quick_disk_one_thread_lists_all_folders(
     tree: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_PAUSE_SECONDS", "_SLOW_SECONDS"):  # the machine may be busy
-        monkeypatch.setattr(f"rastermeta_async.walk.{name}", 20)
+        monkeypatch.setattr(f"rastermeta_async.sources.walk.{name}", 20)
     far = Far(monkeypatch, 0)
     assert sorted(found_at_last([b"tree"])) == tree
     assert len(far.threads) == 1
@@ -525,12 +525,12 @@ def test_where_many_folders_hang_one_more_at_a_time_is_asked_for(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", dead)
-    monkeypatch.setattr("rastermeta_async.walk._OWN_SECONDS", 0.0)
+    monkeypatch.setattr("rastermeta_async.sources.walk._OWN_SECONDS", 0.0)
     paths = walk([b"tree"], (), 0.1)
     few = list(itertools.islice((path for path in paths if isinstance(path, NotWalked)), 10))
     assert len(few) == 10
     assert AT_ONCE < len(asking) <= MAX_STUCK + len(few) + 1
-    monkeypatch.setattr("rastermeta_async.blocking.MOST_THREADS", len(asking) + 3)
+    monkeypatch.setattr("rastermeta_async.model.timeouts.MOST_THREADS", len(asking) + 3)
     with pytest.raises(StuckError, match=r"not answered: a disk or mount hangs.*or leave it out"):
         list(paths)
     assert len(asking) <= MAX_STUCK + len(few) + 4

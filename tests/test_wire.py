@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.config import Access
-from rastermeta_async.workers.wire import (
+from rastermeta_async.model.settings import Access
+from rastermeta_async.pools.protocol import (
     Kind,
     OpenFiles,
     Reply,

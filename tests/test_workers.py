@@ -26,14 +26,14 @@ from conftest import Run
 from range_server import Server, serving
 
 from rastermeta_async.api import extract_to
-from rastermeta_async.config import CHUNK_PATHS, MAX_STUCK, READS_AT_ONCE, Settings
-from rastermeta_async.errors import StuckError, WorkerError
-from rastermeta_async.record import Record, from_batch, path_bytes
-from rastermeta_async.workers import child, launch
-from rastermeta_async.workers import pool as workers
-from rastermeta_async.workers.child import Child, ChildLost
-from rastermeta_async.workers.pool import PATHS_A_WORKER, WorkerPool
-from rastermeta_async.workers.wire import STOP, WorkerConfig, encode_job
+from rastermeta_async.model.errors import StuckError, WorkerError
+from rastermeta_async.model.record import Record, from_batch, path_bytes
+from rastermeta_async.model.settings import CHUNK_PATHS, MAX_STUCK, READS_AT_ONCE, Settings
+from rastermeta_async.pools import child
+from rastermeta_async.pools import processes as workers
+from rastermeta_async.pools.child import Child, ChildLost
+from rastermeta_async.pools.processes import PATHS_A_WORKER, WorkerPool
+from rastermeta_async.pools.protocol import STOP, WorkerConfig, encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -245,9 +245,9 @@ def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
 
 def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = 4 * 1024**3
-    monkeypatch.setattr(launch, "usable_memory", lambda: memory)
+    monkeypatch.setattr(child, "usable_memory", lambda: memory)
     one, many = (
-        launch.worker_config(Settings(workers=workers, concurrency=10)) for workers in (1, 4)
+        child.worker_config(Settings(workers=workers, concurrency=10)) for workers in (1, 4)
     )
     assert (one.concurrency, many.concurrency) == (10, 3)
     assert 4 * many.allowance < memory
@@ -308,7 +308,7 @@ def test_no_process_is_left(run: Run) -> None:
 
 
 def test_a_grown_worker_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "RESIDENT_BYTES", 1)
+    monkeypatch.setattr(child, "RESIDENT_BYTES", 1)
     seen: set[int] = set()
 
     async def work() -> list[Record]:
@@ -377,7 +377,7 @@ def test_a_row_quotes_the_last_line_that_its_worker_said(run: Run) -> None:
 
 def test_of_much_that_a_worker_says_little_is_kept(run: Run) -> None:
     async def work() -> int:
-        worker = await Child.start(launch.worker_config(settings(), poison.MAKE))
+        worker = await Child.start(child.worker_config(settings(), poison.MAKE))
         try:
             with pytest.raises(ChildLost):
                 async for _ in worker.ask([b"yell-1"]):
@@ -454,7 +454,7 @@ def test_the_others_go_on_while_a_file_hangs(run: Run) -> None:
 
 
 def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "worker_allowance", lambda *_: ALLOWANCE)
+    monkeypatch.setattr(child, "worker_allowance", lambda *_: ALLOWANCE)
 
     async def work() -> list[Record]:
         async with poisoned(settings()) as pool:
@@ -468,7 +468,7 @@ def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.timeout(300)
 def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten crash the worker, five hang, five eat memory: 980 real rows, 20 that say why."""
-    monkeypatch.setattr(launch, "worker_allowance", lambda *_: ALLOWANCE)
+    monkeypatch.setattr(child, "worker_allowance", lambda *_: ALLOWANCE)
     deeds = [b"crash"] * 10 + [b"hang"] * 3 + [b"freeze"] * 2 + [b"eat"] * 5
     paths = names(1000)
     for number, deed in enumerate(deeds):
@@ -660,7 +660,7 @@ def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None
         return sum([batch.num_rows async for batch in answers])
 
     async def work() -> list[type]:
-        worker = await Child.start(launch.worker_config(settings(), poison.MAKE))
+        worker = await Child.start(child.worker_config(settings(), poison.MAKE))
         try:
             slow = worker.ask([b"nap-%d" % number for number in range(400)])
             await anext(slow)
@@ -849,9 +849,10 @@ print(*[name for name in {unwanted} if name in sys.modules])
 @pytest.mark.parametrize(
     ("work", "unwanted"),
     [
-        ("import rastermeta_async.workers.pool, rastermeta_async.run, rastermeta_async.cli",
+        (("import rastermeta_async.pools.processes, rastermeta_async.cli.app\n"
+          "import rastermeta_async.cli.run"),
          ["rasterio"]),
-        ("import rastermeta_async.workers.worker, rastermeta_async.rasterio_reader",
+        ("import rastermeta_async.pools.worker, rastermeta_async.readers.rasterio_reader",
          ["typer", "rich", "pyarrow.parquet", "pyarrow.compute", "aiofiles"]),
     ],
     ids=["run", "worker"],

@@ -19,8 +19,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
-from rastermeta_async.rasterio_reader import RasterioReader
-from rastermeta_async.record import Record
+from rastermeta_async.model.record import Record
+from rastermeta_async.readers.rasterio_reader import RasterioReader
 
 # TIFFs taken apart and put together.
 

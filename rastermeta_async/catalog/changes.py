@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.pathset import PathSet
-from rastermeta_async.record import MISSING
-from rastermeta_async.rows import path_keys
-from rastermeta_async.urls import Listed, is_url
+from rastermeta_async.model.file_state import leads_nowhere
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import MISSING
+from rastermeta_async.model.row_ops import path_keys
+from rastermeta_async.model.urls import Listed, is_url
 
 COLUMNS = ("file_size", "mtime", "error_type", "etag")
 """What a stamp is made of, besides the path."""

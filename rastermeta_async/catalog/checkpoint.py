@@ -27,6 +27,8 @@ from rastermeta_async.catalog.durable import (
     Rights,
     created,
     explained,
+    lock,
+    open_locked,
     publish,
     remove,
     sync_file,
@@ -34,10 +36,9 @@ from rastermeta_async.catalog.durable import (
     temporary_beside,
     write_all,
 )
-from rastermeta_async.catalog.locks import lock, open_locked
 from rastermeta_async.catalog.names import part_number
-from rastermeta_async.config import Order
-from rastermeta_async.errors import CheckpointError
+from rastermeta_async.model.errors import CheckpointError
+from rastermeta_async.model.settings import Order
 
 LOG_VERSION = 3
 READABLE_VERSIONS = (2, LOG_VERSION)

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
-from rastermeta_async.pathset import fingerprints
-from rastermeta_async.record import GONE
-from rastermeta_async.rows import path_keys
+from rastermeta_async.model.path_set import fingerprints
+from rastermeta_async.model.record import GONE
+from rastermeta_async.model.row_ops import path_keys
 
 PARTITION_ROWS = 1 << 18
 MAX_PARTITIONS = 64

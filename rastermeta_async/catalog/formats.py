@@ -2,11 +2,14 @@
 
 Each is written from groups of rows in order, streamed, and is a function of the rows alone: the
 same rows always give the same bytes.
+
+Reference: GeoParquet 1.1.0, "Metadata" and "Bounding box covering".
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator
 from io import RawIOBase
@@ -14,16 +17,58 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.durable import open_regular
-from rastermeta_async.catalog.geoparquet import GEO_KEY, Extent
-from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.reading import NotRowsError, ParquetRows, footer_of, json_batches
-from rastermeta_async.config import Order
-from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
-from rastermeta_async.rows import row_bytes
+from rastermeta_async.footprints.limits import Limits
+from rastermeta_async.model.errors import ForeignOutputError, SettingsError
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
+from rastermeta_async.model.row_ops import row_bytes
+from rastermeta_async.model.settings import Order
+
+VERSION = "1.1.0"
+GEO_KEY = b"geo"
+_TYPES = {3: "Polygon", 6: "MultiPolygon"}
+_TYPE_AT = slice(1, 5)
+"""Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
+
+
+class Extent:
+    """What the metadata say of all footprints together; takes groups of rows as they pass."""
+
+    def __init__(self) -> None:
+        self._types: set[str] = set()
+        self.limits = Limits()
+
+    def add(self, rows: pa.Table) -> None:
+        """Take notice of rows that have the columns geometry and bbox."""
+        kinds = pc.unique(pc.binary_slice(rows["geometry"], _TYPE_AT.start, _TYPE_AT.stop))
+        numbers = {int.from_bytes(kind, "little") for kind in kinds.to_pylist() if kind is not None}
+        self._types |= {_TYPES[number] for number in numbers & _TYPES.keys()}
+        self.limits.add_rows(rows["bbox"], rows["geometry"])
+
+    def metadata(self) -> str:
+        """Return the value of the key ``geo``."""
+        covering = {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self._types),
+            "orientation": "counterclockwise",
+            "edges": "planar",
+            "covering": {"bbox": covering},
+        }  # without "crs" it is OGC:CRS84
+        if limits := self.limits.west_to_east():
+            column["bbox"] = limits  # as RFC 7946 has it
+        content = {
+            "version": VERSION,
+            "primary_column": "geometry",
+            "columns": {"geometry": column},
+        }
+        return json.dumps(content)
+
 
 _ORDER_KEY = b"rastermeta:order"
 """In a Parquet catalog's metadata: one of `Order`."""

@@ -22,9 +22,9 @@ import pyarrow as pa
 from rastermeta_async.catalog.durable import remove
 from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 from rastermeta_async.catalog.order import Keys
-from rastermeta_async.memory import give_back
-from rastermeta_async.record import SCHEMA
-from rastermeta_async.rows import newest, path_keys
+from rastermeta_async.model.machine import give_back
+from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.row_ops import newest, path_keys
 
 FAN_IN = 8
 """Runs merged at once: what is held of each is a batch, up to some megabytes with its copies."""

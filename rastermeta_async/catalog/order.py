@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.config import Order
-from rastermeta_async.rows import path_keys
+from rastermeta_async.model.row_ops import path_keys
+from rastermeta_async.model.settings import Order
 
 Keys = Callable[[Any], Any]
 """Returns the keys of a batch or table, bytes; no two rows of a catalog have the same."""

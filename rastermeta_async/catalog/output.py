@@ -30,8 +30,8 @@ from rastermeta_async.catalog.checkpoint import (
     Uploaded,
     history,
 )
-from rastermeta_async.catalog.content import WRITE_BYTES, Content, Counted, ahead
 from rastermeta_async.catalog.dedupe import replaced
+from rastermeta_async.catalog.digest import WRITE_BYTES, Content, Counted, ahead
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -52,19 +52,13 @@ from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.catalog.sink import PartSink
-from rastermeta_async.config import Order
-from rastermeta_async.errors import ForeignOutputError, SettingsError
-from rastermeta_async.memory import give_back
-from rastermeta_async.pathset import PathSet
-from rastermeta_async.record import SUCCESSES
-from rastermeta_async.rows import (
-    IDENTITY,
-    is_success,
-    kept,
-    path_keys,
-    was_there,
-)
-from rastermeta_async.urls import local_name
+from rastermeta_async.model.errors import ForeignOutputError, SettingsError
+from rastermeta_async.model.machine import give_back
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.row_ops import IDENTITY, is_success, kept, path_keys, was_there
+from rastermeta_async.model.settings import Order
+from rastermeta_async.model.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from rastermeta_async.catalog.formats import Format
 from rastermeta_async.catalog.merge import Run
 from rastermeta_async.catalog.reading import ParquetRows
 from rastermeta_async.catalog.sink import PART_GROUP_ROWS
-from rastermeta_async.rows import path_keys
+from rastermeta_async.model.row_ops import path_keys
 
 _PATH = ["filepath", "filepath_bytes"]
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from rastermeta_async.blocking import BATCH, answers
-from rastermeta_async.errors import PruneError
-from rastermeta_async.missing import leads_nowhere
-from rastermeta_async.record import GONE, failure, readable, to_batch
-from rastermeta_async.urls import is_url
+from rastermeta_async.model.errors import PruneError
+from rastermeta_async.model.file_state import leads_nowhere
+from rastermeta_async.model.record import GONE, failure, readable, to_batch
+from rastermeta_async.model.timeouts import BATCH, answers
+from rastermeta_async.model.urls import is_url
 
 
 class Seen(NamedTuple):

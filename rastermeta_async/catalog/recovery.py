@@ -20,8 +20,7 @@ from rastermeta_async.catalog.checkpoint import (
     damaged,
     history,
 )
-from rastermeta_async.catalog.content import Counted
-from rastermeta_async.catalog.digest import VerifiedFile, digest_of, undamaged
+from rastermeta_async.catalog.digest import Counted, VerifiedFile, digest_of, undamaged
 from rastermeta_async.catalog.durable import Identity, explained, open_folder, open_regular
 from rastermeta_async.catalog.formats import Format, ParquetFormat
 from rastermeta_async.catalog.names import (
@@ -32,8 +31,8 @@ from rastermeta_async.catalog.names import (
     sealed_temporaries,
 )
 from rastermeta_async.catalog.reading import checked
-from rastermeta_async.environment import options_in_words
-from rastermeta_async.errors import ForeignOutputError
+from rastermeta_async.model.errors import ForeignOutputError
+from rastermeta_async.model.gdal_options import options_in_words
 
 
 def check_unlogged(path: str, form: Format) -> None:

@@ -24,7 +24,7 @@ from rastermeta_async.catalog.merge import (
     stored,
 )
 from rastermeta_async.catalog.order import Keys
-from rastermeta_async.memory import give_back
+from rastermeta_async.model.machine import give_back
 
 RUN_ROWS = 65_536
 RUN_BYTES = 12 * 1024 * 1024

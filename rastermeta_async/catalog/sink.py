@@ -26,13 +26,13 @@ from rastermeta_async.catalog.durable import (
     write_all,
 )
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
-from rastermeta_async.catalog.jsonform import to_lines
+from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.names import part_name, part_temporary
-from rastermeta_async.config import Order
-from rastermeta_async.errors import WriteError
-from rastermeta_async.outlet import ATOMIC_BYTES, has_room
-from rastermeta_async.rows import count_failures, newest
-from rastermeta_async.text import json_on_lines
+from rastermeta_async.model.errors import WriteError
+from rastermeta_async.model.row_ops import count_failures, newest
+from rastermeta_async.model.settings import Order
+from rastermeta_async.model.streams import ATOMIC_BYTES, has_room
+from rastermeta_async.model.text import json_on_lines
 
 PART_GROUP_ROWS = 2048
 PART_GROUP_BYTES = 1024 * 1024

@@ -15,7 +15,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 from rastermeta_async.footprints.degrees import transformer_of
 from rastermeta_async.footprints.polygons import Floats
 from rastermeta_async.footprints.rows import outline_of_points
-from rastermeta_async.record import UNPLACED, BBox
+from rastermeta_async.model.record import UNPLACED, BBox
 
 _OUTLINE_SEGMENTS = 8
 """Of an edge."""

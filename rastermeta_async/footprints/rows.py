@@ -27,7 +27,7 @@ from rastermeta_async.footprints.polygons import (
     unwrapped,
 )
 from rastermeta_async.footprints.rings import Made, outlines
-from rastermeta_async.record import SCHEMA, UNPLACED, BBox, Record, to_batch
+from rastermeta_async.model.record import SCHEMA, UNPLACED, BBox, Record, to_batch
 
 __all__ = [
     "TOLERANCE", "WGS84", "Grid", "Outline", "outline_of_points", "outlines_of", "rows_of",

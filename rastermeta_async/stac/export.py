@@ -23,35 +23,99 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rastermeta_async.catalog.completed import rows_of
 from rastermeta_async.catalog.durable import (
     Identity,
     create,
     identity,
+    lock,
+    open_regular,
     publish,
     remove,
+    remove_unlocked,
     rights_at,
     temporaries_beside,
     temporary_beside,
 )
-from rastermeta_async.catalog.finished import rows_of
-from rastermeta_async.catalog.geoparquet import Extent
-from rastermeta_async.catalog.locks import lock, remove_unlocked
+from rastermeta_async.catalog.formats import Extent
 from rastermeta_async.catalog.names import log_path
-from rastermeta_async.errors import OutputError, SettingsError, WriteError
+from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.footprints.limits import Limits
-from rastermeta_async.record import BBox
-from rastermeta_async.stac.earlier import (
-    PARQUET_KEY,
-    check_collection,
-    check_items,
-    check_left_out,
-)
-from rastermeta_async.stac.hrefs import Hrefs
-from rastermeta_async.stac.items import COLUMNS, LeftOut, collection_of, item_of
-from rastermeta_async.text import on_a_line
-from rastermeta_async.urls import is_url, shown_url
-from rastermeta_async.views.dates import Interval
-from rastermeta_async.views.evidence import When
+from rastermeta_async.model.errors import ForeignOutputError, OutputError, SettingsError, WriteError
+from rastermeta_async.model.record import BBox
+from rastermeta_async.model.text import on_a_line
+from rastermeta_async.model.urls import is_url, shown_url
+from rastermeta_async.stac.dates import Interval
+from rastermeta_async.stac.evidence import When
+from rastermeta_async.stac.items import COLUMNS, Hrefs, LeftOut, collection_of, item_of
+
+PARQUET_KEY = "stac-geoparquet"
+"""In a Parquet file's metadata; its presence tells that the rows are items."""
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""What is read of a file: an item takes less, however many bands it has."""
+
+
+def check_items(path: str) -> None:
+    """Raise ForeignOutputError unless items can take this name."""
+    of_items = _is_parquet_of_items if path.endswith(".parquet") else _is_lines_of_items
+    _check(path, "holds no STAC items", is_known=of_items(path))
+
+
+def check_collection(path: str) -> None:
+    """Raise ForeignOutputError unless a collection can take this name."""
+    found = _object(_content(path))
+    is_known = found.get("type") == "Collection" and "stac_version" in found
+    _check(path, "is no STAC collection", is_known=is_known)
+
+
+def check_left_out(path: str) -> None:
+    """Raise ForeignOutputError unless the list of what was left out can take this name."""
+    is_known = _first_line(path).count(b"\t") == 1
+    _check(path, "is no list of what an export left out", is_known=is_known)
+
+
+def _check(path: str, what: str, *, is_known: bool) -> None:
+    if os.path.exists(path) and not is_known:
+        raise ForeignOutputError(f"{path} exists and {what}; give --overwrite or another -o")
+
+
+def _is_parquet_of_items(path: str) -> bool:
+    try:
+        with open(open_regular(path), "rb") as file:
+            return PARQUET_KEY.encode() in (footer_of(file).metadata or {})
+    except (pa.ArrowException, OSError, NotRowsError):
+        return False
+
+
+def _is_lines_of_items(path: str) -> bool:
+    if os.path.isfile(path) and not os.path.getsize(path):  # so is an export without items
+        return True
+    return "stac_version" in _object(_first_line(path))
+
+
+def _first_line(path: str) -> bytes:
+    """Return the first line of a file; nothing where it cannot be read."""
+    with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
+        return file.readline(_MOST_BYTES)
+    return b""
+
+
+def _content(path: str) -> bytes:
+    """Return what is in a file; nothing where it cannot be read."""
+    with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
+        return file.read(_MOST_BYTES)
+    return b""
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a text is; an empty one where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
 
 ENDINGS = (".parquet", ".ndjson", ".jsonl")
 _GROUP_ROWS, _GROUP_BYTES = 4096, 8 * 1024 * 1024

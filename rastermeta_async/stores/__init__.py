@@ -1,1 +1,1 @@
-"""Object stores: credentials, listings, ranged reads, and what a store answers."""
+"""Object stores: clients, credentials, and what a store answers."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.errors import MissingExtraError, StoreError
-from rastermeta_async.urls import is_url
+from rastermeta_async.model.errors import MissingExtraError, StoreError
+from rastermeta_async.model.urls import is_url
 
 ALIKE = 100
 """Objects in a row that must all fail alike."""

@@ -16,13 +16,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from rastermeta_async.config import Access
-from rastermeta_async.errors import MissingExtraError, StoreError
-from rastermeta_async.stores.credentials import endpoint_of, for_obstore
+from rastermeta_async.model.errors import MissingExtraError, StoreError
+from rastermeta_async.model.settings import Access
+from rastermeta_async.model.urls import Listed, parts_of, redacted, requested, shown_url
+from rastermeta_async.stores.credentials import CONNECT_SECONDS, endpoint_of, for_obstore
 from rastermeta_async.stores.problems import first_line, problem_of
-from rastermeta_async.stores.s3_client import Key, Part, S3Bucket, is_odd
-from rastermeta_async.stores.vsi import CONNECT_SECONDS
-from rastermeta_async.urls import Listed, parts_of, redacted, requested, shown_url
+from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket, is_odd
 
 MAX_STORES = 64
 """Buckets and hosts that connections are kept to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rastermeta_async.urls import redacted
+from rastermeta_async.model.urls import redacted
 
 
 class Problem(NamedTuple):

@@ -1,0 +1,90 @@
+"""Reading a finished catalog: the columns that are asked for, a few rows at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+
+from rastermeta_async.catalog.formats import FORMATS
+from rastermeta_async.catalog.names import log_path
+from rastermeta_async.catalog.reading import (
+    NotRowsError,
+    ParquetRows,
+    checked,
+    footer_of,
+    json_batches,
+)
+from rastermeta_async.model.errors import OutputError, SettingsError
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
+
+_LINES = 1024
+_ROWS = 64
+"""Rows that are plain objects at a time: one with thousands of bands takes megabytes."""
+
+
+def batches_of(
+    catalog: str, columns: Sequence[str], rows: int = _LINES
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a finished catalog in its order, only with these columns.
+
+    Raises:
+        SettingsError: no catalog has a name like this.
+        OutputError: it is none, or damaged, or one of another version.
+    """
+    if not catalog.endswith(tuple(FORMATS)):
+        raise SettingsError(f"{catalog}: the name of a catalog ends in one of {', '.join(FORMATS)}")
+    if not os.path.isfile(catalog):
+        raise OutputError(_not_there(catalog))
+    try:
+        with open(catalog, "rb") as file:
+            if catalog.endswith(".parquet"):
+                batches = _from_parquet(catalog, file, columns, rows)
+            else:
+                batches = json_batches(file, columns, array=catalog.endswith(".json"))
+            yield from checked(batches)
+    except NotRowsError as error:
+        raise OutputError(
+            f"{catalog}: {error}. No run writes that: make the catalog anew, or restore it."
+        ) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OutputError(f"{catalog} cannot be read: {reason}") from error
+
+
+def rows_of(catalog: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a finished catalog as plain objects; see `batches_of`."""
+    for batch in batches_of(catalog, columns):
+        for start in range(0, batch.num_rows, _ROWS):
+            yield from batch.slice(start, _ROWS).to_pylist()
+
+
+def _not_there(catalog: str) -> str:
+    text = f"{catalog}: there is no finished catalog of this name"
+    if os.path.isdir(catalog):
+        return f"{text}, but a folder"
+    if os.path.exists(log_path(catalog)):
+        text += f" yet: `rastermeta status {catalog}` tells how far it is"
+    return text
+
+
+def _from_parquet(
+    catalog: str, file: IO[bytes], columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    footer = footer_of(file)
+    version = (footer.metadata or {}).get(VERSION_KEY)
+    if version is None:
+        raise OutputError(f"{catalog} is a Parquet file, but no catalog made by rastermeta")
+    if version != str(SCHEMA_VERSION).encode():
+        raise OutputError(
+            f"{catalog} was made by another version of rastermeta (schema {readable(version)}; "
+            f"this one reads {SCHEMA_VERSION}): make it anew, or use that version"
+        )
+    if not footer.schema.to_arrow_schema().equals(SCHEMA):
+        raise OutputError(
+            f"{catalog} was changed by another program: its columns are not those of a catalog. "
+            "Take a copy as rastermeta wrote it, or make it anew"
+        )
+    yield from ParquetRows(file).batches(columns, rows)

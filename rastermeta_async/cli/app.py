@@ -1,0 +1,471 @@
+"""The command line: options, and what they become. Everything heavy is imported when used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from rastermeta_async.cli import options
+from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED
+from rastermeta_async.model.settings import CONCURRENCY, Access, Settings
+from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+"""All that is wrong with options; Typer has no public name for it."""
+
+if TYPE_CHECKING:
+    from rastermeta_async.cli.console import Console
+    from rastermeta_async.model.settings import Access
+
+
+class _Program(TyperGroup):
+    """The program, which says what is wrong with options as it says all else: on one line."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """See `TyperGroup`."""
+        with _shown_safely():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `TyperGroup`."""
+        with _shown_safely():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _shown_safely() -> Iterator[None]:
+    """Have the message of wrong usage, which quotes arguments, say nothing but words."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        from rastermeta_async.model.urls import redacted
+
+        error.message = on_a_line(redacted(error.message))
+        raise
+
+
+app = typer.Typer(
+    cls=_Program,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Stream the headers of huge raster archives into one catalog.",
+    epilog="rastermeta help lists the topics that tell more.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from rastermeta_async import __version__
+
+        _say(f"rastermeta {__version__}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stream the headers of huge raster archives into one catalog."""
+
+
+@app.command(
+    epilog="Exit status: 0 all read; 1 the run failed; 2 usage; 3 finished, but some inputs have "
+    "error rows; 129/130/143 interrupted. The same command again resumes."
+)
+def extract(
+    inputs: options.Inputs = None,
+    output: options.OutputName = None,
+    null: options.Null = False,
+    from_file: options.FromFile = None,
+    suffix: options.Suffix = None,
+    batch_size: options.BatchSize = Settings.batch_size,
+    concurrency: options.Concurrency = CONCURRENCY,
+    workers: options.Workers = None,
+    queue_size: options.QueueSize = None,
+    timeout: options.Timeout = Settings.timeout,
+    reader: options.Reader = options.ReaderName.AUTO,
+    drivers: options.Drivers = "",
+    gdal_config: options.GdalConfig = None,
+    no_sign_request: options.NoSignRequest = False,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.Profile = None,
+    requester_pays: options.RequesterPays = False,
+    sidecars: options.Sidecars = False,
+    keep_going: options.KeepGoing = False,
+    update: options.Update = False,
+    prune: options.Prune = False,
+    prune_folders: options.PruneFolders = False,
+    dry_run: options.DryRun = False,
+    sort: options.Sort = None,
+    skip_offline: options.SkipOffline = False,
+    retry_failed: options.RetryFailed = False,
+    overwrite: options.Overwrite = False,
+    progress: options.ShowProgress = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
+) -> None:
+    """Read the header of every raster into one catalog; again, to resume."""
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.model.machine import default_workers, usable_cores, usable_memory
+
+    if workers is None:
+        workers = default_workers(usable_cores(), usable_memory())
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json, bar=progress)
+    with explained_exit(console):
+        settings = Settings(
+            batch_size=batch_size,
+            concurrency=concurrency,
+            workers=workers,
+            queue_size=queue_size,
+            timeout=timeout,
+            reader=reader.value,
+            drivers=_drivers(drivers),
+            gdal_config=tuple(gdal_config or ()),
+            access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
+            keep_going=keep_going,
+            update=update,
+            prune=prune,
+            prune_folders=prune_folders,
+            skip_offline=skip_offline,
+            retry_failed=retry_failed,
+            sort=sort,
+        )
+        if (prune_folders or dry_run) and not prune:
+            _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
+        if output == "":
+            _usage("-o is empty, as of a variable that is not set: give -o FILE, or -o -")
+        if output in (None, "-"):
+            of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
+            _check_stream(of_catalogs, asked_for=output == "-")
+        output = output or "-"
+        if workers and not dry_run:
+            from rastermeta_async.pools.child import launch_ahead
+
+            launch_ahead(settings)
+        from rastermeta_async.cli.inputs import Given
+        from rastermeta_async.cli.run import list_lost, paths_on_stdin, run_extract
+
+        names, lists = inputs or [], from_file or []
+        given = Given(names, lists, null=null, suffixes=suffix or [], timeout=timeout)
+        _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
+        stdin = partial(paths_on_stdin, console=console, read_here=not workers)
+        if dry_run:
+            _check_catalog(output)
+            source = given.source(settings, stdin) if names or lists else None
+            status = list_lost(output, source, settings, console, partial(_list, null=null))
+        else:
+            source = given.source(settings, stdin)
+            status = run_extract(source, output, settings, overwrite, console)
+    console.close()
+    # Threads that hang on a dead mount would keep a normal exit from ever happening.
+    os._exit(status)
+
+
+def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
+    """Refuse what makes no sense of rows on standard output."""
+    if of_catalogs:
+        _usage(
+            "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give -o FILE"
+        )
+    if sys.stdout is None:
+        _usage("standard output is closed: give -o FILE")
+    if sys.stdout.isatty() and not asked_for:
+        _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
+
+
+def _check_catalog(output: str) -> None:
+    """Refuse a name that no catalog has: to open it would make one."""
+    from rastermeta_async.catalog.names import log_path
+    from rastermeta_async.model.urls import local_name
+
+    local = local_name(output)
+    if not (os.path.exists(local) or os.path.exists(log_path(local))):
+        _usage(f"{local}: there is no catalog of this name")
+
+
+def _say_missing(paths: list[bytes], console: Console, *, prune: bool, dry_run: bool) -> None:
+    """Say which inputs do not exist; refuse them where rows of what is below them would go."""
+    from rastermeta_async.model.file_state import likely_mistake
+    from rastermeta_async.model.urls import shown_url
+
+    for path in paths:
+        mistake = likely_mistake(path)
+        text = f"{shown_url(os.fsdecode(path))} does not exist" + (mistake and f" ({mistake})")
+        refused = (
+            f"{text}: is a disk not mounted? With --prune nothing is read and no row dropped until "
+            "it is there, or not named any more"
+        )
+        if prune and not dry_run:
+            _usage(refused)
+        console.hint(refused if prune else f"{text}: it gets an error row")
+
+
+@app.command()
+def show(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A raster.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    drivers: Annotated[
+        str, typer.Option(metavar="LIST|all", help="GDAL drivers that may open it.")
+    ] = "",
+    gdal_config: options.GdalConfig = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show what each reader says, and what differs.")
+    ] = False,
+) -> None:
+    """Show one file's record."""
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.show import as_text, comparison_as_text, comparison_to_json, to_json
+    from rastermeta_async.model.streams import silence_libraries
+    from rastermeta_async.model.urls import is_url
+    from rastermeta_async.one_file import compare_readers, read_record
+    from rastermeta_async.readers.undecodable import quiet_undecodable_messages
+
+    silence_libraries()
+    quiet_undecodable_messages()
+    if compare:
+        if is_url(os.fsencode(file)):
+            _usage("--compare is for local files: copy the object, or leave it out")
+        if gdal_config:
+            _usage("--compare goes without --gdal-config: the reader without GDAL knows no options")
+        with explained_exit(Console()):
+            both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
+        _say(comparison_to_json(both) if as_json else comparison_as_text(both), as_json=as_json)
+        raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
+    given = tuple(gdal_config or ())
+    with explained_exit(Console()):
+        record = read_record(os.fsencode(file), drivers=_drivers(drivers), gdal_config=given)
+    _say(to_json(record) if as_json else as_text(record), as_json=as_json)
+    raise typer.Exit(OK if record.ok else SOME_FAILED)
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The catalog's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what a running or stopped run has done so far."""
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.status import status_of
+
+    with explained_exit(Console()):
+        found = status_of(output)
+    _say(found.as_json() if as_json else found.as_text(), as_json=as_json)
+
+
+@app.command()
+def summary(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what is in a catalog: counts, bytes, extent in space and time, errors."""
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.summary import as_text, summary_of, to_json
+
+    with explained_exit(Console()):
+        found = summary_of(catalog)
+    _say(to_json(found) if as_json else as_text(found), as_json=as_json)
+
+
+export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.callback()
+def export() -> None:
+    """Write a catalog in other forms."""
+
+
+@export_app.command()
+def stac(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet, .ndjson or .jsonl."),
+    ],
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Also write their collection, of this id: FILE.collection.json."
+        ),
+    ] = None,
+    datetime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG|PATTERN|REGEX|auto",
+            help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
+            "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); a regular "
+            "expression for the path, whose groups are a date, the year first, or two dates; or "
+            "auto: common tags. Of several, given one by one, the first that can tell counts.  "
+            "[default: auto]",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where local paths are found: links are this URL, a slash and the path.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
+    ] = False,
+) -> None:
+    """Write STAC items; the rows that make none are listed in FILE.left-out.txt.
+
+    Exit status 3: done, but some --datetime could date no row that it was tried on.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.model.urls import local_name
+    from rastermeta_async.stac.evidence import Rules
+    from rastermeta_async.stac.export import export as export_items
+    from rastermeta_async.stac.items import UNDATED
+
+    console = Console()
+    try:
+        when = Rules(datetime or ())
+    except ValueError as error:
+        _usage(f"--datetime: {error}")
+    with explained_exit(console):
+        done = export_items(
+            local_name(catalog), output, when, collection, base_url, overwrite=overwrite
+        )
+    for reason, count in done.left_out.items():
+        rows = "row was" if count == 1 else "rows were"
+        remedy = "; name what does with --datetime" if reason == UNDATED else ""
+        console.hint(f"{count:,} {rows} left out: {reason}{remedy}")
+    if done.left_out:
+        console.hint(f"which ones is in {output}.left-out.txt")
+    if not collection and os.path.exists(f"{output}.collection.json"):
+        console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
+    _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
+    for rule, advice in when.in_vain:
+        console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
+    if when.in_vain:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command("help")
+def show_topic(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="What to read about; none: the topics.")
+    ] = None,
+) -> None:
+    """Show a topic of the help: options, columns, stores, crashes, ..."""
+    from rastermeta_async.cli.show import list_of_topics, topic, topics
+
+    if name is None:
+        _say(list_of_topics())
+        return
+    if name not in topics():
+        _usage(f"there is no topic {on_a_line(name)}: rastermeta help lists them")
+    if _is_terminal():
+        from rich.console import Console as Terminal
+        from rich.markdown import Markdown
+
+        Terminal().print(Markdown(topic(name)))
+    else:
+        _say(topic(name).rstrip())
+
+
+@app.command()
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Print the catalog's columns: name, type, meaning."""
+    from rastermeta_async.cli.show import schema_as_json, schema_as_text
+
+    _say(schema_as_json() if as_json else schema_as_text())
+
+
+@app.command()
+def sample(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder, made when missing.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives another archive.")] = 0,
+) -> None:
+    """Write a small synthetic archive to try things on."""
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.sample import write_sample
+
+    with explained_exit(Console()):
+        count = write_sample(folder, seed)
+    _say(f"{count} files in {folder}")
+
+
+def _say(text: str, *, as_json: bool = False) -> None:
+    """Print what was asked for: as it is, or as a terminal may have it."""
+    if _is_terminal():
+        text = json_on_lines(text) if as_json else on_lines(text)
+    _put(f"{text}\n".encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
+
+
+def _list(path: bytes, *, null: bool) -> None:
+    """Print a path of a list: its very bytes, unless a person looks on."""
+    if _is_terminal():
+        from rastermeta_async.model.record import readable
+
+        _say(on_a_line(readable(path)))
+    else:
+        _put(path + (b"\0" if null else b"\n"))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _put(content: bytes) -> None:
+    """Write to standard output, or end the program with a sentence that says why not."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os._exit(READER_GONE)
+    except OSError as error:
+        from rastermeta_async.cli.console import Console
+
+        console = Console()
+        console.error(f"standard output: {error.strerror}")
+        console.close()
+        os._exit(FAILED)
+
+
+class _WrongUsage(typer.BadParameter):
+    """Options that make no sense together: the message names them itself."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
+def _usage(message: str) -> NoReturn:
+    raise _WrongUsage(message)
+
+
+def _drivers(value: str) -> tuple[str, ...] | None:
+    """Return the drivers of an option; None: the safe list; empty: all."""
+    if value == "all":
+        return ()
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        return None
+    from rastermeta_async.model.gdal_options import unknown_drivers
+
+    if unknown := unknown_drivers(names):
+        _usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
+    return names

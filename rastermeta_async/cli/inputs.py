@@ -1,0 +1,85 @@
+"""The inputs of a command, as they were typed, as one source of paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from rastermeta_async.model.errors import SettingsError
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.urls import is_prefix, is_url, local_path
+from rastermeta_async.sources.paths import (
+    ChainedSource,
+    IterableSource,
+    ListSource,
+    Source,
+    StoreSource,
+    SuffixSource,
+)
+from rastermeta_async.sources.walk import Kind, kinds_of, walk
+
+STDIN = "-"
+
+
+class Given:
+    """What was given to be read.
+
+    Args:
+        names: of files, folders, objects and prefixes; `STDIN` stands for standard input.
+        lists: files that hold paths.
+        null: paths in lists and on standard input end in NUL bytes, not in line feeds.
+        suffixes: endings of the names that are taken, also several with commas between; none: all.
+        timeout: seconds that the disk may take to tell what a name stands for.
+
+    Raises:
+        SettingsError: a list does not exist.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        lists: Sequence[str],
+        *,
+        null: bool,
+        suffixes: Sequence[str],
+        timeout: float,
+    ) -> None:
+        for path in lists:
+            if not os.path.exists(path):
+                raise SettingsError(f"--from-file: {path} does not exist")
+        self._lists = lists
+        self._stdin = STDIN in names or not (names or lists)
+        self._prefixes = [name for name in names if is_prefix(name)]
+        others = [name for name in names if name != STDIN and not is_prefix(name)]
+        self._named = [local_path(os.fsencode(name)) for name in others]
+        self._separator = b"\0" if null else b"\n"
+        endings = [one.strip().lstrip("*").lower() for one in ",".join(suffixes).split(",")]
+        self._suffixes = tuple(os.fsencode(ending) for ending in endings if ending)
+        local = [name for name in self._named if not is_url(name)]
+        kinds = kinds_of(local, timeout)
+        self.missing = [
+            name for name, kind in zip(local, kinds, strict=True) if kind is Kind.MISSING
+        ]
+        """Names of local files and folders that do not exist."""
+        self._plain = all(kind in (Kind.FILE, Kind.MISSING) for kind in kinds)
+
+    def source(self, settings: Settings, stdin: Callable[[bytes], Source]) -> Source:
+        """Return the source of all paths.
+
+        Args:
+            settings: of the run.
+            stdin: returns the paths on standard input, which end in the given bytes.
+        """
+        streams: list[Source] = [ListSource(path, self._separator) for path in self._lists]
+        sources = [*map(self._with_suffixes, streams)]
+        endings = tuple(map(os.fsdecode, self._suffixes))
+        sources += [StoreSource(url, endings, settings.access) for url in self._prefixes]
+        if self._named:
+            below = walk(self._named, self._suffixes, settings.timeout)
+            sources.append(IterableSource(self._named if self._plain else below))
+        if self._stdin:
+            sources.append(self._with_suffixes(stdin(self._separator)))
+        return sources[0] if len(sources) == 1 else ChainedSource(sources)
+
+    def _with_suffixes(self, source: Source) -> Source:
+        return SuffixSource(source, self._suffixes) if self._suffixes else source

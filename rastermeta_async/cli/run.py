@@ -1,0 +1,294 @@
+"""A run as a process: event loop, signals, standard streams, exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from stat import S_ISFIFO
+
+import uvloop
+
+from rastermeta_async.api import Outcome, extract_to, extract_to_stream
+from rastermeta_async.catalog.output import Output, open_output
+from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED, Console, interrupted
+from rastermeta_async.model.errors import PruneError, SourceError
+from rastermeta_async.model.machine import collect_seldom
+from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.streams import silence_libraries
+from rastermeta_async.model.text import plural
+from rastermeta_async.pipeline import Inputs, Progress
+from rastermeta_async.readers.sidecars import SIDECARS
+from rastermeta_async.sources.paths import Source, StdinSource
+
+
+def run_extract(
+    source: Source, output: str, settings: Settings, overwrite: bool, console: Console
+) -> int:
+    """Run to the end, or to the second signal; return the exit status.
+
+    The caller must leave by `os._exit`: threads that hang cannot be joined.
+    """
+    if not settings.workers:
+        _quiet_rasterio()
+        silence_libraries()
+    collect_seldom()
+    progress = Progress()
+    loop = uvloop.new_event_loop()
+    try:
+        work = _extract(source, output, settings, overwrite, console, progress)
+        outcome, signalled = loop.run_until_complete(work)
+    except BrokenPipeError:
+        return READER_GONE
+    if not outcome.complete:
+        return interrupted(signalled) if signalled else FAILED
+    return SOME_FAILED if outcome.failures else OK
+
+
+def list_lost(
+    output: str, source: Source | None, settings: Settings, console: Console,
+    show: Callable[[bytes], None],
+) -> int:  # fmt: skip
+    """Show the paths whose rows a run with ``--prune`` would drop; return the exit status.
+
+    No file is read, and nothing is changed.
+
+    Args:
+        output: the catalog.
+        source: what the run would read; None: nothing.
+        settings: of the run.
+        console: for what a person should know.
+        show: takes each path.
+    """
+    target = open_output(output)
+    lost = partial(target.prune, even_folders=True, dry_run=True, timeout=settings.timeout)
+    try:
+        given = PathSet() if source is None else asyncio.run(_given(source, lost(), settings))
+        count = 0
+        for path in lost(given):
+            if settings.update and given.known([path]):  # it would be read again
+                continue
+            show(path)
+            count += 1
+        console.hint(f"--prune would drop {plural(count, 'row')}" if count else _NOTHING_LOST)
+        if count and not settings.prune_folders:
+            _say_folders(target, given, settings, console)
+    finally:
+        target.close()
+    return OK
+
+
+_NOTHING_LOST = "--prune would drop nothing"
+
+
+async def _given(source: Source, lost: Iterator[bytes], settings: Settings) -> PathSet:
+    """Return those of the lost paths that a source yields."""
+    candidates = PathSet()
+    for path in lost:
+        candidates.add_new([path])
+    inputs = Inputs(source, PathSet(), PathSet(), settings.timeout, candidates)
+    async for block in source.blocks():
+        await inputs.to_read(block)
+    return inputs.given
+
+
+def _say_folders(target: Output, given: PathSet, settings: Settings, console: Console) -> None:
+    """Say where ``--prune`` alone would refuse."""
+    try:
+        for _ in target.prune(given, dry_run=True, timeout=settings.timeout):
+            break
+    except PruneError as error:
+        console.hint(f"but without --prune-folders: {error}")
+
+
+def _quiet_rasterio() -> None:
+    from rastermeta_async.readers.undecodable import quiet_undecodable_messages
+
+    warnings.simplefilter("ignore")  # rows say what is wrong with a file
+    quiet_undecodable_messages()
+
+
+async def _extract(
+    source: Source, output: str, settings: Settings, overwrite: bool, console: Console,
+    progress: Progress,
+) -> tuple[Outcome, int]:  # fmt: skip
+    stop = asyncio.Event()
+    following = asyncio.create_task(console.follow(progress))
+    try:
+        with _signals(stop, console) as received:
+            if output == "-":
+                outcome = await extract_to_stream(
+                    sys.stdout.fileno(), source, settings, progress=progress, stop=stop
+                )
+            else:
+                try:
+                    outcome = await extract_to(
+                        output, source, settings, overwrite=overwrite, progress=progress, stop=stop
+                    )
+                except PruneError:  # all else was done
+                    console.report("finished", progress)
+                    raise
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+    _conclude(outcome, output, overwrite, progress, console)
+    return outcome, received[0] if received else 0
+
+
+def _conclude(
+    outcome: Outcome, output: str, overwrite: bool, progress: Progress, console: Console
+) -> None:
+    if not outcome.complete:
+        console.report("stopped", progress)
+        if output != "-":
+            again = "again, without --overwrite," if overwrite else "again"
+            console.hint(f"what was read is safe; run the same command {again} to go on")
+        return
+    console.report("finished", progress)
+    if not progress.done and not progress.skipped:
+        console.hint(_NO_PATH)
+    nothing_read = progress.failures == progress.done and not progress.skipped
+    if progress.example and nothing_read:
+        console.hint(f"no file could be read, e.g. {progress.example}")
+    if output != "-":
+        for hint in _what_next(progress, nothing_read=nothing_read):
+            console.hint(hint)
+        failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
+        console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
+
+
+_NO_PATH = (
+    "there was no path in the input: look at the folder or list, at what the command before the "
+    "pipe says (`set -o pipefail` makes its failure count), and at --suffix"
+)
+
+
+def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
+    """Yield what was dropped, what took its time, and what helps where rows are wrong."""
+    if count := progress.missing:
+        lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
+        yield (
+            f"{plural(count, 'path')} of the input {lead} to nothing (-v names each): where a disk "
+            "is not mounted, or files come later, --retry-failed reads them; where the list is "
+            f"wrong, run the right one with --prune, which drops {its}"
+        )
+    elif progress.failures and nothing_read:
+        yield "once that is mended, --retry-failed reads them again"
+    elif count := progress.passing:
+        yield (
+            f"{plural(count, 'file')} did not answer in time or could not be reached: once that "
+            "is mended, or with a longer --timeout, --retry-failed reads them again"
+        )
+    if count := SIDECARS.count:
+        were = "was" if count == 1 else "were"
+        yield (
+            f"{plural(count, 'GeoTIFF')} with sidecar files {were} read with GDAL, which takes "
+            f"longer, e.g. {SIDECARS.example}"
+        )
+    if progress.walked:
+        yield f"{plural(progress.walked, 'row')} dropped: of folders that were walked this time"
+    if count := progress.dropped:
+        leads = "its path leads" if count == 1 else "their paths lead"
+        yield f"{plural(count, 'row')} dropped: {leads} to no file"
+    # Of a folder that did not answer, the files are not in this input, and yet may be there.
+    if (count := progress.not_given) and not progress.passing:
+        one = count == 1
+        yield (
+            f"{plural(count, 'error row')} {'is of a path' if one else 'are of paths'} that "
+            f"{'is' if one else 'are'} not in this input: --retry-failed does not read "
+            f"{'it' if one else 'them'}; --prune drops "
+            f"{'it if it leads' if one else 'those that lead'} to no file"
+        )
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
+    """Set `stop` on the first signal to end, end the process on the second.
+
+    Ending it at once is as safe as a crash: everything on disk is in order at any instant.
+    """
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(interrupted(number))
+        stop.set()
+        console.hint("stopping: finishing what is in flight; once more to stop at once")
+
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it is as under nohup(1)
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            # From here to the exit there is nothing left to finish.
+            signal.signal(number, lambda number, _frame: os._exit(interrupted(number)))
+
+
+def paths_on_stdin(separator: bytes, console: Console, *, read_here: bool) -> StdinSource:
+    """Return the paths on standard input; descriptor 0 becomes ``/dev/null``.
+
+    A raster may name ``/vsistdin/`` or ``/proc/self/fd/…`` as its source: GDAL would then read the
+    list of paths. Where files are read in this process, a process of its own carries what comes
+    through a pipe on, over a socket, which has no name to be opened by (open(2), ENXIO).
+
+    Args:
+        separator: what each path ends in.
+        console: for what a person should know.
+        read_here: files are read in this process, not in workers.
+
+    Raises:
+        SourceError: there is no standard input, or no process can be started.
+    """
+    if sys.stdin is None:
+        raise SourceError(_CLOSED)
+    try:
+        own = os.dup(0)
+    except OSError as error:
+        raise SourceError(_CLOSED) from error
+    if os.isatty(own):
+        console.hint("reading paths from the terminal, one a line; Ctrl-D ends the list")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if read_here and S_ISFIFO(os.fstat(own).st_mode):
+        return _carried(own, separator)
+    return StdinSource(own, separator)
+
+
+_CLOSED = "standard input is closed: pipe paths in, name inputs, or give --from-file"
+
+
+def _carried(pipe: int, separator: bytes) -> StdinSource:
+    """Return the paths of a pipe that this process no longer has open."""
+    here, there = socket.socketpair()
+    try:
+        carrier = subprocess.Popen(
+            ["cat"], stdin=pipe,  # noqa: S607  # wherever the system has it
+            stdout=there.fileno(), stderr=subprocess.DEVNULL,
+            start_new_session=True,  # the terminal's Ctrl-C is the run's alone
+        )  # fmt: skip
+    except OSError as error:
+        raise SourceError(
+            f"the process that is to carry the list (cat) cannot be started: {error.strerror}. "
+            "Give the list as a file (--from-file), or read with workers."
+        ) from error
+    finally:
+        os.close(pipe)
+        there.close()
+    return StdinSource(here.detach(), separator, carrier)

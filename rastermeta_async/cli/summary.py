@@ -1,0 +1,366 @@
+"""What is in a catalog, at a glance: for a person or as JSON.
+
+Counts, bytes, extent in space and time, and what went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.catalog.completed import batches_of
+from rastermeta_async.footprints.crs import unit_of
+from rastermeta_async.footprints.limits import Limits
+from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.text import (
+    TIFFS,
+    bytes_in_words,
+    cog_in_words,
+    degrees,
+    layout_of,
+    name_in_wkt,
+    on_a_line,
+    plural,
+    shortened,
+)
+from rastermeta_async.model.urls import local_name, redacted, shown_url
+from rastermeta_async.stac.dates import Interval, rfc3339
+from rastermeta_async.stac.evidence import TAGS, evidence_of, from_tags
+
+MAX_VALUES = 10_000
+"""Different values of a column that are told apart; what comes after them is `OTHER`."""
+
+OTHER = "(other)"
+
+_MAX_TEXT = 64 * 1024 * 1024
+"""Characters that are remembered of values; what comes after them is `OTHER`, too."""
+
+COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
+           "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
+           "dataset_tags", "imagery_tags", "reader", "footprint")  # fmt: skip
+_ROWS = 8192
+
+TagsByRow = dict[int, dict[str, str]]
+
+_COUNTED = ("status", "driver", "crs", "dtype", "resolution", "bands", "compression", "layout",
+            "cog", "cog_problems", "reader")  # fmt: skip
+
+
+class Summary:
+    """Counts of a catalog's rows; `add` takes them as they come."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.failures = 0
+        self.bytes = 0
+        self.counts: dict[str, Counter[Hashable]] = {name: Counter() for name in _COUNTED}
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """By (type, message without names and large numbers)."""
+        self.examples: dict[tuple[str, str], str] = {}
+        self.placed = 0
+        """Rows that have a footprint."""
+        self.limits = Limits()
+        self.dated = 0
+        """Rows whose tags tell when they were taken."""
+        self.time: Interval | None = None
+        self._text = 0
+        """Characters of all that is counted."""
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Count rows with the columns `COLUMNS`."""
+        self.rows += rows.num_rows
+        # Of whole numbers of 64 bits the sum may have more.
+        self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
+        self._count("status", rows["status"])
+        read = pc.is_in(rows["status"], pa.array(sorted(SUCCESSES)))
+        failed = rows.filter(pc.invert(read)).select(["filepath", "error_type", "error_message"])
+        self._add_errors(failed)
+        rows = rows.filter(read)
+        for name in ("driver", "crs", "reader"):
+            self._count(name, rows[name])
+        self.placed += len(rows) - rows["bbox"].null_count
+        self.limits.add_rows(rows["bbox"])
+        self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
+        self._count("bands", rows["count"])
+        rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
+        self._count("dtype", rasters["dtype"])
+        tiffs = pc.is_in(rasters["driver"], pa.array(TIFFS))  # other formats do not tell
+        untold = pc.if_else(tiffs, "none", "not told")
+        self._count("compression", pc.coalesce(rasters["compression"], untold))
+        self._add_pairs("resolution", *_resolutions(rasters))
+        self._add_layouts(rasters.filter(tiffs))
+
+    def _count(self, name: str, values: pa.Array) -> None:
+        for one in pc.value_counts(values).to_pylist():
+            self._add(name, one["values"], one["counts"])
+
+    def _add(self, name: str, value: Hashable, count: int) -> None:
+        counter = self.counts[name]
+        counter[value if value in counter or self._has_room(counter, value) else OTHER] += count
+
+    def _has_room(self, counter: Counter[Any], *values: object) -> bool:
+        """Tell whether values can be remembered, and count what that takes."""
+        size = sum(len(value) for value in values if isinstance(value, str))
+        if len(counter) >= MAX_VALUES or self._text + size > _MAX_TEXT:
+            return False
+        self._text += size
+        return True
+
+    def _add_errors(self, rows: pa.RecordBatch) -> None:
+        self.failures += rows.num_rows
+        for path, kind, message in zip(*(column.to_pylist() for column in rows), strict=True):
+            key = kind or "", _general(message or "", path)
+            if key not in self.errors and not self._has_room(self.errors, *key, path):
+                key = key[0], OTHER
+                if key not in self.errors and len(self.errors) >= 2 * MAX_VALUES:
+                    key = "", OTHER
+            self.errors[key] += 1
+            self.examples.setdefault(key, path)
+
+    def _add_dates(self, of_dataset: TagsByRow, of_imagery: TagsByRow) -> None:
+        for row in of_dataset.keys() | of_imagery.keys():
+            if interval := from_tags(evidence_of("", of_dataset.get(row), of_imagery.get(row))):
+                self.dated += 1
+                old = self.time or interval
+                self.time = Interval(min(old.start, interval.start), max(old.end, interval.end))
+
+    def _add_pairs(self, name: str, values: list[Hashable], counts: list[int]) -> None:
+        for value, count in zip(values, counts, strict=True):
+            self._add(name, value, count)
+
+    def _add_layouts(self, tiffs: pa.RecordBatch) -> None:
+        """Count layouts: of rows that are alike in what decides it, one is looked at."""
+        overviews = _has_overviews(tiffs["bands"])
+        parts = pa.table({"tiled": tiffs["tiled"], "overviews": overviews, "cog": tiffs["cog"]})
+        alike = parts.group_by(["tiled", "overviews", "cog"]).aggregate([([], "count_all")])
+        for one in alike.to_pylist():
+            self._add("layout", layout_of(one["tiled"], one["overviews"]), one["count_all"])
+            self._add("cog", cog_in_words(one["cog"]), one["count_all"])
+        self._count("cog_problems", pc.list_flatten(tiffs["cog_problems"]))
+
+
+def summary_of(catalog: str) -> Summary:
+    """Return what is in a finished catalog; of a URL, in the file it was made in.
+
+    Raises:
+        SettingsError: no catalog has a name like this.
+        OutputError: it is none, or damaged, or one of another version.
+    """
+    summary = Summary()
+    name = local_name(catalog)
+    for batch in batches_of(name, COLUMNS, _ROWS):
+        summary.add(batch)
+    summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
+    return summary
+
+
+def _general(message: str, path: str) -> str:
+    """Return a message without what differs from file to file: names, offsets, addresses."""
+    for name in (path, path.rpartition("/")[2]):
+        if len(name) > 3:  # shorter ones are parts of words
+            message = message.replace(name, "…")
+    return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
+
+
+def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
+    """Return the different (x, y, unit), and how many rasters have each."""
+    # Without a place, pixels have no size: rasterio then says 1 by 1.
+    by_points = pc.is_in(rasters["footprint"], pa.array(["gcps", "rpcs"]))
+    success = pc.equal(rasters["status"], "success")
+    placed = rasters.filter(pc.and_(success, pc.invert(by_points)))
+    known = placed.filter(pc.equal(pc.fill_null(pc.list_value_length(placed["res"]), 0), 2))
+    if not known.num_rows:
+        return [], []
+    crs = known["crs"].dictionary_encode()
+    units = pa.array([unit_of(one) for one in crs.dictionary.to_pylist()], pa.string())
+    parts = pa.table(
+        {
+            "x": pc.list_element(known["res"], 0),
+            "y": pc.list_element(known["res"], 1),
+            "unit": pc.fill_null(units.take(crs.indices), ""),
+        }
+    )
+    parts = parts.filter(pc.and_(pc.is_finite(parts["x"]), pc.is_finite(parts["y"])))
+    alike = parts.group_by(["x", "y", "unit"]).aggregate([([], "count_all")]).to_pylist()
+    values: list[Hashable] = [(abs(one["x"]), abs(one["y"]), one["unit"]) for one in alike]
+    return values, [one["count_all"] for one in alike]
+
+
+def _has_overviews(bands: pa.Array) -> pa.Array:
+    """Return for each row whether its first band has overviews."""
+    first = pc.list_value_length(bands)
+    any_bands = pc.greater(pc.fill_null(first, 0), 0)
+    at = np.asarray(bands.offsets)[:-1][np.asarray(any_bands)]
+    overviews = bands.values.field("overviews").take(pa.array(at))
+    found = np.zeros(len(bands), dtype=bool)
+    found[np.asarray(any_bands)] = np.asarray(
+        pc.greater(pc.fill_null(pc.list_value_length(overviews), 0), 0)
+    )
+    return pa.array(found)
+
+
+def _relevant_tags(tags: pa.Array) -> TagsByRow:
+    """Return, for each row that has any, its tags that can tell a date."""
+    offsets = np.asarray(tags.offsets)
+    first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
+    keys = tags.keys.slice(first, last - first).dictionary_encode()
+    names = pa.array([name.upper() in TAGS for name in keys.dictionary.to_pylist()], pa.bool_())
+    places = np.flatnonzero(np.asarray(names.take(keys.indices))) + first
+    pairs = zip(
+        np.searchsorted(offsets, places, "right").tolist(),
+        tags.keys.take(pa.array(places)).to_pylist(),
+        tags.items.take(pa.array(places)).to_pylist(),
+        strict=True,
+    )
+    found: TagsByRow = {}
+    for row, key, value in pairs:
+        found.setdefault(row, {})[key] = value
+    return found
+
+
+def as_pairs(counter: Counter[Hashable]) -> list[dict[str, Any]]:
+    """Return what was counted, the most frequent first."""
+    return [{"value": value, "count": count} for value, count in counter.most_common()]
+
+
+_SHOWN = 8
+"""Values of a column that are shown to a person."""
+
+_ERRORS = 10
+_BAR = 20
+_NAME = 48
+
+
+def to_json(summary: Summary) -> str:
+    """Return everything as a JSON object."""
+    content = {
+        "rows": summary.rows,
+        "failures": summary.failures,
+        "bytes": summary.bytes,
+        **{name: _pairs(name, counter) for name, counter in summary.counts.items()},
+        "placed": summary.placed,
+        "bbox": summary.limits.west_to_east(),
+        "dated": summary.dated,
+        "time": summary.time and [rfc3339(moment) for moment in summary.time],
+        "errors": [
+            {"type": kind, "message": redacted(message), "count": count,
+             "example": shown_url(summary.examples[kind, message])}
+            for (kind, message), count in summary.errors.most_common(_ERRORS)
+        ],
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+
+
+def _pairs(name: str, counter: Counter[Hashable]) -> list[dict[str, Any]]:
+    if name != "resolution":
+        return as_pairs(counter)
+    return [
+        {"value": dict(zip(("x", "y", "unit"), one["value"], strict=True))
+                  if isinstance(one["value"], tuple) else one["value"], "count": one["count"]}
+        for one in as_pairs(counter)
+    ]  # fmt: skip
+
+
+def as_text(summary: Summary) -> str:
+    """Return what matters most for a person."""
+    return "\n".join(_lines(summary))
+
+
+def _lines(summary: Summary) -> Iterator[str]:
+    yield f"{plural(summary.rows, 'row')}, {bytes_in_words(summary.bytes)}"
+    if limits := summary.limits.west_to_east():
+        west, south, east, north = limits
+        yield f"  longitude  {degrees(west, 'EW')} to {degrees(east, 'EW')}"
+        yield f"  latitude   {degrees(south, 'NS')} to {degrees(north, 'NS')}"
+        yield f"             ({plural(summary.placed, 'row')} with a footprint)"
+    if summary.time:
+        start, end = (moment.date().isoformat() for moment in summary.time)
+        yield f"  time       {start if start == end else f'{start} to {end}'}"
+        yield f"             ({plural(summary.dated, 'row')} whose tags tell it)"
+    width = len(f"{summary.rows:,}")
+    tables = {
+        title: _table(summary.counts[name], form)
+        for name, (title, form) in _TITLES.items()
+        if summary.counts[name]
+    }
+    names = max((len(name) for table in tables.values() for name, _ in table), default=0)
+    for title, table in tables.items():
+        yield f"\n{title}"
+        whole = sum(count for _, count in table)
+        for name, count in table:
+            bar = "█" * round(_BAR * count / whole)
+            line = f"  {name:<{names}}  {count:>{width},}  {_percent(count, whole):>6}  {bar}"
+            yield line.rstrip()
+    if problems := summary.counts["cog_problems"]:
+        yield "\nWhy TIFFs are no COGs"
+        for problem, count in problems.most_common():
+            yield f"  {count:>{width},}  {on_a_line(str(problem))}"
+    if summary.errors:
+        yield "\nErrors"
+        yield from _errors(summary, width)
+
+
+def _table(counter: Counter[Hashable], form: Callable[[Any], str]) -> list[tuple[str, int]]:
+    """Return the most frequent values in words, and all others together."""
+    shown = [pair for pair in counter.most_common(_SHOWN + 1) if pair[0] != OTHER][:_SHOWN]
+    lines = [("none" if value is None else form(value), count) for value, count in shown]
+    if rest := counter.total() - sum(count for _, count in shown):
+        more = len(counter) - len(shown)
+        lines.append((f"{'at least ' if OTHER in counter else ''}{more:,} more", rest))
+    return lines
+
+
+def _errors(summary: Summary, width: int) -> Iterator[str]:
+    shown = summary.errors.most_common(_ERRORS)
+    for (kind, message), count in shown:
+        text = redacted(f"{kind}: {message}" if kind else message)
+        example = shown_url(summary.examples[kind, message])
+        yield f"  {count:>{width},}  {on_a_line(text)}"
+        yield f"  {'':>{width}}  e.g. {on_a_line(shortened(example))}"
+    if rest := summary.failures - sum(count for _, count in shown):
+        yield f"  {rest:>{width},}  of {len(summary.errors) - len(shown):,} more kinds"
+
+
+def _percent(count: int, whole: int) -> str:
+    share = 100 * count / whole
+    if count < whole and share >= 99.95:  # not all, and not none
+        return ">99.9%"
+    return "<0.1%" if share < 0.05 else f"{share:.1f}%"
+
+
+def _plain(value: Any) -> str:
+    text = on_a_line(str(value))
+    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}…"
+
+
+def _crs(value: str) -> str:
+    """Return a code, or the name in WKT."""
+    name = name_in_wkt(value)
+    return _plain(f"{name} (no code)" if name else value)
+
+
+def _resolution(value: Sequence[Any]) -> str:
+    x, y, unit = value
+    text = f"{x:.6g}" if x == y else f"{x:.6g} x {y:.6g}"
+    return text + ("°" if unit == "°" else f" {unit or '(no unit)'}")
+
+
+_TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "status": ("Status", _plain),
+    "driver": ("Driver", _plain),
+    "crs": ("CRS", _crs),
+    "resolution": ("Pixel size", _resolution),
+    "bands": ("Number of bands", "{:,}".format),
+    "dtype": ("Data type", _plain),
+    "compression": ("Compression", _plain),
+    "layout": ("Layout", _plain),
+    "cog": ("Cloud-optimised GeoTIFFs", _plain),
+    "reader": ("Read by", _plain),
+}

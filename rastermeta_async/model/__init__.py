@@ -1,0 +1,1 @@
+"""What every other folder knows: the record, settings, errors, paths, and the machine."""

@@ -1,0 +1,353 @@
+"""One raster header as a record, and the Arrow schema, declared once.
+
+Each field of `Record` carries its Arrow type and its meaning; the schema, the sinks, the
+JSON form, ``rastermeta schema`` and the tests are all derived from these declarations.
+Bands are 1-based wherever they are numbered. Absent is null, never ``""`` or 0.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import pyarrow as pa
+
+from rastermeta_async.model.urls import is_url, redacted, without_secrets
+
+SCHEMA_VERSION = 3
+"""Changes whenever a column is added, removed or changes its meaning."""
+
+VERSION_KEY = b"rastermeta:schema_version"
+"""Key in the Parquet file metadata; its presence tells that this program made the file."""
+
+TIFF_HEADER = "tiff_header"
+"""What the column `reader` calls the decoder of plain GeoTIFF headers."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one field is stored: its Arrow type and a one-line meaning with shape and unit."""
+
+    type: pa.DataType
+    meaning: str
+
+
+def _columns_of(row: type) -> dict[str, Column]:
+    hints = get_type_hints(row, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def _struct_of(row: type) -> pa.DataType:
+    return pa.struct([(name, column.type) for name, column in _columns_of(row).items()])
+
+
+_TEXT = pa.string()
+_REAL = pa.float64()
+_TAGS = pa.map_(pa.string(), pa.string())
+
+
+class Bounds(NamedTuple):
+    """Outer edges of the raster in the units of its CRS."""
+
+    left: Annotated[float, Column(_REAL, "smallest x of the corners, CRS units")]
+    bottom: Annotated[float, Column(_REAL, "y of the lower edge, CRS units")]
+    right: Annotated[float, Column(_REAL, "largest x of the corners, CRS units")]
+    top: Annotated[float, Column(_REAL, "y of the upper edge, CRS units")]
+
+
+class BBox(NamedTuple):
+    """The rectangle in longitude and latitude that a footprint fits in."""
+
+    xmin: Annotated[float, Column(_REAL, "western limit, degrees")]
+    ymin: Annotated[float, Column(_REAL, "southern limit, degrees")]
+    xmax: Annotated[float, Column(_REAL, "eastern limit, degrees")]
+    ymax: Annotated[float, Column(_REAL, "northern limit, degrees")]
+
+
+class Band(NamedTuple):
+    """One band, as ``rasterio`` describes it."""
+
+    dtype: Annotated[str, Column(_TEXT, "data type in NumPy's terms, e.g. uint8, complex_int16")]
+    nodata: Annotated[float | None, Column(_REAL, "nodata value, may be NaN")]
+    nodata_text: Annotated[
+        str | None,
+        Column(_TEXT, "exact nodata value where it is a whole number beyond ±2^53; else null"),
+    ]
+    description: Annotated[str | None, Column(_TEXT, "description")]
+    color_interp: Annotated[str | None, Column(_TEXT, "colour interpretation, e.g. gray, red")]
+    scale: Annotated[float, Column(_REAL, "value = stored * scale + offset")]
+    offset: Annotated[float, Column(_REAL, "value = stored * scale + offset")]
+    unit: Annotated[str | None, Column(_TEXT, "unit of the values")]
+    block_height: Annotated[int, Column(pa.int32(), "rows of a block (tile or strip), pixels")]
+    block_width: Annotated[int, Column(pa.int32(), "columns of a block (tile or strip), pixels")]
+    mask_flags: Annotated[
+        list[str],
+        Column(pa.list_(pa.string()), "where the mask comes from: all_valid, per_dataset, …"),
+    ]
+    overviews: Annotated[
+        list[int], Column(pa.list_(pa.int32()), "decimation factors of the overviews, ascending")
+    ]
+
+
+Tags = dict[str, str]
+
+
+class Record(NamedTuple):
+    """What is known of one input path. Frozen; one record is one row of the catalog.
+
+    `failure` makes the record of a path that could not be read: all but the first columns null.
+    """
+
+    filepath: Annotated[
+        str, Column(_TEXT, "path as given; bytes that are not UTF-8 are shown as \\xNN")
+    ]
+    filepath_bytes: Annotated[
+        bytes | None, Column(pa.binary(), "exact bytes of the path where it is not UTF-8")
+    ]
+    status: Annotated[str, Column(_TEXT, "success, no_georef, error or fatal")]
+    error_type: Annotated[str | None, Column(_TEXT, "kind of problem, e.g. RasterioIOError")]
+    error_message: Annotated[str | None, Column(_TEXT, "the problem in a sentence")]
+    crs: Annotated[str | None, Column(_TEXT, "CRS as rasterio has it: a code, else WKT")] = None
+    bounds: Annotated[
+        Bounds | None, Column(_struct_of(Bounds), "outer edges, units of the CRS")
+    ] = None
+    res: Annotated[
+        tuple[float, float] | None,
+        Column(pa.list_(_REAL), "pixel size (x, y), units of the CRS a pixel"),
+    ] = None
+    count: Annotated[int | None, Column(pa.int32(), "number of bands; 0: a container")] = None  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
+    dtype: Annotated[str | None, Column(_TEXT, "data type of band 1")] = None
+    nodata: Annotated[float | None, Column(_REAL, "nodata value of band 1, may be NaN")] = None
+    transform: Annotated[
+        tuple[float, ...] | None,
+        Column(pa.list_(_REAL), "geotransform, 6 numbers in GDAL's order, unrounded"),
+    ] = None
+    dataset_tags: Annotated[Tags | None, Column(_TAGS, "tags of the dataset, default domain")] = (
+        None
+    )
+    band_tags: Annotated[
+        dict[int, Tags] | None,
+        Column(pa.map_(pa.int32(), _TAGS), "tags of each band (1-based), default domain"),
+    ] = None
+    imagery_tags: Annotated[
+        Tags | None,
+        Column(_TAGS, "tags of the domain IMAGERY: satellite, cloud cover, time of acquisition"),
+    ] = None
+    driver: Annotated[str | None, Column(_TEXT, "GDAL driver that opened the file")] = None
+    width: Annotated[int | None, Column(pa.int32(), "columns, pixels")] = None
+    height: Annotated[int | None, Column(pa.int32(), "rows, pixels")] = None
+    bands: Annotated[
+        list[Band] | None, Column(pa.list_(_struct_of(Band)), "one entry a band, in band order")
+    ] = None
+    compression: Annotated[
+        str | None, Column(_TEXT, "compression, lower case, e.g. deflate; null: none, or not told")
+    ] = None
+    interleave: Annotated[str | None, Column(_TEXT, "pixel, band or line")] = None
+    photometric: Annotated[
+        str | None, Column(_TEXT, "colour space in the file where it is not RGB, e.g. ycbcr")
+    ] = None
+    tiled: Annotated[
+        bool | None, Column(pa.bool_(), "whether band 1 is stored in tiles; null: not told")
+    ] = None
+    cog: Annotated[
+        bool | None, Column(pa.bool_(), "whether it is a cloud-optimised GeoTIFF; null: no TIFF")
+    ] = None
+    cog_problems: Annotated[
+        list[str] | None,
+        Column(pa.list_(pa.string()), "why a TIFF is none, a sentence a reason; empty: it is one"),
+    ] = None
+    area_or_point: Annotated[
+        str | None, Column(_TEXT, "whether coordinates mean the pixel's Area or its Point")
+    ] = None
+    gcp_count: Annotated[int | None, Column(pa.int32(), "number of ground control points")] = None
+    has_rpcs: Annotated[
+        bool | None, Column(pa.bool_(), "whether rational polynomial coefficients are there")
+    ] = None
+    subdatasets: Annotated[
+        list[str] | None, Column(pa.list_(pa.string()), "names under which GDAL opens the parts")
+    ] = None
+    file_size: Annotated[int | None, Column(pa.int64(), "size of the file, bytes")] = None
+    mtime: Annotated[
+        dt.datetime | None,
+        Column(pa.timestamp("us", tz="UTC"), "last change of the file, UTC, microseconds"),
+    ] = None
+    etag: Annotated[
+        str | None, Column(_TEXT, "entity tag that an object store gives this content")
+    ] = None
+    proj_code: Annotated[
+        str | None, Column(_TEXT, "authority:code of the CRS where it is exactly that one")
+    ] = None
+    crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
+    geometry: Annotated[
+        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (OGC:CRS84)")
+    ] = None
+    bbox: Annotated[
+        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (OGC:CRS84)")
+    ] = None
+    footprint: Annotated[
+        str | None,
+        Column(_TEXT, "what it is made from: transform; gcps, rpcs: approximate; null: unknown"),
+    ] = None
+    reader: Annotated[
+        str | None,
+        Column(_TEXT, f"what read the header: {TIFF_HEADER} or rasterio; null: nothing"),
+    ] = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file was read; `SUCCESSES` holds the statuses that count."""
+        return self.status in SUCCESSES
+
+
+COLUMNS: dict[str, Column] = _columns_of(Record)
+"""Every column by name, in the order of the file."""
+
+SCHEMA: pa.Schema = pa.schema(
+    [
+        pa.field(name, column.type, metadata={"description": column.meaning})
+        for name, column in COLUMNS.items()
+    ],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)
+"""The Arrow schema of a catalog."""
+
+SUCCESSES = frozenset({"success", "no_georef"})
+INVALID_NAME = "InvalidName"
+"""Kind of error of a name that no file can have: with a NUL byte, or too long."""
+
+MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound", INVALID_NAME})
+"""Kinds of error of a path that leads to nothing."""
+
+PASSING = frozenset(
+    {"Changed", "Connection", "NameResolution", "OSError", "ServerError", "Throttled", "Timeout"}
+)
+"""Kinds of error that may be gone the next time, with nothing changed in the file."""
+
+UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+"""Geotransform that rasterio gives where there is none."""
+
+GONE = "gone"
+"""Status of a row that is to be dropped at the next sealing; no catalog has it."""
+
+MAX_MESSAGE = 1000
+"""Characters of an error message that are kept."""
+
+
+def readable(text: str | bytes) -> str:
+    r"""Return `text` as valid UTF-8: undecodable bytes become ``\xNN``."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def path_columns(path: bytes) -> tuple[str, bytes | None]:
+    """Return `filepath` and `filepath_bytes` of a path given as bytes, without secrets."""
+    path = without_secrets(path)  # here, as every row comes by, also that of a timeout
+    try:
+        return path.decode(), None
+    except UnicodeDecodeError:
+        return readable(path), path
+
+
+def path_bytes(record: Record) -> bytes:
+    """Return the path of a record exactly as it was given."""
+    return record.filepath_bytes if record.filepath_bytes is not None else record.filepath.encode()
+
+
+def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
+    """Return the record of a path that could not be read."""
+    shown, raw = path_columns(path)
+    return Record(shown, raw, status, error_type, words_for_row(shown, message))
+
+
+def words_for_row(shown: str, message: str) -> str:
+    """Return what the row with this `filepath` says, without secrets."""
+    return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two values of records are the same to the last bit, however deep they are nested.
+
+    NaN is the same as NaN, whatever its payload; 0.0 is not the same as -0.0.
+    """
+    return repr(one) == repr(other)  # Python's shortest text of a double tells it from all others
+
+
+def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
+    """Return records as one Arrow batch of `SCHEMA`, in the same order."""
+    columns = zip(*records, strict=True) if records else [()] * len(SCHEMA)
+    arrays = [_array(values, f.type) for f, values in zip(SCHEMA, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return fields as Arrow has them; what is nested in a way of its own, as it is fastest."""
+    if pa.types.is_map(kind):
+        return _maps(values, kind)
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+        return _shared(values, kind)
+    return pa.array(values, kind)
+
+
+def _maps(values: Sequence[dict[Any, Any] | None], kind: pa.MapType) -> pa.Array:
+    offsets: list[int | None] = []
+    keys: list[Any] = []
+    items: list[Any] = []
+    for value in values:
+        offsets.append(None if value is None else len(keys))
+        if value:
+            keys += value
+            items += value.values()
+    offsets.append(len(keys))
+    content = (pa.array(keys, kind.key_type), _array(items, kind.item_type))
+    return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), *content, type=kind)
+
+
+def _shared(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Convert each object once, however many records share it."""
+    places: dict[int, int] = {}
+    unique: list[Any] = []
+    for value in values:
+        if id(value) not in places:
+            places[id(value)] = len(unique)
+            unique.append(value)
+    array = pa.array(unique, kind)
+    if len(unique) == len(values):
+        return array
+    return array.take(pa.array([places[id(value)] for value in values], pa.int32()))
+
+
+def from_batch(batch: pa.RecordBatch) -> Iterator[Record]:
+    """Yield the records of an Arrow batch or table, the inverse of `to_batch`."""
+    yield from map(from_fields, batch.to_pylist())
+
+
+def from_fields(fields: dict[str, Any]) -> Record:
+    """Return the record of plain fields by name, as Arrow's ``to_pylist`` gives them."""
+
+    def bands(rows: list[dict[str, Any]]) -> list[Band]:
+        return [Band(**row) for row in rows]
+
+    revive: dict[str, Any] = {
+        "bounds": lambda fields: Bounds(**fields),
+        "bbox": lambda fields: BBox(**fields),
+        "res": tuple,
+        "transform": tuple,
+        "dataset_tags": dict,
+        "band_tags": lambda pairs: {band: dict(tags) for band, tags in pairs},
+        "imagery_tags": dict,
+        "bands": bands,
+    }
+    return Record(
+        **{
+            name: revive[name](value) if value is not None and name in revive else value
+            for name, value in fields.items()
+        }
+    )
+
+
+def describe_columns() -> Iterable[tuple[str, str, str]]:
+    """Yield (name, Arrow type, meaning) of every column, in the order of the file."""
+    for name, column in COLUMNS.items():
+        yield name, str(column.type), column.meaning

@@ -1,0 +1,118 @@
+"""What is asked of many rows at once, column by column: keys, sizes, failures, order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.model.record import GONE, MISSING, PASSING, SUCCESSES
+from rastermeta_async.model.urls import is_url
+
+IDENTITY = ["filepath", "filepath_bytes", "status"]
+"""Columns that tell whose row it is, and whether it counts."""
+
+
+def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return each row's path as the exact bytes given: what identifies and orders rows."""
+    shown = pc.cast(rows.column("filepath"), pa.binary())
+    return pc.coalesce(rows.column("filepath_bytes"), shown)
+
+
+Sizes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def row_bytes(batch: pa.RecordBatch) -> Sizes:
+    """Return the size of each row in bytes, shape (rows,): a function of its content alone."""
+    at = np.arange(batch.num_rows + 1, dtype=np.int64)
+    total = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    for column in batch.columns:
+        total += _bytes_before(column, at)
+    return np.diff(total)
+
+
+def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
+    """Return how many bytes the elements before each position of `at` occupy, validity aside."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _offsets(array)[at] + 4 * at
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        ends = _offsets(array)[at]
+        children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
+        return sum((_bytes_before(child, ends) for child in children), 4 * at)
+    if pa.types.is_struct(kind):
+        # StructArray.field() has the slice of its parent applied already.
+        fields = (array.field(index) for index in range(kind.num_fields))
+        return sum((_bytes_before(field, at) for field in fields), 0 * at)
+    width: int = max(kind.bit_width // 8, 1)  # a whole byte a truth value, wherever it stands
+    return at * width
+
+
+def _offsets(array: pa.Array) -> Sizes:
+    """Return the int32 offsets of a variable-length array, shape (length + 1,), as int64."""
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.zeros(len(array) + 1, dtype=np.int64)
+    raw = np.frombuffer(buffer, dtype=np.int32)
+    start: int = array.offset
+    return raw[start : start + len(array) + 1].astype(np.int64)
+
+
+def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array:
+    """Return for each row whether its file was read."""
+    return pa.array([status in SUCCESSES for status in _statuses(rows)], pa.bool_())
+
+
+def kept(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows that belong into a catalog; the batch itself if that are all."""
+    statuses = _statuses(rows)
+    if GONE not in statuses:  # as nearly always: a filter copies all columns
+        return rows
+    return rows.filter(pa.array([status != GONE for status in statuses]))
+
+
+def was_there(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row whether there was something under its path when it was read."""
+    return pa.array(
+        [error not in MISSING for error in rows.column("error_type").to_pylist()], pa.bool_()
+    )
+
+
+def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
+    """Return how many rows are no success."""
+    return sum(status not in SUCCESSES for status in _statuses(rows))
+
+
+def count_missing(rows: pa.RecordBatch) -> int:
+    """Return how many rows are of local paths that lead to nothing."""
+    gone = zip(rows.column("filepath").to_pylist(), was_there(rows).to_pylist(), strict=True)
+    return sum(not there and not is_url(path.encode()) for path, there in gone)
+
+
+def count_passing(rows: pa.RecordBatch) -> int:
+    """Return how many rows have an error that may be gone the next time."""
+    return sum(error in PASSING for error in rows.column("error_type").to_pylist())
+
+
+def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:
+    # In Python: for a few hundred rows a compute function costs ten times as much.
+    statuses: list[str] = rows.column("status").to_pylist()
+    return statuses
+
+
+def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa.RecordBatch:
+    """Return rows in the order of their keys, one a key: of several, the last one given wins."""
+    keys = keys_of(rows)
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
+    order = pc.array_sort_indices(keys)  # stable
+    if len(order) > 1:
+        ordered = keys.take(order)
+        last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
+        order = order.filter(pa.concat_arrays(last))
+    # Column by column: the whole is never held three times.
+    columns = [column.combine_chunks().take(order) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)

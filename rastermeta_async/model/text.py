@@ -1,0 +1,110 @@
+"""Numbers, sizes, times and foreign texts in words, for a person at a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+
+_UNSAFE = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
+"""Categories of characters that move the cursor, turn the direction of text, break the line, or
+cannot be seen (Unicode, "General Category")."""
+
+_NO_NAMES = ("", "unknown", "unnamed")
+"""What GDAL and PROJ write, in lower case, where a CRS or datum has no name."""
+
+_SHOWN = 200
+"""Characters of a path that a message has room for: a list whose separator is wrong is one path."""
+
+_WKT_SHOWN = 80
+"""Characters of WKT that are shown where nothing in it has a name."""
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def on_a_line(text: str) -> str:
+    r"""Return a text as it can be shown on one line, control characters as ``\xNN`` and such."""
+    return _escaped(text, lambda character: character.encode("unicode_escape").decode())
+
+
+def on_lines(text: str) -> str:
+    """Return a text as a terminal may have it, its line feeds as they are."""
+    return "\n".join(map(on_a_line, text.split("\n")))
+
+
+def json_on_lines(text: str) -> str:
+    """Return JSON as a terminal may have it: equal JSON, its line feeds as they are."""
+    return "\n".join(_escaped(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n"))
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():  # as nearly every text is
+        return text
+    return "".join(escape(one) if unicodedata.category(one) in _UNSAFE else one for one in text)
+
+
+def shortened(text: str) -> str:
+    """Return a text cut to what a line of a message has room for."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return how many there are of something."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def bytes_in_words(count: float) -> str:
+    """Return a number of bytes in a unit of a fitting size, powers of 1024."""
+    if count < 1024:
+        return plural(int(count), "byte")
+    power = 1
+    while power < len(_UNITS) and count / 1024**power >= 1023.95:
+        power += 1
+    return f"{count / 1024**power:,.1f} {_UNITS[power - 1]}"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return a span of time by its two largest units, e.g. ``2 hours 5 minutes``."""
+    left = max(round(seconds), 0)
+    parts: list[str] = []
+    for size, name in _SPANS:
+        count, left = divmod(left, size)
+        if count or (parts and len(parts) < 2):
+            parts.append(plural(count, name) if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(filter(None, parts)) or "0 seconds"
+
+
+def degrees(value: float, names: str) -> str:
+    """Return a longitude or latitude with its side, e.g. ``9.5000° W``; `names`: plus and minus."""
+    return f"{abs(value):.4f}° {names[value < 0]}"
+
+
+def name_in_wkt(wkt: str) -> str:
+    """Return the name of a CRS; where it has none, what it is made of. Empty: this is no WKT."""
+    named = re.match(r'\w+\["([^"]*)"', wkt)
+    if not named or named[1].lower() not in _NO_NAMES:
+        return named[1] if named else ""
+    for what, keyword in (("projection", "PROJECTION|METHOD"), ("datum", "DATUM")):
+        found = re.search(rf'\b(?:{keyword})\["([^"]+)"', wkt)
+        if found and found[1].lower() not in _NO_NAMES:
+            return f"custom (no name): {what} {found[1].replace('_', ' ')}"
+    return f"custom (no name): {wkt[:_WKT_SHOWN]}"
+
+
+TIFFS = ("GTiff", "COG")
+"""Drivers of the format that these words are about; others keep to themselves how pixels lie."""
+
+
+def layout_of(tiled: bool | None, overviews: bool) -> str:
+    """Return the layout in words."""
+    blocks = "blocks" if tiled is None else "tiles" if tiled else "strips"
+    return f"{blocks} and overviews" if overviews else f"{blocks}, no overviews"
+
+
+def cog_in_words(cog: bool | None) -> str:
+    """Return whether a TIFF is a cloud-optimised GeoTIFF."""
+    return "not told" if cog is None else "yes" if cog else "no"

@@ -1,0 +1,1 @@
+"""Where headers are read: in threads of this process, or in worker processes."""

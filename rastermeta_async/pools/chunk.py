@@ -1,0 +1,161 @@
+"""Paths read together: taken by threads one by one, brought back as rows in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from threading import Lock
+
+import pyarrow as pa
+
+from rastermeta_async.model.record import Record
+from rastermeta_async.model.settings import CHUNK_BYTES
+
+SLICE_SECONDS = 0.25
+"""Rows come back after this time, however few they are."""
+
+HELD_BYTES = 8 * CHUNK_BYTES
+"""Of records that wait for those before them, or to be taken; beyond, no further path is read."""
+
+
+class Chunk:
+    """Paths that threads take one by one, and the records that they bring.
+
+    `take`, `put` and `collect` are for any thread; all else is for that of the event loop in which
+    this is made.
+
+    Args:
+        paths: at least one.
+    """
+
+    def __init__(self, paths: Sequence[bytes]) -> None:
+        self.paths = paths
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._lock = Lock()
+        self._next = 0
+        self._closed = False
+        self._records: dict[int, tuple[Record | None, int]] = {}
+        """Those that were not collected, and what they weigh, by the place of their path."""
+        self._collected = 0
+        """So many first records are in batches."""
+        self._collected_at = time.monotonic()
+        self._collecting = False
+        self._ready: deque[tuple[pa.RecordBatch, int]] = deque()
+        """Batches, and what they weigh."""
+        self._held = 0
+        self._error: BaseException | None = None
+
+    @property
+    def left(self) -> int:
+        """How many paths may be taken now."""
+        is_open = not (self._closed or self._held >= HELD_BYTES)
+        return len(self.paths) - self._next if is_open else 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all records are there that there will be."""
+        end = self._next if self._closed else len(self.paths)
+        return self._collected + len(self._records) == end
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether all records that are there are in batches."""
+        return not (self._records or self._collecting)
+
+    def take(self) -> int | None:
+        """Return the place of a path that is to be read now; None: there is none."""
+        with self._lock:
+            if not self.left:
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def put(self, at: int, record: Record | None) -> bool:
+        """Keep the record of a path that was taken; tell whether it is time to collect.
+
+        None: it was not read, and has no row.
+        """
+        weight = _weight(record) if record else 0
+        with self._lock:
+            self._records[at] = record, weight
+            self._held += weight
+            is_late = time.monotonic() > self._collected_at + SLICE_SECONDS
+            return self.is_read or (
+                self._collected in self._records and (is_late or self._held >= CHUNK_BYTES)
+            )
+
+    def collect(self) -> None:
+        """Make batches of the records up to the first one that is missing."""
+        while some := self._next_records():
+            batch = _rows_of([record for record, _ in some])
+            weight = sum(weight for _, weight in some)
+            with self._lock:
+                self._ready.append((batch, weight))
+                self._collecting = False
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _next_records(self) -> list[tuple[Record, int]]:
+        """Return the records of a batch; nobody else has any until that is ready."""
+        with self._lock:
+            some: list[tuple[Record, int]] = []
+            room = 0 if self._collecting else CHUNK_BYTES
+            while room > 0 and (found := self._records.pop(self._collected, None)):
+                self._collected += 1
+                record, weight = found
+                if record:
+                    some.append((record, weight))
+                    room -= weight
+            self._collected_at = time.monotonic()
+            self._collecting = self._collecting or bool(some)
+            return some
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches that are ready, in the order of the paths.
+
+        Raises:
+            Whatever `fail` was given.
+        """
+        while self._ready:
+            batch, weight = self._ready.popleft()
+            with self._lock:
+                self._held -= weight
+            yield batch
+        if self._error:
+            raise self._error
+
+    def close(self) -> None:
+        """Have no further path taken."""
+        self._closed = True
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Have an error raised where the batches are taken."""
+        self._error = error
+        self.close()
+
+    async def change(self) -> None:
+        """Wait until something has changed since this returned last."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def note_change(self) -> None:
+        """End the wait of `change`."""
+        self._changed.set()
+
+
+def _rows_of(records: Sequence[Record]) -> pa.RecordBatch:
+    # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
+    from rastermeta_async.footprints.rows import rows_of
+
+    return rows_of(records)
+
+
+def _weight(record: Record) -> int:
+    """Return roughly the bytes of a record's parts that can be large."""
+    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
+    tags = *of_dataset, *(record.band_tags or {}).values()
+    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
+    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")

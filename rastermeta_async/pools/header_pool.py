@@ -1,0 +1,102 @@
+"""The pool of a process: local files and objects in stores, each kind in threads of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from rastermeta_async.model.settings import READS_AT_ONCE, Settings
+from rastermeta_async.model.urls import is_url
+from rastermeta_async.pools.threads import Reader, ThreadPool
+from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.objects import ObjectReader
+from rastermeta_async.stores.rate_limit import StoreTuner
+
+HANGS = 2
+"""Times the timeout, after which an object is given up that did not end by itself: its requests
+keep to the timeout, but for the last one, and where bytes come one by one."""
+
+
+class HeaderPool:
+    """Two `ThreadPool`s: what reads objects has to connect, what reads local files must not.
+
+    Args:
+        reader: reads local files, and with rasterio objects that are not plain.
+        decoder: the same, or what it is made of: a `TiffReader` decodes heads of objects, too.
+        settings: `concurrency` of each kind at once at the most, `timeout` for each.
+        on_hang: called with each path that is waited for no longer.
+    """
+
+    capacity = READS_AT_ONCE
+
+    def __init__(
+        self,
+        reader: Reader,
+        decoder: Reader,
+        settings: Settings,
+        on_hang: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._files = ThreadPool(reader, settings, on_hang)
+        plain = decoder if isinstance(decoder, TiffReader) else None
+        tuner = StoreTuner(settings.concurrency)
+        self._object_reader = objects = ObjectReader(
+            reader, plain, settings, tuner.note_overload, on_hang
+        )
+        self._objects = ThreadPool(
+            objects, settings, on_hang, _enter_no_fence, HANGS * settings.timeout, tuner
+        )
+        objects.waiting = self._objects.no_time_of_the_file
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        """See `Pool`."""
+        self._entered = AsyncExitStack()
+        await self._entered.enter_async_context(self._files)
+        await self._entered.enter_async_context(self._objects)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """See `Pool`."""
+        self.stop()
+        self._object_reader.close()
+        await self._entered.__aexit__(kind, error, trace)
+
+    @property
+    def stuck(self) -> int:
+        """Threads that hang now."""
+        return self._files.stuck + self._objects.stuck + self._object_reader.stuck
+
+    @property
+    def threads_bytes(self) -> int:
+        """What the threads that read may take by themselves."""
+        return self._files.threads_bytes + self._objects.threads_bytes
+
+    def stop(self) -> None:
+        """See `Pool.stop`."""
+        self._stopping = True
+        self._files.stop()
+        self._objects.stop()
+        self._object_reader.stop()
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """See `Pool.read`; rows come in the order of the paths."""
+        for remote, some in itertools.groupby(paths, is_url):
+            if self._stopping:
+                return
+            pool = self._objects if remote else self._files
+            async for batch in pool.read(list(some)):
+                yield batch
+
+
+def _enter_no_fence() -> None:
+    """Let a thread connect."""

@@ -1,0 +1,1 @@
+"""Plain GeoTIFF headers, decoded without GDAL."""

@@ -1,0 +1,249 @@
+"""Bytes of a TIFF file, and what stands in them: numbers, entries of IFDs, values.
+
+References: TIFF 6.0 (Adobe, 1992), section 2; the BigTIFF design (libtiff).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from rastermeta_async.model.record import readable
+from rastermeta_async.readers.geotiff.cog import EDITED
+
+READ_BYTES = 8 * 1024
+"""Least size of a further read: an IFD at the end of a file is seldom alone."""
+
+MAX_READS = 32
+MAX_ENTRIES = 100
+MAX_ARRAY_BYTES = 8 * 1024
+"""Largest value, but for points and metadata, that is looked at."""
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 1, 2, 3, 4, 5, 7, 12, 16
+SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE: 8, LONG8: 8}
+"""Bytes of a value, by type."""
+
+
+ReadAt = Callable[[int, int], bytes]
+"""Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
+
+
+class Unsupported(Exception):  # noqa: N818  # a finding, not an error
+    """The file is to be read by rasterio; the message is the reason, in a few words."""
+
+
+class Order:
+    """How a TIFF stores numbers and entries: classic or BigTIFF, in either byte order."""
+
+    def __init__(self, byteorder: Literal["little", "big"], *, big: bool) -> None:
+        self.byteorder: Literal["little", "big"] = byteorder
+        self.sign = "<" if byteorder == "little" else ">"
+        self.big = big
+        self.inline = 8 if big else 4
+        """Bytes of a value field, and of an offset."""
+        self.pointer = "Q" if big else "I"
+        """An offset in the terms of `struct`."""
+        self.count_bytes = 8 if big else 2
+        self.entry = 20 if big else 12
+        self.count_field = (4, self.inline)
+        """(start, bytes) in an entry."""
+        self.value_field = (4 + self.inline, self.inline)
+        self.place = struct.Struct(self.sign + ("QQ" if big else "II"))
+        """Both fields of an entry."""
+        self.places = [self.entry_at(index) + 4 for index in range(MAX_ENTRIES)]
+        """Where they are, by entry."""
+        each = (self.mask((0, 4), [index]) for index in range(MAX_ENTRIES))
+        length = (1 << 8 * self.count_bytes) - 1
+        self.tags_masks = list(itertools.accumulate(each, initial=length))
+        """Masks that leave tags and types, by number of entries."""
+
+    def number(self, content: bytes) -> int:
+        """Return the whole number in some bytes."""
+        return int.from_bytes(content, self.byteorder)
+
+    def mask(self, field: tuple[int, int], indices: Iterable[int]) -> int:
+        """Return the mask that leaves a field of some entries of an IFD as one large number."""
+        start, size = field
+        ones = (1 << 8 * size) - 1
+        return sum(ones << 8 * (self.entry_at(index) + start) for index in indices)
+
+    def entry_at(self, index: int) -> int:
+        """Return where in an IFD an entry starts."""
+        return self.count_bytes + self.entry * index
+
+    def offsets(self, indices: Sequence[int], span: int) -> struct.Struct:
+        """Return what unpacks the offsets of some entries, in their order, from an IFD."""
+        places = [self.entry_at(index) + self.value_field[0] for index in indices]
+        return unpacker(self.sign, [*[(at, self.pointer) for at in places], (span, "0x")])
+
+    def span(self, count: int) -> int:
+        """Return the bytes of an IFD of so many entries: their number, they, and the link."""
+        return self.count_bytes + self.entry * count + self.inline
+
+
+_ORDERS: dict[bytes, Order] = {
+    b"II*\0": Order("little", big=False), b"MM\0*": Order("big", big=False),
+    b"II+\0": Order("little", big=True), b"MM\0+": Order("big", big=True),
+}  # fmt: skip
+
+
+def unpacker(sign: str, fields: Iterable[tuple[int, str]]) -> struct.Struct:
+    """Return what unpacks numbers: where each is, one behind the other, and its `struct` code."""
+    layout, done = sign, 0
+    for at, code in fields:
+        layout += f"{at - done}x{code}"
+        done = at + struct.calcsize(sign + code)
+    return struct.Struct(layout)
+
+
+class Ghost(NamedTuple):
+    """What GDAL says of a file's layout, between its header and its first IFD.
+
+    See GDAL, "COG -- Cloud Optimized GeoTIFF generator", header ghost area.
+    """
+
+    is_ordered: bool
+    """Whether IFDs come first, and then blocks, those of the smallest overview first."""
+    is_edited: bool
+    """Whether the file was changed in a way that may have spoilt that."""
+
+
+_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
+_MAX_GHOST_BYTES = 512
+"""It is half as long."""
+
+
+@lru_cache
+def _ghost(area: bytes) -> Ghost:
+    size, said = area[len(_GHOST) :][:6], area[len(_GHOST) + len("000000 bytes\n") :]
+    if not area.startswith(_GHOST):
+        return Ghost(is_ordered=False, is_edited=False)
+    if not size.isdigit():
+        raise Unsupported("an odd ghost area")
+    said = said[: int(size)].partition(b"\0")[0]
+    is_edited = EDITED.encode() in said
+    return Ghost(b"LAYOUT=IFDS_BEFORE_DATA\n" in said and not is_edited, is_edited)
+
+
+class File:
+    """Bytes of a file, read as they are asked for."""
+
+    def __init__(self, head: bytes, size: int, read_at: ReadAt, max_reads: int = MAX_READS) -> None:
+        order = _ORDERS.get(head[:4])
+        if order is None or len(head) < 16:
+            raise Unsupported("no TIFF")
+        if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
+            raise Unsupported("an odd BigTIFF")
+        self.order = order
+        self.size = size
+        self.first = order.number(head[8:16] if order.big else head[4:8])
+        self.header_bytes = start = 16 if order.big else 8
+        """The first IFD is right behind them, or GDAL's ghost area is."""
+        self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
+        self.head = head
+        self._window = b""
+        self._start = 0
+        self._read_at = read_at
+        self._reads = 0
+        self._max_reads = max_reads
+
+    def is_at_hand(self, offset: int, size: int) -> bool:
+        """Whether bytes were read already."""
+        end = offset + size
+        start, window = self._start, self._window
+        return end <= len(self.head) or (start <= offset and end <= start + len(window))
+
+    def get(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file, all of them."""
+        end = offset + size
+        if end <= len(self.head):
+            return self.head[offset:end]
+        if not (self._start <= offset and end <= self._start + len(self._window)):
+            if end > self.size or self._reads >= self._max_reads:
+                raise Unsupported("values outside the file or all over it")
+            self._reads += 1
+            self._window = self._read_at(offset, max(size, READ_BYTES))
+            self._start = offset
+            if len(self._window) < size:
+                raise Unsupported("values outside the file or all over it")
+        return self._window[offset - self._start : end - self._start]
+
+
+class Entries(NamedTuple):
+    """The entries of an IFD."""
+
+    order: Order
+    ifd: bytes
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return how many values an entry has, and where they are if not in the entry."""
+        order = self.order
+        place: tuple[int, int] = order.place.unpack_from(self.ifd, order.places[index])
+        return place
+
+    def count(self, index: int) -> int:
+        """Return how many values an entry has."""
+        return self.place(index)[0]
+
+    def offset(self, index: int) -> int:
+        """Return where an entry's values are."""
+        return self.place(index)[1]
+
+    def content(self, index: int, length: int) -> bytes:
+        """Return the first bytes of the value field."""
+        at = self.order.entry_at(index) + self.order.value_field[0]
+        return self.ifd[at : at + min(length, self.order.inline)]
+
+    def tag(self, index: int) -> int:
+        """Return an entry's tag."""
+        start = self.order.entry_at(index)
+        return self.order.number(self.ifd[start : start + 2])
+
+    def kind(self, index: int) -> int:
+        """Return the type of an entry's values."""
+        start = self.order.entry_at(index)
+        return self.order.number(self.ifd[start + 2 : start + 4])
+
+    def number(self, index: int) -> int:
+        """Return an entry's only value, a whole number."""
+        return self.order.number(self.content(index, SIZES[self.kind(index)]))
+
+
+@lru_cache
+def reals(sign: str, count: int) -> struct.Struct:
+    """Return what unpacks so many doubles, of a byte order."""
+    return struct.Struct(f"{sign}{count}d")
+
+
+def doubles(file: File, entries: Entries, index: int, count: int) -> tuple[float, ...]:
+    """Return so many doubles, all of an entry, all finite."""
+    found, offset = entries.place(index)
+    if found != count:
+        raise Unsupported("odd georeferencing")
+    values: tuple[float, ...] = reals(file.order.sign, count).unpack(file.get(offset, 8 * count))
+    if not math.isfinite(sum(values)):  # as none is that has one that is not
+        raise Unsupported("odd georeferencing")
+    return values
+
+
+def value_bytes(file: File, entries: Entries, index: int, length: int) -> bytes:
+    """Return the bytes of a value, wherever it is."""
+    if length > file.order.inline:
+        return file.get(entries.offset(index), length)
+    return entries.content(index, length)
+
+
+def text(file: File, entries: Entries, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
+    """Return an ASCII value, which is mostly UTF-8; see `readable`."""
+    length, offset = entries.place(index)
+    if not 1 < length <= limit:
+        raise Unsupported("an odd text")
+    inside = length <= file.order.inline
+    content = entries.content(index, length) if inside else file.get(offset, length)
+    if content.find(0) != length - 1 or content[0] in b" \t\r\n":
+        raise Unsupported("an odd text")
+    return readable(content[:-1])

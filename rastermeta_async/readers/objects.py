@@ -1,0 +1,210 @@
+"""Headers of objects in stores: decoded from their first bytes, or read with rasterio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from threading import Lock, Semaphore
+
+from rastermeta_async.model.errors import RastermetaError, StoreError
+from rastermeta_async.model.machine import allow_data
+from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
+from rastermeta_async.model.timeouts import done_in
+from rastermeta_async.model.urls import without_secrets
+from rastermeta_async.pools.concurrency import Stopped
+from rastermeta_async.pools.threads import Reader, check_stuck
+from rastermeta_async.readers.fence import fence_thread
+from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
+from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.geotiff.reader import Facts, TiffReader
+from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
+from rastermeta_async.readers.sparse_file import sparse_copy
+from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.credentials import GDAL_RETRIES
+from rastermeta_async.stores.problems import NO_ANSWER
+
+GDAL_OPENS = TRIES // (1 + GDAL_RETRIES)
+"""Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
+
+GDAL_REQUESTS = 5
+"""That GDAL sends until it finds that a store refuses an object: it asks for its size and then for
+its bytes, each twice, and for a folder of that name."""
+
+TIMES_CHANGED = 3
+"""Reads of one object that is replaced meanwhile."""
+
+_THREADS_OF_OBSTORE = 512
+_STACK_OF_OBSTORE = 2 * 1024 * 1024
+"""It looks up host names in threads, at the most so many, each with a stack of this size."""
+
+_FOREIGN = "not recognized as being in a supported file format"
+
+
+class ObjectReader:
+    """Reads headers of objects; blocks, and may be used from several threads.
+
+    Args:
+        rasterio: reads what is not plain, also copies of first bytes on the local disk.
+        decoder: decodes heads of objects; None: rasterio reads them all.
+        settings: `timeout` for each object; `access`.
+        on_overload: is called when a store has too much to do.
+        on_hang: called with each path that rasterio is waited for no longer.
+    """
+
+    def __init__(
+        self,
+        rasterio: Reader,
+        decoder: TiffReader | None,
+        settings: Settings,
+        on_overload: Callable[[], None] = lambda: None,
+        on_hang: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._rasterio = rasterio
+        self._on_hang = on_hang
+        self._decoder = None if settings.access.sidecars else decoder
+        self._request_seconds = min(REQUEST_SECONDS, settings.timeout / 3)
+        stores = Stores(settings.access, self._request_seconds)
+        self.fetcher = Fetcher(stores, settings.timeout, on_overload)
+        self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
+        self._copies = ThreadPoolExecutor(1, "rastermeta-copies", fence_thread)
+        self.stuck = 0
+        """Threads that hang in rasterio now."""
+        self._opens = ThreadPoolExecutor(REMOTE_OPENS + MAX_STUCK, "rastermeta-opens")
+        self._may_open = Semaphore(REMOTE_OPENS)
+        self._most_waiting = settings.concurrency
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered while an object waits for its turn, which is no time of it."""
+        self._lock = Lock()
+
+    def stop(self) -> None:
+        """Send no further request; who waits for a turn is told so."""
+        self.fetcher.stop()
+        self._may_open.release(self._most_waiting)
+
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        self._opens.shutdown(wait=False)
+        self._copies.shutdown(wait=False)
+
+    def enter(self) -> None:
+        """See `pool.Reader.enter`."""
+        self._rasterio.enter()
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of an object; see `pool.Reader.read`.
+
+        Raises:
+            MissingExtraError: obstore is not installed.
+            StuckError: `MAX_STUCK` threads hang.
+            Stopped: no further request is to be sent.
+        """
+        self._allow_stacks()
+        shown = without_secrets(path)
+        for _ in range(TIMES_CHANGED):
+            try:
+                return self._read(path, shown)
+            except UnicodeDecodeError:
+                return failure(shown, "error", "UnicodeDecodeError", "a URL must be UTF-8")
+            except StoreError as error:
+                return failure(shown, "fatal", type(error).__name__, str(error))
+            except FetchError as error:
+                failed = _failed(shown, error)
+                if error.problem.kind != "Changed":
+                    break
+            except (RastermetaError, Stopped):
+                raise
+            except Exception as error:  # noqa: BLE001  # an object is a row, whatever it sets off
+                message = str(error) or repr(error)
+                return failure(shown, "fatal", type(error).__name__, message)
+        return failed
+
+    def _allow_stacks(self) -> None:
+        if self._stacks:
+            with self._lock:
+                allow_data(self._stacks)
+                self._stacks = 0
+
+    def _read(self, path: bytes, shown: bytes) -> Record:
+        found = self.fetcher.open(path.decode())
+        facts = Facts(found.size, found.mtime, found.etag)
+        if self._decoder is not None:
+            with suppress(Unsupported):
+                return self._decoder.decoded(shown, facts, found.read_at, found.parts)
+        record = self._read_with_rasterio(path, shown, found)
+        if record.driver == GTIFF:
+            found.start_over()
+            record = record._replace(**_structure(found, record)._asdict())
+        return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
+
+    def _read_with_rasterio(self, path: bytes, shown: bytes, found: StoredObject) -> Record:
+        for _ in range(GDAL_OPENS):
+            with self.waiting():
+                self._may_open.acquire()
+            began = time.monotonic()
+            try:
+                # Some time in any case: what has none left by its requests is no hang.
+                record = self._open(path, max(found.left, self._request_seconds))
+            finally:
+                self._may_open.release()
+            took = time.monotonic() - began
+            if record.error_type is None or self._is_final(record, shown, found):
+                found.left -= took
+                break
+            # GDAL does not tell what the store said, so it is asked.
+            found.ask_again(GDAL_REQUESTS, took)
+        return record
+
+    def _open(self, path: bytes, seconds: float) -> Record:
+        """Return what rasterio says, in a thread of its own, once there is leave to open."""
+        self.fetcher.check()
+        try:
+            opening = self._opens.submit(self._rasterio.read, path)
+        except RuntimeError:  # the system starts no further thread
+            return self._rasterio.read(path)
+        try:
+            return opening.result(seconds)
+        except TimeoutError:
+            self._count_stuck(1)
+            if self._on_hang is not None:
+                self._on_hang(path)
+            opening.add_done_callback(lambda _: self._count_stuck(-1))
+            check_stuck(self.stuck, path)
+            raise FetchError(NO_ANSWER) from None
+
+    def _count_stuck(self, more: int) -> None:
+        with self._lock:
+            self.stuck += more
+
+    def _is_final(self, record: Record, shown: bytes, found: StoredObject) -> bool:
+        """Tell whether GDAL's complaint is about the object, not about the way to it.
+
+        Then it says the same of a copy of the first bytes, which did arrive.
+        """
+        whole = len(found.head) >= found.size
+        if not whole and _FOREIGN not in (record.error_message or ""):
+            return False
+        name = shown.partition(b"?")[0].rpartition(b"/")[2]
+        with sparse_copy(name, {0: found.head}, found.size) as copy:
+            again = done_in(self._copies, partial(self._rasterio.read, copy))
+        return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
+
+
+def _structure(found: StoredObject, record: Record) -> Structure:
+    """Return what the bytes of a TIFF that rasterio reads tell, as far as they can be had."""
+    factors = record.bands[0].overviews if record.bands else []
+    with suppress(Unsupported, FetchError):
+        return structure_of_bytes(found.size, found.read_at, factors)
+    return Structure()
+
+
+def _failed(path: bytes, error: FetchError) -> Record:
+    problem = error.problem
+    if problem is EMPTY:
+        return failure(path, "error", *problem[:2])._replace(file_size=0)
+    status = "error" if problem.kind == "NotFound" else "fatal"
+    tries = f" (tried {error.tries} times)" if error.tries > 1 and problem.passes else ""
+    return failure(path, status, problem.kind, problem.message + tries)

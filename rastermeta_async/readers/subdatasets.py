@@ -1,0 +1,150 @@
+"""The names under which ``rasterio.open`` opens the parts of a container.
+
+A name is driver, file and part, with colons between them. Where the file or the part holds a
+colon, GDAL puts it between quotes, but not for every driver. rasterio takes all quotes away, also
+those of file names, and turns ``NETCDF:`` into ``netcdf:``. Its names are right where neither file
+nor part holds a colon or a quote. Otherwise GDAL's are, where GDAL quotes, or takes all that
+follows for the file. What is left is opened to see whether a name with all quotes is right.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from rastermeta_async.model.text import plural
+
+MAX_TRIED = 64
+"""Names of one file that are opened; all parts without a colon or a quote share one try."""
+
+MAX_PARTS = 10_000
+"""Parts of a container that are listed."""
+
+_SAME_UNQUOTED = re.compile(r'[^":]+(?::(?:[^":]*|"[^":]*"))+')
+"""Names that say the same without their quotes."""
+
+_ONE_FIELD = frozenset({"GPKG", "HDF5", "netCDF", "TileDB", "Zarr"})
+"""Drivers that have one field after the file, so that a further colon is the part's. Only names of
+these are opened: GDAL itself makes them, where a GeoTIFF or a VRT may hold any name at all."""
+
+_DRIVER_PREFIX = re.compile(r'(?:\w+:)+"?')
+"""What stands before the file in a name that GDAL makes."""
+
+
+class Subdatasets(NamedTuple):
+    """The parts of a container."""
+
+    names: list[str]
+    problems: list[str]
+    """What is to be said of those that are left out, or may not open."""
+
+
+NONE = Subdatasets([], [])
+
+
+def subdatasets_of(dataset: Any, given: str, opens: Callable[[str, str], bool]) -> Subdatasets:
+    """Return the parts of an open dataset.
+
+    Args:
+        dataset: the container.
+        given: its file as it was given; it was opened as `dataset.name`.
+        opens: tells whether a name opens, and opens that file.
+    """
+    tags, left_out = dataset.tags_and_left_out(ns="SUBDATASETS")
+    if not (tags or left_out):
+        return NONE
+    numbers = sorted({key.split("_")[1] for key in tags})  # as texts: rasterio's order
+    of_gdal = [tags[key] for key in (f"SUBDATASET_{at}_NAME" for at in numbers) if key in tags]
+    lost = sum(b"_NAME=" in item for _, item in left_out)
+    of_rasterio = of_gdal if lost else dataset.subdatasets
+    search = _Search(dataset.driver, dataset.name, given, opens)
+    pairs = itertools.islice(zip(of_gdal, of_rasterio, strict=True), MAX_PARTS)
+    found = [search.name(*pair) for pair in pairs]
+    problems = list(search.problems())
+    if (more := len(of_gdal) - MAX_PARTS) > 0:
+        problems.append(f"{plural(more, 'name')} left out, as there are more than {MAX_PARTS:,}")
+    if lost:
+        words = "left out: rasterio.open takes no name that is not UTF-8"
+        problems.append(f"{plural(lost, 'name')} {words}")
+    return Subdatasets([name for name in found if name is not None], problems)
+
+
+class _Search:
+    """Looks for the names of one file's parts."""
+
+    def __init__(
+        self, driver: str, file: str, given: str, opens: Callable[[str, str], bool]
+    ) -> None:
+        self._driver = driver
+        self._file = file
+        self._given = given
+        self._opens = opens
+        self._found: dict[str, int | None] = {}
+        """Which form opened, by part; those that cannot be misunderstood have one entry."""
+        self._failed: list[str] = []
+        self._tries = self._untried = 0
+        self._foreign: list[str] = []
+
+    def name(self, of_gdal: str, of_rasterio: str) -> str | None:
+        """Return the name of a part; None: no name opens it."""
+        head, _, tail = of_gdal.partition(self._file)
+        if not _DRIVER_PREFIX.fullmatch(head):
+            self._foreign.append(of_gdal)
+            return of_rasterio
+        quoted = head.endswith('"') and tail.startswith('"')
+        part = tail[quoted:].removeprefix(":")
+        quoted_part = re.fullmatch('"([^"]*)"', part)
+        one_field = self._driver in _ONE_FIELD
+        odd_part = not quoted_part and ('"' in part or (":" in part and one_field))
+        # GDAL takes blanks and prefixes of its own off a relative name.
+        sure = quoted and self._given == self._file
+        odd_file = '"' in self._given or (not sure and re.search(r":|^\s", self._given) is not None)
+        if self._driver not in _ONE_FIELD or (not odd_part and not (odd_file and tail)):
+            same = '"' not in self._given and "NETCDF:" not in of_gdal[1:]
+            name = of_rasterio if same and _SAME_UNQUOTED.fullmatch(of_gdal) else of_gdal
+            return name.replace(self._file, self._given, 1)
+        forms = []
+        start, bare = head.removesuffix('"'), quoted_part[1] if quoted_part else part
+        for file in dict.fromkeys((self._given, self._file)):
+            forms.append((f"{start}{_quoted(file)}:{_quoted(bare)}", file))
+            if not odd_part:  # else that may be the name of another part
+                forms.append((head + file + tail, file))
+        form = self._form_that_opens(part if odd_part else "", forms)
+        if form is None:
+            self._failed.append(of_gdal)
+            return None
+        return forms[form][0]
+
+    def _form_that_opens(self, part: str, forms: list[tuple[str, str]]) -> int | None:
+        if part in self._found:
+            return self._found[part]
+        if self._tries == MAX_TRIED:
+            self._untried += 1
+            return 0
+        self._tries += 1
+        form = next((at for at, form in enumerate(forms) if self._opens(*form)), None)
+        if form is not None or part:  # one plain part that does not open says nothing of others
+            self._found[part] = form
+        return form
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is to be said of the names."""
+        if self._failed:
+            yield (
+                f"{plural(len(self._failed), 'name')} left out: GDAL cannot open the part by any "
+                f"name, as a name holds a quote or a colon, e.g. {self._failed[0]}"
+            )
+        if self._foreign:
+            yield (
+                f"{plural(len(self._foreign), 'name')} not tried, as GDAL does not make such names "
+                f"of this file, e.g. {self._foreign[0]}"
+            )
+        if self._untried:
+            yield f"{plural(self._untried, 'name')} with a quote or a colon not tried"
+
+
+def _quoted(text: str) -> str:
+    """Return a field as GDAL's ``CSLTokenizeString2`` takes it for one, whatever it holds."""
+    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', text) + '"'

@@ -1,0 +1,1 @@
+"""Where paths come from: standard input, lists, walked folders, prefixes in stores, iterables."""

@@ -1,0 +1,305 @@
+"""Where paths come from: standard input, a list file, a prefix in a store, or any iterable.
+
+A source yields blocks of paths, as bytes, exactly as given. It reads on only when asked, so a
+fast source waits for a slow pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import select
+import subprocess
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from stat import S_ISREG
+from typing import Protocol
+
+import aiofiles
+
+from rastermeta_async.model.errors import SourceError
+from rastermeta_async.model.settings import Access
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+MAX_RECORD = 1024 * 1024
+"""Bytes of one path that are kept. No system opens a longer one; the rest is skipped."""
+
+_STDIN_BLOCK = 64 * 1024
+_LIST_BLOCK = 1024 * 1024
+_PATHS_A_BLOCK = 1000
+_POLL_SECONDS = 0.2
+_CUT = (
+    "standard input: the process that carries the list (cat) was ended, so paths may be missing. "
+    "Run the same command again to go on."
+)
+
+
+class Source(Protocol):
+    """Yields the paths of a run, once."""
+
+    def blocks(self) -> AsyncIterator[list[bytes]]:
+        """Yield blocks of paths; closing the iterator stops whatever reads them.
+
+        Raises:
+            SourceError: the paths cannot be read (on).
+        """
+        ...
+
+    def fraction(self) -> float | None:
+        """Return how much of the source was read, 0 to 1; None where its size is unknown."""
+        ...
+
+
+class Splitter:
+    """Cuts a byte stream into paths at a separator; empty ones are dropped."""
+
+    def __init__(self, separator: bytes) -> None:
+        self._separator = separator
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the paths that `data` completes."""
+        if self._skipping:
+            _, found, data = data.partition(self._separator)
+            self._skipping = not found
+        paths = (self._rest + data).split(self._separator)
+        self._rest = paths.pop()
+        if len(self._rest) > MAX_RECORD:
+            paths.append(self._rest)
+            self._rest = b""
+            self._skipping = True
+        return [path[:MAX_RECORD] for path in paths if path]
+
+    def finish(self) -> list[bytes]:
+        """Return the last path, where no separator follows it."""
+        return [self._rest[:MAX_RECORD]] if self._rest else []
+
+
+class StdinSource:
+    """Paths from an open file descriptor: a pipe, file, terminal, device or socket.
+
+    Args:
+        fd: the descriptor.
+        separator: what each path ends in.
+        carrier: the process that writes to its other end, where that is one of ours: the list is
+            whole only if it ends well.
+    """
+
+    def __init__(
+        self, fd: int, separator: bytes = b"\n", carrier: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self._fd = fd
+        self._separator = separator
+        self._carrier = carrier
+        self._read = 0
+        self._closed = False
+        self._size = _regular_size(fd)
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`. At most one thread reads, in blocks; it ends soon after this."""
+        splitter = Splitter(self._separator)
+        try:
+            while data := await asyncio.to_thread(self._next_block):
+                self._read += len(data)
+                yield splitter.feed(data)
+            if self._carrier is not None and await asyncio.to_thread(self._carrier.wait) != 0:
+                raise SourceError(_CUT)
+            yield splitter.finish()
+        except OSError as error:
+            raise SourceError(
+                f"standard input cannot be read: {error.strerror}. Pipe paths in, name inputs, or "
+                "give --from-file."
+            ) from error
+        finally:
+            self._closed = True
+            if self._carrier:
+                self._carrier.kill()
+                self._carrier.wait()
+
+    def _next_block(self) -> bytes:
+        # Not the loop's own pipe support: that aborts or hangs on files and /dev/null, and makes
+        # a terminal's other ends non-blocking.
+        while os.name == "posix" and not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
+            if self._closed:
+                return b""
+        return os.read(self._fd, _STDIN_BLOCK)
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known when a file is redirected to standard input."""
+        return min(self._read / self._size, 1.0) if self._size else None
+
+
+class ListSource:
+    """Paths from a list file."""
+
+    def __init__(self, path: str, separator: bytes = b"\n") -> None:
+        self._path = path
+        self._separator = separator
+        self._read = 0
+        self._size = 0
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        splitter = Splitter(self._separator)
+        try:
+            async with aiofiles.open(self._path, "rb", buffering=0) as file:
+                self._size = _regular_size(file.fileno())
+                while data := await file.read(_LIST_BLOCK):
+                    self._read += len(data)
+                    yield splitter.feed(data)
+        except OSError as error:
+            raise SourceError(
+                f"{self._path}: the list of paths cannot be read: {error.strerror}"
+            ) from error
+        yield splitter.finish()
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`."""
+        return min(self._read / self._size, 1.0) if self._size else None
+
+
+class IterableSource:
+    """Paths from any iterable, which may block: it is advanced in a thread."""
+
+    def __init__(self, paths: Iterable[AnyPath]) -> None:
+        self._paths = paths
+        self._total = len(paths) if isinstance(paths, Sequence) else None
+        self._taken = 0
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        paths = iter(self._paths)
+        found = [b""]
+        while found:
+            found, sent = [], 0
+            taking = asyncio.create_task(asyncio.to_thread(_take, paths, found))
+            try:
+                is_taken = False
+                while not is_taken:  # what came so far is handed on now and then
+                    await asyncio.wait({taking}, timeout=_POLL_SECONDS)
+                    is_taken = taking.done()  # asked first: more may come while a block is read
+                    if block := found[sent:]:
+                        sent += len(block)
+                        self._taken += len(block)
+                        yield block
+                await taking
+            finally:
+                taking.cancel()
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known for a list or tuple."""
+        return self._taken / self._total if self._total else None
+
+
+class AsyncIterableSource:
+    """Paths from an asynchronous iterable, each handed on as it comes."""
+
+    def __init__(self, paths: AsyncIterable[AnyPath]) -> None:
+        self._paths = paths
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        async for path in self._paths:
+            yield [os.fsencode(path)]
+
+    def fraction(self) -> None:
+        """See `Source.fraction`: never known."""
+
+
+class StoreSource:
+    """URLs of the objects below a prefix, `Listed` a page at a time.
+
+    Args:
+        url: of a bucket or prefix, e.g. ``s3://bucket/scenes/``.
+        suffixes: lower-case endings of the names that are taken; empty: all.
+        access: how the store is reached.
+    """
+
+    def __init__(self, url: str, suffixes: tuple[str, ...], access: Access) -> None:
+        self._url = url
+        self._suffixes = suffixes
+        self._access = access
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`.
+
+        Raises:
+            StoreError: the store does not let itself be listed.
+        """
+        from rastermeta_async.stores.clients import RETRIES, Stores
+
+        async for page in Stores(self._access, retries=RETRIES).walk(self._url, self._suffixes):
+            yield [*page]
+
+    def fraction(self) -> None:
+        """See `Source.fraction`: never known."""
+
+
+class SuffixSource:
+    """Those paths of another source that have one of some endings.
+
+    Args:
+        source: the other one.
+        suffixes: lower-case endings; what follows a ``?`` in a URL of the web is no part of them.
+    """
+
+    def __init__(self, source: Source, suffixes: tuple[bytes, ...]) -> None:
+        self._source = source
+        self._suffixes = suffixes
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        async for block in self._source.blocks():
+            yield [path for path in block if self._ends_well(path)]
+
+    def _ends_well(self, path: bytes) -> bool:
+        name = path.partition(b"?")[0] if path.startswith(b"http") else path
+        return name.lower().endswith(self._suffixes)
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`."""
+        return self._source.fraction()
+
+
+class ChainedSource:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        for source in self._sources:
+            async for block in source.blocks():
+                yield block
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`: known for a single source only."""
+        return self._sources[0].fraction() if len(self._sources) == 1 else None
+
+
+def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Source:
+    """Return a source of whatever holds paths."""
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise SourceError(f"expected several paths, not one: give [{paths!r}]")
+    if isinstance(paths, AsyncIterable):
+        return AsyncIterableSource(paths)
+    if isinstance(paths, Iterable):
+        return IterableSource(paths)
+    return paths
+
+
+def _take(paths: Iterator[AnyPath], found: list[bytes]) -> None:
+    """Append the next paths to a list that others read meanwhile."""
+    found.extend(map(os.fsencode, itertools.islice(paths, _PATHS_A_BLOCK)))
+
+
+def _regular_size(fd: int) -> int:
+    """Return the size of an open regular file, else 0."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return 0
+    return status.st_size if S_ISREG(status.st_mode) else 0

@@ -1,0 +1,320 @@
+"""When a raster was taken, from evidence alone: its tags, or its path, by a rule.
+
+What does not tell it for sure gives nothing; never the time of the file, never now.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from rastermeta_async.stac.dates import Interval, bare, between, interval_of, month_after, whole
+
+AUTO = "auto"
+"""The rule that stands for the common tags."""
+
+
+class Evidence(NamedTuple):
+    """What may tell when a raster was taken."""
+
+    path: str
+    tags: Mapping[str, str]
+    """By name in upper case."""
+
+
+Pairs = Mapping[str, str] | Iterable[tuple[str, str]] | None
+"""Tags as a record has them, or a row."""
+
+
+_NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
+_MIDNIGHT = " 00:00:00"
+
+
+def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence:
+    """Return what columns of a row tell; of tags of one name, that of the domain IMAGERY.
+
+    There, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the second
+    before it, for a time that they cannot parse, and midnight where they know only the day.
+    """
+    tags = {name.upper(): value for name, value in dict(dataset_tags or ()).items()}
+    for name, value in dict(imagery_tags or ()).items():
+        if value not in _NOT_PARSED:
+            tags[name.upper()] = value.removesuffix(_MIDNIGHT)
+    return Evidence(path, tags)
+
+
+When = Callable[[Evidence], "Interval | None"]
+"""Returns when a raster was taken."""
+
+
+class _Source(NamedTuple):
+    """Tags that tell when, in upper case; a clock holds the time of day where that is apart."""
+
+    start: str
+    end: str = ""
+    clock: str = ""
+    end_clock: str = ""
+
+
+_OF_ACQUISITION = (
+    _Source("ACQUISITIONDATETIME"),
+    _Source("ACQUISITION_DATETIME"),
+    _Source("DATE_ACQUIRED", clock="SCENE_CENTER_TIME"),  # Landsat
+    _Source("ACQUISITION_DATE", clock="ACQUISITION_TIME"),
+    _Source("SENSING_TIME"),
+    _Source("DATATAKE_1_DATATAKE_SENSING_START"),
+    # MODIS, VIIRS
+    _Source("RANGEBEGINNINGDATE", "RANGEENDINGDATE", "RANGEBEGINNINGTIME", "RANGEENDINGTIME"),
+    # Attribute Convention for Data Discovery 1.3
+    _Source("TIME_COVERAGE_START", "TIME_COVERAGE_END"),
+    _Source("NC_GLOBAL#TIME_COVERAGE_START", "NC_GLOBAL#TIME_COVERAGE_END"),
+    _Source("PRODUCT_START_TIME", "PRODUCT_STOP_TIME"),
+    _Source("START_DATETIME", "END_DATETIME"),
+    _Source("START_TIME", "STOP_TIME"),
+    _Source("START_TIME", "END_TIME"),
+    _Source("START_DATE", "END_DATE", "START_TIME", "END_TIME"),
+    _Source("START_DATE", "STOP_DATE", "START_TIME", "STOP_TIME"),
+    _Source("EXIF_DATETIMEORIGINAL"),
+    _Source("NITF_IDATIM"),
+    _Source("IMAGE_DATE"),
+    _Source("FLIGHT_DATE"),
+)
+_OF_WRITING = (
+    _Source("DATETIME"),
+    _Source("TIFFTAG_DATETIME"),
+)
+"""Often when the file was written, or the image processed."""
+
+SOURCES = _OF_ACQUISITION + _OF_WRITING
+"""Where it is looked for, the surest first."""
+
+TAGS = frozenset(name for source in SOURCES for name in source if name)
+"""Every tag that is looked at, in upper case."""
+
+
+_OF_NO_IMAGE = ("NITF_IDATIM", "20021216151629")
+"""What GDAL's NITF driver writes unless it is told a time (``NITFCreateEx``)."""
+
+
+def from_tags(evidence: Evidence) -> Interval | None:
+    """Return when the tags say that a raster was taken."""
+    relevant = {name: evidence.tags[name] for name in TAGS & evidence.tags.keys()}
+    if _OF_NO_IMAGE in relevant.items():
+        del relevant[_OF_NO_IMAGE[0]]
+    if not relevant:
+        return None
+    return _surest(_OF_ACQUISITION, relevant) or _surest(_OF_WRITING, relevant)
+
+
+def _surest(sources: Iterable[_Source], tags: Mapping[str, str]) -> Interval | None:
+    # A source with a start and no end tells only a moment: one with both is better.
+    partial = None
+    for source in sources:
+        if source.start not in tags or not (start := _date(tags, source.start, source.clock)):
+            continue
+        if not source.end:
+            return start
+        if source.end in tags:
+            end = _date(tags, source.end, source.end_clock)
+            if found := between(start, end):
+                return found
+        else:
+            partial = partial or start
+    return partial
+
+
+def _date(tags: Mapping[str, str], date: str, clock: str) -> Interval | None:
+    text = bare(tags[date])
+    if time := bare(tags.get(clock, "")):
+        both = interval_of(f"{text.rstrip('Z')} {time}")
+        if both:
+            return both
+    return interval_of(text)
+
+
+class Rules:
+    """Rules that are tried in order, and what has become of each; a `When`.
+
+    Args:
+        texts: see `rule_of`; none: `AUTO`.
+
+    Raises:
+        ValueError: a rule makes no sense; the message names it.
+    """
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        self._rules = {text: _named_rule(text) for text in texts or (AUTO,)}
+        self._asked: set[str] = set()
+        self._found: set[str] = set()
+
+    def __call__(self, evidence: Evidence) -> Interval | None:
+        """Return when the first rule that can tell says that a raster was taken."""
+        for text, rule in self._rules.items():
+            self._asked.add(text)
+            if found := rule(evidence):
+                self._found.add(text)
+                return found
+        return None
+
+    @property
+    def in_vain(self) -> list[tuple[str, str]]:
+        """Rules, but for `AUTO`, that were asked about rasters and could date none, with advice."""
+        vain = self._asked - self._found - {AUTO}
+        return [(text, _advice_on(text)) for text in self._rules if text in vain]
+
+
+def _named_rule(text: str) -> When:
+    try:
+        return rule_of(text)
+    except (ValueError, re.error) as error:
+        raise ValueError(f"{text}: {error}") from error
+
+
+def _advice_on(text: str) -> str:
+    """Return what to look at where a rule dates nothing."""
+    if _is_pattern(text) or _is_expression(text):
+        return "does it fit the files' names, and is what it finds a date, the year first?"
+    return "is it spelt as in the files? `rastermeta show FILE` prints the tags that a catalog has"
+
+
+def _is_pattern(text: str) -> bool:
+    return re.search("%[A-Za-z]", text) is not None
+
+
+def _is_expression(text: str) -> bool:
+    return "(" in text
+
+
+def rule_of(text: str | None) -> When:
+    """Return how dates are found.
+
+    Args:
+        text: None or `AUTO`: in `TAGS`. With ``%`` and a letter: a `datetime.strptime` pattern
+            that the file's name holds (with a slash: the path), e.g. ``%Y%m%d``. With ``(``: a
+            regular expression for the path, whose groups, joined, are a date, or, if there are two,
+            the first and the last one. Else the name of a tag, or of two with a slash between: of
+            the first and the last date.
+
+    Raises:
+        ValueError: the rule makes no sense (also re.error).
+    """
+    if text is None or text == AUTO:
+        return from_tags
+    if _is_pattern(text):
+        return _by_pattern(text)
+    if _is_expression(text):
+        return _by_expression(re.compile(text))
+    names = [name.strip().upper() for name in text.split("/")]
+    if len(names) > 2 or not all(names):
+        raise ValueError(f"{text!r} is no tag, pattern or expression")
+    return _by_tag(names)
+
+
+def _by_tag(names: list[str]) -> When:
+    def when(evidence: Evidence) -> Interval | None:
+        found = [interval_of(evidence.tags.get(name, "")) for name in names]
+        return between(found[0], found[-1])
+
+    return when
+
+
+def _by_expression(expression: re.Pattern[str]) -> When:
+    if not expression.groups:
+        raise ValueError("the expression has no group that could be a date")
+
+    def when(evidence: Evidence) -> Interval | None:
+        found = expression.search(evidence.path)
+        if not found:
+            return None
+        groups = [group for group in found.groups() if group]
+        # Year and month alone are a date only with a hyphen between.
+        joined = interval_of("".join(groups)) or interval_of("-".join(groups))
+        if joined or len(groups) != 2:
+            return joined
+        return between(*map(interval_of, groups))
+
+    return when
+
+
+_DIRECTIVES = {
+    "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d",
+    "j": r"\d{3}", "y": r"\d\d", "b": r"[A-Za-z]{3}", "f": r"\d{1,6}", "%": "%",
+}  # fmt: skip
+
+
+def _by_pattern(pattern: str) -> When:
+    parts = re.split(r"%(.)", pattern, flags=re.DOTALL)
+    letters = parts[1::2]
+    _check_pattern(letters, stray="%" in "".join(parts[::2]))
+    expression = "".join(
+        _DIRECTIVES[part] if at % 2 else re.escape(part) for at, part in enumerate(parts)
+    )
+    # Not in the midst of a longer number.
+    before = "" if parts[0] else r"(?<!\d)"
+    after = "" if parts[-1] else r"(?!\d)"
+    holds = re.compile(f"{before}(?=({expression}){after})", re.ASCII)
+    in_path = "/" in pattern
+
+    def when(evidence: Evidence) -> Interval | None:
+        path = evidence.path
+        for found in holds.finditer(path if in_path else path.rpartition("/")[2]):
+            if interval := _parsed(found[1], pattern, frozenset(letters)):
+                return interval
+        return None
+
+    return when
+
+
+def _check_pattern(letters: list[str], *, stray: bool) -> None:
+    unknown = [letter for letter in letters if letter not in _DIRECTIVES]
+    if unknown:
+        raise ValueError(f"%{unknown[0]} is not known; there are %{', %'.join(_DIRECTIVES)}")
+    named = [letter for letter in letters if letter != "%"]
+    if stray or len(set(named)) < len(named):
+        raise ValueError(
+            "the pattern has a stray % or a directive twice; for a start and an end give a regular "
+            r"expression with two groups, e.g. (\d{8})_(\d{8})"
+        )
+    if len({"Y", "y"} & set(named)) != 1:
+        raise ValueError("the pattern needs a year: %Y or %y")
+    finer = [
+        ("day", {"d"}, {"m", "b"}), ("hour", {"H"}, {"d", "j"}), ("minute", {"M"}, {"H"}),
+        ("second", {"S"}, {"M"}), ("fraction", {"f"}, {"S"}),
+    ]  # fmt: skip
+    for what, fine, coarse in finer:
+        if fine & set(named) and not coarse & set(named):
+            raise ValueError(f"the pattern has a {what} without a %{' or %'.join(sorted(coarse))}")
+
+
+@lru_cache(8192)
+def _parsed(text: str, pattern: str, letters: frozenset[str]) -> Interval | None:
+    """Return the year, month, day, hour or moment that a text is by a pattern.
+
+    None where there is no such time, or where it ends after what Python can tell: the year 9999.
+    """
+    try:
+        start = dt.datetime.strptime(text, pattern).replace(tzinfo=dt.UTC)
+        return _named(start, letters)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _named(start: dt.datetime, letters: frozenset[str]) -> Interval:
+    """Return all that has a beginning in common, by the finest directive.
+
+    Raises:
+        ValueError: it ends after the last year that there is (also OverflowError).
+    """
+    if "M" in letters:
+        return Interval(start, start)
+    if "H" in letters:
+        return whole(start, dt.timedelta(hours=1))
+    if letters & {"d", "j"}:
+        return whole(start, dt.timedelta(days=1))
+    day = start.date()
+    if letters & {"m", "b"}:
+        return whole(start, month_after(day) - day)
+    return whole(start, day.replace(year=day.year + 1) - day)

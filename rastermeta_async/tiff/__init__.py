@@ -1,1 +1,0 @@
-"""Plain GeoTIFF headers, decoded without GDAL: bytes, metadata, stretch, images, header, reader."""

@@ -1,1 +1,0 @@
-"""Finished catalogs, and single records, for people."""

@@ -1,1 +1,0 @@
-"""Worker processes: the pool, a child as the run sees it, and the worker itself."""
