@@ -22,8 +22,8 @@ from bench.common import context, write_report
 from bench.floor import read_header
 from rastermeta_async.model.record import TIFF_HEADER, to_batch
 from rastermeta_async.model.settings import CHUNK_PATHS
-from rastermeta_async.readers.geotiff.reader import TiffReader
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sidecars import Folders
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     paths = [os.fsencode(line.rstrip("\n")) for line in sys.stdin]
     folders = Folders()
-    reader = TiffReader(RasterioReader(None, folders), folders)
+    reader = Router(RasterioReader(None, folders), folders)
     reader.enter()
     warnings.simplefilter("ignore")
 

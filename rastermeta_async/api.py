@@ -31,7 +31,8 @@ from rastermeta_async.pipeline import (
     committer,
     run,
 )
-from rastermeta_async.pools.threads import Pool, load_reader
+from rastermeta_async.pools.base import Pool
+from rastermeta_async.readers.base import load_reader
 from rastermeta_async.sources.paths import AnyPath, Source, source_of
 
 if TYPE_CHECKING:

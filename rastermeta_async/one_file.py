@@ -13,8 +13,8 @@ from rastermeta_async.model.record import Record, from_batch
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.model.urls import is_url, local_path
 from rastermeta_async.readers.fence import fence_thread
-from rastermeta_async.readers.geotiff.reader import Comparison, TiffReader, make_reader
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Comparison, Router, make_reader
 from rastermeta_async.readers.sidecars import Folders
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def read_record(
     if may_change_answers():
         with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
             return thread.submit(_read_in_pool, name, settings).result()
-    chosen: TiffReader | RasterioReader
+    chosen: Router | RasterioReader
     if reader == "auto":
         chosen = make_reader(drivers, gdal_config=gdal_config)
     else:
@@ -74,7 +74,7 @@ def _read_in_pool(name: bytes, settings: Settings) -> Record:
 
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
     """Return both readers' records of one local file; arguments as for `read_record`."""
-    reader = TiffReader(RasterioReader(drivers), Folders())
+    reader = Router(RasterioReader(drivers), Folders())
 
     def compare() -> Comparison:
         found = reader.compare(local_path(os.fsencode(path)))
@@ -84,7 +84,7 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
     return _in_new_thread(reader, compare)
 
 
-def _in_new_thread(reader: TiffReader | RasterioReader, work: Callable[[], T]) -> T:
+def _in_new_thread(reader: Router | RasterioReader, work: Callable[[], T]) -> T:
     """Return what `work` returns in a thread of its own.
 
     PROJ has no history there, the fence stands round it, and the caller's thread stays as it was.

@@ -40,7 +40,7 @@ from rastermeta_async.model.settings import (
 from rastermeta_async.model.text import shortened
 from rastermeta_async.model.timeouts import BATCH, answers, let_go, to_the_end
 from rastermeta_async.model.urls import local_path
-from rastermeta_async.pools.threads import Pool
+from rastermeta_async.pools.base import Pool
 from rastermeta_async.sources.paths import Source
 from rastermeta_async.sources.walk import FolderNote, Walked
 from rastermeta_async.stores.circuit_breaker import CircuitBreaker

@@ -58,9 +58,9 @@ from tiff_variants import (
 
 from rastermeta_async.model import file_state
 from rastermeta_async.model.record import TIFF_HEADER
-from rastermeta_async.readers.geotiff.buffer import Unsupported
-from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.base import Unsupported
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sidecars import Folders
 
 BASES: list[tuple[str, list[Option]]] = [
@@ -323,7 +323,7 @@ class Outcome:
 
     files: int = 0
     fast: int = 0
-    """Records that `TiffReader` made from bytes alone, or was found right in."""
+    """Records that `Router` made from bytes alone, or was found right in."""
     unasked: int = 0
     """Those of them for which rasterio was not asked at all."""
     wrong: list[tuple[str, dict[str, tuple[str, str]]]] = field(default_factory=list)
@@ -338,7 +338,7 @@ def check_mutants(folder: Path, seed: int, files: int) -> Outcome:
     path.touch()
     folders = Folders()
     counted, alone = Counted(folders=folders), RasterioReader(folders=folders)
-    reader = TiffReader(counted, folders)
+    reader = Router(counted, folders)
     with reader.environment():
         for number in range(files):
             base = rng.choice(those)
@@ -348,8 +348,7 @@ def check_mutants(folder: Path, seed: int, files: int) -> Outcome:
             found.files += 1
             try:
                 # What is not plain need not be read to be right.
-                reader._header(os.fsencode(path), {})
-                record = reader.read(os.fsencode(path))
+                record = reader.decode_file(os.fsencode(path))
             except Unsupported:
                 continue
             except Exception as error:  # noqa: BLE001  # none is to come out

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from factory import record
 
-from rastermeta_async.catalog.durable import write_all
 from rastermeta_async.model.record import Record
 from rastermeta_async.model.settings import Access
+from rastermeta_async.model.streams import write_all
 from rastermeta_async.pools import worker
 from rastermeta_async.pools.protocol import Kind, encode_reply
 

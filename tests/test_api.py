@@ -32,7 +32,7 @@ from rastermeta_async.model.row_ops import newest
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record
 from rastermeta_async.pipeline import Progress
-from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.router import Router
 
 PATIENCE = 2
 
@@ -40,14 +40,14 @@ PATIENCE = 2
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The paths that were read, in order."""
-    read = TiffReader.read
+    read = Router.read
     paths: list[bytes] = []
 
-    def counted(self: TiffReader, path: bytes) -> Record:
+    def counted(self: Router, path: bytes) -> Record:
         paths.append(path)
         return read(self, path)
 
-    monkeypatch.setattr(TiffReader, "read", counted)
+    monkeypatch.setattr(Router, "read", counted)
     return paths
 
 
@@ -386,13 +386,13 @@ def test_stopped_before_the_start(
 def test_a_stopped_run_reads_no_further_file_of_its_chunks(
     run: Run, catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, count = TiffReader.read, itertools.count(1)
+    read, count = Router.read, itertools.count(1)
     last = 0
 
     async def work() -> Outcome:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
-        def slow(self: TiffReader, path: bytes) -> Record:
+        def slow(self: Router, path: bytes) -> Record:
             nonlocal last
             last = next(count)
             if last == 3:
@@ -400,7 +400,7 @@ def test_a_stopped_run_reads_no_further_file_of_its_chunks(
             time.sleep(0.005)
             return read(self, path)
 
-        monkeypatch.setattr(TiffReader, "read", slow)
+        monkeypatch.setattr(Router, "read", slow)
         paths = [f"/missing/{number}" for number in range(500)]
         return await extract_to(catalog, paths, Settings(concurrency=1), stop=stop)
 

@@ -22,7 +22,7 @@ from tiff_variants import NODATA_TAG, edited, text_value
 import rastermeta_async
 from rastermeta_async.footprints.crs import crs_strings
 from rastermeta_async.model.settings import READERS, Access
-from rastermeta_async.pools.threads import load_reader
+from rastermeta_async.readers.base import load_reader
 from rastermeta_async.readers.geotiff.gdal_metadata import MAX_REMEMBERED
 from rastermeta_async.readers.geotiff.header import read_header
 from rastermeta_async.readers.sidecars import Folders

@@ -29,6 +29,7 @@ from rastermeta_async.catalog.checkpoint import (
 )
 from rastermeta_async.catalog.durable import is_locked
 from rastermeta_async.catalog.names import part_name
+from rastermeta_async.model import streams
 from rastermeta_async.model.errors import (
     CheckpointError,
     ForeignOutputError,
@@ -377,5 +378,5 @@ def test_short_writes_are_continued(chunks: list[int]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "write", write_some)
-        durable.write_all(99, CONTENT)
+        streams.write_all(99, CONTENT)
     assert bytes(written) == CONTENT

@@ -37,8 +37,8 @@ from rastermeta_async.readers.geotiff.cog import (
     UNSORTED_IFDS,
     UNSORTED_OVERVIEWS,
 )
-from rastermeta_async.readers.geotiff.reader import TiffReader, make_reader
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Router, make_reader
 from rastermeta_async.readers.sidecars import Folders
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -60,7 +60,7 @@ def check(path: Path) -> list[str]:
     is_cog, errors, _ = cog_validate(path, quiet=True)
     folders = Folders()
     reference = RasterioReader(None, folders)
-    fast = TiffReader(reference, folders)
+    fast = Router(reference, folders)
     name = os.fsencode(path)
     with fast.environment():
         expected = reference.read(name)

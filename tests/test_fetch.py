@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from rastermeta_async.pools.concurrency import Stopped
+from rastermeta_async.model.errors import Stopped
+from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
-from rastermeta_async.readers.geotiff.buffer import MAX_READS, Unsupported
-from rastermeta_async.readers.geotiff.header import HEAD_BYTES
+from rastermeta_async.readers.geotiff.buffer import MAX_READS
 from rastermeta_async.stores.raw_keys import Part
 
 SIZE = 1_000_000

@@ -23,7 +23,7 @@ from tiff_variants import ASCII, SHORT, Value, edited
 from rastermeta_async.footprints.crs import ENSEMBLES, crs_of_wkt
 from rastermeta_async.model.record import Record
 from rastermeta_async.model.settings import READERS, Access
-from rastermeta_async.pools.threads import load_reader
+from rastermeta_async.readers.base import load_reader
 
 GEO_KEYS, GEO_ASCII = 34735, 34737
 ELLIPSOIDAL = 4979

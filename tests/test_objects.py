@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from test_remote import header_at_the_end
 
+from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import Settings
-from rastermeta_async.pools.concurrency import Stopped
 from rastermeta_async.readers import objects
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES
-from rastermeta_async.readers.geotiff.reader import TiffReader, make_reader
 from rastermeta_async.readers.objects import ObjectReader
+from rastermeta_async.readers.router import Router, make_reader
 from rastermeta_async.stores.raw_keys import Part
 
 SHORT = 0.1
@@ -151,7 +151,7 @@ def test_of_a_longer_first_read_all_is_used(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(FakeStores, "get", get)
     decoder = make_reader(None)
-    assert isinstance(decoder, TiffReader)
+    assert isinstance(decoder, Router)
     reader = ObjectReader(decoder, decoder, Settings())
     for _ in range(20):
         reader.fetcher.note_short_head()

@@ -37,7 +37,7 @@ from rastermeta_async.pipeline import (
     committer,
 )
 from rastermeta_async.pipeline import run as run_pipeline
-from rastermeta_async.pools.threads import Pool
+from rastermeta_async.pools.base import Pool
 
 PATIENCE = 20
 

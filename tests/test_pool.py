@@ -13,13 +13,12 @@ import pytest
 from conftest import Run
 from factory import band, record
 
-from rastermeta_async.model.errors import StuckError
+from rastermeta_async.model.errors import Stopped, StuckError
 from rastermeta_async.model.record import Record, from_batch, path_bytes
 from rastermeta_async.model.settings import CHUNK_BYTES, MAX_STUCK, Settings
 from rastermeta_async.pools import chunk as chunk_module
 from rastermeta_async.pools import threads as pool_module
 from rastermeta_async.pools.chunk import Chunk
-from rastermeta_async.pools.concurrency import Stopped
 from rastermeta_async.pools.threads import ThreadPool
 
 PATIENCE = 20

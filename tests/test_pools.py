@@ -13,8 +13,9 @@ from test_pipeline import BrokenError, FakeSource, Storage, go, names, settled
 
 from rastermeta_async.model.settings import Access, Settings
 from rastermeta_async.pipeline import Progress
+from rastermeta_async.pools.base import Pool
 from rastermeta_async.pools.processes import WorkerPool
-from rastermeta_async.pools.threads import Pool, ThreadPool
+from rastermeta_async.pools.threads import ThreadPool
 
 MakePool = Callable[[], Pool]
 

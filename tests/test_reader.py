@@ -41,9 +41,9 @@ from rastermeta_async.model.file_state import MAX_FIELDS, TICK_SECONDS, likely_m
 from rastermeta_async.model.gdal_options import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.model.record import MAX_MESSAGE, Record, path_bytes
 from rastermeta_async.one_file import compare_readers, read_record
-from rastermeta_async.readers.geotiff.reader import TiffReader
 from rastermeta_async.readers.geotiff.structure import has_more_images
 from rastermeta_async.readers.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sidecars import (
     GDAL_MAX_NAMES,
     MAX_AGE,
@@ -921,9 +921,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return listed
 
 
-def reader_of(kind: str, folders: Folders) -> RasterioReader | TiffReader:
+def reader_of(kind: str, folders: Folders) -> RasterioReader | Router:
     reference = RasterioReader(None, folders)
-    return TiffReader(reference, folders) if kind == "auto" else reference
+    return Router(reference, folders) if kind == "auto" else reference
 
 
 @pytest.mark.parametrize("kind", ["auto", "rasterio"])

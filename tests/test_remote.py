@@ -44,7 +44,7 @@ from rastermeta_async.catalog.uploads import UPLOAD_SECONDS
 from rastermeta_async.model.errors import ForeignOutputError, PruneError, StoreError
 from rastermeta_async.pools.header_pool import HeaderPool
 from rastermeta_async.readers.fetch import Fetcher, FetchError
-from rastermeta_async.readers.geotiff.reader import make_reader
+from rastermeta_async.readers.router import make_reader
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import endpoint_of, gdal_name, gdal_options
 from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket

@@ -17,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 from tiff_variants import Form, Value, assembled, form_of, ifds_of
 
 from rastermeta_async.model.record import Record
-from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.base import Unsupported
 from rastermeta_async.readers.geotiff.cog import EXTERNAL_OVERVIEWS
 from rastermeta_async.readers.geotiff.structure import (
     MAX_READS,

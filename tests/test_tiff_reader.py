@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,9 +56,11 @@ from tiff_variants import (
 
 from rastermeta_async.model.record import TIFF_HEADER, Record
 from rastermeta_async.one_file import compare_readers
-from rastermeta_async.readers.geotiff.buffer import Unsupported
-from rastermeta_async.readers.geotiff.reader import Comparison, TiffReader, make_reader
+from rastermeta_async.readers.base import Unsupported
+from rastermeta_async.readers.geotiff.decoder import GeoTiffDecoder
+from rastermeta_async.readers.geotiff.template import Template
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Comparison, Router, make_reader
 from rastermeta_async.readers.sidecars import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
 
 VARIANTS = 3600
@@ -78,7 +80,7 @@ class Both:
     def __init__(self, drivers: list[str] | None = None) -> None:
         self.folders = Folders()
         self.counted = Counted(drivers, self.folders)
-        self.reader = TiffReader(self.counted, self.folders)
+        self.reader = Router(self.counted, self.folders)
         self.reference = RasterioReader(drivers)
         self.right: dict[Path, Record] = {}
 
@@ -86,6 +88,13 @@ class Both:
     def asked(self) -> int:
         """How often rasterio was asked."""
         return self.counted.asked
+
+    @property
+    def templates(self) -> dict[Hashable, Template | None]:
+        """Templates of the kinds of GeoTIFFs so far."""
+        (decoder,) = self.reader.decoders
+        assert isinstance(decoder, GeoTiffDecoder)
+        return decoder.templates
 
     def read(self, path: Path) -> Record:
         return self.reader.read(os.fsencode(path))
@@ -196,7 +205,7 @@ def test_variants(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "rastermeta_async.readers.geotiff.reader.MAX_KINDS", 10_000
+        "rastermeta_async.readers.geotiff.decoder.MAX_TEMPLATES", 10_000
     )  # they are that mixed
     order = list(variants.paths)
     random.Random(seed).shuffle(order)
@@ -1022,21 +1031,21 @@ def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
 
 
 def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
-    monkeypatch.setattr("rastermeta_async.readers.geotiff.reader.MAX_KINDS", 3)
+    monkeypatch.setattr("rastermeta_async.readers.geotiff.decoder.MAX_TEMPLATES", 3)
     paths = [write(tmp_path / f"{at}.tif", nodata=at) for at in range(8)]
     for path in paths:
         both.check(path)
-        assert len(both.reader._kinds) <= 3
+        assert len(both.templates) <= 3
     assert both.asked == 8
 
 
 def test_bands_kept_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
 ) -> None:
-    monkeypatch.setattr("rastermeta_async.readers.geotiff.reader.MAX_BANDS_KEPT", 4)
+    monkeypatch.setattr("rastermeta_async.readers.geotiff.template.MAX_BANDS_KEPT", 4)
     paths = [write(tmp_path / f"{at}.tif", width=10 + at, count=2) for at in range(8)]
     assert both.readers_of([*paths, *paths]) == [TIFF_HEADER] * 16
-    (kind,) = both.reader._kinds.values()
+    (kind,) = both.templates.values()
     assert kind is not None
     assert len(kind._bands) <= 2
 
@@ -1052,7 +1061,7 @@ def test_a_kind_that_is_not_understood_is_never_taken(
 
     monkeypatch.setattr(RasterioReader, "read", odd)
     assert [both.read(path).height for path in paths] == [7, 7, 7]
-    assert list(both.reader._kinds.values()) == [None]
+    assert list(both.templates.values()) == [None]
     assert both.compare(paths[0]).differences != []
     monkeypatch.undo()
     assert [both.read(path).reader for path in paths] == ["rasterio"] * 3
@@ -1069,7 +1078,7 @@ def test_what_rasterio_has_a_problem_with_is_not_learnt(
 
     monkeypatch.setattr(RasterioReader, "read", odd)
     assert both.read(path).reader == "rasterio"
-    assert list(both.reader._kinds.values()) == [None]
+    assert list(both.templates.values()) == [None]
     compared = both.compare(path)
     assert (compared.decoded, compared.reason) == (None, "rasterio has a problem with the file")
 
@@ -1084,7 +1093,7 @@ def test_comparison(tmp_path: Path, both: Both) -> None:
     other = compared._replace(decoded=compared.decoded._replace(width=1, crs=None))
     assert other.differences == ["crs", "width"]
     assert compared._replace(decoded=None).differences == []
-    assert both.reader._kinds == {}
+    assert both.templates == {}
 
 
 def test_nan_is_no_difference_and_minus_zero_is_one(tmp_path: Path) -> None:
@@ -1165,7 +1174,7 @@ def test_why_a_file_is_not_decoded_is_told_truly(
 
 
 @pytest.mark.parametrize(("drivers", "kind"), [
-    (None, TiffReader), ([], TiffReader), (["GTiff"], TiffReader), (["PNG", "GTiff"], TiffReader),
+    (None, Router), ([], Router), (["GTiff"], Router), (["PNG", "GTiff"], Router),
     (["PNG"], RasterioReader), (["COG"], RasterioReader),
 ])  # fmt: skip
 def test_only_where_gtiff_may_open_files(drivers: list[str] | None, kind: type) -> None:
@@ -1234,7 +1243,7 @@ def test_a_disk_that_does_not_answer(
 
     monkeypatch.setattr(os, "pread", failing)
     with pytest.raises(Unsupported, match="no answer from the disk"):
-        both.reader._header(os.fsencode(path), {})
+        both.reader.decode_file(os.fsencode(path))
     assert both.check(path).reader == "rasterio"
 
 

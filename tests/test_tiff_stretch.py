@@ -18,9 +18,9 @@ from tiff_variants import (
     number_value,
 )
 
-from rastermeta_async.readers.geotiff.buffer import Unsupported
+from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.geotiff.gdal_metadata import metadata_of
-from rastermeta_async.readers.geotiff.header import HEAD_BYTES, Header, read_header
+from rastermeta_async.readers.geotiff.header import Header, read_header
 from rastermeta_async.readers.geotiff.ifd_cache import Stretch
 
 

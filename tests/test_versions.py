@@ -17,9 +17,9 @@ from rasterio.transform import from_origin
 from rastermeta_async.model.file_state import TICK_SECONDS
 from rastermeta_async.model.record import TIFF_HEADER, Record
 from rastermeta_async.model.settings import READERS, Access
-from rastermeta_async.pools.threads import load_reader
-from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.readers.base import load_reader
 from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sidecars import Folders
 
 
@@ -68,7 +68,7 @@ def test_what_is_learned_is_of_the_bytes_that_were_decoded(tmp_path: Path) -> No
         if path == bytes(first):
             overwritten(first, other)
 
-    reader = TiffReader(Meddler(replace, lambda _: None), Folders())
+    reader = Router(Meddler(replace, lambda _: None), Folders())
     with reader.environment():
         reader.read(bytes(first))
         records = [reader.read(bytes(path)) for path in same]
@@ -132,7 +132,7 @@ def test_a_file_that_changes_between_two_reads_of_its_header_is_no_mixture(
         return content
 
     monkeypatch.setattr(os, "pread", meddling)
-    reader = TiffReader(RasterioReader(None, Folders()), Folders())
+    reader = Router(RasterioReader(None, Folders()), Folders())
     with reader.environment():
         record = reader.read(bytes(path))
     assert done

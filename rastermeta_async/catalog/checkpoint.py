@@ -34,11 +34,11 @@ from rastermeta_async.catalog.durable import (
     sync_file,
     temporaries_beside,
     temporary_beside,
-    write_all,
 )
 from rastermeta_async.catalog.names import part_number
 from rastermeta_async.model.errors import CheckpointError
 from rastermeta_async.model.settings import Order
+from rastermeta_async.model.streams import write_all
 
 LOG_VERSION = 3
 READABLE_VERSIONS = (2, LOG_VERSION)

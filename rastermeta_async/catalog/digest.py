@@ -15,10 +15,11 @@ from typing import IO, Any
 import pyarrow as pa
 
 from rastermeta_async.catalog.checkpoint import damaged
-from rastermeta_async.catalog.durable import open_regular, write_all
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.model.errors import CheckpointError
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.row_ops import count_failures
+from rastermeta_async.model.streams import write_all
 
 BLOCK_BYTES = 1024 * 1024
 _HASH_BYTES = 16

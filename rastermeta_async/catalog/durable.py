@@ -12,7 +12,6 @@ import errno
 import os
 import re
 import secrets
-import select
 import stat
 import sys
 import time
@@ -61,16 +60,6 @@ def sync_folder(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data`, however many calls that takes."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:  # a pipe that its other end made non-blocking, and that is full
-            select.select([], [fd], [])
 
 
 def folder_of(path: str) -> str:

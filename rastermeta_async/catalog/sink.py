@@ -17,21 +17,14 @@ import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.digest import Digest
-from rastermeta_async.catalog.durable import (
-    Rights,
-    created,
-    ensure_folder,
-    explained,
-    publish,
-    write_all,
-)
+from rastermeta_async.catalog.durable import Rights, created, ensure_folder, explained, publish
 from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.names import part_name, part_temporary
 from rastermeta_async.model.errors import WriteError
 from rastermeta_async.model.row_ops import count_failures, newest
 from rastermeta_async.model.settings import Order
-from rastermeta_async.model.streams import ATOMIC_BYTES, has_room
+from rastermeta_async.model.streams import ATOMIC_BYTES, has_room, write_all
 from rastermeta_async.model.text import json_on_lines
 
 PART_GROUP_ROWS = 2048

@@ -29,7 +29,7 @@ from rastermeta_async.model.text import (
     on_a_line,
     plural,
 )
-from rastermeta_async.readers.geotiff.reader import Comparison
+from rastermeta_async.readers.router import Comparison
 
 
 def schema_as_text() -> str:

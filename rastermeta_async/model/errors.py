@@ -20,7 +20,11 @@ Every message names the file, what happened and what to do.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
+
+_MAX_NOTES = 5
+"""Errors that are told besides the first."""
 
 
 class RastermetaError(Exception):
@@ -75,6 +79,10 @@ class WriteError(OutputError):
     """A write, sync or rename failed; what was committed before is safe."""
 
 
+class Stopped(Exception):  # noqa: N818  # an event
+    """The run is to end: what was waited for, such as a permit or a request, is not had."""
+
+
 def first_error(error: BaseException) -> BaseException:
     """Return the first error in an exception group, however deep; of another error, itself."""
     while isinstance(error, BaseExceptionGroup):
@@ -84,8 +92,20 @@ def first_error(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def first_error_only() -> Iterator[None]:
-    """Raise the first error of an exception group in place of the group."""
+    """Raise the first error of an exception group in place of the group; notes tell the others."""
     try:
         yield
     except BaseExceptionGroup as group:
-        raise first_error(group) from None
+        first = first_error(group)
+        others = (error for error in _leaves(group) if error is not first)
+        for other in itertools.islice(others, _MAX_NOTES):
+            first.add_note(f"Another error at the same time: {type(other).__name__}: {other}")
+        raise first from None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -274,6 +274,12 @@ def is_same(one: object, other: object) -> bool:
     return repr(one) == repr(other)  # Python's shortest text of a double tells it from all others
 
 
+def differing_columns(one: Record, other: Record) -> list[str]:
+    """Return the names of the columns in which two records differ, but for `reader`."""
+    pairs = zip(Record._fields, one, other, strict=True)
+    return [name for name, a, b in pairs if name != "reader" and not is_same(a, b)]
+
+
 def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
     """Return records as one Arrow batch of `SCHEMA`, in the same order."""
     columns = zip(*records, strict=True) if records else [()] * len(SCHEMA)

@@ -43,7 +43,7 @@ REMOTE_OPENS = 16
 database open, and GDAL's buffers."""
 
 READERS = {
-    "auto": "rastermeta_async.readers.geotiff.reader:make_reader",
+    "auto": "rastermeta_async.readers.router:make_reader",
     "rasterio": "rastermeta_async.readers.rasterio_reader:make_reader",
 }
 """What may read headers: ``module:function`` that makes a reader from drivers, access and

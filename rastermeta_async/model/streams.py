@@ -154,3 +154,13 @@ def silence_libraries() -> None:
         setattr(sys, name, own)
         os.dup2(nothing, number)
     os.close(nothing)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # a pipe that its other end made non-blocking, and that is full
+            select.select([], [fd], [])

@@ -17,11 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.machine import STACK_BYTES, allow_data
-
-
-class Stopped(Exception):  # noqa: N818  # an event
-    """No further permit is given."""
 
 
 class Permits:

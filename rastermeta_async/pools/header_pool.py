@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from rastermeta_async.model.settings import READS_AT_ONCE, Settings
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.pools.threads import Reader, ThreadPool
-from rastermeta_async.readers.geotiff.reader import TiffReader
+from rastermeta_async.pools.threads import ThreadPool
+from rastermeta_async.readers.base import Reader
 from rastermeta_async.readers.objects import ObjectReader
+from rastermeta_async.readers.router import Router
 from rastermeta_async.stores.rate_limit import StoreTuner
 
 HANGS = 2
@@ -27,7 +28,7 @@ class HeaderPool:
 
     Args:
         reader: reads local files, and with rasterio objects that are not plain.
-        decoder: the same, or what it is made of: a `TiffReader` decodes heads of objects, too.
+        decoder: the same, or what it is made of: a `Router` decodes heads of objects, too.
         settings: `concurrency` of each kind at once at the most, `timeout` for each.
         on_hang: called with each path that is waited for no longer.
     """
@@ -42,10 +43,10 @@ class HeaderPool:
         on_hang: Callable[[bytes], None] | None = None,
     ) -> None:
         self._files = ThreadPool(reader, settings, on_hang)
-        plain = decoder if isinstance(decoder, TiffReader) else None
+        router = decoder if isinstance(decoder, Router) else None
         tuner = StoreTuner(settings.concurrency)
         self._object_reader = objects = ObjectReader(
-            reader, plain, settings, tuner.note_overload, on_hang
+            reader, router, settings, tuner.note_overload, on_hang
         )
         self._objects = ThreadPool(
             objects, settings, on_hang, _enter_no_fence, HANGS * settings.timeout, tuner

@@ -22,8 +22,8 @@ from rastermeta_async.model.errors import StuckError, WorkerError
 from rastermeta_async.model.machine import own_cpus
 from rastermeta_async.model.record import Record, failure, to_batch
 from rastermeta_async.model.settings import MAX_STUCK, READS_AT_ONCE, Settings
+from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.child import Child, ChildLost, worker_config, workers_for
-from rastermeta_async.pools.threads import timeout_row
 
 PATHS_A_WORKER = 200
 """A further worker is started when there have been so many paths for each one running."""

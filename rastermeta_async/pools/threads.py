@@ -9,7 +9,6 @@ all the same: the thread is left behind, and another one takes its place.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import math
 import threading
@@ -19,24 +18,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Lock
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import pyarrow as pa
 
-from rastermeta_async.model.errors import StuckError
+from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.file_state import offline_row
-from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.record import Record
 from rastermeta_async.model.settings import (
-    MAX_STUCK,
     READS_AT_ONCE,
-    Access,
     Settings,
     local_threads,
 )
 from rastermeta_async.model.timeouts import let_go
-from rastermeta_async.model.urls import is_url, without_secrets
+from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.chunk import Chunk
-from rastermeta_async.pools.concurrency import AnyTuner, Permits, ReadLimit, Stopped, Tuner
+from rastermeta_async.pools.concurrency import AnyTuner, Permits, ReadLimit, Tuner
+from rastermeta_async.readers.base import Reader, check_stuck
 from rastermeta_async.readers.fence import fence_thread
 
 Take = Callable[[], "tuple[Chunk, int] | None"]
@@ -48,62 +46,6 @@ SLOW_SECONDS = 5.0
 
 THREAD_BYTES = 1024 * 1024
 """What a thread takes that has opened files with GDAL."""
-
-
-class Reader(Protocol):
-    """Reads one header at a time; safe to use from several threads."""
-
-    def enter(self) -> None:
-        """Prepare the current thread to make rows of records, unless it was; `read` does so itself.
-
-        It takes memory and time, so threads that only read plain files go without.
-        """
-        ...
-
-    def read(self, path: bytes) -> Record:
-        """Return the record of a path; whatever is wrong with the file is in the record.
-
-        Raises:
-            Stopped: it was asked to stop before that.
-        """
-        ...
-
-
-def load_reader(
-    where: str, drivers: Sequence[str] | None, access: Access, gdal_config: Sequence[str] = ()
-) -> Reader:
-    """Return the reader that the function at `where`, ``module:function``, makes."""
-    module, _, function = where.partition(":")
-    make = getattr(importlib.import_module(module), function)
-    reader: Reader = make(drivers, access, gdal_config)
-    return reader
-
-
-class Pool(Protocol):
-    """Turns paths into batches of rows."""
-
-    capacity: int
-    """How many `read` calls are worth having at once."""
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
-
-        Cancelled, it returns at once; header opens under way run on and are dropped.
-        """
-        ...
-
-    def stop(self) -> None:
-        """Let `read` end after the files that are being opened now."""
-        ...
 
 
 class ThreadPool:
@@ -345,29 +287,6 @@ class ThreadPool:
     def stopping(self) -> bool:
         """Whether no further file is to be opened."""
         return self._stopping
-
-
-def check_stuck(stuck: int, path: bytes) -> None:
-    """Tell whether a run goes on of which so many reads hang, the last one of them in a path.
-
-    Raises:
-        StuckError: it does not.
-    """
-    if stuck > MAX_STUCK:
-        what = "a store" if is_url(path) else "a disk or mount"
-        raise StuckError(
-            f"{stuck} header reads hang, the last one in {without_secrets(path)!r}: {what} does "
-            "not answer. What was committed is safe; mend it, then run the same command again to "
-            "go on."
-        )
-
-
-def timeout_row(path: bytes, timeout: float) -> Record:
-    """Return the row of a file or object that does not answer."""
-    message = f"no answer within {timeout:g} s; the file or its disk hangs"
-    if is_url(path):
-        message = "no answer in time"
-    return failure(path, "fatal", "Timeout", message)
 
 
 class _Permit:

@@ -22,10 +22,10 @@ from rastermeta_async.model.machine import collect_seldom, limit_data, memory_by
 
 spare_memory()  # before anything imports pyarrow
 
-from rastermeta_async.catalog.durable import write_all  # noqa: E402
 from rastermeta_async.model.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.model.record import Record  # noqa: E402
 from rastermeta_async.model.settings import Settings, threads_for  # noqa: E402
+from rastermeta_async.model.streams import write_all  # noqa: E402
 from rastermeta_async.pools.header_pool import HeaderPool  # noqa: E402
 from rastermeta_async.pools.protocol import (  # noqa: E402
     STOP,
@@ -36,7 +36,7 @@ from rastermeta_async.pools.protocol import (  # noqa: E402
     encode_reply,
     read_job,
 )
-from rastermeta_async.pools.threads import Reader, load_reader  # noqa: E402
+from rastermeta_async.readers.base import Reader, load_reader  # noqa: E402
 from rastermeta_async.readers.sidecars import SIDECARS  # noqa: E402
 from rastermeta_async.readers.undecodable import quiet_undecodable_messages  # noqa: E402
 

@@ -20,7 +20,8 @@ from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy
 
-from rastermeta_async.readers.geotiff.buffer import File, Unsupported
+from rastermeta_async.readers.base import Unsupported
+from rastermeta_async.readers.geotiff.buffer import File
 from rastermeta_async.readers.geotiff.ifd import NODATA, value_in_first_ifd
 
 _WIDE = {"int64": range(-(2**63), 2**63), "uint64": range(2**64)}

@@ -9,19 +9,17 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from threading import Lock, Semaphore
 
-from rastermeta_async.model.errors import RastermetaError, StoreError
+from rastermeta_async.model.errors import RastermetaError, Stopped, StoreError
 from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import done_in
 from rastermeta_async.model.urls import without_secrets
-from rastermeta_async.pools.concurrency import Stopped
-from rastermeta_async.pools.threads import Reader, check_stuck
+from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
 from rastermeta_async.readers.fence import fence_thread
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
-from rastermeta_async.readers.geotiff.buffer import Unsupported
-from rastermeta_async.readers.geotiff.reader import Facts, TiffReader
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sparse_file import sparse_copy
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import GDAL_RETRIES
@@ -58,7 +56,7 @@ class ObjectReader:
     def __init__(
         self,
         rasterio: Reader,
-        decoder: TiffReader | None,
+        decoder: Router | None,
         settings: Settings,
         on_overload: Callable[[], None] = lambda: None,
         on_hang: Callable[[bytes], None] | None = None,
@@ -91,11 +89,11 @@ class ObjectReader:
         self._copies.shutdown(wait=False)
 
     def enter(self) -> None:
-        """See `pool.Reader.enter`."""
+        """See `Reader.enter`."""
         self._rasterio.enter()
 
     def read(self, path: bytes) -> Record:
-        """Return the record of an object; see `pool.Reader.read`.
+        """Return the record of an object; see `Reader.read`.
 
         Raises:
             MissingExtraError: obstore is not installed.
@@ -133,7 +131,7 @@ class ObjectReader:
         facts = Facts(found.size, found.mtime, found.etag)
         if self._decoder is not None:
             with suppress(Unsupported):
-                return self._decoder.decoded(shown, facts, found.read_at, found.parts)
+                return self._decoder.decode(shown, facts, found.head, found.read_at)
         record = self._read_with_rasterio(path, shown, found)
         if record.driver == GTIFF:
             found.start_over()

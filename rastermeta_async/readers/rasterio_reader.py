@@ -166,7 +166,7 @@ class RasterioReader:
         )
 
     def read(self, path: bytes, *, is_ours: bool = False) -> Record:
-        """Return the record of a file or object; see `pool.Reader.read`.
+        """Return the record of a file or object; see `Reader.read`.
 
         Args:
             path: of the file or object.

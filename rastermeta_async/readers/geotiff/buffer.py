@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rastermeta_async.model.record import readable
+from rastermeta_async.readers.base import ReadAt, Unsupported
 from rastermeta_async.readers.geotiff.cog import EDITED
 
 READ_BYTES = 8 * 1024
@@ -26,14 +27,6 @@ MAX_ARRAY_BYTES = 8 * 1024
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 1, 2, 3, 4, 5, 7, 12, 16
 SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE: 8, LONG8: 8}
 """Bytes of a value, by type."""
-
-
-ReadAt = Callable[[int, int], bytes]
-"""Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
-
-
-class Unsupported(Exception):  # noqa: N818  # a finding, not an error
-    """The file is to be read by rasterio; the message is the reason, in a few words."""
 
 
 class Order:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from rastermeta_async.readers.geotiff.buffer import MAX_ARRAY_BYTES, Unsupported
+from rastermeta_async.readers.base import Unsupported
+from rastermeta_async.readers.geotiff.buffer import MAX_ARRAY_BYTES
 
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_REMEMBERED = 1024

@@ -20,15 +20,8 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import NamedTuple
 
-from rastermeta_async.readers.geotiff.buffer import (
-    Entries,
-    File,
-    Unsupported,
-    doubles,
-    reals,
-    text,
-    value_bytes,
-)
+from rastermeta_async.readers.base import Unsupported
+from rastermeta_async.readers.geotiff.buffer import Entries, File, doubles, reals, text, value_bytes
 from rastermeta_async.readers.geotiff.cog import (
     Level,
     cog_problems,
@@ -56,9 +49,6 @@ from rastermeta_async.readers.geotiff.ifd import (
     Layout,
     images_of,
 )
-
-HEAD_BYTES = 16 * 1024
-"""How much of a file is to be read at first; most headers lie therein."""
 
 MAX_POINTS = 1024
 

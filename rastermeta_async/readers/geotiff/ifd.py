@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import NamedTuple, Self
 
+from rastermeta_async.readers.base import Unsupported
 from rastermeta_async.readers.geotiff.buffer import (
     ASCII,
     BYTE,
@@ -30,7 +31,6 @@ from rastermeta_async.readers.geotiff.buffer import (
     Entries,
     File,
     Order,
-    Unsupported,
     text,
     unpacker,
     value_bytes,

@@ -17,23 +17,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
-from rastermeta_async.readers.geotiff.buffer import (
-    BYTE,
-    LONG,
-    LONG8,
-    SHORT,
-    Entries,
-    File,
-    ReadAt,
-    Unsupported,
-)
+from rastermeta_async.readers.base import HEAD_BYTES, ReadAt, Unsupported
+from rastermeta_async.readers.geotiff.buffer import BYTE, LONG, LONG8, SHORT, Entries, File
 from rastermeta_async.readers.geotiff.cog import (
     Level,
     cog_problems,
     has_wide_blocks,
     problems_of_levels,
 )
-from rastermeta_async.readers.geotiff.header import HEAD_BYTES, factor_of
+from rastermeta_async.readers.geotiff.header import factor_of
 from rastermeta_async.readers.geotiff.ifd import MASK, REDUCED, Blocks, Places, ifd_at
 
 GTIFF = "GTiff"

@@ -1,0 +1,104 @@
+"""What rasterio said of one GeoTIFF, as a template for all others of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from rastermeta_async.model.record import TIFF_HEADER, Band, Bounds, Record, Tags, path_columns
+from rastermeta_async.readers.base import Facts
+from rastermeta_async.readers.geotiff.header import Header
+
+MAX_BANDS_KEPT = 512
+"""Bands that are remembered of each template."""
+
+(
+    _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS,
+    _IMAGERY_TAGS, _WIDTH, _HEIGHT, _BANDS, _COG, _COG_PROBLEMS, _FILE_SIZE, _MTIME, _ETAG,
+    _READER,
+) = map(
+    Record._fields.index,
+    ("filepath", "filepath_bytes", "bounds", "res", "transform", "dataset_tags", "band_tags",
+     "imagery_tags", "width", "height", "bands", "cog", "cog_problems", "file_size", "mtime",
+     "etag", "reader"),
+)  # fmt: skip
+
+
+class Template:
+    """The columns that all files of a kind share; a file's header gives the others.
+
+    Args:
+        record: what rasterio said of one of them.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
+        self._numbers = range(1, (record.count or 0) + 1)
+        self._bands: dict[Hashable, list[Band]] = {}
+
+    def record(self, header: Header, path: bytes, facts: Facts) -> Record:
+        """Return the record of a file of this kind."""
+        fields = list(self.like)  # by place: that is three times as fast as by name
+        fields[_FILEPATH], fields[_FILEPATH_BYTES] = path_columns(path)
+        x, a, _, y, _, e = fields[_TRANSFORM] = self._transform(header)
+        fields[_BOUNDS] = Bounds(x, y + e * header.height, x + a * header.width, y)
+        fields[_RES] = (abs(a), abs(e))
+        fields[_DATASET_TAGS] = self._tags(header)
+        fields[_BAND_TAGS] = self._band_tags(header)
+        fields[_IMAGERY_TAGS] = {}  # what has that domain is not plain
+        fields[_WIDTH] = header.width
+        fields[_HEIGHT] = header.height
+        fields[_BANDS] = self._bands_of(header)
+        fields[_COG], fields[_COG_PROBLEMS] = not header.cog_problems, header.cog_problems
+        fields[_FILE_SIZE], fields[_MTIME], fields[_ETAG] = facts[:3]
+        fields[_READER] = TIFF_HEADER
+        return Record._make(fields)
+
+    def _tags(self, header: Header) -> Tags:
+        tags = header.tags
+        tags.update(header.metadata.dataset)
+        if self.like.area_or_point is not None:
+            tags["AREA_OR_POINT"] = self.like.area_or_point
+        return tags
+
+    def _transform(self, header: Header) -> tuple[float, ...]:
+        if header.transform is None:
+            return self.like.transform or ()
+        x, a, b, y, d, e = header.transform
+        if self.like.area_or_point == "Point":  # coordinates are those of the pixel's centre
+            x -= a * 0.5
+            y -= e * 0.5
+        return (x, a, b, y, d, e)
+
+    def _band_tags(self, header: Header) -> dict[int, Tags]:
+        given = header.metadata.bands
+        if not given:
+            return {band: {} for band in self._numbers}
+        return {band: given.get(band, {}) for band in self._numbers}
+
+    def _bands_of(self, header: Header) -> list[Band]:
+        """Return the bands; files that have the same share one list."""
+        metadata = header.metadata
+        key: Hashable = (header.block_height, header.block_width, header.overviews)
+        if metadata.descriptions or metadata.scales or metadata.offsets:
+            properties = metadata.descriptions, metadata.scales, metadata.offsets
+            key = (key, *[tuple(of_bands.items()) for of_bands in properties])
+        bands = self._bands.get(key)
+        if bands is None:
+            if len(self._bands) * max(1, self.like.count or 0) >= MAX_BANDS_KEPT:
+                self._bands.clear()
+            bands = self._bands[key] = self._new_bands(header)
+        return bands
+
+    def _new_bands(self, header: Header) -> list[Band]:
+        metadata = header.metadata
+        return [
+            band._replace(
+                block_height=header.block_height,
+                block_width=header.block_width,
+                overviews=list(header.overviews),
+                description=metadata.descriptions.get(number),
+                scale=metadata.scales.get(number, band.scale),
+                offset=metadata.offsets.get(number, band.offset),
+            )
+            for number, band in enumerate(self.like.bands or (), 1)
+        ]

@@ -1,0 +1,215 @@
+"""The reader that runs use: decoders first, and rasterio for what none of them knows.
+
+A further format is a `HeaderDecoder` in a module of its own, and a line in `DECODERS`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from rastermeta_async.model.errors import StoreError
+from rastermeta_async.model.file_state import is_unchanged, settled
+from rastermeta_async.model.record import Record, differing_columns
+from rastermeta_async.model.settings import Access
+from rastermeta_async.model.text import shortened
+from rastermeta_async.model.urls import is_url
+from rastermeta_async.readers.base import (
+    HEAD_BYTES,
+    Facts,
+    HeaderDecoder,
+    ReadAt,
+    Unplaced,
+    Unsupported,
+)
+from rastermeta_async.readers.geotiff.decoder import GeoTiffDecoder
+from rastermeta_async.readers.geotiff.structure import GTIFF
+from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
+from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
+
+DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {GTIFF: GeoTiffDecoder}
+"""What makes the decoder of a format, by the name of GDAL's driver for it."""
+
+_SIDECARS_SHOWN = 3
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Comparison(NamedTuple):
+    """Both answers about one file."""
+
+    rasterio: Record
+    decoded: Record | None
+    """None: rasterio reads the file."""
+    reason: str | None
+    """Why it does, in a few words."""
+
+    @property
+    def differences(self) -> list[str]:
+        """Names of the columns that differ, but for `reader`."""
+        return differing_columns(self.rasterio, self.decoded) if self.decoded else []
+
+
+class _Accompanied(Unsupported):
+    """Files next to a TIFF may say more than its header."""
+
+    def __init__(self, neighbours: Neighbours) -> None:
+        super().__init__("sidecar files")
+        self.neighbours = neighbours
+
+
+class Router:
+    """Has each header read by the first decoder that knows it, else by rasterio.
+
+    Args:
+        rasterio: reads what no decoder knows.
+        folders: what is known of folders: a file with sidecar files is rasterio's.
+        decoders: in the order in which they are asked; None: one for each of `DECODERS`.
+    """
+
+    def __init__(
+        self,
+        rasterio: RasterioReader,
+        folders: Folders,
+        decoders: Sequence[HeaderDecoder] | None = None,
+    ) -> None:
+        self._rasterio = rasterio
+        self._folders = folders
+        if decoders is None:
+            decoders = [make(rasterio) for make in DECODERS.values()]
+        self.decoders = decoders
+
+    def enter(self) -> None:
+        """See `Reader.enter`."""
+        self._rasterio.enter()
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """See `RasterioReader.environment`."""
+        with self._rasterio.environment():
+            yield
+
+    def read(self, path: bytes) -> Record:
+        """Return the record of a file or object; see `Reader.read`."""
+        if is_url(path):
+            return self._rasterio.read(path)
+        try:
+            return self.decode_file(path)
+        except _Accompanied as event:
+            record = self._rasterio.read(path)
+            if record.driver == GTIFF:
+                _count(record, path, event.neighbours)
+            return record
+        except (Unsupported, StoreError):
+            return self._rasterio.read(path)
+
+    def decode(
+        self,
+        path: bytes,
+        facts: Facts,
+        head: bytes,
+        read_at: ReadAt,
+        reference: Record | None = None,
+    ) -> Record:
+        """Return what the first decoder that knows a header makes of it; see `HeaderDecoder`."""
+        reason = Unsupported("no decoder may read it")
+        for decoder in self.decoders:
+            try:
+                return decoder.decode(path, facts, head, read_at, reference)
+            except Unplaced:
+                raise
+            except Unsupported as unsupported:
+                reason = unsupported
+        raise reason
+
+    def decode_file(self, path: bytes) -> Record:
+        """Return the record of a local file without rasterio's opening it; see `decode`."""
+        if path.lower().endswith(OVERVIEWS):
+            raise Unsupported("overviews of another file")
+        neighbours = self._folders.neighbours(path)
+        if neighbours is Neighbours.SIDECARS:
+            raise _Accompanied(neighbours)
+        try:
+            return self._decode_beside(neighbours, path)
+        except Unplaced:
+            raise _Accompanied(neighbours) from None
+
+    def _decode_beside(
+        self, neighbours: Neighbours, path: bytes, reference: Record | None = None
+    ) -> Record:
+        """Decode a file of whose neighbours none but a world file may say anything."""
+        try:
+            # A pipe or device is not to be opened; what takes the file's place now is not read.
+            only_files = neighbours is Neighbours.FILES
+            if not only_files and not stat.S_ISREG(os.stat(path).st_mode):
+                raise Unsupported("no file")
+            file = os.open(path, _OPEN_FLAGS)
+        except (OSError, ValueError):
+            raise Unsupported("it cannot be opened") from None
+        try:
+            status = settled(partial(os.fstat, file))
+            if not stat.S_ISREG(status.st_mode):
+                raise Unsupported("no file")
+
+            def read_at(offset: int, size: int) -> bytes:
+                return os.pread(file, size, offset)
+
+            world_file = neighbours is Neighbours.WORLD_FILES
+            facts = Facts(status.st_size, record_time(status), has_world_file=world_file)
+            record = self.decode(path, facts, read_at(0, HEAD_BYTES), read_at, reference)
+            if not is_unchanged(status, os.fstat(file)):
+                raise Unsupported("it changes while it is read")
+            return record
+        except OSError:
+            raise Unsupported("no answer from the disk") from None
+        finally:
+            os.close(file)
+
+    def compare(self, path: bytes) -> Comparison:
+        """Return what rasterio says of a file and what the decoders make of it by themselves."""
+        reference = self._rasterio.read(path)
+        try:
+            if reference.reader is None:  # there is no file to be read
+                raise Unsupported(reference.error_message or "")
+            neighbours = self._folders.neighbours(path)
+            decoded = self._decode_beside(neighbours, path, reference)
+            if neighbours is Neighbours.SIDECARS:
+                raise Unplaced
+            return Comparison(reference, decoded, None)
+        except Unplaced:
+            return Comparison(reference, None, _sidecars_in_words(path, neighbours))
+        except Unsupported as reason:
+            return Comparison(reference, None, str(reason))
+
+
+def _count(record: Record, path: bytes, neighbours: Neighbours) -> None:
+    """Count a GeoTIFF that is not decoded because of what stands next to it."""
+    example = SIDECARS.example
+    if not example:  # the folder is listed once more for it
+        example = f"{shortened(record.filepath)}: {_sidecars_in_words(path, neighbours)}"
+    SIDECARS.add(1, example)
+
+
+def _sidecars_in_words(path: bytes, neighbours: Neighbours) -> str:
+    found = sidecars_of(path, neighbours)
+    names = [name.decode("utf-8", "backslashreplace") for name in found]
+    if not names:
+        return "sidecar files may be there: its folder cannot be looked through"
+    more = len(names) - _SIDECARS_SHOWN
+    shown = ", ".join(names[:_SIDECARS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"sidecar file{'s' if len(names) > 1 else ''} {shown}"
+
+
+def make_reader(
+    drivers: Sequence[str] | None, access: Access | None = None, gdal_config: Sequence[str] = ()
+) -> Router | RasterioReader:
+    """Return the reader that runs use; a process needs one, whatever its threads."""
+    folders = Folders()
+    rasterio = RasterioReader(drivers, folders, access, gdal_config)
+    if gdal_config:  # decoders know none of GDAL's options
+        return rasterio
+    allowed = [make for driver, make in DECODERS.items() if not drivers or driver in drivers]
+    return Router(rasterio, folders, [make(rasterio) for make in allowed]) if allowed else rasterio
