@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -39,7 +40,15 @@ from command import (
 from rastermeta_async.api import Outcome
 from rastermeta_async.cli import console as console_module
 from rastermeta_async.cli import run as run_module
-from rastermeta_async.cli.console import FAILED, OK, SOME_FAILED, USAGE, Console, explained_exit
+from rastermeta_async.cli.console import (
+    BAR_SECONDS,
+    FAILED,
+    OK,
+    SOME_FAILED,
+    USAGE,
+    Console,
+    explained_exit,
+)
 from rastermeta_async.model.errors import OutputError
 from rastermeta_async.model.streams import LAST_WORDS_SECONDS, MAX_WAITING_BYTES, has_room
 from rastermeta_async.pipeline import Progress
@@ -180,7 +189,7 @@ def test_a_socket_that_nobody_reads_stops_no_message(monkeypatch: pytest.MonkeyP
 
 
 SAY = """
-from rastermeta_async.console import Console
+from rastermeta_async.cli.console import Console
 Console().hint("this is the end")
 print("said", flush=True)
 """
@@ -287,6 +296,44 @@ def test_what_waits_is_read_once_somebody_reads(catalog: Path, unread: Reader) -
     assert sum("missing-" in line and ": error: " in line for line in lines) == MANY
     assert lines[-1].startswith("rastermeta: ")
     assert not any("dropped: nobody" in line for line in lines)
+
+
+def test_a_run_that_has_ended_waits_a_moment_for_who_reads_its_messages(
+    catalog: Path, unread: Reader
+) -> None:
+    with started([*COMMAND, "extract", "-o", str(catalog)], stderr=unread.given) as process:
+        assert process.stdin is not None
+        process.stdin.write(missing(3))
+        process.stdin.close()
+        wait_until(lambda: catalog.exists() and log_of(catalog)[-1]["kind"] == "sealed")
+        time.sleep(0.3)  # it has nothing more to do than to say so
+        assert unread.read().decode().splitlines()[-1].startswith("rastermeta: ")
+        assert process.wait(PATIENCE) == SOME_FAILED
+
+
+def test_of_the_live_display_only_the_latest_waits_for_a_terminal(catalog: Path) -> None:
+    """As for one that was stopped with Ctrl-S for hours."""
+    master, terminal = pty.openpty()
+    command = [*COMMAND, "extract", "-o", str(catalog), "--progress"]
+    with started(command, stderr=terminal) as process:
+        assert b"\x1b" in os.read(master, 65536)
+        termios.tcflow(terminal, termios.TCOOFF)
+        drain_now(master)
+        time.sleep(40 * BAR_SECONDS)
+        termios.tcflow(terminal, termios.TCOON)
+        time.sleep(BAR_SECONDS)
+        assert drain_now(master).count(b"\x1b[2K") < 20
+        process.kill()
+    os.close(master)
+    os.close(terminal)
+
+
+def drain_now(fd: int) -> bytes:
+    """Return what is there to be read."""
+    found = b""
+    while select.select([fd], [], [], 0)[0]:
+        found += os.read(fd, 65536)
+    return found
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -961,7 +961,7 @@ def test_what_another_user_made_is_used_only_where_all_is_shared(
     def status(mode: int, owner: int) -> os.stat_result:
         return os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
 
-    monkeypatch.setattr(os, "stat", lambda at: status(mode, folder))
+    monkeypatch.setattr(os, "stat", lambda at, **options: status(mode, folder))
     if trusted:
         durable.check_owner(status(0o600, made), path)
         return
@@ -1201,6 +1201,16 @@ def test_behind_a_link_the_catalog_is_where_it_leads(tmp_path: Path) -> None:
         "catalog.parquet", "catalog.parquet.checkpoint"
     ]  # fmt: skip
     assert len(catalog(str(link))) == 2
+    assert (status_of(str(link)).state, status_of(str(link)).rows) == ("complete", 2)
+    completed(str(link), [C])
+    assert len(catalog(str(link))) == 3
+
+
+def test_a_catalog_with_parts_that_are_not_in_it_yet_is_not_called_complete(path: str) -> None:
+    completed(path, [A, B])
+    stopped(path, [C])
+    status = status_of(path)
+    assert (status.state, status.rows, status.parts) == ("stopped", 3, 1)
 
 
 def test_only_the_newest_row_counts_when_failures_are_retried(path: str) -> None:

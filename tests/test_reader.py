@@ -943,6 +943,24 @@ def test_a_world_file_that_comes_later_counts_after_a_second(tmp_path: Path, kin
             assert reader.read(os.fsencode(paths[3])).transform == IDENTITY
 
 
+def test_on_a_far_disk_a_sidecar_counts_after_a_second_too(tmp_path: Path) -> None:
+    """Where asking for a folder takes long, it is asked for less often, but not for longer."""
+    (tmp_path / "a.tif").touch()
+    time.sleep(2 * TICK_SECONDS)
+    now = 0.0
+
+    def far() -> float:
+        nonlocal now
+        now += 0.05  # between any two looks at the clock
+        return now
+
+    folders, path = Folders(far), os.fsencode(tmp_path / "a.tif")
+    assert folders.neighbours(path) is Neighbours.FILES
+    (tmp_path / "a.tfw").touch()
+    now += MAX_AGE
+    assert folders.neighbours(path) is Neighbours.WORLD_FILES
+
+
 def test_a_folder_that_stays_as_it_is_is_listed_once(tmp_path: Path, listed: list[bytes]) -> None:
     (tmp_path / "a.tif").touch()
     time.sleep(2 * TICK_SECONDS)

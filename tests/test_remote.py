@@ -45,7 +45,7 @@ from rastermeta_async.model.errors import ForeignOutputError, PruneError, StoreE
 from rastermeta_async.pools.header_pool import HeaderPool
 from rastermeta_async.readers.fetch import Fetcher, FetchError
 from rastermeta_async.readers.router import make_reader
-from rastermeta_async.stores.clients import Stores
+from rastermeta_async.stores.clients import Found, Stores
 from rastermeta_async.stores.credentials import endpoint_of, gdal_name, gdal_options
 from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket
 
@@ -216,6 +216,13 @@ def test_records_are_as_from_disk_over_http(bucket: Path) -> None:
         found = read([(base + quote(key)).encode() for key in keys(bucket)])
     by_key = {key: found[base + quote(key)] for key in keys(bucket)}
     assert_as_from_disk(by_key, bucket)
+
+
+def test_a_url_is_asked_for_as_it_was_given(tmp_path: Path) -> None:
+    """A percent-encoded slash is no step: decoded, it may be another object."""
+    with serving(str(tmp_path)) as server:
+        read([f"{server.url}/bucket/a%2Fb.tif".encode()])
+        assert {head.split()[1] for head in server.headers} == {"/bucket/a%2Fb.tif"}
 
 
 needs_azurite = pytest.mark.skipif(
@@ -1245,6 +1252,23 @@ def test_what_was_read_is_uploaded_though_nothing_is_dropped_as_a_folder_is_gone
         make(raster, prune=True)
     assert there(s3) == Path("c.parquet").read_bytes()
     assert pq.read_metadata("c.parquet").num_rows == 2
+
+
+def test_nothing_is_replaced_where_a_store_does_not_tell_whose_it_is(
+    raster: Path, s3: Any, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some servers give no entity tag."""
+    look = Stores.look
+
+    async def without_etag(self: Stores, url: str) -> Found | None:
+        found = await look(self, url)
+        return found and found._replace(etag=None)
+
+    monkeypatch.setattr(Stores, "look", without_etag)
+    replace(s3, b"theirs")
+    with pytest.raises(ForeignOutputError, match="was not uploaded by runs in this folder"):
+        make(raster)
+    assert there(s3) == b"theirs"
 
 
 def test_nothing_of_others_is_replaced_in_a_store(raster: Path, s3: Any, moto: str) -> None:

@@ -294,12 +294,21 @@ def test_degrees_are_no_metres(tmp_path: Path) -> None:
     assert item["bbox"] == [10, 49, 11, 50]
 
 
-def test_a_rotated_raster(tmp_path: Path) -> None:
-    transform = (300000.0, 3.0, 4.0, 5000000.0, 4.0, -3.0)
+@pytest.mark.parametrize(
+    ("transform", "bounds"),
+    [
+        ((300000.0, 3.0, 4.0, 5000000.0, 4.0, -3.0), [300000.0, 4999400.0, 301100.0, 5000400.0]),
+        ((300000.0, 3.0, -4.0, 5000000.0, -4.0, -3.0), [299200.0, 4999000.0, 300300.0, 5000000.0]),
+    ],
+)
+def test_a_rotated_raster(
+    tmp_path: Path, transform: tuple[float, ...], bounds: list[float]
+) -> None:
     (item,), _ = made(tmp_path, [dated(transform=transform, width=100, height=200)])
     properties = item["properties"]
-    assert properties["proj:transform"] == [3.0, 4.0, 300000.0, 4.0, -3.0, 5000000.0]
-    assert properties["proj:bbox"] == [300000.0, 4999400.0, 301100.0, 5000400.0]
+    x, a, b, y, d, e = transform
+    assert properties["proj:transform"] == [a, b, x, d, e, y]
+    assert properties["proj:bbox"] == bounds
     assert bands_of(item)[0]["raster:spatial_resolution"] == 5.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import os
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from rastermeta_async.cli.inputs import Given
 from rastermeta_async.model.errors import StuckError
-from rastermeta_async.model.settings import MAX_STUCK
+from rastermeta_async.model.settings import MAX_STUCK, Settings
 from rastermeta_async.model.timeouts import AT_ONCE
 from rastermeta_async.sources.walk import Kind, NotWalked, Walked, kinds_of, walk
 
@@ -369,6 +371,20 @@ def test_what_an_input_is(archive: Path, trouble: Trouble) -> None:
     )
     assert [file, folder, missing, link] == [Kind.FILE, Kind.FOLDER, Kind.MISSING, Kind.FILE]
     assert isinstance(unknown, PermissionError)
+
+
+def test_an_input_of_which_nothing_is_known_at_first_is_walked_if_it_is_a_folder(
+    archive: Path, trouble: Trouble
+) -> None:
+    """As on a disk that has to spin up."""
+    trouble.with_call("stat", b"top", 1, OSError(errno.EIO, "no answer"))
+    given = Given(["top"], [], null=False, suffixes=[".tif"], timeout=9)
+
+    async def collect() -> list[bytes]:
+        source = given.source(Settings(), lambda _: pytest.fail("nobody asked for it"))
+        return [path async for paths in source.blocks() for path in paths]
+
+    assert b"top/a.tif" in asyncio.run(collect())
 
 
 # Far disks, on which several folders are listed at once.

@@ -243,6 +243,28 @@ def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
     assert run(work()) == (1, 2)
 
 
+def test_files_that_end_workers_share_one_process_of_their_own(run: Run, tmp_path: Path) -> None:
+    """However many chunks have some: each of these ends its worker, then hangs."""
+
+    async def work() -> int:
+        async with poisoned(settings(2, timeout=1.5)) as pool:
+            most = 0
+
+            async def watch() -> None:
+                nonlocal most
+                while True:
+                    most = max(most, len(children()))
+                    await asyncio.sleep(0.005)
+
+            watching = asyncio.create_task(watch())
+            chunks = [[os.fsencode(tmp_path / f"kill-hang-{at}")] for at in range(7)]
+            await asyncio.gather(*(rows_of(pool, chunk) for chunk in chunks))
+            watching.cancel()
+            return most
+
+    assert run(work()) <= 2 + 1 + 1  # one that ends may still be there while the next one starts
+
+
 def test_what_a_run_may_use_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = 4 * 1024**3
     monkeypatch.setattr(child, "usable_memory", lambda: memory)
@@ -797,8 +819,8 @@ def test_the_terminals_signals_do_not_reach_workers(run: Run) -> None:
 
 PARENT = """
 import asyncio, sys
-from rastermeta_async.config import Settings
-from rastermeta_async.workers.pool import WorkerPool
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.pools.processes import WorkerPool
 
 async def main():
     async with WorkerPool(Settings(workers=1, concurrency=1), "poison:make") as pool:
@@ -865,7 +887,7 @@ def test_no_process_imports_what_it_does_not_need(work: str, unwanted: list[str]
 
 RUN = """
 import asyncio, sys
-from rastermeta_async.memory import spare_memory
+from rastermeta_async.model.machine import spare_memory
 spare_memory()
 from rastermeta_async import Settings, extract_to
 asyncio.run(extract_to("catalog.parquet", {paths}, Settings(batch_size=1)))
