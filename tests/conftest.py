@@ -30,6 +30,26 @@ GRACE = 1
 """Seconds that tasks, or threads of others, may take to end by themselves."""
 
 
+QUICK = {
+    "catalog", "channel", "checkpoint", "circuit_breaker", "concurrency", "config", "credentials",
+    "databases", "dates", "dedupe", "errors", "fetch", "foreign", "formats", "jsonform", "layers",
+    "limits", "machine", "merge", "objects", "order", "pathset", "pipeline", "problems",
+    "rate_limit", "record", "resort", "rows", "sink", "sources", "structure", "summary",
+    "tiff_header", "tiff_stretch", "undecodable", "unsorted", "urls", "verified", "versions",
+    "wire",
+}  # fmt: skip
+"""Modules of tests that start no program, no server and no worker: a minute for all of them."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are taken out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in items:
+        is_long = item.get_closest_marker("slow") or item.get_closest_marker("campaign")
+        if item.path.stem.removeprefix("test_") in QUICK and not is_long:
+            item.add_marker("quick")
+
+
 class Run(Protocol):
     """Runs a coroutine to its end in a new event loop and returns its result."""
 

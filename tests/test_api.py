@@ -529,6 +529,7 @@ def test_other_formats(run: Run, files: list[str], tmp_path: Path, suffix: str) 
 # A stream of lines.
 
 
+@pytest.mark.campaign
 def test_extract_to_stream_writes_lines(run: Run, files: list[str]) -> None:
     reading, writing = os.pipe()
     content: list[bytes] = []

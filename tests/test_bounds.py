@@ -120,6 +120,7 @@ def test_of_very_many_crss_of_files_some_are_identified_once() -> None:
     assert max(left) == 10
 
 
+@pytest.mark.campaign
 def test_of_very_many_kinds_of_headers_some_are_remembered(tmp_path: Path) -> None:
     """A folder may hold files that have nothing in common."""
     profile = {"tiled": True, "width": 600, "height": 600, "sparse_ok": True}

@@ -98,6 +98,7 @@ def test_a_failed_run(folder: Path, raster: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -294,6 +295,7 @@ def test_odd_names_as_arguments(odd_files: list[bytes], catalog: Path) -> None:
     assert paths_of(catalog) == odd_files
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("length", [1_000_000, 3 * MAX_RECORD])
 def test_a_huge_record(raster: Path, catalog: Path, length: int) -> None:
     done = run(["extract", "-0", "-o", catalog], b"good.tif\0" + b"x" * length + b"\0other.tif")
@@ -361,6 +363,7 @@ def test_no_path_at_all_is_said_with_what_to_look_at(catalog: Path) -> None:
     assert paths_of(catalog) == []
 
 
+@pytest.mark.campaign
 def test_what_helps_is_said_only_where_no_file_could_be_read(raster: Path, catalog: Path) -> None:
     Path("bad.tif").write_text("no raster")
     hints = (b"no file could be read, e.g. bad.tif: ", b"once that is mended, --retry-failed reads")
@@ -422,6 +425,7 @@ def test_a_first_run_does_not_talk_of_finished_paths(raster: Path, catalog: Path
     assert b"1 path is finished already" in run(arguments).stderr
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_what_sends_geotiffs_to_gdal_is_said(folder: Path, catalog: Path, workers: str) -> None:
     for number in range(5):
@@ -472,6 +476,7 @@ def test_a_list_that_cannot_be_read(folder: Path, catalog: Path) -> None:
     assert b".: the list of paths cannot be read" in done.stderr
 
 
+@pytest.mark.campaign
 def test_a_folder_is_walked(folder: Path, catalog: Path) -> None:
     many_rasters(folder / "deep", 2)
     Path("deep/notes.txt").touch()
@@ -496,6 +501,7 @@ def test_stream_is_strict_json(sample_archive: Path, options: list[str]) -> None
     assert "nan" in [row["nodata"] for row in rows]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("options", [["--batch-size", "1"], []])
 def test_stream_goes_on_while_paths_come(raster: Path, options: list[str]) -> None:
     with running("extract", *options) as run:
@@ -577,6 +583,7 @@ def test_only_data_on_standard_output(raster: Path, catalog: Path) -> None:
     assert b"missing.tif: error: " in to_stream.stderr
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -729,6 +736,7 @@ def _someone_elses_parquet(path: Path) -> None:
     pq.write_table(pa.table({"filepath": ["a.tif"]}), path)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "name", ["catalog.parquet", "text.parquet", "catalog.ndjson", "catalog.json", "empty.json"]
 )
@@ -759,6 +767,7 @@ def hangup() -> Iterator[Callable[[signal.Handlers], object]]:
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
 def test_first_signal(
     catalog: Path, raster: Path, slow: SlowFile, number: int,
@@ -784,6 +793,7 @@ def test_first_signal(
     assert sorted(paths_of(catalog)) == sorted(os.fsencode(path) for path in paths)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("first", "second"),
     [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)],
@@ -878,6 +888,7 @@ def test_a_file_of_very_many_images_has_one_row_however_it_is_read(folder: Path)
     assert (shown["count"], shown["bands"], shown["subdatasets"]) == (1, None, None)
 
 
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_world_file_may_come_just_before_its_raster(
@@ -1021,6 +1032,7 @@ def status_of(catalog: Path) -> tuple[str, int, int]:
     return found["state"], found["rows"], found["failures"]
 
 
+@pytest.mark.campaign
 def test_status(catalog: Path, raster: Path, slow: SlowFile) -> None:
     arguments: Words = [
         "extract",
@@ -1043,6 +1055,7 @@ def test_status(catalog: Path, raster: Path, slow: SlowFile) -> None:
     assert status_of(catalog) == ("complete", 2, 1)
 
 
+@pytest.mark.campaign
 def test_status_looks_at_the_catalog(catalog: Path, raster: Path) -> None:
     run(["extract", raster, "-o", catalog])
     assert status_of(catalog)[0] == "complete"

@@ -191,6 +191,7 @@ ZOO: dict[str, tuple[list[str], Callable[[Path], Path]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(("problems", "make_file"), ZOO.values(), ids=ZOO)
 def test_a_file_is_a_cog_if_rio_cogeo_says_so_and_the_reasons_are_named(
     tmp_path: Path, problems: list[str], make_file: Callable[[Path], Path]
@@ -198,6 +199,7 @@ def test_a_file_is_a_cog_if_rio_cogeo_says_so_and_the_reasons_are_named(
     assert check(make_file(tmp_path / "a.tif")) == problems
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ZOO)
 def test_a_file_is_tiled_if_it_has_a_tile_width(tmp_path: Path, name: str) -> None:
     _, make_file = ZOO[name]
@@ -238,6 +240,7 @@ def test_overviews_next_to_a_file_are_external_whatever_their_format(tmp_path: P
     assert (record.cog, record.cog_problems) == (False, [EXTERNAL_OVERVIEWS])
 
 
+@pytest.mark.campaign
 def test_corpus(corpus: Path) -> None:
     found = set()
     for path in sorted(corpus.rglob("*")):
@@ -308,6 +311,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts") / "a.tif"
 
 
+@pytest.mark.campaign
 @settings(max_examples=150)
 @given(
     form=st.sampled_from(FORMS),

@@ -116,6 +116,7 @@ def started(
 # Nobody reads
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("options", [["-v"], ["-v", "--log-json"], ["-v", "--progress"]])
 def test_a_standard_error_that_nobody_reads_stops_no_run(
     catalog: Path, unread: Reader, options: list[str]
@@ -205,6 +206,7 @@ def test_a_last_word_is_read_by_who_reads_a_moment_after_the_end(unread: Reader)
         assert unread.read().endswith(b"this is the end\n")
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_terminal_that_nobody_reads_stops_no_run(catalog: Path, stopped: bool) -> None:
     master, terminal = pty.openpty()
@@ -231,6 +233,7 @@ def test_a_signal_ends_a_run_whose_messages_nobody_reads(catalog: Path, unread: 
         assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_signal_ends_a_run_whose_data_nobody_reads(
     catalog: Path, unread: Reader, workers: str
@@ -248,6 +251,7 @@ def test_a_signal_ends_a_run_whose_data_nobody_reads(
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("words", [["summary", "a.parquet"], ["extract", "-o", "a.parquet"]])
 def test_a_last_word_that_nobody_reads_holds_no_command_up(
     catalog: Path, unread: Reader, words: list[str]
@@ -336,6 +340,7 @@ def drain_now(fd: int) -> bytes:
     return found
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_is_dropped_is_counted(
     unread: Reader, monkeypatch: pytest.MonkeyPatch, as_json: bool
@@ -565,6 +570,7 @@ def hostile(catalog: Path) -> Path:
     return path
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("options", [[], ["--json"], ["--compare"], ["--compare", "--json"]])
 def test_a_record_moves_no_cursor(hostile: Path, options: list[str]) -> None:
     text = shown(["show", hostile.name, *options])
@@ -576,6 +582,7 @@ def test_a_record_moves_no_cursor(hostile: Path, options: list[str]) -> None:
         assert "\u202e" in piped
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["lost\u202e\x9b[red].tif", "lost-\udce9\x1b[31m.tif"])
 def test_messages_and_summaries_move_no_cursor(catalog: Path, name: str) -> None:
     extract: list[str | Path] = ["extract", "-v", "--progress", "-o", catalog, name]
@@ -607,6 +614,7 @@ def test_rows_on_a_terminal_move_no_cursor(hostile: Path) -> None:
     assert HOSTILE.encode()[:4] in piped
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -650,6 +658,7 @@ def test_lists_are_exact_in_pipes_and_safe_on_terminals(catalog: Path) -> None:
 # Secrets
 
 
+@pytest.mark.campaign
 def test_nothing_that_leaves_the_program_gives_a_secret_away(catalog: Path) -> None:
     paths = [
         " https://me:hidden@h/a.tif?sig=hidden", "vrt://https://me:hidden@h/a.tif?jwt=hidden",

@@ -144,6 +144,7 @@ def part_number(moments: random.Random, archive: Archive, catalog: Path) -> Call
     return lambda: committed(catalog) >= wanted
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(("order", "runs"), [("path", 12), ("none", 6)])
 def test_killed_at_random_moments(
     tmp_path: Path, order: str, runs: int, capsys: pytest.CaptureFixture[str]
@@ -225,6 +226,7 @@ def kill_at_each(folder: Path, archive: Archive, points: Sequence[tuple[str, int
     return Counter(side_by_side(kill, points))
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", [first_run, later_run, later_run_in_no_order])
 def test_killed_at_some_calls(
     tmp_path: Path, kind: Callable[[Path], Archive], capsys: pytest.CaptureFixture[str]

@@ -137,6 +137,7 @@ def by_files(folder: Path, grids: Grids) -> dict[str, str]:
     return {"HOME": str(folder), "PROJ_DATA": proj_data(folder / "proj", ini)}
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("environment_of", [by_variables, by_files])
 def test_no_option_in_the_environment_changes_a_row_or_fetches_a_grid(
     tmp_path: Path,
@@ -190,6 +191,7 @@ print(len(started))
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("variable", "processes"), [("SOMETHING", 0), ("CURL_CA_BUNDLE", 0), ("GTIFF_LINEAR_UNITS", 2)]
 )
@@ -240,6 +242,7 @@ def test_an_option_that_is_given_holds_for_every_file_and_the_catalog_says_so(
     assert record.transform == expected != read_record(path).transform
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("name", "sort"), [("c.parquet", []), ("c.parquet", ["--sort", "none"]), ("c.ndjson", [])]
 )

@@ -60,6 +60,7 @@ NEW_LOG = f"{LOG}.{KNOWN}.tmp"
 CATALOG = ""
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("call", "error", "touched", "named"),
     [
@@ -87,6 +88,7 @@ def test_one_call_fails(job: Job, call: str, error: str, touched: str, named: st
     job.finish()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_the_folder_of_the_parts_cannot_be_synced(job: Job, error: str) -> None:
     folder = Path(f"{job.catalog}{PARTS}")
@@ -97,6 +99,7 @@ def test_the_folder_of_the_parts_cannot_be_synced(job: Job, error: str) -> None:
     job.finish()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("error", "reason"), [("EROFS", "Read-only file system"), ("EACCES", "Permission denied")]
 )
@@ -110,6 +113,7 @@ def test_a_folder_that_cannot_be_written(job: Job, error: str, reason: str) -> N
     assert os.listdir(log.parent) == []
 
 
+@pytest.mark.campaign
 def test_an_old_catalog_survives(job: Job) -> None:
     """The new one cannot take its name."""
     job.finish()
@@ -121,6 +125,7 @@ def test_an_old_catalog_survives(job: Job) -> None:
     job.finish()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("command", ["extract", "overwrite", "status"])
 @pytest.mark.parametrize("name", ["catalog.parquet", "catalog.parquet.checkpoint"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(job: Job, name: str, command: str) -> None:
@@ -174,6 +179,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     disk.close()
 
 
+@pytest.mark.campaign
 def test_full_disk(tmp_path: Path, small_disk: SmallDisk) -> None:
     """Some parts fit; twice the run ends for want of space, then there is enough."""
     job = Job(many_rasters(tmp_path / "archive", 30), small_disk.folder / "catalog.parquet")

@@ -177,6 +177,7 @@ WAYS = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("no_proxy", [None, "*"])
 def test_no_name_in_a_file_leads_to_a_server(
@@ -191,6 +192,7 @@ def test_no_name_in_a_file_leads_to_a_server(
     assert listener.first_lines == []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("source", ["netcdf", "gti", "swift", None])
 def test_to_show_a_file_leads_to_no_server(
     tmp_path: Path, listener: Listener, source: str | None
@@ -209,6 +211,7 @@ WITHOUT = "import sys, rastermeta_async.readers.fence as fence; fence._MACHINES.
 START = "from rastermeta_async.__main__ import main; main()"
 
 
+@pytest.mark.campaign
 def test_without_the_kernel_settings_hold_most_names(tmp_path: Path, listener: Listener) -> None:
     """As on other systems; libnetcdf connects by itself, and what that leads to is not shown."""
     for path in traps(tmp_path / "archive", listener):
@@ -237,6 +240,7 @@ def opened_by(pid: int) -> set[str]:
     return {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", WAYS)
 def test_no_file_can_name_a_list_that_is_piped_in(tmp_path: Path, way: str) -> None:
     """As ``/proc/self/fd/9``: a VRT with that source would take paths from the list."""
@@ -274,6 +278,7 @@ reader._describe = printing
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", ["show", "compare", "workers", "no workers"])
 def test_what_libraries_print_is_not_shown(tmp_path: Path, way: str) -> None:
     path = write_raster(tmp_path / "a.tif")
@@ -509,6 +514,7 @@ def databases(folder: Path) -> set[str]:
     return unfinished
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", WAYS)
 def test_databases_stay_as_they_are_and_changes_elsewhere_are_said(
     tmp_path: Path, way: str

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rastermeta_async.model.errors import Stopped
+from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
 from rastermeta_async.readers.geotiff.buffer import MAX_READS

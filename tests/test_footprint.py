@@ -168,6 +168,7 @@ def assert_edges_near(crs: str, raster: Grid, shape: Any, tolerance: float) -> N
     assert (away <= 1.001 * tolerance).all()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("south", [False, True])
 @pytest.mark.parametrize("zone", range(1, 61))
 def test_every_utm_zone(zone: int, south: bool) -> None:
@@ -757,6 +758,7 @@ def assert_is_ring(geometry: bytes | None, ring: Any) -> None:
 UTM_ZONES = [(zone, south) for zone in range(1, 61) for south in (False, True)]
 
 
+@pytest.mark.campaign
 def test_points_in_any_utm_zone_are_placed_there(tmp_path: Path) -> None:
     """Four of them or three, of rasters that are turned or not."""
     layouts = itertools.cycle([(0.0, 4), (0.3, 4), (-0.5, 3), (0.0, 3), (2.0, 4)])
@@ -769,6 +771,7 @@ def test_points_in_any_utm_zone_are_placed_there(tmp_path: Path) -> None:
         assert_is_ring(row.geometry, ring_by_pyproj(crs, gcps))
 
 
+@pytest.mark.campaign
 def test_rasters_in_any_utm_zone_are_placed_as_their_control_points(tmp_path: Path) -> None:
     for zone, south in UTM_ZONES:
         crs = f"EPSG:{32700 + zone if south else 32600 + zone}"
@@ -779,6 +782,7 @@ def test_rasters_in_any_utm_zone_are_placed_as_their_control_points(tmp_path: Pa
         assert_is_ring(row.geometry, ring_by_pyproj(crs, points_on(raster, 0.0, 3)))
 
 
+@pytest.mark.campaign
 def test_coefficients_give_degrees_whatever_the_crs_of_their_file(tmp_path: Path) -> None:
     for zone, south in UTM_ZONES:
         lon, lat = 6.0 * zone - 183.0, -34.0 if south else 61.0

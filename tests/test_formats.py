@@ -149,6 +149,7 @@ def test_a_group_is_complete_as_soon_as_it_is_full() -> None:
     assert [group.num_rows for group in by_bytes.push(to_batch([of_length(1)]))] == [1]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40)
 @given(records=st.lists(some_records(), max_size=5), size=st.integers(1, 4))

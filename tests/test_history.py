@@ -128,6 +128,7 @@ PASTS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("past", PASTS)
 @pytest.mark.parametrize("reader", READERS)
 def test_a_crs_is_that_of_a_fresh_process_whatever_was_made_before(

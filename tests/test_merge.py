@@ -95,6 +95,7 @@ def checked_merge(runs: Sequence[Run], *keys_of: Keys) -> Batches:
     yield from merge(runs, *keys_of)
 
 
+@pytest.mark.campaign
 @given(some_runs(most=12), st.sampled_from([2, 3]))
 def test_merging_in_passes_gives_the_same(
     tmp_path_factory: pytest.TempPathFactory, runs: list[Pieces], fan_in: int

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from test_remote import header_at_the_end
 
-from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers import objects
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES
 from rastermeta_async.readers.objects import ObjectReader

@@ -27,6 +27,7 @@ def rows_of(arguments: list[str | Path]) -> dict[str, tuple[str, str | None]]:
     return {Path(row["filepath"]).name: (row["status"], row["error_type"]) for row in rows}
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("reader", ["auto", "rasterio"])
 def test_a_file_that_is_away_is_not_read_where_that_is_asked_for(

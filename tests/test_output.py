@@ -1474,6 +1474,7 @@ def copies(top: Path, name: str, scene: Callable[[str], None]) -> Iterator[str]:
         yield str(folder / name)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power-cut"])
 @pytest.mark.parametrize(
     ("scene", "overwrite"),

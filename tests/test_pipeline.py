@@ -274,6 +274,7 @@ def test_a_short_block_is_spread_over_all_readers(run: Run) -> None:
     assert run(work()) == [2, 2, 2, 2]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("count", [200, 2000])
 def test_a_fast_source_waits_for_a_slow_sink(run: Run, count: int) -> None:
     """What is taken ahead depends on the settings, not on how much there is to take."""
@@ -575,6 +576,7 @@ def test_of_a_disk_that_does_not_answer_all_is_read(run: Run, silent: list[bytes
     assert len(silent) == 3 * AT_ONCE
 
 
+@pytest.mark.campaign
 def test_stopping_does_not_wait_for_a_disk(run: Run, silent: list[bytes]) -> None:
     stop = asyncio.Event()
 

@@ -13,9 +13,10 @@ import pytest
 from conftest import Run
 from factory import band, record
 
-from rastermeta_async.model.errors import Stopped, StuckError
+from rastermeta_async.model.errors import StuckError
 from rastermeta_async.model.record import Record, from_batch, path_bytes
 from rastermeta_async.model.settings import CHUNK_BYTES, MAX_STUCK, Settings
+from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.pools import chunk as chunk_module
 from rastermeta_async.pools import threads as pool_module
 from rastermeta_async.pools.chunk import Chunk
@@ -71,6 +72,7 @@ def test_no_paths_no_rows(run: Run) -> None:
     assert run(work()) == []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("concurrency", [1, 3, 12])
 def test_as_many_opens_at_once_as_allowed_and_no_more(run: Run, concurrency: int) -> None:
     """The first opens wait for each other, so that they must run at once."""
@@ -169,6 +171,7 @@ def test_rows_that_come_while_others_are_taken_are_taken_too(
     assert [path_bytes(row) for row in run(work())] == names(100)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("most", [1, 3])
 def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
     run: Run, monkeypatch: pytest.MonkeyPatch, most: int
@@ -286,6 +289,7 @@ def test_after_a_slow_file_no_more_are_read_at_once_than_before(
     assert most == 1
 
 
+@pytest.mark.campaign
 def test_while_a_file_is_slow_few_large_records_wait_for_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

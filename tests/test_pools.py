@@ -42,6 +42,7 @@ def processes() -> list[psutil.Process]:
     return list(psutil.Process().children())
 
 
+@pytest.mark.campaign
 def test_every_path_is_read_and_kept_once(run: Run, make: MakePool) -> None:
     source, storage = FakeSource([names(1500), names(700), [b"./1.tif"]]), Storage()
 
@@ -66,6 +67,7 @@ def test_finished_paths_are_not_read(run: Run, make: MakePool) -> None:
     assert sorted(storage.paths) == names(100)[98:]
 
 
+@pytest.mark.campaign
 def test_a_fast_source_waits_for_a_slow_sink(run: Run, make: MakePool) -> None:
     storage = Storage()
     storage.release.clear()
@@ -85,6 +87,7 @@ def test_a_fast_source_waits_for_a_slow_sink(run: Run, make: MakePool) -> None:
     assert len(storage.paths) == 1500
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("part", ["source", "sink", "log"])
 def test_an_error_ends_the_run_and_leaves_nothing_running(
     run: Run, make: MakePool, part: str
@@ -101,6 +104,7 @@ def test_an_error_ends_the_run_and_leaves_nothing_running(
     assert processes() == []
 
 
+@pytest.mark.campaign
 def test_cancelling_the_run_leaves_nothing_running(run: Run, make: MakePool) -> None:
     async def work() -> None:
         async with make() as pool:
@@ -118,6 +122,7 @@ def test_cancelling_the_run_leaves_nothing_running(run: Run, make: MakePool) -> 
     assert processes() == []
 
 
+@pytest.mark.campaign
 def test_stop_keeps_what_was_read(run: Run, make: MakePool) -> None:
     source, storage, stop = FakeSource([names(100_000)]), Storage(), asyncio.Event()
 

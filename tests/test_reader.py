@@ -248,6 +248,7 @@ def test_sample_archive(sample_archive: Path, read: Callable[[Path], Record]) ->
     assert disagreements(sample_archive, read) == {}
 
 
+@pytest.mark.campaign
 def test_the_corpora_have_files_of_every_status(corpus: Path, sample_archive: Path) -> None:
     paths = [*files_below(corpus), *files_below(sample_archive)]
     assert {read_record(path).status for path in paths} == {"success", "no_georef", "error"}
@@ -559,6 +560,7 @@ def test_nodata_is_nan_however_it_is_written(
         assert [band.mask_flags for band in bands] == [["nodata"], ["nodata"]]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int16", "complex_int16"])
 def test_what_else_a_text_for_nodata_is_says_rasterio(
     tmp_path: Path, dtype: str, read: Callable[[Path], Record]
@@ -641,6 +643,7 @@ def parts_opened(path: Path, record: Record) -> int:
     return len(opened)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_the_names_of_subdatasets_open_wherever_gdal_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -14,7 +14,7 @@ import pytest
 
 from bench.figures import table
 from rastermeta_async.cli.sample import write_sample
-from rastermeta_async.cli.show import topic, topics
+from rastermeta_async.cli.topics import topic, topics
 from rastermeta_async.model.record import describe_columns
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -249,6 +249,7 @@ def azure(bucket: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield endpoint
 
 
+@pytest.mark.campaign
 @needs_azurite
 def test_records_are_as_from_disk_over_azure(
     bucket: Path, azure: str, monkeypatch: pytest.MonkeyPatch
@@ -395,6 +396,7 @@ def test_gdal_is_kept_from_needless_requests(bucket: Path) -> None:
     assert ours_sends <= 2 < bare
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("fault", ["503", "429", "500", "reset", "short", "slow"])
 def test_one_fault_in_ten_costs_no_row(plain: Path, fault: str) -> None:
     with serving(str(plain), fault=some(0.1, fault)) as server:
@@ -404,6 +406,7 @@ def test_one_fault_in_ten_costs_no_row(plain: Path, fault: str) -> None:
     assert Counter(record.status for record in found.values() if not record.ok) == {}
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("fault", ["503", "reset", "short"])
 def test_faults_while_rasterio_reads_cost_no_row(bucket: Path, fault: str) -> None:
     with serving(str(bucket), fault=some(0.1, fault, seed=3)) as server:
@@ -411,6 +414,7 @@ def test_faults_while_rasterio_reads_cost_no_row(bucket: Path, fault: str) -> No
     assert_as_from_disk(found, bucket)
 
 
+@pytest.mark.campaign
 def test_a_store_that_always_refuses_ends_in_rows_that_say_so(plain: Path) -> None:
     with serving(str(plain), fault=some(1, "503")) as server:
         began = time.monotonic()
@@ -549,6 +553,7 @@ def test_signatures_reach_no_row_log_or_message(plain: Path, tmp_path: Path) -> 
     assert secret.encode() not in everything
 
 
+@pytest.mark.campaign
 def test_a_prefix_is_walked_page_by_page(plain: Path, s3: Any, moto: str) -> None:
     content = keys(plain)["1.tif"].read_bytes()
     for number in range(1005):  # few are read: this server takes its time
@@ -614,6 +619,7 @@ def more_than(rows: int, output: Path) -> Callable[[], bool]:
     return lambda: command.committed(output) > rows
 
 
+@pytest.mark.campaign
 def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Path) -> None:
     with serving(str(plain), delay=0.05) as server:
         output = tmp_path / "catalog.parquet"
@@ -633,6 +639,7 @@ def test_killed_and_run_again_each_object_is_read_once(plain: Path, tmp_path: Pa
     assert sorted(paths) == sorted(f"s3://bucket/{key}" for key in keys(plain))
 
 
+@pytest.mark.campaign
 def test_workers_read_stores_too(plain: Path, tmp_path: Path) -> None:
     with serving(str(plain), delay=0.01) as server:
         listing = "\n".join(f"s3://bucket/{key}" for key in keys(plain)).encode()
@@ -697,6 +704,7 @@ def test_an_object_is_tiled_and_a_cog_as_the_file_is(tmp_path: Path, reader: Any
     assert all(record.cog for key, record in found.items() if key.startswith("cog"))
 
 
+@pytest.mark.campaign
 def test_commands_of_the_readme_run(
     plain: Path, s3: Any, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -725,6 +733,7 @@ def test_commands_of_the_readme_run(
     assert there == Path("uploaded.parquet").read_bytes()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_without_the_extra_a_message_says_what_to_install(tmp_path: Path, workers: str) -> None:
     (tmp_path / "obstore").mkdir()
@@ -783,6 +792,7 @@ def test_gdal_is_refused_once(bucket: Path) -> None:
 REFUSALS = ("403", "404", "416", "429", "500", "503", "reset", "short", "slow")
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("scheme", ["s3", "http"])
 def test_what_gdal_meets_is_said_as_the_decoder_says_it(tmp_path: Path, scheme: str) -> None:
     """The first bytes arrive; what either reader asks for after them is refused for ever."""
@@ -831,6 +841,7 @@ def certificate(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_that_can_read_nothing_stops_with_a_message(
     plain: Path, tmp_path: Path, workers: str
@@ -859,6 +870,7 @@ def test_a_bad_bucket_among_good_ones_costs_its_own_rows(plain: Path) -> None:
     assert failed == {"AccessDenied": 150, "StoreError": 2}
 
 
+@pytest.mark.campaign
 def test_a_store_that_says_when_to_come_back_is_left_alone_until_then(plain: Path) -> None:
     until = time.monotonic() + 3
     with serving(
@@ -869,6 +881,7 @@ def test_a_store_that_says_when_to_come_back_is_left_alone_until_then(plain: Pat
     assert [record.error_message for record in found.values() if not record.ok] == []
 
 
+@pytest.mark.campaign
 def test_waiting_for_its_turn_costs_an_object_no_try(plain: Path) -> None:
     with serving(
         str(plain), delay=0.1, fault=lambda _path, before: None if before else "503"
@@ -994,6 +1007,7 @@ def test_an_output_with_a_signature_is_refused_without_it() -> None:
 # Keys, sidecars, other clouds.
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("reader", ["auto", "rasterio"])
 def test_keys_that_are_no_paths_are_read_and_listed(
     plain: Path, s3: Any, moto: str, reader: str
@@ -1014,6 +1028,7 @@ def test_keys_that_are_no_paths_are_read_and_listed(
         assert found["etag"]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("reader", ["auto", "rasterio"])
 def test_any_key_is_read_whether_listed_or_piped_in(
     plain: Path, tmp_path: Path, reader: str
@@ -1124,6 +1139,7 @@ def test_gdal_gets_the_credentials_of_a_profile(
 # Listings.
 
 
+@pytest.mark.campaign
 def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain / "bucket", tmp_path / "bucket")
     files = sorted((tmp_path / "bucket").iterdir())
@@ -1161,6 +1177,7 @@ def test_an_unchanged_prefix_costs_its_listing_only(plain: Path, tmp_path: Path)
     assert update() == (2, 1)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_a_listing_bears_faults(plain: Path, fault: str) -> None:
     with serving(
@@ -1444,6 +1461,7 @@ def test_the_time_for_a_file_is_not_that_for_a_catalog(
     assert 7.0 not in made
 
 
+@pytest.mark.campaign
 def test_commands_find_a_catalog_by_its_url(raster: Path, s3: Any, moto: str) -> None:
     own = Path("own.tif")
     shutil.copyfile(raster, own)

@@ -23,6 +23,7 @@ def test_path_keys_are_of_one_type() -> None:
     assert path_keys(to_batch([])).type == path_keys(to_batch([record()])).type == pa.binary()
 
 
+@pytest.mark.campaign
 @given(st.lists(some_records(), max_size=20), st.data())
 def test_row_bytes_is_a_function_of_the_row_alone(
     records: list[Record], data: st.DataObject

@@ -146,6 +146,7 @@ def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return output
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["items.ndjson", "items.jsonl", "items.parquet"])
 def test_the_command_says_what_the_rows_say(catalog: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
@@ -471,6 +472,7 @@ def test_row_groups_of_items_end_by_rows_and_by_bytes(
     assert [meta.row_group(at).num_rows for at in range(meta.num_row_groups)] == groups
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
 def test_thousands_of_bands(tmp_path: Path, name: str) -> None:
     (item, _), _ = made(
@@ -565,6 +567,7 @@ def test_an_empty_catalog(tmp_path: Path, ending: str, name: str) -> None:
         assert len(geopandas.read_parquet(tmp_path / name)) == 0
 
 
+@pytest.mark.campaign
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Of twice as many rows, the peak is the same."""
     script = (
@@ -758,7 +761,7 @@ def test_no_more_of_a_file_is_looked_at_than_an_export_writes(
     described = tmp_path / "x.ndjson.collection.json"
     sizes = [at.stat().st_size for at in (output, described)]
     for most, refused in ((min(sizes) - 2, True), (max(sizes), False)):
-        monkeypatch.setattr(export, "_MOST_BYTES", most)
+        monkeypatch.setattr(exporting, "_MOST_BYTES", most)
         for check, at in ((exporting.check_items, output), (exporting.check_collection, described)):
             with pytest.raises(ForeignOutputError) if refused else contextlib.nullcontext():
                 check(str(at))
@@ -787,6 +790,7 @@ def test_a_catalog_without_its_log_is_not_replaced(tmp_path: Path) -> None:
     assert command.run([*asked, "--overwrite"]).returncode == 0
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("name", "content", "status", "reason"),
     [
@@ -951,6 +955,7 @@ def test_a_rule_that_is_not_needed_is_not_missed(tmp_path: Path) -> None:
     assert "with --datetime" in said
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("rule", ["(unclosed", "no%Qsuch", "A/B/C"])
 def test_a_bad_rule_is_wrong_usage(catalog: Path, rule: str) -> None:
     done = command.run(["export", "stac", catalog, "-o", "x.ndjson", "--datetime", rule])

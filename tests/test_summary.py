@@ -622,10 +622,3 @@ def test_a_folder_is_no_catalog(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").mkdir()
     with pytest.raises(OutputError, match=r"c\.parquet: there is no finished .*, but a folder$"):
         summary_of(str(tmp_path / "c.parquet"))
-
-
-def test_views_know_nothing_of_stac() -> None:
-    """STAC items are made with what views know; no arrow points back."""
-    sources = list(Path(summaries.__file__).parent.glob("*.py"))
-    assert len(sources) > 5
-    assert not [path.name for path in sources if "rastermeta_async.stac" in path.read_text()]

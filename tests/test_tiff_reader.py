@@ -189,12 +189,14 @@ def right(variants: Written) -> dict[Path, Record]:
         return {path: reference.read(os.fsencode(path)) for path in variants.paths}
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(300)
 def test_gdal_writes_most_variants(variants: Written) -> None:
     assert len(variants.paths) >= LEAST_WRITTEN
     assert len(variants.refused) < len(variants.paths) / 8
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(4))
 def test_variants(
@@ -221,6 +223,7 @@ def test_variants(
     assert len(order) - both.asked > LEAST_UNASKED
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(300)
 def test_each_variant_by_itself(variants: Written, both: Both) -> None:
     """What this reader makes of a file alone is right, so that its kind can be learnt."""
@@ -466,6 +469,7 @@ ITEMS = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
 def test_items_of_metadata(tmp_path: Path, both: Both, items: str) -> None:
     path = write(tmp_path / "a.tif", tagged(A="b"))
@@ -614,6 +618,7 @@ def test_metadata_of_overviews_that_is_broken(tmp_path: Path, both: Both) -> Non
 # Broken files.
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(900)
 def test_mutants(tmp_path: Path) -> None:
     memory = Path("/dev/shm")
@@ -758,6 +763,7 @@ def in_any_spelling(
     assert any(found)
 
 
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("raster", "beside"), SIDECARS)
 def test_a_file_that_changes_what_gdal_says_is_a_sidecar(
@@ -922,6 +928,7 @@ def folders_of_names(draw: st.DrawFn) -> tuple[list[str], dict[str, str]]:
     return rasters, {name: text for name, text in beside.items() if name not in rasters}
 
 
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=60)
 @given(names=folders_of_names(), placed=st.booleans())

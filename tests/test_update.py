@@ -118,6 +118,7 @@ def test_a_folder_that_was_missing_loses_its_row_once_it_is_there(archive: Path)
     assert str(archive).encode() not in command.paths_of(output)
 
 
+@pytest.mark.campaign
 def test_what_is_given_and_never_was_keeps_its_row(archive: Path, catalog: Path) -> None:
     """Else it would be read and dropped again with every run, and the catalog written."""
     arguments = ["extract", str(archive), "-", "-o", str(catalog), "--update", "--prune"]
@@ -161,6 +162,7 @@ def test_rows_of_a_wrong_list_go_with_the_right_one(
     assert read(names, prune=True) == names
 
 
+@pytest.mark.campaign
 def test_the_hint_names_what_helps_where_paths_lead_to_nothing(archive: Path) -> None:
     arguments = ["extract", "-", "-o", str(archive.parent / "catalog.parquet")]
     right = bytes(archive / "a" / "0.tif")
@@ -176,6 +178,7 @@ def test_the_hint_names_what_helps_where_paths_lead_to_nothing(archive: Path) ->
     assert b"--prune" not in command.run(["extract", "-"], b"never.tif").stderr
 
 
+@pytest.mark.campaign
 def test_what_would_be_dropped_is_what_is_dropped(archive: Path, catalog: Path) -> None:
     """With the inputs of the run named, those that lead to nothing keep their rows."""
     never, lost = archive / "never.tif", archive / "a" / "1.tif"
@@ -199,6 +202,7 @@ def test_nothing_to_drop_is_said(catalog: Path) -> None:
     assert listed.stderr == b"rastermeta: --prune would drop nothing\n"
 
 
+@pytest.mark.campaign
 def test_what_would_go_is_listed_also_where_whole_folders_are_gone(
     archive: Path, catalog: Path
 ) -> None:
@@ -246,6 +250,7 @@ def test_a_folder_that_did_not_answer_is_walked_by_the_same_command_and_loses_it
     assert list(widths(output)) == [f"{at}/{number}.tif" for at in "ab" for number in range(3)]
 
 
+@pytest.mark.campaign
 def test_a_folder_that_is_given_as_a_file_too_keeps_its_row(archive: Path) -> None:
     """Else it would come and go with every other run."""
     output = archive.parent / "catalog.parquet"
@@ -263,6 +268,7 @@ def test_a_folder_that_is_given_as_a_file_too_keeps_its_row(archive: Path) -> No
         assert bytes(archive) in command.paths_of(output)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("how", ["gone", "empty"])
 def test_a_lost_folder_is_not_believed(archive: Path, catalog: Path, how: str) -> None:
     for file in (archive / "a").iterdir():
@@ -321,6 +327,7 @@ def test_killed_before_the_rows_are_dropped(archive: Path, catalog: Path) -> Non
     assert len(widths(catalog)) == 6
 
 
+@pytest.mark.campaign
 def test_what_failed_is_read_again_though_a_run_was_killed_before_it_dropped_rows(
     archive: Path, catalog: Path
 ) -> None:
@@ -334,6 +341,7 @@ def test_what_failed_is_read_again_though_a_run_was_killed_before_it_dropped_row
     assert widths(catalog)["a/bad.tif"] == widths(catalog)["a/1.tif"]
 
 
+@pytest.mark.campaign
 def test_killed_while_it_prunes(archive: Path, catalog: Path) -> None:
     (archive / "a" / "1.tif").unlink()
     for number in range(1, 12):
@@ -391,6 +399,7 @@ def test_a_disk_that_does_not_answer_is_no_lost_disk(
     output.close()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("options", [[], ["--prune-folders"]])
 def test_an_input_that_is_gone_drops_nothing(
     archive: Path, catalog: Path, options: list[str]

@@ -315,6 +315,7 @@ def test_folders_that_together_take_longer_than_one_may_are_walked(
     assert sorted(found([b"top"])) == EVERYTHING
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("hanging", [b"0", b"1", b"2", b"3"])
 def test_folders_that_fail_or_hang_cost_only_what_is_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Trouble, hanging: bytes
@@ -528,6 +529,7 @@ def test_a_walk_that_is_given_up_leaves_no_thread(
         assert not thread.is_alive()
 
 
+@pytest.mark.campaign
 def test_where_many_folders_hang_one_more_at_a_time_is_asked_for(
     tree: list[bytes], monkeypatch: pytest.MonkeyPatch, trouble: Trouble
 ) -> None:

@@ -168,6 +168,7 @@ def test_large_inputs_get_all_processes(run: Run) -> None:
     assert run(work()) == 3
 
 
+@pytest.mark.campaign
 def test_each_process_keeps_to_a_cpu_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     monkeypatch.setattr(workers, "own_cpus", lambda _: tuple(cpus))
@@ -224,6 +225,7 @@ def test_as_many_chunks_are_at_hand_for_each_process() -> None:
     assert WorkerPool(Settings(workers=8, concurrency=3)).capacity == 3 * READS_AT_ONCE
 
 
+@pytest.mark.campaign
 def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
     """While one is frozen, all goes to the other; a third one is not started where one idles."""
 
@@ -303,6 +305,7 @@ main()
 """The command, which notes each process that it starts."""
 
 
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_process_that_does_not_end_is_killed(run: Run) -> None:
     async def work() -> psutil.Process:
@@ -329,6 +332,7 @@ def test_no_process_is_left(run: Run) -> None:
     assert run(work()) == []
 
 
+@pytest.mark.campaign
 def test_a_grown_worker_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "RESIDENT_BYTES", 1)
     seen: set[int] = set()
@@ -365,6 +369,7 @@ def test_a_worker_in_which_files_hang_takes_no_further_chunk(run: Run) -> None:
 # Files that end or hang a worker.
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("deed", "cause"),
     [("crash", "SIGSEGV"), ("kill", "SIGKILL"), ("exit", "exit status 3 (it said nothing)")],
@@ -411,6 +416,7 @@ def test_of_much_that_a_worker_says_little_is_kept(run: Run) -> None:
     assert 0 < run(work()) < 10_000
 
 
+@pytest.mark.campaign
 def test_what_a_file_does_to_the_second_worker_is_what_its_row_says(
     run: Run, tmp_path: Path
 ) -> None:
@@ -445,6 +451,7 @@ def test_the_innocent_are_not_blamed(run: Run) -> None:
     assert [path_bytes(row) for row in rows if not row.ok] == [b"crash-1"]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("deed", ["hang", "freeze"])
 def test_a_file_that_hangs_gets_its_row_in_time(run: Run, deed: str) -> None:
     poisonous = os.fsencode(deed) + b"-1"
@@ -464,6 +471,7 @@ def test_a_file_that_hangs_gets_its_row_in_time(run: Run, deed: str) -> None:
     assert 1.0 <= seconds < PATIENCE
 
 
+@pytest.mark.campaign
 def test_the_others_go_on_while_a_file_hangs(run: Run) -> None:
     async def work() -> int:
         async with poisoned(settings(timeout=PATIENCE)) as pool:
@@ -487,6 +495,7 @@ def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -
     }  # fmt: skip
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(300)
 def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten crash the worker, five hang, five eat memory: 980 real rows, 20 that say why."""
@@ -508,6 +517,7 @@ def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.Monk
     }
 
 
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_worker_that_survives_sigkill_is_left_behind(
     run: Run, monkeypatch: pytest.MonkeyPatch
@@ -548,6 +558,7 @@ def test_too_many_left_behind_end_the_run(run: Run) -> None:
         run(work())
 
 
+@pytest.mark.campaign
 def test_too_many_files_that_hang_end_the_run() -> None:
     async def work() -> None:
         async with poisoned(settings(timeout=0.05)) as pool:
@@ -557,6 +568,7 @@ def test_too_many_files_that_hang_end_the_run() -> None:
         asyncio.run(work())
 
 
+@pytest.mark.campaign
 def test_too_many_objects_that_hang_end_the_run_with_the_same_sentence(tmp_path: Path) -> None:
     async def work(server: Server) -> None:
         urls = [f"{server.url}/hang-{number}".encode() for number in range(MAX_STUCK + 2)]
@@ -581,6 +593,7 @@ def test_workers_that_cannot_start_end_the_run(run: Run) -> None:
         run(work())
 
 
+@pytest.mark.campaign
 def test_a_worker_that_never_starts_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "START_SECONDS", 0.5)
 
@@ -604,6 +617,7 @@ def test_one_worker_that_fails_to_start_counts_once_whatever_it_had_to_do(
     assert len(asyncio.run(work())) == 10 * CHUNK_PATHS
 
 
+@pytest.mark.campaign
 def test_failed_starts_are_forgotten_once_there_are_rows(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,6 +646,7 @@ def test_failed_starts_are_forgotten_once_there_are_rows(
 # Workers that are killed for no fault of a file.
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("sent", [0, 0.5, 1])
 @pytest.mark.parametrize("write", [1, 2, 3])  # READY, ROWS, DONE
 def test_killed_while_it_answers_a_worker_costs_nothing(
@@ -651,6 +666,7 @@ def test_killed_while_it_answers_a_worker_costs_nothing(
     assert all(row.ok for row in rows)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("write", [1, 2, 3])
 def test_killed_before_it_gets_a_job_a_worker_costs_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch, write: int
@@ -675,6 +691,7 @@ def test_killed_before_it_gets_a_job_a_worker_costs_nothing(
     assert all(row.ok for row in rows)
 
 
+@pytest.mark.campaign
 def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None:
     """Its end is seen only after all that it said; its closed input, at once."""
 
@@ -705,6 +722,7 @@ def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None
     assert run(work()) == [ChildLost] * 5
 
 
+@pytest.mark.campaign
 def test_workers_that_die_with_nothing_open_end_in_rows_that_say_so(run: Run) -> None:
     async def work() -> list[Record]:
         async with WorkerPool(settings(), poison.MAKE_MUTE) as pool:
@@ -713,6 +731,7 @@ def test_workers_that_die_with_nothing_open_end_in_rows_that_say_so(run: Run) ->
     assert verdicts(run(work())) == dict.fromkeys(names(2), ("fatal", "Crash"))
 
 
+@pytest.mark.campaign
 def test_cancelled_while_a_worker_is_starting_nothing_is_left_of_it(run: Run) -> None:
     async def work() -> tuple[list[psutil.Process], int]:
         files: list[int] = []
@@ -731,6 +750,7 @@ def test_cancelled_while_a_worker_is_starting_nothing_is_left_of_it(run: Run) ->
     assert run(work()) == ([], 0)
 
 
+@pytest.mark.campaign
 def test_workers_that_are_killed_while_idle_leave_nothing_behind(run: Run) -> None:
     async def work() -> tuple[list[Record], int]:
         rows = []
@@ -833,6 +853,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("deed", ["hang-1", "freeze-1"])
 def test_workers_die_with_their_parent(deed: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

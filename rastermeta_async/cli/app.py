@@ -367,7 +367,7 @@ def show_topic(
     ] = None,
 ) -> None:
     """Show a topic of the help: options, columns, stores, crashes, ..."""
-    from rastermeta_async.cli.show import list_of_topics, topic, topics
+    from rastermeta_async.cli.topics import list_of_topics, topic, topics
 
     if name is None:
         _say(list_of_topics())
@@ -388,7 +388,7 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Print the catalog's columns: name, type, meaning."""
-    from rastermeta_async.cli.show import schema_as_json, schema_as_text
+    from rastermeta_async.cli.topics import schema_as_json, schema_as_text
 
     _say(schema_as_json() if as_json else schema_as_text())
 

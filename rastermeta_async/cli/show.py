@@ -1,12 +1,10 @@
-"""One record, the schema, or a topic of the help: for a person or as JSON."""
+"""One record, for a person or as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections.abc import Iterator
-from importlib.resources import files
 
 from rastermeta_async.catalog.json_rows import row_objects
 from rastermeta_async.footprints.crs import crs_of, unit_of
@@ -16,7 +14,6 @@ from rastermeta_async.model.record import (
     UNPLACED,
     Band,
     Record,
-    describe_columns,
     to_batch,
 )
 from rastermeta_async.model.text import (
@@ -30,47 +27,6 @@ from rastermeta_async.model.text import (
     plural,
 )
 from rastermeta_async.readers.router import Comparison
-
-
-def schema_as_text() -> str:
-    """Return the columns as aligned text, long types wrapped."""
-    lines = []
-    for name, kind, meaning in describe_columns():
-        lines.append(f"{name:<16}{meaning}")
-        lines.extend(textwrap.wrap(kind, 82, initial_indent=" " * 16, subsequent_indent=" " * 18))
-    return "\n".join(lines)
-
-
-def schema_as_json() -> str:
-    """Return the columns as a JSON array of objects."""
-    columns = [
-        {"name": name, "type": kind, "meaning": meaning}
-        for name, kind, meaning in describe_columns()
-    ]
-    return json.dumps(columns, indent=2)
-
-
-def topics() -> dict[str, str]:
-    """Return the title of each topic, by its name, in the order of the names."""
-    found = (file for file in files("rastermeta_async").joinpath("help").iterdir())
-    texts = {file.name.removesuffix(".md"): file.read_text("utf-8") for file in found}
-    return {name: text[2 : text.index("\n")] for name, text in sorted(texts.items())}
-
-
-def topic(name: str) -> str:
-    """Return the text of a topic, in Markdown.
-
-    Raises:
-        FileNotFoundError: there is no such topic.
-    """
-    return files("rastermeta_async").joinpath("help", f"{name}.md").read_text("utf-8")
-
-
-def list_of_topics() -> str:
-    """Return the topics and their titles, a line each."""
-    lines = [f"{name:<10}{title}" for name, title in topics().items()]
-    return "\n".join([*lines, "", "rastermeta help TOPIC shows one."])
-
 
 _LABEL = 15
 """Characters of the column of labels, with the space after it."""

@@ -79,10 +79,6 @@ class WriteError(OutputError):
     """A write, sync or rename failed; what was committed before is safe."""
 
 
-class Stopped(Exception):  # noqa: N818  # an event
-    """The run is to end: what was waited for, such as a permit or a request, is not had."""
-
-
 def first_error(error: BaseException) -> BaseException:
     """Return the first error in an exception group, however deep; of another error, itself."""
     while isinstance(error, BaseExceptionGroup):

@@ -38,6 +38,10 @@ _QUICK_ANSWERS = 10
 """Where fewer come in a pause, they are worth threads: one costs about ten warm answers."""
 
 
+class Stopped(Exception):  # noqa: N818  # an event
+    """The run is to end: what was waited for, such as a permit or a request, is not had."""
+
+
 def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T | TimeoutError]:
     """Return what `ask` says of each item; an error for those for which it takes too long.
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.machine import STACK_BYTES, allow_data
+from rastermeta_async.model.timeouts import Stopped
 
 
 class Permits:

@@ -22,7 +22,6 @@ from typing import Self
 
 import pyarrow as pa
 
-from rastermeta_async.model.errors import Stopped
 from rastermeta_async.model.file_state import offline_row
 from rastermeta_async.model.record import Record
 from rastermeta_async.model.settings import (
@@ -30,7 +29,7 @@ from rastermeta_async.model.settings import (
     Settings,
     local_threads,
 )
-from rastermeta_async.model.timeouts import let_go
+from rastermeta_async.model.timeouts import Stopped, let_go
 from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.chunk import Chunk
 from rastermeta_async.pools.concurrency import AnyTuner, Permits, ReadLimit, Tuner

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from threading import Event
 
-from rastermeta_async.model.errors import Stopped
+from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.geotiff.buffer import MAX_READS
 from rastermeta_async.stores.clients import Located, Stores

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from threading import Lock, Semaphore
 
-from rastermeta_async.model.errors import RastermetaError, Stopped, StoreError
+from rastermeta_async.model.errors import RastermetaError, StoreError
 from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
-from rastermeta_async.model.timeouts import done_in
+from rastermeta_async.model.timeouts import Stopped, done_in
 from rastermeta_async.model.urls import without_secrets
 from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
 from rastermeta_async.readers.fence import fence_thread
