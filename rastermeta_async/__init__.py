@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rastermeta_async.api import Outcome, extract, extract_to
+    from rastermeta_async.catalog.sink import Sink
     from rastermeta_async.model.errors import RastermetaError
     from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
     from rastermeta_async.model.settings import Access, Settings
     from rastermeta_async.one_file import read_record
     from rastermeta_async.pipeline import Progress
+    from rastermeta_async.pools.base import Pool
+    from rastermeta_async.sources.paths import Source
 
 __version__ = "0.1.0"
 
@@ -28,6 +31,9 @@ _HOMES = {
     "Access": "model.settings",
     "RastermetaError": "model.errors",
     "Progress": "pipeline",
+    "Source": "sources.paths",
+    "Pool": "pools.base",
+    "Sink": "catalog.sink",
     "SCHEMA": "model.record",
     "Record": "model.record",
     "Band": "model.record",
@@ -43,6 +49,9 @@ __all__ = [
     "Access",
     "RastermetaError",
     "Progress",
+    "Source",
+    "Pool",
+    "Sink",
     "SCHEMA",
     "Record",
     "Band",

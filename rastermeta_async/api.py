@@ -59,7 +59,9 @@ class Outcome:
     """Whether the source was read to its end and the catalog stands under its name."""
 
 
-async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenerator[Record, None]:
+async def extract(
+    paths: Paths, settings: Settings | None = None, *, pool: Pool | None = None
+) -> AsyncGenerator[Record, None]:
     """Yield a record for every path, in no particular order, each path once.
 
     Memory is flat but for 16 bytes a path, which tell duplicates. A slow consumer slows the
@@ -69,6 +71,8 @@ async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenera
     Args:
         paths: paths in any iterable or asynchronous iterable, or a `Source`.
         settings: how to run; None: the defaults.
+        pool: reads the headers, entered and left by this function; None: the one that the settings
+            ask for.
 
     Raises:
         RastermetaError: the run cannot go on (see `rastermeta_async.model.errors`). A bad file
@@ -85,7 +89,7 @@ async def extract(paths: Paths, settings: Settings | None = None) -> AsyncGenera
     async def read() -> None:
         try:
             inputs = Inputs(source_of(paths), PathSet(), PathSet())
-            await _run(inputs, forward, settings, Progress(), asyncio.Event())
+            await _run(inputs, forward, settings, Progress(), asyncio.Event(), pool)
         finally:
             sender.close()
 
@@ -111,6 +115,7 @@ async def extract_to(
     overwrite: bool = False,
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
+    pool: Pool | None = None,
 ) -> Outcome:
     """Read every path's header into a catalog; called again, resume it.
 
@@ -123,6 +128,7 @@ async def extract_to(
         overwrite: start again from nothing; an older catalog stays until the new one is done.
         progress: is kept up to date meanwhile.
         stop: when set, the run finishes what is in flight, commits it and returns.
+        pool: as for `extract`.
 
     Raises:
         ForeignOutputError: what stands under that name, or at the URL, was not made by this
@@ -162,7 +168,7 @@ async def extract_to(
         seen = PathSet(window=DUPLICATE_WINDOW)
         inputs = Inputs(source_of(paths), finished, seen, settings.timeout, failed)
         consume = committer(target.sink, target.log, settings, progress)
-        await _run(inputs, consume, settings, progress, stop)
+        await _run(inputs, consume, settings, progress, stop, pool)
         if stop.is_set():
             return Outcome(progress.committed, progress.failures, complete=False)
         refused = None
@@ -228,9 +234,14 @@ async def extract_to_stream(
 
 
 async def _run(
-    inputs: Inputs, consume: Consumer, settings: Settings, progress: Progress, stop: asyncio.Event
+    inputs: Inputs,
+    consume: Consumer,
+    settings: Settings,
+    progress: Progress,
+    stop: asyncio.Event,
+    given: Pool | None = None,
 ) -> None:
-    async with pool_for(settings) as pool:
+    async with given or pool_for(settings) as pool:
         stopping = asyncio.create_task(_stop_pool(stop, pool))
         try:
             await run(inputs, pool, consume, settings, progress, stop)

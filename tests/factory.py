@@ -16,7 +16,6 @@ from rastermeta_async.model.record import (
     Record,
     failure,
     from_batch,
-    path_bytes,
     path_columns,
     to_batch,
 )
@@ -81,6 +80,11 @@ def record(path: bytes = b"/archive/a.tif", **fields: Any) -> Record:
 
 def failed(path: bytes = b"/archive/bad.tif", status: str = "error") -> Record:
     return failure(path, status, "RasterioIOError", "not recognized as being in a supported format")
+
+
+def path_bytes(record: Record) -> bytes:
+    """Return the path of a record exactly as it was given."""
+    return record.filepath_bytes if record.filepath_bytes is not None else record.filepath.encode()
 
 
 def table(records: Sequence[Record]) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Run
-from factory import exact, records_of
+from factory import exact, path_bytes, records_of
 
 import rastermeta_async
 from rastermeta_async import api, pipeline
@@ -27,7 +27,7 @@ from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import open_output
 from rastermeta_async.model import path_set
 from rastermeta_async.model.errors import OutputLockedError, SourceError
-from rastermeta_async.model.record import Record, path_bytes
+from rastermeta_async.model.record import Record
 from rastermeta_async.model.row_ops import newest
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record

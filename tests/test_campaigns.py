@@ -26,10 +26,10 @@ import psutil
 import pytest
 import rasterio
 from command import COMMAND, PATIENCE, leftovers, run, write_raster
-from factory import exact, records_of
+from factory import exact, path_bytes, records_of
 
 from rastermeta_async.catalog.formats import format_of
-from rastermeta_async.model.record import Record, path_bytes
+from rastermeta_async.model.record import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

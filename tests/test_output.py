@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from catalogs import commit
-from factory import failed, record, records_of, table
+from factory import failed, path_bytes, record, records_of, table
 
 from rastermeta_async.catalog import durable, formats
 from rastermeta_async.catalog import merge as merging
@@ -39,7 +39,7 @@ from rastermeta_async.model.errors import (
     WriteError,
 )
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record, path_bytes
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, Record
 from rastermeta_async.model.settings import Order
 
 A, B, C, D, E = (record(b"/%s.tif" % name) for name in (b"a", b"b", b"c\xff", b"d", b"e"))

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import Run
-from factory import band, record
+from factory import band, path_bytes, record
 
 from rastermeta_async.model.errors import StuckError
-from rastermeta_async.model.record import Record, from_batch, path_bytes
+from rastermeta_async.model.record import Record, from_batch
 from rastermeta_async.model.settings import CHUNK_BYTES, MAX_STUCK, Settings
 from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.pools import chunk as chunk_module

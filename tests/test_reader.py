@@ -28,7 +28,7 @@ import rasterio
 import rasterio._env
 import rasterio.shutil
 from command import write_pages
-from factory import exact
+from factory import exact, path_bytes
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
@@ -39,7 +39,7 @@ from tiff_variants import NODATA_TAG, edited, text_value
 
 from rastermeta_async.model.file_state import MAX_FIELDS, TICK_SECONDS, likely_mistake
 from rastermeta_async.model.gdal_options import SAFE_DRIVERS, unknown_drivers
-from rastermeta_async.model.record import MAX_MESSAGE, Record, path_bytes
+from rastermeta_async.model.record import MAX_MESSAGE, Record
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.readers.geotiff.structure import has_more_images
 from rastermeta_async.readers.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from factory import exact, failed, record, some_records, table
+from factory import exact, failed, path_bytes, record, some_records, table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from rastermeta_async.model.record import (
     describe_columns,
     failure,
     from_batch,
-    path_bytes,
     path_columns,
     readable,
     to_batch,

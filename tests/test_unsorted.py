@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 from catalogs import at, commit, seal, some_rows
-from factory import exact, failed, record, records_of, table
+from factory import exact, failed, path_bytes, record, records_of, table
 from specs import check_by_schema
 from test_pathset import colliding
 
@@ -28,7 +28,7 @@ from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.cli.summary import summary_of
 from rastermeta_async.footprints.rows import rows_of as footprinted
 from rastermeta_async.model.errors import CheckpointError, ForeignOutputError, WriteError
-from rastermeta_async.model.record import GONE, SCHEMA, BBox, Record, path_bytes
+from rastermeta_async.model.record import GONE, SCHEMA, BBox, Record
 from rastermeta_async.model.settings import Order
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")

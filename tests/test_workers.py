@@ -23,11 +23,12 @@ import psutil
 import pyarrow as pa
 import pytest
 from conftest import Run
+from factory import path_bytes
 from range_server import Server, serving
 
 from rastermeta_async.api import extract_to
 from rastermeta_async.model.errors import StuckError, WorkerError
-from rastermeta_async.model.record import Record, from_batch, path_bytes
+from rastermeta_async.model.record import Record, from_batch
 from rastermeta_async.model.settings import CHUNK_PATHS, MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.pools import child
 from rastermeta_async.pools import processes as workers

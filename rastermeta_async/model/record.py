@@ -250,11 +250,6 @@ def path_columns(path: bytes) -> tuple[str, bytes | None]:
         return readable(path), path
 
 
-def path_bytes(record: Record) -> bytes:
-    """Return the path of a record exactly as it was given."""
-    return record.filepath_bytes if record.filepath_bytes is not None else record.filepath.encode()
-
-
 def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     """Return the record of a path that could not be read."""
     shown, raw = path_columns(path)

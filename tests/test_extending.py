@@ -1,0 +1,160 @@
+"""What CONTRIBUTING says of adding a decoder, or a pool, is enough to add one."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import write_raster
+from range_server import serving
+
+import rastermeta_async
+from rastermeta_async import Pool, Record, Settings
+from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.model.record import path_columns
+from rastermeta_async.readers import router
+from rastermeta_async.readers.base import Facts, ReadAt, Reader, Unsupported
+from rastermeta_async.readers.rasterio_reader import RasterioReader
+from rastermeta_async.readers.router import make_reader
+
+# A decoder
+
+
+class ToyDecoder:
+    """Decodes files that are the letters TOY and a width and height, each of 32 bits."""
+
+    def __init__(self, rasterio: RasterioReader) -> None:
+        self._rasterio = rasterio
+
+    def decode(
+        self,
+        path: bytes,
+        facts: Facts,
+        head: bytes,
+        read_at: ReadAt,
+        reference: Record | None = None,
+    ) -> Record:
+        if not head.startswith(b"TOY") or facts.size < 11:
+            raise Unsupported("no toy")
+        width, height = struct.unpack("<II", read_at(3, 8))
+        shown, raw = path_columns(path)
+        return Record(
+            shown, raw, "success", None, None, driver="TOY", width=width, height=height, count=1,
+            file_size=facts.size, mtime=facts.mtime, etag=facts.etag, reader="toy",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of a format that rasterio does not know, and the decoder for it at its place."""
+    monkeypatch.setitem(router.DECODERS, "TOY", ToyDecoder)
+    path = tmp_path / "bucket" / "a.toy"
+    path.parent.mkdir()
+    path.write_bytes(b"TOY" + struct.pack("<II", 640, 480))
+    return path
+
+
+def told(record: Record) -> tuple[object, ...]:
+    return record.reader, record.status, record.width, record.height, record.file_size
+
+
+def test_a_file_is_read_by_the_decoder_that_knows_it(toy: Path) -> None:
+    raster = write_raster(toy.with_name("a.tif"))
+    other = toy.with_name("b.toy")
+    other.write_bytes(b"TOY")
+    reader = make_reader(None)
+    assert told(reader.read(bytes(toy))) == ("toy", "success", 640, 480, 11)
+    assert reader.read(bytes(raster)).reader == "tiff_header"
+    assert reader.read(bytes(other)).status == "error"  # rasterio has the last word
+
+
+def test_an_object_is_read_by_it_as_well(toy: Path) -> None:
+    with serving(str(toy.parent.parent)) as server:
+        (record,) = read([f"{server.url}/bucket/a.toy"], Settings(workers=0))
+    assert told(record) == ("toy", "success", 640, 480, 11)
+    assert record.etag
+
+
+def test_a_decoder_keeps_to_the_drivers_that_are_allowed(toy: Path) -> None:
+    assert make_reader(["GTiff"]).read(bytes(toy)).reader != "toy"
+    assert make_reader(["TOY"]).read(bytes(toy)).reader == "toy"
+
+
+# A pool
+
+
+class CallersThread:
+    """Reads headers in the thread that runs the event loop, one after the other."""
+
+    capacity = 1
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._stopping = False
+        self.entered = 0
+
+    async def __aenter__(self) -> Self:
+        self.entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.entered -= 1
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        for path in paths:
+            if self._stopping:
+                return
+            yield rows_of([self._reader.read(path)])
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+
+def read(
+    paths: Sequence[str | Path], settings: Settings | None = None, pool: Pool | None = None
+) -> list[Record]:
+    async def collect() -> list[Record]:
+        async with aclosing(rastermeta_async.extract(paths, settings, pool=pool)) as records:
+            return [record async for record in records]
+
+    return asyncio.run(collect())
+
+
+def test_headers_are_read_in_a_pool_of_ones_own(tmp_path: Path) -> None:
+    raster, missing = write_raster(tmp_path / "a.tif"), tmp_path / "none.tif"
+    pool: Pool = CallersThread(make_reader(None))
+    by_pool, by_default = (sorted(read([raster, missing], pool=one)) for one in (pool, None))
+    assert by_pool == by_default
+    assert by_pool[0].geometry
+
+
+def test_a_catalog_is_made_with_a_pool_of_ones_own_and_left_when_it_is_stopped(
+    tmp_path: Path,
+) -> None:
+    raster, catalog = write_raster(tmp_path / "a.tif"), tmp_path / "c.parquet"
+
+    async def work() -> None:
+        pool, stop = CallersThread(make_reader(None)), asyncio.Event()
+        stop.set()
+        outcome = await rastermeta_async.extract_to(catalog, [raster], pool=pool, stop=stop)
+        assert not outcome.complete
+        assert pool.entered == 0
+        pool = CallersThread(make_reader(None))
+        assert (await rastermeta_async.extract_to(catalog, [raster], pool=pool)).complete
+
+    asyncio.run(work())
+    assert pq.read_table(catalog)["filepath"].to_pylist() == [str(raster)]
