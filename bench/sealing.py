@@ -121,7 +121,7 @@ def measure_footprints(rows: Any) -> dict[str, float]:
     """Return CPU microseconds a file, in chunks as a worker has them: with footprints, without."""
     import rasterio
 
-    from rastermeta_async.footprints.rows import rows_of
+    from rastermeta_async.footprints.rows import rows_with_footprints
     from rastermeta_async.model.record import from_batch, to_batch
 
     bare = [row._replace(geometry=None, bbox=None, footprint=None) for row in from_batch(rows)]
@@ -129,7 +129,7 @@ def measure_footprints(rows: Any) -> dict[str, float]:
     times: dict[str, list[float]] = {"with": [], "without": []}
     with rasterio.Env():  # entered once, as a worker does
         for _ in range(ROUNDS):
-            for name, convert in (("with", rows_of), ("without", to_batch)):
+            for name, convert in (("with", rows_with_footprints), ("without", to_batch)):
                 start = time.process_time()
                 for chunk in chunks:
                     convert(chunk)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.gdal_options import may_change_answers
 from rastermeta_async.model.record import Record, from_batch
 from rastermeta_async.model.settings import Settings
@@ -56,7 +56,7 @@ def read_record(
         chosen = make_reader(drivers, gdal_config=gdal_config)
     else:
         chosen = RasterioReader(drivers, Folders(), gdal_config=gdal_config)
-    return _in_new_thread(chosen, lambda: _placed(chosen.read(name)))
+    return _in_new_thread(chosen, lambda: _with_footprint(chosen.read(name)))
 
 
 def _read_in_pool(name: bytes, settings: Settings) -> Record:
@@ -78,8 +78,8 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
 
     def compare() -> Comparison:
         found = reader.compare(local_path(os.fsencode(path)))
-        decoded = found.decoded and _placed(found.decoded)
-        return found._replace(rasterio=_placed(found.rasterio), decoded=decoded)
+        decoded = found.decoded and _with_footprint(found.decoded)
+        return found._replace(rasterio=_with_footprint(found.rasterio), decoded=decoded)
 
     return _in_new_thread(reader, compare)
 
@@ -99,6 +99,6 @@ def _in_new_thread(reader: Router | RasterioReader, work: Callable[[], T]) -> T:
         return thread.submit(run).result()
 
 
-def _placed(record: Record) -> Record:
+def _with_footprint(record: Record) -> Record:
     """Return the record with its footprint."""
-    return next(from_batch(rows_of([record])))
+    return next(from_batch(rows_with_footprints([record])))

@@ -264,7 +264,7 @@ async def _read_all(
             async for batch in _rows_of(chunk, pool):
                 if breaker:
                     breaker.note(batch)
-                _count(batch, progress)
+                _count_rows(batch, progress)
                 await to_consumer.send(batch)
 
     async with asyncio.TaskGroup() as tasks:
@@ -287,7 +287,7 @@ def _files_among(paths: Sequence[bytes]) -> int:
     return sum(not isinstance(path, Walked) for path in paths)
 
 
-def _count(batch: pa.RecordBatch, progress: Progress) -> None:
+def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     rows = kept(batch)
     progress.walked += batch.num_rows - rows.num_rows
     progress.done += rows.num_rows

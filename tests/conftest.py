@@ -31,12 +31,12 @@ GRACE = 1
 
 
 QUICK = {
-    "catalog", "channel", "checkpoint", "circuit_breaker", "concurrency", "config", "credentials",
-    "databases", "dates", "dedupe", "errors", "fetch", "foreign", "formats", "jsonform", "layers",
-    "limits", "machine", "merge", "objects", "order", "pathset", "pipeline", "problems",
-    "rate_limit", "record", "resort", "rows", "sink", "sources", "structure", "summary",
-    "tiff_header", "tiff_stretch", "undecodable", "unsorted", "urls", "verified", "versions",
-    "wire",
+    "catalog", "channel", "checkpoint", "circuit_breaker", "concurrency", "config",
+    "credentials", "databases", "dates", "dedupe", "errors", "fetch", "foreign", "formats",
+    "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "order",
+    "pathset", "pipeline", "problems", "rate_limit", "record", "resort", "rows", "sink",
+    "sources", "structure", "summary", "tiff_header", "undecodable", "unsorted", "urls",
+    "verified", "versions", "wire",
 }  # fmt: skip
 """Modules of tests that start no program, no server and no worker: a minute for all of them."""
 

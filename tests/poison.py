@@ -19,7 +19,7 @@ from rastermeta_async.model.record import Record
 from rastermeta_async.model.settings import Access
 from rastermeta_async.model.streams import write_all
 from rastermeta_async.pools import worker
-from rastermeta_async.pools.protocol import Kind, encode_reply
+from rastermeta_async.pools.protocol import ReplyKind, encode_reply
 
 MAKE = "poison:make"
 MAKE_MORTAL = "poison:make_mortal"
@@ -134,8 +134,8 @@ def make_mortal(*arguments: Any) -> PoisonReader:
 def make_mute(*arguments: Any) -> PoisonReader:
     """Have this worker end whenever it has rows, with no file open."""
 
-    def end_with_rows(kind: Kind, *rest: Any) -> bytes:
-        if kind is Kind.ROWS:
+    def end_with_rows(kind: ReplyKind, *rest: Any) -> bytes:
+        if kind is ReplyKind.ROWS:
             os._exit(3)
         return encode_reply(kind, *rest)
 

@@ -16,7 +16,7 @@ from rastermeta_async.catalog.changes import stamp_of
 from rastermeta_async.catalog.prune import Seen
 from rastermeta_async.model.errors import PruneError, StuckError
 from rastermeta_async.model.timeouts import AT_ONCE, BATCH, answers
-from rastermeta_async.sources.walk import Kind, kinds_of
+from rastermeta_async.sources.walk import InputKind, kinds_of
 
 
 class Disk:
@@ -171,7 +171,7 @@ ROWS = [Seen(b"%d/a.tif" % number, True, False) for number in range(MANY)]
 def test_of_a_far_disk_many_files_are_asked_at_once_what_they_are(far: Disk) -> None:
     names = [b"folder", b"none"] * (MANY // 2)
     assert timed(lambda: kinds_of(names, 9)) < SECONDS
-    assert kinds_of([b"folder", b"none"], 9) == [Kind.FOLDER, Kind.MISSING]
+    assert kinds_of([b"folder", b"none"], 9) == [InputKind.FOLDER, InputKind.MISSING]
 
 
 def test_of_a_far_disk_many_files_are_asked_at_once_whether_they_changed(far: Disk) -> None:

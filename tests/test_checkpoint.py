@@ -16,8 +16,8 @@ from rastermeta_async.catalog.checkpoint import (
     LOG_VERSION,
     CheckpointLog,
     Entry,
-    Header,
     History,
+    LogHeader,
     Part,
     Sealed,
     Sealing,
@@ -55,7 +55,7 @@ def sealed(seq: int) -> Sealed:
 
 
 ENTRIES: list[Entry] = [
-    Header(output="catalog.parquet", url=""), part(1), part(2), sealing(2), sealed(2),
+    LogHeader(output="catalog.parquet", url=""), part(1), part(2), sealing(2), sealed(2),
     Uploaded("e1"), part(3),
 ]  # fmt: skip
 CONTENT = b"".join(map(encode, ENTRIES))
@@ -94,7 +94,7 @@ digests = st.text("0123456789abcdef")
 parts = st.builds(Part, numbers, names, numbers, numbers, numbers, digests, st.floats(0, 2**52))
 
 
-@given(parts | st.builds(Header, output=st.text(), replaces=st.booleans()))
+@given(parts | st.builds(LogHeader, output=st.text(), replaces=st.booleans()))
 def test_encoded_entries_are_one_line_and_decode_again(entry: Entry) -> None:
     encoded = encode(entry)
     assert encoded.count(b"\n") == 1
@@ -138,7 +138,7 @@ def test_a_file_cut_anywhere_can_be_continued(path: str) -> None:
     for cut in [0, *range(len(encode(ENTRIES[0])), len(CONTENT) + 1, 7)]:
         write(path, CONTENT[:cut])
         log = CheckpointLog(path, "catalog.parquet")
-        kept = [entry for entry in log.entries if not isinstance(entry, Header)]
+        kept = [entry for entry in log.entries if not isinstance(entry, LogHeader)]
         assert read(path) == CONTENT[:cut], "opening alone changes nothing"
         log.rewrite(kept)
         log.append(part(9))
@@ -204,12 +204,12 @@ def test_damage_leaves_the_file_and_its_lock_alone(path: str, number: int) -> No
 @pytest.mark.parametrize(
     "content",
     [
-        encode(Header(version=LOG_VERSION + 1)) + encode(part(1)),
-        encode(Header(version=LOG_VERSION + 1)),
+        encode(LogHeader(version=LOG_VERSION + 1)) + encode(part(1)),
+        encode(LogHeader(version=LOG_VERSION + 1)),
         encode(part(1)) + encode(part(2)),
         line("header", version=LOG_VERSION + 1, output="c.parquet", replaces=False, host="new"),
-        encode(Header(version=LOG_VERSION + 1)) + line("shard", seq=1) + encode(part(1)),
-        encode(Header(version=LOG_VERSION + 1)) + line("part", seq=1, etag="new"),
+        encode(LogHeader(version=LOG_VERSION + 1)) + line("shard", seq=1) + encode(part(1)),
+        encode(LogHeader(version=LOG_VERSION + 1)) + line("part", seq=1, etag="new"),
     ],
     ids=["version", "header-only", "no-header", "newer-header", "newer-kind", "newer-field"],
 )
@@ -228,8 +228,8 @@ def test_another_version_is_refused(path: str, content: bytes) -> None:
     ("entries", "expected"),
     [
         ([], History()),
-        ([Header()], History()),
-        ([Header(), part(1), part(2)], History((part(1), part(2)))),
+        ([LogHeader()], History()),
+        ([LogHeader(), part(1), part(2)], History((part(1), part(2)))),
         ([part(1), sealing(1)], History((part(1),), None, sealing(1))),
         ([part(1), sealing(1), sealed(1)], History((), sealed(1))),
         ([part(1), sealing(1), part(2)], History((part(1), part(2)), None, sealing(1))),
@@ -254,7 +254,7 @@ def test_numbers_go_on_after_the_last_part(entries: list[Entry], last: int) -> N
 def test_entries_are_there_when_opened_again(path: str, log: CheckpointLog) -> None:
     log.rewrite([sealed(1)])
     log.append(part(2))
-    expected = [Header(output="catalog.parquet", url=""), sealed(1), part(2)]
+    expected = [LogHeader(output="catalog.parquet", url=""), sealed(1), part(2)]
     assert log.entries == expected
     log.close()
     again = CheckpointLog(path, "/elsewhere/catalog.parquet")
@@ -316,7 +316,7 @@ def test_a_failed_sync_is_a_write_error(
         f"{path}: writing the checkpoint log failed: Input/output error. What was committed "
         "before is safe: free space or mend the disk, then run the same command again to go on."
     )
-    assert log.entries == [Header(output="catalog.parquet", url=""), part(1)]
+    assert log.entries == [LogHeader(output="catalog.parquet", url=""), part(1)]
 
 
 CALLS = {"rename": (durable, "_renamed")}
@@ -363,7 +363,7 @@ def test_an_entry_is_synced_before_append_returns(
         "rastermeta_async.catalog.durable._sync_data", lambda fd: synced.append(read(path))
     )
     log.append(part(1))
-    assert synced == [encode(Header(output="catalog.parquet", url="")) + encode(part(1))]
+    assert synced == [encode(LogHeader(output="catalog.parquet", url="")) + encode(part(1))]
 
 
 @settings(max_examples=20)

@@ -18,7 +18,7 @@ from range_server import serving
 
 import rastermeta_async
 from rastermeta_async import Pool, Record, Settings
-from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.record import path_columns
 from rastermeta_async.readers import router
 from rastermeta_async.readers.base import Facts, ReadAt, Reader, Unsupported
@@ -117,7 +117,7 @@ class CallersThread:
         for path in paths:
             if self._stopping:
                 return
-            yield rows_of([self._reader.read(path)])
+            yield rows_with_footprints([self._reader.read(path)])
             await asyncio.sleep(0)
 
     def stop(self) -> None:

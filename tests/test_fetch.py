@@ -14,7 +14,7 @@ from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
 from rastermeta_async.readers.geotiff.buffer import MAX_READS
-from rastermeta_async.stores.raw_keys import Part
+from rastermeta_async.stores.raw_keys import ObjectBytes
 
 SIZE = 1_000_000
 BUSY = Exception("Server error with status code: 503")
@@ -23,14 +23,14 @@ BUSY = Exception("Server error with status code: 503")
 class FakeStores:
     """Stores whose objects are all alike, and what was asked of them."""
 
-    def __init__(self, *answers: Part | Exception) -> None:
+    def __init__(self, *answers: ObjectBytes | Exception) -> None:
         self.asked: list[tuple[int, int]] = []
-        self._answers = itertools.cycle(answers or [Part(b"", SIZE, None, "tag")])
+        self._answers = itertools.cycle(answers or [ObjectBytes(b"", SIZE, None, "tag")])
 
     def locate(self, _url: str) -> Any:
         return self
 
-    def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> ObjectBytes:
         self.asked.append((start, end))
         answer = next(self._answers)
         if isinstance(answer, Exception):
@@ -76,18 +76,18 @@ def test_no_more_is_asked_for_than_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [Part(b"", SIZE, None, "other"), Part(b"", SIZE + 1, None, "tag")]
+    "other", [ObjectBytes(b"", SIZE, None, "other"), ObjectBytes(b"", SIZE + 1, None, "tag")]
 )
 @pytest.mark.parametrize("how", ["read on", "ask again"])
-def test_what_was_replaced_meanwhile_is_no_more_of_it(other: Part, how: str) -> None:
-    stores = FakeStores(Part(b"x", SIZE, None, "tag"), other)
+def test_what_was_replaced_meanwhile_is_no_more_of_it(other: ObjectBytes, how: str) -> None:
+    stores = FakeStores(ObjectBytes(b"x", SIZE, None, "tag"), other)
     found = fetcher_of(stores).open("https://h/a.tif")
     with pytest.raises(FetchError, match="it was replaced while it was being read"):
         found.read_at(50, 50) if how == "read on" else found.ask_again(1, 0)
 
 
 def test_bytes_that_are_all_over_an_object_are_not_fetched_one_by_one() -> None:
-    stores = FakeStores(Part(b"x" * 8, SIZE, None, "tag"))
+    stores = FakeStores(ObjectBytes(b"x" * 8, SIZE, None, "tag"))
     found = fetcher_of(stores).open("https://h/a.tif")
     with pytest.raises(Unsupported):
         for offset in range(0, SIZE, 100):
@@ -96,7 +96,7 @@ def test_bytes_that_are_all_over_an_object_are_not_fetched_one_by_one() -> None:
 
 
 def test_what_was_fetched_is_not_asked_for_again() -> None:
-    stores = FakeStores(Part(bytes(range(100)), SIZE, None, "tag"))
+    stores = FakeStores(ObjectBytes(bytes(range(100)), SIZE, None, "tag"))
     found = fetcher_of(stores).open("https://h/a.tif")
     assert [found.read_at(10, 3), found.read_at(97, 3)] == [b"\x0a\x0b\x0c", b"abc"]
     found.read_at(5000, 100)
@@ -105,7 +105,7 @@ def test_what_was_fetched_is_not_asked_for_again() -> None:
 
 
 def test_stopped_it_sends_no_further_request_and_waits_for_none() -> None:
-    stores = FakeStores(Part(b"x", SIZE, None, "tag"), BUSY)
+    stores = FakeStores(ObjectBytes(b"x", SIZE, None, "tag"), BUSY)
     fetcher = fetcher_of(stores)
     found = fetcher.open("https://h/a.tif")
     threading.Timer(0.05, fetcher.stop).start()
@@ -133,7 +133,7 @@ def test_a_store_that_does_not_answer_well_is_asked_so_often_and_waited_for_long
     waits: list[float], before: int
 ) -> None:
     """Also where another reader has asked before."""
-    stores = FakeStores(Part(b"x", SIZE, None, "tag"), *[BUSY] * TRIES)
+    stores = FakeStores(ObjectBytes(b"x", SIZE, None, "tag"), *[BUSY] * TRIES)
     found = fetcher_of(stores).open("https://h/a.tif")
     with pytest.raises(FetchError) as raised:
         found.ask_again(before, 0) if before else found.read_at(50, 50)
@@ -145,7 +145,7 @@ def test_a_store_that_does_not_answer_well_is_asked_so_often_and_waited_for_long
 
 
 def test_those_that_are_refused_together_do_not_come_back_together(waits: list[float]) -> None:
-    fetcher = fetcher_of(FakeStores(BUSY, Part(b"x", SIZE, None, "tag")))
+    fetcher = fetcher_of(FakeStores(BUSY, ObjectBytes(b"x", SIZE, None, "tag")))
     for _ in range(20):
         fetcher.open("https://h/a.tif")
     assert len(set(waits)) == 20
@@ -163,7 +163,7 @@ def test_tries_that_fail_slowly_count_against_the_time_of_an_object() -> None:
     """The first wait takes a tenth of a second at the least, and less than that is left."""
 
     class Slow(FakeStores):
-        def get(self, start: int, end: int) -> Part:
+        def get(self, start: int, end: int) -> ObjectBytes:
             time.sleep(0.2)
             return super().get(start, end)
 

@@ -41,7 +41,7 @@ from rastermeta_async.footprints.rows import (
     Outline,
     outline_of_points,
     outlines_of,
-    rows_of,
+    rows_with_footprints,
     with_footprints,
 )
 from rastermeta_async.model.record import Record, from_batch, to_batch
@@ -580,12 +580,12 @@ def some_rows() -> list[Record]:
 
 def test_a_rows_footprint_depends_on_the_row_alone() -> None:
     rows = some_rows()
-    together = rows_of(rows)
+    together = rows_with_footprints(rows)
     assert sum(value is not None for value in together["geometry"].to_pylist()) > 150
     for size in (1, 7, 64):
-        pieces = [rows_of(rows[at : at + size]) for at in range(0, len(rows), size)]
+        pieces = [rows_with_footprints(rows[at : at + size]) for at in range(0, len(rows), size)]
         assert pa.Table.from_batches(pieces).combine_chunks().equals(pa.table(together))
-    backwards = list(from_batch(rows_of(rows[::-1])))
+    backwards = list(from_batch(rows_with_footprints(rows[::-1])))
     assert backwards[::-1] == list(from_batch(together))
 
 
@@ -597,15 +597,15 @@ def test_grids_that_differ_in_anything_have_footprints_of_their_own() -> None:
         plain._replace(crs="EPSG:32634", proj_code="EPSG:32634"),
         plain._replace(transform=(300000.0, 10.5, 1.0, 5000021.0, 1.0, -21.0)), plain,
     ]  # fmt: skip
-    together = list(from_batch(rows_of(rows)))
-    assert together == [one for row in rows for one in from_batch(rows_of([row]))]
+    together = list(from_batch(rows_with_footprints(rows)))
+    assert together == [one for row in rows for one in from_batch(rows_with_footprints([row]))]
     assert len({row.geometry for row in together}) == 5
 
 
 def test_the_footprint_of_a_grid_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bands of a scene, or a tile's dates, have one grid; what it makes must reach all of them."""
     rows = some_rows()
-    each = list(from_batch(rows_of(rows)))
+    each = list(from_batch(rows_with_footprints(rows)))
     made: list[int] = []
 
     def counted(names: Any, which: Any, affine: Any, sizes: Any) -> Any:
@@ -613,10 +613,10 @@ def test_the_footprint_of_a_grid_is_made_once(monkeypatch: pytest.MonkeyPatch) -
         return outlines(names, which, affine, sizes)
 
     monkeypatch.setattr("rastermeta_async.footprints.rows.outlines", counted)
-    assert list(from_batch(rows_of([row for row in rows for _ in range(3)]))) == [
+    assert list(from_batch(rows_with_footprints([row for row in rows for _ in range(3)]))) == [
         row for row in each for _ in range(3)
     ]
-    assert list(from_batch(rows_of(rows * 3))) == each * 3
+    assert list(from_batch(rows_with_footprints(rows * 3))) == each * 3
     assert made == [len(rows) - 2] * 2  # two of them have no grid
 
 
@@ -640,17 +640,17 @@ def test_rows_that_have_a_footprint_keep_it() -> None:
      {"transform": (0.0, 1.0, 0.0, 0.0, 0.0, 1.0), "gcp_count": 4, "crs": "EPSG:4326"}],
 )  # fmt: skip
 def test_rows_that_nothing_places_have_no_footprint(fields: dict[str, Any]) -> None:
-    (row,) = from_batch(rows_of([record(b"/a.tif", **fields)]))
+    (row,) = from_batch(rows_with_footprints([record(b"/a.tif", **fields)]))
     assert (row.geometry, row.bbox, row.footprint) == (None, None, None)
 
 
 def test_rows_without_word_of_other_georeferencing_have_a_footprint() -> None:
-    (row,) = from_batch(rows_of([record(b"/a.tif", gcp_count=None, has_rpcs=None)]))
+    (row,) = from_batch(rows_with_footprints([record(b"/a.tif", gcp_count=None, has_rpcs=None)]))
     assert row.footprint == "transform"
 
 
 def test_no_rows_at_all() -> None:
-    assert rows_of([]).num_rows == 0
+    assert rows_with_footprints([]).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -877,9 +877,10 @@ def read_unplaced(folder: Path, place: Callable[[Any], None]) -> Record:
 def test_shapely_is_imported_only_where_it_is_needed() -> None:
     code = (
         "import sys; from factory import record; "
-        "from rastermeta_async.footprints.rows import rows_of; "
+        "from rastermeta_async.footprints.rows import rows_with_footprints; "
         "across = record(crs='EPSG:32601', transform=(215000, 100, 0, 5e6, 0, -100)); "
-        "assert rows_of([record(), across])['footprint'].to_pylist() == ['transform'] * 2; "
+        "rows = rows_with_footprints([record(), across]); "
+        "assert rows['footprint'].to_pylist() == ['transform'] * 2; "
         "assert 'shapely' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -66,3 +67,18 @@ def test_no_modules_import_each_other() -> None:
     folders = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     graph = {module: {*imports_of(module)} - folders for module in MODULES}
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_class_names_are_unique() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
+
+
+def test_only_base_is_the_name_of_several_modules() -> None:
+    names = Counter(path.name for path in MODULES.values())
+    assert {name for name, count in names.items() if count > 1} == {"__init__.py", "base.py"}

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.footprints.limits import Limits, west_to_east
-from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.record import BBox, to_batch
 
 Scene = tuple[int, int]
@@ -50,7 +50,7 @@ def batch_of(scenes: list[Scene]) -> pa.RecordBatch:
         (west, width), (south, north) = scene, heights_of(scene)
         place = (float(west), width / 10, 0.0, north, 0.0, (south - north) / 10)
         rows.append(record(b"/%d" % number, crs="EPSG:4326", width=10, height=10, transform=place))
-    return rows_of(rows)
+    return rows_with_footprints(rows)
 
 
 def known(scenes: list[Scene]) -> tuple[float, float]:
@@ -104,7 +104,9 @@ def test_with_one_that_goes_round_the_earth_they_do(scenes: list[Scene]) -> None
 def test_a_cap_goes_round_the_earth() -> None:
     cap = record(b"/cap", crs="EPSG:3031", transform=(-1e6, 1e4, 0.0, 1e6, 0.0, -1e4), width=200,
                  height=200)  # fmt: skip
-    (box,), (geometry,) = (rows_of([cap])[name].to_pylist() for name in ("bbox", "geometry"))
+    (box,), (geometry,) = (
+        rows_with_footprints([cap])[name].to_pylist() for name in ("bbox", "geometry")
+    )
     assert west_to_east(box, geometry)[::2] == [-180, 180]
 
 

@@ -18,7 +18,7 @@ from rastermeta_async.readers import objects
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES
 from rastermeta_async.readers.objects import ObjectReader
 from rastermeta_async.readers.router import Router, make_reader
-from rastermeta_async.stores.raw_keys import Part
+from rastermeta_async.stores.raw_keys import ObjectBytes
 
 SHORT = 0.1
 
@@ -32,8 +32,8 @@ class FakeStores:
     def locate(self, _url: str) -> Any:
         return self
 
-    def get(self, _start: int, _end: int) -> Part:
-        return Part(b"no TIFF", 7, None, "tag")
+    def get(self, _start: int, _end: int) -> ObjectBytes:
+        return ObjectBytes(b"no TIFF", 7, None, "tag")
 
 
 class FakeRasterio:
@@ -128,7 +128,7 @@ def test_an_object_that_has_no_time_left_by_its_requests_is_no_hang(
 ) -> None:
     get = FakeStores.get
 
-    def slow(stores: FakeStores, start: int, end: int) -> Part:
+    def slow(stores: FakeStores, start: int, end: int) -> ObjectBytes:
         time.sleep(1.2 * SHORT)
         return get(stores, start, end)
 
@@ -145,9 +145,9 @@ def test_of_a_longer_first_read_all_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     content[at : at + 1000] = content[100_000:].ljust(1000, b"\0")
     asked: list[tuple[int, int]] = []
 
-    def get(_: FakeStores, start: int, end: int) -> Part:
+    def get(_: FakeStores, start: int, end: int) -> ObjectBytes:
         asked.append((start, end))
-        return Part(bytes(content[start:end]), len(content), None, "tag")
+        return ObjectBytes(bytes(content[start:end]), len(content), None, "tag")
 
     monkeypatch.setattr(FakeStores, "get", get)
     decoder = make_reader(None)

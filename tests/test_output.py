@@ -25,7 +25,7 @@ from factory import failed, path_bytes, record, records_of, table
 from rastermeta_async.catalog import durable, formats
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
-from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, read_entries
+from rastermeta_async.catalog.checkpoint import LogHeader, Part, Sealed, read_entries
 from rastermeta_async.catalog.digest import Content
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.catalog.names import log_path, parts_folder
@@ -1506,7 +1506,7 @@ def _resumes(path: str) -> bool:
     """Tell whether a run that overwrites got so far that it can be resumed."""
     entries = read_entries(Path(log_path(path)).read_bytes(), path)
     header = entries[0]
-    return isinstance(header, Header) and header.replaces
+    return isinstance(header, LogHeader) and header.replaces
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power-cut"])

@@ -21,6 +21,7 @@ from rastermeta_async.pools import chunk as chunk_module
 from rastermeta_async.pools import threads as pool_module
 from rastermeta_async.pools.chunk import Chunk
 from rastermeta_async.pools.threads import ThreadPool
+from rastermeta_async.readers import base
 
 PATIENCE = 20
 SHORT = 0.05
@@ -473,7 +474,7 @@ def test_the_time_limit_is_one_for_each_file(run: Run) -> None:
 
 
 def test_too_many_hung_opens_end_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_STUCK", 2)
+    monkeypatch.setattr(base, "MAX_STUCK", 2)
     reader = FakeReader(*names(3))
 
     async def work() -> list[Record]:
@@ -488,7 +489,7 @@ def test_too_many_hung_opens_end_the_run(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_hangs_is_named_without_its_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_STUCK", 0)
+    monkeypatch.setattr(base, "MAX_STUCK", 0)
     reader = FakeReader(b"https://h/a.tif?sig=hidden")
 
     async def work() -> list[Record]:
@@ -506,7 +507,7 @@ def test_what_hangs_is_named_without_its_secrets(run: Run, monkeypatch: pytest.M
 def test_opens_that_come_back_do_not_count_as_hung(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "MAX_STUCK", 1)
+    monkeypatch.setattr(base, "MAX_STUCK", 1)
     reader = FakeReader(*names(3))
 
     async def work() -> list[str]:
@@ -603,7 +604,7 @@ def test_other_work_finds_a_thread_beside_a_busy_pool(run: Run) -> None:
 def test_no_file_is_blamed_for_what_takes_time_after_reading(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_rows = chunk_module._rows_of
+    make_rows = chunk_module._rows_with_footprints
 
     def slow(records: Sequence[Record]) -> pa.RecordBatch:
         time.sleep(4 * SHORT)
@@ -613,7 +614,7 @@ def test_no_file_is_blamed_for_what_takes_time_after_reading(
         time.sleep(SHORT / 2)
         return record(path)
 
-    monkeypatch.setattr(chunk_module, "_rows_of", slow)
+    monkeypatch.setattr(chunk_module, "_rows_with_footprints", slow)
     monkeypatch.setattr(chunk_module, "SLICE_SECONDS", SHORT)
 
     async def work() -> list[Record]:

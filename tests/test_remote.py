@@ -47,7 +47,7 @@ from rastermeta_async.readers.fetch import Fetcher, FetchError
 from rastermeta_async.readers.router import make_reader
 from rastermeta_async.stores.clients import Found, Stores
 from rastermeta_async.stores.credentials import endpoint_of, gdal_name, gdal_options
-from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket
+from rastermeta_async.stores.raw_keys import Key, ObjectBytes, S3Bucket
 
 NOT_COMPARED = {"filepath", "filepath_bytes", "mtime", "etag", "reader", "error_message",
                 "subdatasets"}  # fmt: skip
@@ -454,7 +454,7 @@ class Refusing:
     def locate(self, _url: str) -> Any:
         return self
 
-    def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> ObjectBytes:
         raise self._error
 
 
@@ -497,9 +497,9 @@ def test_all_requests_for_an_object_share_its_time() -> None:
         def locate(self, _url: str) -> Any:
             return self
 
-        def get(self, start: int, end: int) -> Part:
+        def get(self, start: int, end: int) -> ObjectBytes:
             time.sleep(0.06)
-            return Part(b"", 100_000, None, None)
+            return ObjectBytes(b"", 100_000, None, None)
 
     found = Fetcher(Slow(), timeout=0.1).open("https://h/a.tif")  # type: ignore[arg-type]  # as far as it is used
     found.read_at(50_000, 10)

@@ -34,7 +34,7 @@ from rastermeta_async.catalog import completed
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.cli.app import app
 from rastermeta_async.cli.summary import summary_of
-from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.errors import (
     ForeignOutputError,
     OutputError,
@@ -70,7 +70,7 @@ def dated(path: bytes = b"/archive/a.tif", **fields: Any) -> Record:
 
 def write_catalog(path: Path, records: Sequence[Record]) -> Path:
     with open(path, "wb") as file:
-        groups = [pa.Table.from_batches([rows_of(records)])] if records else []
+        groups = [pa.Table.from_batches([rows_with_footprints(records)])] if records else []
         format_of(str(path)).write(file, groups)
     return path
 
@@ -632,12 +632,12 @@ def test_what_takes_a_name_in_mid_run_is_left_alone(
         at.write_bytes(before)
 
     def late(*args: Any) -> Iterator[dict[str, Any]]:
-        yield from completed.rows_of(*args)
+        yield from completed.dicts_of(*args)
         at.unlink(missing_ok=True)
         at.write_bytes(b"theirs")
 
     with monkeypatch.context() as patch, pytest.raises(ForeignOutputError) as caught:
-        patch.setattr("rastermeta_async.stac.export.rows_of", late)
+        patch.setattr("rastermeta_async.stac.export.dicts_of", late)
         export(str(catalog), str(output), rule_of(None), "x", overwrite=before is not None)
     assert str(caught.value).startswith(f"{at} was put there or changed by another program")
     assert at.read_bytes() == b"theirs"
@@ -662,9 +662,9 @@ def test_a_list_that_is_no_longer_needed_goes_only_if_it_is_the_same(
 
                 def late(*args: Any) -> Iterator[dict[str, Any]]:
                     listed.write_bytes(b"theirs")
-                    return completed.rows_of(*args)
+                    return completed.dicts_of(*args)
 
-                patch.setattr("rastermeta_async.stac.export.rows_of", late)
+                patch.setattr("rastermeta_async.stac.export.dicts_of", late)
             export(str(catalog), str(output), rule_of(None))
         catalog.unlink()
         assert listed.exists() == theirs

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from rastermeta_async.catalog.checkpoint import Header, Part, Sealed, Sealing, encode
+from rastermeta_async.catalog.checkpoint import LogHeader, Part, Sealed, Sealing, encode
 from rastermeta_async.catalog.formats import FORMATS, format_of
 from rastermeta_async.cli import summary as summaries
 from rastermeta_async.cli.show import as_text as shown
@@ -34,7 +34,7 @@ from rastermeta_async.cli.summary import (
     summary_of,
     to_json,
 )
-from rastermeta_async.footprints.rows import rows_of
+from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.errors import OutputError
 from rastermeta_async.model.record import UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.model.text import (
@@ -104,7 +104,7 @@ def test_every_form_of_a_catalog_gives_the_same(tmp_path: Path, ending: str) -> 
     records = [record(), record(b"/\xff.tif", nodata=math.nan), failed(), failed(b"/\n.tif")]
     path = tmp_path / f"catalog{ending}"
     with open(path, "wb") as file:
-        format_of(str(path)).write(file, [pa.Table.from_batches([rows_of(records)])])
+        format_of(str(path)).write(file, [pa.Table.from_batches([rows_with_footprints(records)])])
     found = summary_of(str(path))
     assert (found.rows, found.failures, found.placed) == (4, 2, 2)
     assert found.counts["layout"] == {"strips and overviews": 2}
@@ -306,7 +306,9 @@ def test_a_catalog_at_a_url_is_looked_at_where_it_was_made(
     monkeypatch.chdir(tmp_path)
     log(tmp_path, part(1, 1000.0))
     with open("catalog.parquet", "wb") as file:
-        format_of("catalog.parquet").write(file, [pa.Table.from_batches([rows_of([record()])])])
+        format_of("catalog.parquet").write(
+            file, [pa.Table.from_batches([rows_with_footprints([record()])])]
+        )
     url = "s3://bucket/some/catalog.parquet"
     assert summary_of(url).rows == 1
     assert (status_of(url).output, status_of(url).rows) == ("catalog.parquet", 5000)
@@ -491,7 +493,9 @@ def test_the_extent_of_a_catalog_may_cross_the_antimeridian(tmp_path: Path, endi
     )
     path = tmp_path / f"catalog{ending}"
     with open(path, "wb") as file:
-        format_of(str(path)).write(file, [pa.Table.from_batches([rows_of([fiji, failed()])])])
+        format_of(str(path)).write(
+            file, [pa.Table.from_batches([rows_with_footprints([fiji, failed()])])]
+        )
     found = summary_of(str(path))
     assert "  longitude  178.1000° E to 179.7000° W\n" in as_text(found)
     assert json.loads(to_json(found))["bbox"] == pytest.approx([178.1, -18, -179.7, -16])
@@ -502,7 +506,7 @@ def test_the_extent_of_a_catalog_may_cross_the_antimeridian(tmp_path: Path, endi
 
 def log(folder: Path, *entries: Any) -> str:
     output = str(folder / "catalog.parquet")
-    content = b"".join(encode(entry) for entry in (Header(output="catalog.parquet"), *entries))
+    content = b"".join(encode(entry) for entry in (LogHeader(output="catalog.parquet"), *entries))
     Path(f"{output}.checkpoint").write_bytes(content)
     return output
 

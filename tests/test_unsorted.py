@@ -26,7 +26,7 @@ from rastermeta_async.catalog import dedupe
 from rastermeta_async.catalog.dedupe import replaced
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.cli.summary import summary_of
-from rastermeta_async.footprints.rows import rows_of as footprinted
+from rastermeta_async.footprints.rows import rows_with_footprints as footprinted
 from rastermeta_async.model.errors import CheckpointError, ForeignOutputError, WriteError
 from rastermeta_async.model.record import GONE, SCHEMA, BBox, Record
 from rastermeta_async.model.settings import Order

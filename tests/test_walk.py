@@ -19,7 +19,7 @@ from rastermeta_async.cli.inputs import Given
 from rastermeta_async.model.errors import StuckError
 from rastermeta_async.model.settings import MAX_STUCK, Settings
 from rastermeta_async.model.timeouts import AT_ONCE
-from rastermeta_async.sources.walk import Kind, NotWalked, Walked, kinds_of, walk
+from rastermeta_async.sources.walk import InputKind, NotWalked, Walked, kinds_of, walk
 
 
 @pytest.fixture
@@ -370,7 +370,12 @@ def test_what_an_input_is(archive: Path, trouble: Trouble) -> None:
     file, folder, missing, link, unknown = kinds_of(
         [b"top/a.tif", b"top", b"top/none", b"top/link", b"top/b.TIF"], 1
     )
-    assert [file, folder, missing, link] == [Kind.FILE, Kind.FOLDER, Kind.MISSING, Kind.FILE]
+    assert [file, folder, missing, link] == [
+        InputKind.FILE,
+        InputKind.FOLDER,
+        InputKind.MISSING,
+        InputKind.FILE,
+    ]
     assert isinstance(unknown, PermissionError)
 
 

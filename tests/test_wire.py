@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rastermeta_async.model.settings import Access
 from rastermeta_async.pools.protocol import (
-    Kind,
     OpenFiles,
     Reply,
+    ReplyKind,
     WorkerConfig,
     encode_job,
     encode_reply,
@@ -40,7 +40,9 @@ def test_jobs_arrive_as_they_were_sent(jobs: list[tuple[int, list[bytes]]]) -> N
     assert asyncio.run(receive()) == jobs
 
 
-@given(st.lists(st.builds(Reply, st.sampled_from(Kind), st.integers(0, 2**32 - 1), st.binary())))
+@given(
+    st.lists(st.builds(Reply, st.sampled_from(ReplyKind), st.integers(0, 2**32 - 1), st.binary()))
+)
 def test_replies_arrive_as_they_were_sent(replies: list[Reply]) -> None:
     async def receive() -> list[Reply]:
         stream = stream_of(b"".join(encode_reply(*reply) for reply in replies))

@@ -42,7 +42,7 @@ from rastermeta_async.model.streams import write_all
 
 LOG_VERSION = 3
 READABLE_VERSIONS = (2, LOG_VERSION)
-"""Logs of version 2 know nothing of `Header.replaced`, and their parts have other names."""
+"""Logs of version 2 know nothing of `LogHeader.replaced`, and their parts have other names."""
 
 MAX_LOG_BYTES = 256 * 1024 * 1024
 """That of a catalog of 10^8 rows has 10 MB."""
@@ -52,7 +52,7 @@ _MOST = 1 << 53
 
 
 @dataclass(frozen=True)
-class Header:
+class LogHeader:
     """First line: what kind of log this is."""
 
     kind: ClassVar[str] = "header"
@@ -125,9 +125,9 @@ class Uploaded:
     etag: str
 
 
-Entry = Header | Part | Sealing | Uploaded
-_KINDS: dict[str, type[Header] | type[Part] | type[Sealing] | type[Uploaded]] = {
-    entry.kind: entry for entry in (Header, Part, Sealing, Sealed, Uploaded)
+Entry = LogHeader | Part | Sealing | Uploaded
+_KINDS: dict[str, type[LogHeader] | type[Part] | type[Sealing] | type[Uploaded]] = {
+    entry.kind: entry for entry in (LogHeader, Part, Sealing, Sealed, Uploaded)
 }
 _TYPES = {kind: get_type_hints(entry) for kind, entry in _KINDS.items()}
 
@@ -270,7 +270,7 @@ def history(entries: Sequence[Entry]) -> History:
                 sealing = entry
             case Uploaded():
                 uploaded = entry
-            case Header():
+            case LogHeader():
                 pass
     return History(tuple(parts), sealed, sealing, uploaded)
 
@@ -338,7 +338,7 @@ class CheckpointLog:
 
     @property
     def replaced(self) -> str | None:
-        """Which output that is, see `Header.replaced`."""
+        """Which output that is, see `LogHeader.replaced`."""
         return self._header.replaced if self._header else None
 
     @property
@@ -352,9 +352,9 @@ class CheckpointLog:
         return self._header.url if self._header else None
 
     @property
-    def _header(self) -> Header | None:
+    def _header(self) -> LogHeader | None:
         first = self.entries[0] if self.entries else None
-        return first if isinstance(first, Header) else None
+        return first if isinstance(first, LogHeader) else None
 
     def rewrite(
         self, entries: Sequence[Entry], *, replaces: bool = False, replaced: str | None = None
@@ -366,10 +366,10 @@ class CheckpointLog:
 
         Args:
             entries: all but the header.
-            replaces: see `Header`.
-            replaced: see `Header`.
+            replaces: see `LogHeader`.
+            replaced: see `LogHeader`.
         """
-        header = Header(
+        header = LogHeader(
             output=self._output, replaces=replaces, replaced=replaced, url=self._url,
             order=self.order, gdal_config=self.gdal_config,
         )  # fmt: skip

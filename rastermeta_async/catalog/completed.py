@@ -54,7 +54,7 @@ def batches_of(
         raise OutputError(f"{catalog} cannot be read: {reason}") from error
 
 
-def rows_of(catalog: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def dicts_of(catalog: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a finished catalog as plain objects; see `batches_of`."""
     for batch in batches_of(catalog, columns):
         for start in range(0, batch.num_rows, _ROWS):

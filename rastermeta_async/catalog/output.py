@@ -309,7 +309,7 @@ class Output:
 
     def _as_they_come(self, state: History) -> Batches:
         """Yield the newest row of each path, the last catalog's first, then those of each part."""
-        dropped = replaced(self._committed_rows(), _count(state), self._parts_folder)
+        dropped = replaced(self._committed_rows(), _rows_at_most(state), self._parts_folder)
         catalog = self._sealed_rows(state, None)
         start = 0
         for batch in itertools.chain(catalog, part_rows(self._parts_folder, state.parts)):
@@ -321,7 +321,7 @@ class Output:
 
     def _sorted(self, rows: Iterable[pa.RecordBatch], state: History, order: Order) -> Batches:
         """Yield rows in another order than they have."""
-        keys, count = keys_of(order), _count(state)
+        keys, count = keys_of(order), _rows_at_most(state)
         step = count // SAMPLE_KEYS + 1
         sample: list[bytes] = []
         start = 0
@@ -372,13 +372,13 @@ class Output:
         """
         names = [*IDENTITY, *columns]
         for batch in part_rows(self._parts_folder, reversed(parts), names):
-            yield _rows_of(batch, since.add_new(path_keys(batch).to_pylist()))
+            yield _of_paths(batch, since.add_new(path_keys(batch).to_pylist()))
         yield from self._sealed_rows_but(since, names)
 
     def _sealed_rows_but(self, paths: PathSet, names: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield the catalog's rows of all but some paths."""
         for batch in self._sealed_rows(self._state, names):
-            yield _rows_of(batch, paths.missing(path_keys(batch).to_pylist()))
+            yield _of_paths(batch, paths.missing(path_keys(batch).to_pylist()))
 
     def _sealed_rows(self, state: History, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         if state.sealed:
@@ -406,7 +406,7 @@ class Output:
         sync_folder(folder_of(self._parts_folder))
 
 
-def _count(state: History) -> int:
+def _rows_at_most(state: History) -> int:
     """Return how many rows there are, also those that newer ones replace."""
     return sum(part.rows for part in state.parts) + (state.sealed.rows if state.sealed else 0)
 
@@ -418,7 +418,7 @@ def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:
     return paths
 
 
-def _rows_of(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
+def _of_paths(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
     """Return the rows of some of the paths of a batch, no path of which is there twice."""
     if len(paths) == batch.num_rows:
         return batch

@@ -38,7 +38,7 @@ _DELTA_BYTE_ARRAY = 7
 """``Encoding`` by which a text may repeat the one before it: that has any length in two bytes."""
 
 
-class Chunk(NamedTuple):
+class ColumnChunk(NamedTuple):
     """A column of a row group."""
 
     size: int
@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
     has_dictionary: bool
 
 
-def chunk_of(file: IO[bytes], column: Any) -> Chunk:
+def chunk_of(file: IO[bytes], column: Any) -> ColumnChunk:
     """Return what the heads of a column's pages say.
 
     Args:
@@ -74,7 +74,7 @@ def chunk_of(file: IO[bytes], column: Any) -> Chunk:
             has_dictionary = True
         else:
             values += count
-    return Chunk(size, largest, values, has_dictionary)
+    return ColumnChunk(size, largest, values, has_dictionary)
 
 
 def _heads(file: IO[bytes], column: Any) -> Iterator[tuple[int, int, dict[int, int]]]:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.json_rows import from_lines
-from rastermeta_async.catalog.pages import Chunk, chunk_of
+from rastermeta_async.catalog.pages import ColumnChunk, chunk_of
 from rastermeta_async.footprints.limits import MULTIPOLYGON, POLYGON, is_shape
 from rastermeta_async.model.record import GONE, MAX_MESSAGE, SCHEMA, SUCCESSES, BBox, Record
 
@@ -294,7 +294,7 @@ class ParquetRows:
             ):
                 yield _written_out(batch.select(names), schema)
 
-    def _checked(self, number: int, names: frozenset[str]) -> dict[str, Chunk]:
+    def _checked(self, number: int, names: frozenset[str]) -> dict[str, ColumnChunk]:
         """Return what is told of the columns of a row group that are read."""
         group = self.meta.row_group(number)
         told = {}

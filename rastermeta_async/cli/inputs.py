@@ -16,7 +16,7 @@ from rastermeta_async.sources.paths import (
     StoreSource,
     SuffixSource,
 )
-from rastermeta_async.sources.walk import Kind, kinds_of, walk
+from rastermeta_async.sources.walk import InputKind, kinds_of, walk
 
 STDIN = "-"
 
@@ -58,10 +58,10 @@ class Given:
         local = [name for name in self._named if not is_url(name)]
         kinds = kinds_of(local, timeout)
         self.missing = [
-            name for name, kind in zip(local, kinds, strict=True) if kind is Kind.MISSING
+            name for name, kind in zip(local, kinds, strict=True) if kind is InputKind.MISSING
         ]
         """Names of local files and folders that do not exist."""
-        self._plain = all(kind in (Kind.FILE, Kind.MISSING) for kind in kinds)
+        self._plain = all(kind in (InputKind.FILE, InputKind.MISSING) for kind in kinds)
 
     def source(self, settings: Settings, stdin: Callable[[bytes], Source]) -> Source:
         """Return the source of all paths.

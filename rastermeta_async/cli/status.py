@@ -115,10 +115,10 @@ def status_of(output: str) -> Status:
     sealed, parts = state.sealed, state.parts
     last_part = parts[-1] if parts else None
     latest = last_part or sealed
-    stretch = _stretch(parts)
-    recent = [part for part in stretch if part.time >= stretch[-1].time - RECENT]
+    latest_run = _without_pause(parts)
+    recent = [part for part in latest_run if part.time >= latest_run[-1].time - RECENT]
     if len(recent) < 2:
-        recent = stretch[-2:]
+        recent = latest_run[-2:]
     seconds = recent[-1].time - recent[0].time if len(recent) > 1 else 0.0
     return Status(
         output=os.path.basename(output),
@@ -128,7 +128,7 @@ def status_of(output: str) -> Status:
         parts=len(parts),
         rate=sum(part.rows for part in recent[1:]) / seconds if seconds > 0 else None,
         rate_seconds=seconds if seconds > 0 else None,
-        first=stretch[0].time if stretch else None,
+        first=latest_run[0].time if latest_run else None,
         last=latest.time if latest else None,
         last_part=last_part.name if last_part else None,
         last_rows=last_part.rows if last_part else None,
@@ -136,7 +136,7 @@ def status_of(output: str) -> Status:
     )
 
 
-def _stretch(parts: tuple[Part, ...]) -> list[Part]:
+def _without_pause(parts: tuple[Part, ...]) -> list[Part]:
     """Return the last parts with no pause between them: those of one run, mostly."""
     found: list[Part] = []
     for part in reversed(parts):

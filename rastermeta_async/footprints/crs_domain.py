@@ -175,14 +175,14 @@ class _Domain(NamedTuple):
         across = [left, left[-1] + (right[-1] - left[-1]) * parts,
                   right[::-1], right[0] + (left[0] - right[0]) * parts]  # fmt: skip
         down = [rows, np.full(len(parts), rows[-1]), rows[::-1], np.full(len(parts), rows[0])]
-        lon, lat = _placed(view, np.concatenate(across), np.concatenate(down))
+        lon, lat = _in_degrees(view, np.concatenate(across), np.concatenate(down))
         return unwrapped(lon), lat
 
     def inside(self, view: _View) -> Ring:
         """Return some points within it in degrees."""
         parts = np.array([[0.1], [0.4], [0.6], [0.9]])
         across = self.left + (self.right - self.left) * parts
-        return _placed(view, across.ravel(), np.tile(self.rows, len(parts)))
+        return _in_degrees(view, across.ravel(), np.tile(self.rows, len(parts)))
 
 
 def _domain(view: _View) -> _Domain | None:
@@ -233,10 +233,10 @@ def _last_row(view: _View, inside: float, outside: float) -> float:
 def _some_inside(view: _View) -> Ring:
     """Return some points of a raster that is all on Earth."""
     parts = np.linspace(0.07, 0.93, 9)
-    return _placed(view, *(values.ravel() for values in np.meshgrid(parts, parts)))
+    return _in_degrees(view, *(values.ravel() for values in np.meshgrid(parts, parts)))
 
 
-def _placed(view: _View, across: Floats, down: Floats) -> Ring:
+def _in_degrees(view: _View, across: Floats, down: Floats) -> Ring:
     """Return in degrees the points that have a place."""
     lon, lat = view.degrees(across, down)
     good = np.isfinite(lon)

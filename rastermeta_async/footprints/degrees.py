@@ -69,7 +69,7 @@ class _Turn(NamedTuple):
         return numbers
 
 
-class _Source(NamedTuple):
+class _SourceCrs(NamedTuple):
     """A CRS that has to do with the Earth, as PROJ has it: see `Transformers` for its methods."""
 
     crs: CRS
@@ -143,7 +143,7 @@ class Transformers:
 
     def __init__(
         self,
-        groups: Sequence[tuple[_Source, Places | slice]],
+        groups: Sequence[tuple[_SourceCrs, Places | slice]],
         east: Floats | float,
         north: Floats | float,
         angles: Mask,
@@ -158,7 +158,7 @@ class Transformers:
     def of(cls, each: Sequence[Transformer], which: Places) -> Transformers:
         """Return the transformers of rasters, `which` tells of each one which of `each` it has."""
         sources = {id(one._source.crs): one._source for one in each}
-        groups: list[tuple[_Source, Places | slice]] = [(each[0]._source, slice(None))]
+        groups: list[tuple[_SourceCrs, Places | slice]] = [(each[0]._source, slice(None))]
         if len(sources) > 1:
             keys = np.array([id(one._source.crs) for one in each])[which]
             groups = [(source, (keys == key).nonzero()[0]) for key, source in sources.items()]
@@ -197,7 +197,7 @@ class Transformers:
 class Transformer(Transformers):
     """From coordinates of one CRS, of any shape, to degrees."""
 
-    def __init__(self, source: _Source, east: float = 0.0, north: float = 0.0) -> None:
+    def __init__(self, source: _SourceCrs, east: float = 0.0, north: float = 0.0) -> None:
         super().__init__([(source, slice(None))], east, north, np.array(source.unit > 0))
         self._source = source
 
@@ -225,12 +225,12 @@ def transformer_of(name: str) -> Transformer | None:
     if crs.is_geographic:
         turn = _Turn(0.0, 2 * np.pi / factor)
         if not angles:
-            return Transformer(_Source(crs, 0.0, _STRAY / _METRES_A_DEGREE, turn))
+            return Transformer(_SourceCrs(crs, 0.0, _STRAY / _METRES_A_DEGREE, turn))
         return Transformer(
-            _Source(WGS84 if crs == WGS84 else crs, float(np.degrees(factor)), 0.0, turn)
+            _SourceCrs(WGS84 if crs == WGS84 else crs, float(np.degrees(factor)), 0.0, turn)
         )
     stray = _STRAY / factor
-    return Transformer(_Source(crs, 0.0, stray, _turn_of(crs, stray)))
+    return Transformer(_SourceCrs(crs, 0.0, stray, _turn_of(crs, stray)))
 
 
 def _shared(name: str) -> Transformer | None:
@@ -241,7 +241,7 @@ def _shared(name: str) -> Transformer | None:
         return None
     if not 1 <= int(zone) <= 60:
         return None
-    source = _Source(_UTM, 0.0, _STRAY, None)
+    source = _SourceCrs(_UTM, 0.0, _STRAY, None)
     return Transformer(source, 6.0 * (int(zone) - 31), -1e7 * south)
 
 

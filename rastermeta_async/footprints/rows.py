@@ -30,12 +30,12 @@ from rastermeta_async.footprints.rings import Made, outlines
 from rastermeta_async.model.record import SCHEMA, UNPLACED, BBox, Record, to_batch
 
 __all__ = [
-    "TOLERANCE", "WGS84", "Grid", "Outline", "outline_of_points", "outlines_of", "rows_of",
-    "with_footprints",
+    "TOLERANCE", "WGS84", "Grid", "Outline", "outline_of_points", "outlines_of",
+    "rows_with_footprints", "with_footprints",
 ]  # fmt: skip
 
 
-def rows_of(records: Sequence[Record]) -> pa.RecordBatch:
+def rows_with_footprints(records: Sequence[Record]) -> pa.RecordBatch:
     """Return records as a batch of `SCHEMA`, with footprints."""
     return with_footprints(to_batch(records))
 
@@ -47,7 +47,7 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
     """
     import pyarrow.compute as pc  # with the first rows: a worker is ready without it
 
-    placed = _placed(rows)
+    placed = _can_have_footprint(rows)
     if not placed.any():
         return rows
     some = rows.select(["crs", "transform", "width", "height"])
@@ -105,7 +105,7 @@ def _alike(grids: Floats) -> tuple[Places, Places]:
     return first, which
 
 
-def _placed(rows: pa.RecordBatch) -> Mask:
+def _can_have_footprint(rows: pa.RecordBatch) -> Mask:
     """Tell which rows a footprint can be made for."""
     import pyarrow.compute as pc
 

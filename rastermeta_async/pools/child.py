@@ -25,8 +25,8 @@ from rastermeta_async.model.settings import Settings, threads_for
 from rastermeta_async.pools.protocol import (
     STOP,
     STUCK_STATUS,
-    Kind,
     OpenFiles,
+    ReplyKind,
     WorkerConfig,
     encode_job,
     mark_of,
@@ -332,14 +332,14 @@ class Child:
         try:
             while not self.lost:
                 kind, job, content = await read_reply(answers)
-                if kind is Kind.DONE:
+                if kind is ReplyKind.DONE:
                     SIDECARS.add_taken(content)
-                if kind is Kind.READY:
+                if kind is ReplyKind.READY:
                     self.ready = True
-                elif kind is Kind.RETIRING:
+                elif kind is ReplyKind.RETIRING:
                     self.leaving = True
                 elif queue := self._answers.get(job):
-                    await queue.put(_batch_of(content) if kind is Kind.ROWS else _Sign.DONE)
+                    await queue.put(_batch_of(content) if kind is ReplyKind.ROWS else _Sign.DONE)
         except (asyncio.IncompleteReadError, ConnectionError):
             if await self._gone_within(END_SECONDS):  # for the cause
                 await asyncio.wait({hearing}, timeout=END_SECONDS)

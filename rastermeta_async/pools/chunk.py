@@ -90,7 +90,7 @@ class Chunk:
     def collect(self) -> None:
         """Make batches of the records up to the first one that is missing."""
         while some := self._next_records():
-            batch = _rows_of([record for record, _ in some])
+            batch = _rows_with_footprints([record for record, _ in some])
             weight = sum(weight for _, weight in some)
             with self._lock:
                 self._ready.append((batch, weight))
@@ -146,11 +146,11 @@ class Chunk:
         self._changed.set()
 
 
-def _rows_of(records: Sequence[Record]) -> pa.RecordBatch:
+def _rows_with_footprints(records: Sequence[Record]) -> pa.RecordBatch:
     # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
-    from rastermeta_async.footprints.rows import rows_of
+    from rastermeta_async.footprints.rows import rows_with_footprints
 
-    return rows_of(records)
+    return rows_with_footprints(records)
 
 
 def _weight(record: Record) -> int:

@@ -76,7 +76,7 @@ class WorkerConfig:
         return cls(**fields, access=access, drivers=None if drivers is None else tuple(drivers))
 
 
-class Kind(IntEnum):
+class ReplyKind(IntEnum):
     """What a worker says."""
 
     READY = 0
@@ -92,7 +92,7 @@ class Kind(IntEnum):
 class Reply(NamedTuple):
     """One message of a worker."""
 
-    kind: Kind
+    kind: ReplyKind
     job: int
     content: bytes
 
@@ -129,7 +129,7 @@ async def read_job(stream: Stream) -> tuple[int, list[bytes]]:
     return number, paths
 
 
-def encode_reply(kind: Kind, job: int = 0, content: bytes | memoryview = b"") -> bytes:
+def encode_reply(kind: ReplyKind, job: int = 0, content: bytes | memoryview = b"") -> bytes:
     """Return a worker's message."""
     return _REPLY.pack(kind, job, len(content)) + content
 
@@ -141,7 +141,7 @@ async def read_reply(stream: Stream) -> Reply:
         asyncio.IncompleteReadError: it has ended.
     """
     kind, job, size = _REPLY.unpack(await stream.readexactly(_REPLY.size))
-    return Reply(Kind(kind), job, await stream.readexactly(size))
+    return Reply(ReplyKind(kind), job, await stream.readexactly(size))
 
 
 @dataclass(frozen=True)

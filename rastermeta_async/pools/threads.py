@@ -85,7 +85,7 @@ class ThreadPool:
         self._slow_seconds = self._seconds if seconds else min(SLOW_SECONDS, self._seconds)
         self._limit = ReadLimit(tuner or Tuner(settings.concurrency))
         self._chunks: list[Chunk] = []
-        self._readings: dict[_Reading, asyncio.Task[None]] = {}
+        self._readings: dict[_ChunkReading, asyncio.Task[None]] = {}
         self._paths_there = asyncio.Event()
         self._stopping = False
         self._thread = threading.local()
@@ -162,7 +162,7 @@ class ThreadPool:
                     self._paths_there.clear()
                     self._limit.release()
                     continue
-                reading = _Reading(self, self._reader, self._take)
+                reading = _ChunkReading(self, self._reader, self._take)
                 task = asyncio.create_task(self._watch(reading, _Permit(self._limit)))
                 self._readings[reading] = task
 
@@ -178,7 +178,7 @@ class ThreadPool:
                 return chunk, at
         return None
 
-    async def _watch(self, reading: _Reading, permit: _Permit) -> None:
+    async def _watch(self, reading: _ChunkReading, permit: _Permit) -> None:
         """Have a thread read; what is wrong with it is an error of the run."""
         try:
             await self._run(reading, permit)
@@ -189,7 +189,7 @@ class ThreadPool:
             del self._readings[reading]
             permit.end()
 
-    async def _run(self, reading: _Reading, permit: _Permit) -> None:
+    async def _run(self, reading: _ChunkReading, permit: _Permit) -> None:
         """Have a thread read; give up the file that it hangs in."""
         try:
             call = self._loop.run_in_executor(self._threads, reading.run)
@@ -225,7 +225,7 @@ class ThreadPool:
     @contextmanager
     def no_time_of_the_file(self) -> Iterator[None]:
         """Let the thread that reads wait for its turn: that is no time of the file that it has."""
-        reading: _Reading = self._thread.reading
+        reading: _ChunkReading = self._thread.reading
         reading.pause()
         try:
             yield
@@ -251,7 +251,7 @@ class ThreadPool:
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             self._loop.call_soon_threadsafe(chunk.fail, error)
 
-    def note_thread(self, reading: _Reading) -> None:
+    def note_thread(self, reading: _ChunkReading) -> None:
         """Note that this thread reads files now."""
         self._thread.reading = reading
         self._limit.note_thread()
@@ -306,7 +306,7 @@ class _Permit:
         self._permits.release()
 
 
-class _Reading:
+class _ChunkReading:
     """One thread's way from file to file, watched from the event loop."""
 
     def __init__(self, pool: ThreadPool, reader: Reader, take: Take) -> None:

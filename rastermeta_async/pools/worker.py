@@ -30,8 +30,8 @@ from rastermeta_async.pools.header_pool import HeaderPool  # noqa: E402
 from rastermeta_async.pools.protocol import (  # noqa: E402
     STOP,
     STUCK_STATUS,
-    Kind,
     OpenFiles,
+    ReplyKind,
     WorkerConfig,
     encode_reply,
     read_job,
@@ -85,12 +85,12 @@ async def _serve(reader: Reader, config: WorkerConfig, requests: int, answers: i
 
         async def answer(job: int, paths: list[bytes]) -> None:
             async for batch in pool.read(paths):
-                write_all(answers, encode_reply(Kind.ROWS, job, batch.serialize()))
+                write_all(answers, encode_reply(ReplyKind.ROWS, job, batch.serialize()))
             if pool.stuck or memory_bytes().resident > config.resident + pool.threads_bytes:
-                write_all(answers, encode_reply(Kind.RETIRING))
-            write_all(answers, encode_reply(Kind.DONE, job, SIDECARS.take()))
+                write_all(answers, encode_reply(ReplyKind.RETIRING))
+            write_all(answers, encode_reply(ReplyKind.DONE, job, SIDECARS.take()))
 
-        write_all(answers, encode_reply(Kind.READY))
+        write_all(answers, encode_reply(ReplyKind.READY))
         while True:
             try:
                 job, paths = await read_job(jobs)

@@ -74,7 +74,7 @@ _MACHINES = {
 }  # fmt: skip
 
 
-class _Program(ctypes.Structure):
+class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
@@ -86,7 +86,7 @@ def fence_thread() -> bool:
     if machine is None:
         return False
     instructions = _filter(machine)
-    program = ctypes.byref(_Program(len(instructions) // 8, instructions))
+    program = ctypes.byref(_Filter(len(instructions) // 8, instructions))
     prctl = ctypes.CDLL(None).prctl
     # Only who gains no privileges any more may do it without having some.
     failed: int = prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(

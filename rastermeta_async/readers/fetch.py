@@ -12,7 +12,7 @@ from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.geotiff.buffer import MAX_READS
 from rastermeta_async.stores.clients import Located, Stores
 from rastermeta_async.stores.problems import Problem, problem_of
-from rastermeta_async.stores.raw_keys import Part
+from rastermeta_async.stores.raw_keys import ObjectBytes
 
 TRIES = 8
 """Requests for one range at the most."""
@@ -168,7 +168,7 @@ class StoredObject:
             raise FetchError(Problem("Changed", "it was replaced while it was being read"))
         return part.content
 
-    def _get(self, start: int, end: int, tried: int = 0) -> Part:
+    def _get(self, start: int, end: int, tried: int = 0) -> ObjectBytes:
         """Return bytes of the object; what that takes is no longer left."""
         fetcher = self._fetcher
         for number in range(tried + 1, TRIES + 1):

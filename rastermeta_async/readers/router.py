@@ -101,7 +101,7 @@ class Router:
         except _Accompanied as event:
             record = self._rasterio.read(path)
             if record.driver == GTIFF:
-                _count(record, path, event.neighbours)
+                _count_accompanied(record, path, event.neighbours)
             return record
         except (Unsupported, StoreError):
             return self._rasterio.read(path)
@@ -185,7 +185,7 @@ class Router:
             return Comparison(reference, None, str(reason))
 
 
-def _count(record: Record, path: bytes, neighbours: Neighbours) -> None:
+def _count_accompanied(record: Record, path: bytes, neighbours: Neighbours) -> None:
     """Count a GeoTIFF that is not decoded because of what stands next to it."""
     example = SIDECARS.example
     if not example:  # the folder is listed once more for it

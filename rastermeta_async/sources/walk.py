@@ -77,7 +77,7 @@ FolderNote = Walked | NotWalked
 """A path of which a walk itself knows the row: nothing of it is to be read."""
 
 
-class Kind(Enum):
+class InputKind(Enum):
     """What an input is."""
 
     FILE = auto()
@@ -85,21 +85,21 @@ class Kind(Enum):
     MISSING = auto()
 
 
-def kinds_of(paths: Sequence[bytes], timeout: float) -> list[Kind | OSError]:
+def kinds_of(paths: Sequence[bytes], timeout: float) -> list[InputKind | OSError]:
     """Tell what each of some paths is, or why that cannot be told, e.g. no answer in time."""
-    kinds: list[Kind | OSError] = []
+    kinds: list[InputKind | OSError] = []
     for start in range(0, len(paths), AT_ONCE):  # so few that each which hangs costs no other
         kinds += answers(timeout, _kind_of, paths[start : start + AT_ONCE])
     return kinds
 
 
-def _kind_of(path: bytes) -> Kind | OSError:
+def _kind_of(path: bytes) -> InputKind | OSError:
     try:
-        return Kind.FOLDER if stat.S_ISDIR(os.stat(path).st_mode) else Kind.FILE
+        return InputKind.FOLDER if stat.S_ISDIR(os.stat(path).st_mode) else InputKind.FILE
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and not leads_nowhere(error):
             return error
-        return Kind.FILE if os.path.lexists(path) else Kind.MISSING
+        return InputKind.FILE if os.path.lexists(path) else InputKind.MISSING
 
 
 def walk(
@@ -138,7 +138,7 @@ class _Walker:
     def walk(self, paths: Sequence[bytes]) -> Iterator[bytes]:
         """Yield those of some paths that are files, and the files below those that are folders."""
         told = zip(kinds_of(paths, self._timeout), paths, strict=True)
-        for are_folders, some in itertools.groupby(told, lambda one: one[0] is Kind.FOLDER):
+        for are_folders, some in itertools.groupby(told, lambda one: one[0] is InputKind.FOLDER):
             if are_folders:
                 yield from self._below([path for _, path in some])
                 continue
@@ -169,7 +169,9 @@ class _Walker:
     def _not_folders(self, links: Sequence[bytes]) -> Iterator[bytes]:
         """Yield the links that lead to no folder, as far as they answer."""
         kinds = kinds_of(links, self._timeout)
-        yield from (link for link, kind in zip(links, kinds, strict=True) if kind != Kind.FOLDER)
+        yield from (
+            link for link, kind in zip(links, kinds, strict=True) if kind != InputKind.FOLDER
+        )
 
 
 @dataclass

@@ -50,7 +50,7 @@ When = Callable[[Evidence], "Interval | None"]
 """Returns when a raster was taken."""
 
 
-class _Source(NamedTuple):
+class _DateTags(NamedTuple):
     """Tags that tell when, in upper case; a clock holds the time of day where that is apart."""
 
     start: str
@@ -60,31 +60,31 @@ class _Source(NamedTuple):
 
 
 _OF_ACQUISITION = (
-    _Source("ACQUISITIONDATETIME"),
-    _Source("ACQUISITION_DATETIME"),
-    _Source("DATE_ACQUIRED", clock="SCENE_CENTER_TIME"),  # Landsat
-    _Source("ACQUISITION_DATE", clock="ACQUISITION_TIME"),
-    _Source("SENSING_TIME"),
-    _Source("DATATAKE_1_DATATAKE_SENSING_START"),
+    _DateTags("ACQUISITIONDATETIME"),
+    _DateTags("ACQUISITION_DATETIME"),
+    _DateTags("DATE_ACQUIRED", clock="SCENE_CENTER_TIME"),  # Landsat
+    _DateTags("ACQUISITION_DATE", clock="ACQUISITION_TIME"),
+    _DateTags("SENSING_TIME"),
+    _DateTags("DATATAKE_1_DATATAKE_SENSING_START"),
     # MODIS, VIIRS
-    _Source("RANGEBEGINNINGDATE", "RANGEENDINGDATE", "RANGEBEGINNINGTIME", "RANGEENDINGTIME"),
+    _DateTags("RANGEBEGINNINGDATE", "RANGEENDINGDATE", "RANGEBEGINNINGTIME", "RANGEENDINGTIME"),
     # Attribute Convention for Data Discovery 1.3
-    _Source("TIME_COVERAGE_START", "TIME_COVERAGE_END"),
-    _Source("NC_GLOBAL#TIME_COVERAGE_START", "NC_GLOBAL#TIME_COVERAGE_END"),
-    _Source("PRODUCT_START_TIME", "PRODUCT_STOP_TIME"),
-    _Source("START_DATETIME", "END_DATETIME"),
-    _Source("START_TIME", "STOP_TIME"),
-    _Source("START_TIME", "END_TIME"),
-    _Source("START_DATE", "END_DATE", "START_TIME", "END_TIME"),
-    _Source("START_DATE", "STOP_DATE", "START_TIME", "STOP_TIME"),
-    _Source("EXIF_DATETIMEORIGINAL"),
-    _Source("NITF_IDATIM"),
-    _Source("IMAGE_DATE"),
-    _Source("FLIGHT_DATE"),
+    _DateTags("TIME_COVERAGE_START", "TIME_COVERAGE_END"),
+    _DateTags("NC_GLOBAL#TIME_COVERAGE_START", "NC_GLOBAL#TIME_COVERAGE_END"),
+    _DateTags("PRODUCT_START_TIME", "PRODUCT_STOP_TIME"),
+    _DateTags("START_DATETIME", "END_DATETIME"),
+    _DateTags("START_TIME", "STOP_TIME"),
+    _DateTags("START_TIME", "END_TIME"),
+    _DateTags("START_DATE", "END_DATE", "START_TIME", "END_TIME"),
+    _DateTags("START_DATE", "STOP_DATE", "START_TIME", "STOP_TIME"),
+    _DateTags("EXIF_DATETIMEORIGINAL"),
+    _DateTags("NITF_IDATIM"),
+    _DateTags("IMAGE_DATE"),
+    _DateTags("FLIGHT_DATE"),
 )
 _OF_WRITING = (
-    _Source("DATETIME"),
-    _Source("TIFFTAG_DATETIME"),
+    _DateTags("DATETIME"),
+    _DateTags("TIFFTAG_DATETIME"),
 )
 """Often when the file was written, or the image processed."""
 
@@ -109,7 +109,7 @@ def from_tags(evidence: Evidence) -> Interval | None:
     return _surest(_OF_ACQUISITION, relevant) or _surest(_OF_WRITING, relevant)
 
 
-def _surest(sources: Iterable[_Source], tags: Mapping[str, str]) -> Interval | None:
+def _surest(sources: Iterable[_DateTags], tags: Mapping[str, str]) -> Interval | None:
     # A source with a start and no end tells only a moment: one with both is better.
     partial = None
     for source in sources:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rastermeta_async.catalog.completed import rows_of
+from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.catalog.durable import (
     Identity,
     create,
@@ -225,7 +225,7 @@ def export(
     with _explained(output), contextlib.ExitStack() as files:
         lines = files.enter_context(_Temporary(output))
         others = files.enter_context(_Temporary(listed))
-        result = _write_lines(rows_of(catalog, COLUMNS), when, hrefs, link, lines, others)
+        result = _write_lines(dicts_of(catalog, COLUMNS), when, hrefs, link, lines, others)
         content = None
         limits = result.limits.west_to_east()
         if collection and result.time and limits:

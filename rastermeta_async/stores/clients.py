@@ -21,7 +21,7 @@ from rastermeta_async.model.settings import Access
 from rastermeta_async.model.urls import Listed, parts_of, redacted, requested, shown_url
 from rastermeta_async.stores.credentials import CONNECT_SECONDS, endpoint_of, for_obstore
 from rastermeta_async.stores.problems import first_line, problem_of
-from rastermeta_async.stores.raw_keys import Key, Part, S3Bucket, is_odd
+from rastermeta_async.stores.raw_keys import Key, ObjectBytes, S3Bucket, is_odd
 
 MAX_STORES = 64
 """Buckets and hosts that connections are kept to."""
@@ -50,7 +50,7 @@ class Located(NamedTuple):
     """An ``obstore`` store, or an `S3Bucket` for odd keys."""
     key: str
 
-    def get(self, start: int, end: int) -> Part:
+    def get(self, start: int, end: int) -> ObjectBytes:
         """Return bytes of the object; raises what obstore or boto3 raise, see `problem_of`."""
         if isinstance(self.store, S3Bucket):
             return self.store.get(self.key, start, end)
@@ -58,7 +58,7 @@ class Located(NamedTuple):
 
         found = obstore.get(self.store, self.key, options={"range": (start, end)})
         content, meta = bytes(found.bytes()), found.meta
-        return Part(content, meta["size"], meta["last_modified"], meta["e_tag"])
+        return ObjectBytes(content, meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 class Found(NamedTuple):

@@ -15,7 +15,7 @@ from rastermeta_async.model.settings import Access
 from rastermeta_async.stores.credentials import boto3_session, endpoint_of
 
 
-class Part(NamedTuple):
+class ObjectBytes(NamedTuple):
     """Some bytes of an object, and what the store says of it."""
 
     content: bytes
@@ -70,7 +70,7 @@ class S3Bucket:
         if access.requester_pays:
             self._common["RequestPayer"] = "requester"
 
-    def get(self, key: str, start: int, end: int) -> Part:
+    def get(self, key: str, start: int, end: int) -> ObjectBytes:
         """Return bytes of an object.
 
         Raises:
@@ -78,7 +78,7 @@ class S3Bucket:
         """
         found = self._client.get_object(**self._common, Key=key, Range=f"bytes={start}-{end - 1}")
         size = int(found["ContentRange"].rpartition("/")[2])
-        return Part(found["Body"].read(), size, found["LastModified"], found["ETag"])
+        return ObjectBytes(found["Body"].read(), size, found["LastModified"], found["ETag"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[Key]]:
         """Yield the keys below a prefix that come after one, a page at a time; raises as `get`."""

@@ -29,7 +29,7 @@ SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE
 """Bytes of a value, by type."""
 
 
-class Order:
+class TiffEncoding:
     """How a TIFF stores numbers and entries: classic or BigTIFF, in either byte order."""
 
     def __init__(self, byteorder: Literal["little", "big"], *, big: bool) -> None:
@@ -78,9 +78,9 @@ class Order:
         return self.count_bytes + self.entry * count + self.inline
 
 
-_ORDERS: dict[bytes, Order] = {
-    b"II*\0": Order("little", big=False), b"MM\0*": Order("big", big=False),
-    b"II+\0": Order("little", big=True), b"MM\0+": Order("big", big=True),
+_ORDERS: dict[bytes, TiffEncoding] = {
+    b"II*\0": TiffEncoding("little", big=False), b"MM\0*": TiffEncoding("big", big=False),
+    b"II+\0": TiffEncoding("little", big=True), b"MM\0+": TiffEncoding("big", big=True),
 }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ class File:
 class Entries(NamedTuple):
     """The entries of an IFD."""
 
-    order: Order
+    order: TiffEncoding
     ifd: bytes
 
     def place(self, index: int) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def metadata_of(text: str, bands: int) -> Metadata:
     return _with_roles(metadata, plan.roles, values) if plan.roles else metadata
 
 
-def _looked_at(text: str, bands: int) -> tuple[_Plan, Sequence[str]]:
+def _looked_at(text: str, bands: int) -> tuple[_MetadataPlan, Sequence[str]]:
     """Return the plan and the values of a text that is not known to be like one before."""
     body = text.rstrip("\n")
     if not (body.startswith(_START) and body.endswith(_END)):
@@ -106,7 +106,7 @@ def _looked_at(text: str, bands: int) -> tuple[_Plan, Sequence[str]]:
     heads, values = tuple(pieces[::2]), pieces[1::2]
     if not _BLANK.isdisjoint([value[:1] for value in values]):
         raise Unsupported("a value that is empty or starts with a space")
-    plan = _plan(heads) if remembered else _Plan(heads)
+    plan = _plan(heads) if remembered else _MetadataPlan(heads)
     if plan.bands > bands:
         raise Unsupported("metadata of no band")
     if remembered:
@@ -116,7 +116,7 @@ def _looked_at(text: str, bands: int) -> tuple[_Plan, Sequence[str]]:
     return plan, values
 
 
-class _Plan:
+class _MetadataPlan:
     """Which value of a ``GDAL_METADATA`` tag is what. Files of one product share one."""
 
     def __init__(self, heads: tuple[str, ...]) -> None:
@@ -172,13 +172,13 @@ class _Plan:
         _USUAL[bands] = self
 
 
-_USUAL: dict[int, _Plan] = {}
+_USUAL: dict[int, _MetadataPlan] = {}
 """The last plan that has proved to be usual, by number of bands."""
 
 
 @lru_cache(MAX_PLANS)
-def _plan(heads: tuple[str, ...]) -> _Plan:
-    return _Plan(heads)
+def _plan(heads: tuple[str, ...]) -> _MetadataPlan:
+    return _MetadataPlan(heads)
 
 
 def _has_effect(domain: str, name: str) -> bool:

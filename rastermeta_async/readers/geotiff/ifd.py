@@ -30,14 +30,14 @@ from rastermeta_async.readers.geotiff.buffer import (
     UNDEFINED,
     Entries,
     File,
-    Order,
+    TiffEncoding,
     text,
     unpacker,
     value_bytes,
 )
 from rastermeta_async.readers.geotiff.cog import MAX_FIRST_IFD
 from rastermeta_async.readers.geotiff.gdal_metadata import MAX_REMEMBERED, is_harmless
-from rastermeta_async.readers.geotiff.ifd_cache import Part, Stretch
+from rastermeta_async.readers.geotiff.ifd_cache import CachedIfds, Piece
 
 MAX_IFDS = 64
 MAX_SPARSE_BLOCKS = 1024
@@ -126,7 +126,7 @@ _CODES = {SHORT: "H", LONG: "I", LONG8: "Q"}
 class Layout:
     """The tags and types of an IFD: where in it to find what. Many files share one."""
 
-    def __init__(self, order: Order, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
+    def __init__(self, order: TiffEncoding, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
         if any(one >= following for one, following in itertools.pairwise(tags)):
             raise Unsupported("tags out of order")
         for tag, kind in zip(tags, types, strict=True):
@@ -207,8 +207,8 @@ class _Shape:
         self.follower: _Shape | None = None
         """Shape of the IFD that came after one of this shape last."""
 
-    def part(self, start: int, *, last: bool) -> Part:
-        """Return an IFD of this shape as a part of a stretch; the last one has no successor."""
+    def piece(self, start: int, *, last: bool) -> Piece:
+        """Return an IFD of this shape as a piece; the last one has no successor."""
         order = self.layout.order
         link = 8 * (self.span - order.inline)
         offsets = sum(
@@ -216,7 +216,7 @@ class _Shape:
         )
         offset = (1 << 8 * order.inline) - 1
         moving = offsets if last else offsets | 1 << link
-        return Part(start, self.span, self.mask | offsets * offset | offset << link, moving)
+        return Piece(start, self.span, self.mask | offsets * offset | offset << link, moving)
 
     def seen(self, ifd: bytes, head: bytes) -> Image | None:
         """Return what an IFD of this shape says of its image, if another has said the same."""
@@ -238,7 +238,7 @@ class _Shape:
         return image
 
 
-_FIRST: dict[Order, _Shape] = {}
+_FIRST: dict[TiffEncoding, _Shape] = {}
 """Shape of the first IFD of the last file; most files are alike."""
 
 _IMAGES: dict[tuple[_Shape, int, tuple[bytes, ...]], Image] = {}
@@ -408,7 +408,7 @@ def _image_kind(*parts: Hashable) -> _ImageKind:  # noqa: ARG001  # they are the
 
 
 @lru_cache(MAX_REMEMBERED)
-def _layout(order: Order, count: int, tags_and_types: int) -> Layout:
+def _layout(order: TiffEncoding, count: int, tags_and_types: int) -> Layout:
     raw = tags_and_types.to_bytes(order.span(count), "little")
     fields = [raw[at : at + 4] for at in map(order.entry_at, range(count))]
     tags = tuple(order.number(field[:2]) for field in fields)
@@ -476,7 +476,7 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
     _FIRST[order] = shape
     link = order.number(ifd[-order.inline :])
     rest = image.rest
-    if rest is not None and link and rest.stretch.is_at(link, file.head):
+    if rest is not None and link and rest.cached.is_at(link, file.head):
         places = rest.places(file, ifd, link)
         return shape.layout, Entries(order, ifd), (image, *rest.images), places
     places = Places.of_first(file, ifd, image.blocks, is_alone=not link)
@@ -531,8 +531,10 @@ def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
 class _Rest:
     """All that came after a first IFD."""
 
-    def __init__(self, order: Order, stretch: Stretch, image: Image, others: list[_Found]) -> None:
-        self.stretch = stretch
+    def __init__(
+        self, order: TiffEncoding, cached: CachedIfds, image: Image, others: list[_Found]
+    ) -> None:
+        self.cached = cached
         self.images = tuple([other for *_, other in others])
         start = others[0][0]
         self._image = image
@@ -549,7 +551,7 @@ class _Rest:
         self._first += [array.first for _, array in arrays]
 
     def places(self, file: File, ifd: bytes, start: int) -> Places:
-        """Return those of a file that has this IFD first, and the same stretch from `start` on."""
+        """Return those of a file that has this IFD first, and the cached ones from `start` on."""
         head = file.head
         if file.first <= MAX_FIRST_IFD:
             fields = (*self._image.blocks.fields(ifd), *self._fields(head, start))
@@ -575,15 +577,15 @@ def _rest(head: bytes, image: Image, others: list[_Found]) -> _Rest | None:
     offsets = [offset for offset, *_ in others]
     if order.byteorder == "big" or offsets != sorted(offsets):
         return None
-    parts: list[Part] = []
+    parts: list[Piece] = []
     for offset, ifd, shape, other in others:
         if other.has_unseen or METADATA in shape.layout.at:
             return None
-        parts.append(shape.part(offset, last=offset == offsets[-1]))
+        parts.append(shape.piece(offset, last=offset == offsets[-1]))
         places = zip(shape.offsets.unpack(ifd), shape.lengths, strict=True)
-        parts += [Part(at, length, (1 << 8 * length) - 1) for at, length in places]
-    stretch = Stretch.of(head, offsets[0], parts)
-    return _Rest(order, stretch, image, others) if stretch else None
+        parts += [Piece(at, length, (1 << 8 * length) - 1) for at, length in places]
+    cached = CachedIfds.of(head, offsets[0], parts)
+    return _Rest(order, cached, image, others) if cached else None
 
 
 def ifd_at(file: File, offset: int) -> bytes:
@@ -613,7 +615,7 @@ def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
     raise Unsupported("tags missing")
 
 
-def _shape_of(order: Order, ifd: bytes) -> _Shape:
+def _shape_of(order: TiffEncoding, ifd: bytes) -> _Shape:
     count = order.number(ifd[: order.count_bytes])
     number = int.from_bytes(ifd, "little")  # whatever the order: only the place matters
     layout = _layout(order, count, number & order.tags_masks[count])

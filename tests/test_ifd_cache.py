@@ -21,7 +21,7 @@ from tiff_variants import (
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.geotiff.gdal_metadata import metadata_of
 from rastermeta_async.readers.geotiff.header import Header, read_header
-from rastermeta_async.readers.geotiff.ifd_cache import Stretch
+from rastermeta_async.readers.geotiff.ifd_cache import CachedIfds
 
 
 def with_overviews(form: Form = LITTLE, text: str = "a") -> bytes:
@@ -50,14 +50,14 @@ class Recognised:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
         self.may = True
-        is_at = Stretch.is_at
+        is_at = CachedIfds.is_at
 
-        def counting(stretch: Stretch, start: int, head: bytes) -> bool:
-            found = self.may and is_at(stretch, start, head)
+        def counting(cached: CachedIfds, start: int, head: bytes) -> bool:
+            found = self.may and is_at(cached, start, head)
             self.times += found
             return found
 
-        monkeypatch.setattr(Stretch, "is_at", counting)
+        monkeypatch.setattr(CachedIfds, "is_at", counting)
 
     def learn(self, content: bytes) -> Header:
         """Have a file recognised from now on; return its header."""
@@ -222,7 +222,7 @@ def test_big_endian_overviews_are_looked_at(recognised: Recognised) -> None:
         assert not recognised.check(with_overviews(Form(">", big=False)))
 
 
-def test_a_stretch_is_bounded(recognised: Recognised) -> None:
+def test_what_is_cached_is_bounded(recognised: Recognised) -> None:
     def content(tiles: int) -> bytes:
         half = tiled(LITTLE, 16 * tiles, 16) | {254: number_value(LITTLE, LONG, 1)}
         quarter = tiled(LITTLE, 8, 8) | {254: number_value(LITTLE, LONG, 1)}
