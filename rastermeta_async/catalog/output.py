@@ -13,7 +13,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -69,6 +69,9 @@ SEALED_GROUP_GROWTH = 8 * 1024
 end, so the largest catalogs are to have few."""
 
 _TOMBSTONES_A_PART = 5000
+
+_SAMPLE_PARTS = 64
+"""Parts whose keys are sampled before rows are sorted in another order."""
 
 
 @dataclass(frozen=True)
@@ -322,10 +325,12 @@ class Output:
     def _sorted(self, rows: Iterable[pa.RecordBatch], state: History, order: Order) -> Batches:
         """Yield rows in another order than they have."""
         keys, count = keys_of(order), _rows_at_most(state)
-        step = count // SAMPLE_KEYS + 1
+        columns = [*IDENTITY, "bbox"]
+        some_parts = state.parts[:: len(state.parts) // _SAMPLE_PARTS + 1]
+        of_parts = part_rows(self._parts_folder, some_parts, columns)
         sample: list[bytes] = []
-        start = 0
-        for batch in self._committed_rows([*IDENTITY, "bbox"]):
+        start, step = 0, _rows_at_most(replace(state, parts=some_parts)) // SAMPLE_KEYS + 1
+        for batch in itertools.chain(self._sealed_rows(state, columns), of_parts):
             sample += keys(batch.slice(start))[::step].to_pylist()
             start = (start - batch.num_rows) % step
         return resorted(rows, sample, count, self._parts_folder, keys)
@@ -357,11 +362,11 @@ class Output:
     def _state(self) -> History:
         return history(self.log.entries)
 
-    def _committed_rows(self, columns: list[str] = IDENTITY) -> Iterator[pa.RecordBatch]:
-        """Yield some columns of the rows so far, by default what identifies them."""
+    def _committed_rows(self) -> Iterator[pa.RecordBatch]:
+        """Yield what identifies the rows so far."""
         state = self._state
-        yield from self._sealed_rows(state, columns)
-        yield from part_rows(self._parts_folder, state.parts, columns)
+        yield from self._sealed_rows(state, IDENTITY)
+        yield from part_rows(self._parts_folder, state.parts, IDENTITY)
 
     def _newest_rows(
         self, columns: Sequence[str], parts: Sequence[Part], since: PathSet

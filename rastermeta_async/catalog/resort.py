@@ -94,7 +94,7 @@ def _partitioned(
     """Write rows into scratch files, one for each range of keys; return their paths."""
     with ExitStack() as stack:
         files = [stack.enter_context(scratch_file(folder)) for _ in range(len(bounds) + 1)]
-        for group in grouped(batches, PARTITION_ROWS, RUN_BYTES):
+        for group in grouped(batches, RUN_ROWS, RUN_BYTES):
             for (_, out), some in zip(files, _cut(*_ascending(group, keys), bounds), strict=True):
                 if some.num_rows:
                     out.write_batch(some)
