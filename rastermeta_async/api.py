@@ -1,4 +1,4 @@
-"""The library's front door: a stream of records, or a catalog on disk; one record: `one_file`."""
+"""The library's entry points: a stream of records, or a catalog on disk; one record: `one_file`."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Paths = Source | Iterable[AnyPath] | AsyncIterable[AnyPath]
 log = logging.getLogger(__name__)
 
 DUPLICATE_WINDOW = 1 << 20
-"""Latest paths of a run among which a duplicate is noticed before it is read again; one further
-back is read twice, and the catalog still has it once."""
+"""Number of latest paths among which a duplicate is skipped. An older duplicate is read again;
+the catalog still has one row for it."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Outcome:
     """How a run ended."""
 
     rows: int
-    """Rows of the catalog; of a run that was stopped: rows committed by it."""
+    """Rows of the catalog; after a stop: rows that this run committed."""
     failures: int
-    """Rows that are no success."""
+    """Rows that are not a success."""
     complete: bool
-    """Whether the source was read to its end and the catalog stands under its name."""
+    """Whether the source was read to its end and the catalog has its final name."""
 
 
 async def extract(
@@ -64,19 +64,19 @@ async def extract(
 ) -> AsyncGenerator[Record, None]:
     """Yield a record for every path, in no particular order, each path once.
 
-    Memory is flat but for 16 bytes a path, which tell duplicates. A slow consumer slows the
-    reading down. Leaving the loop early ends the run; use `contextlib.aclosing` to have that
-    happen at a definite time.
+    Memory grows by 16 bytes a path, to detect duplicates, and is constant otherwise. A slow
+    consumer slows the reading down. Leaving the loop early ends the run; with
+    `contextlib.aclosing` this happens at a definite time.
 
     Args:
         paths: paths in any iterable or asynchronous iterable, or a `Source`.
         settings: how to run; None: the defaults.
-        pool: reads the headers, entered and left by this function; None: the one that the settings
-            ask for.
+        pool: reads the headers; this function enters and leaves it. None: the pool for the
+            settings.
 
     Raises:
         RastermetaError: the run cannot go on (see `rastermeta_async.model.errors`). A bad file
-            raises nothing: it is a record.
+            raises nothing: it becomes a record.
     """
     settings = settings or Settings()
     sender: Sender[pa.RecordBatch]
@@ -93,7 +93,7 @@ async def extract(
         finally:
             sender.close()
 
-    # A task of its own: a task group must not be left open across a yield (PEP 789).
+    # In a separate task: a task group must not be left open across a yield (PEP 789).
     reading = asyncio.create_task(read())
     try:
         async for batch in batches:
@@ -104,7 +104,7 @@ async def extract(
         reading.cancel()
         await asyncio.wait({reading})
         if not reading.cancelled():
-            reading.exception()  # it was raised above, or nobody is there to hear it
+            reading.exception()  # marks it as retrieved: it was raised above, or the caller left
 
 
 async def extract_to(
@@ -117,24 +117,24 @@ async def extract_to(
     stop: asyncio.Event | None = None,
     pool: Pool | None = None,
 ) -> Outcome:
-    """Read every path's header into a catalog; called again, resume it.
+    """Read every path's header into a catalog; a second call resumes it.
 
     Args:
-        output: a name that ends in .parquet, .ndjson, .jsonl or .json. Parts and log stand
-            next to it until it is finished. Of a URL the last part names a file in the
-            current folder, which is copied to the URL when it is finished.
+        output: a name that ends in .parquet, .ndjson, .jsonl or .json. Parts and log are next
+            to it until it is finished. The last part of a URL names a file in the current
+            folder; the finished file is copied to the URL.
         paths: paths in any iterable or asynchronous iterable, or a `Source`.
         settings: how to run; None: the defaults.
-        overwrite: start again from nothing; an older catalog stays until the new one is done.
-        progress: is kept up to date meanwhile.
-        stop: when set, the run finishes what is in flight, commits it and returns.
+        overwrite: start from nothing; an older catalog stays until the new one is finished.
+        progress: is updated during the run.
+        stop: when set, the run finishes the files that are being read, commits them and returns.
         pool: as for `extract`.
 
     Raises:
-        ForeignOutputError: what stands under that name, or at the URL, was not made by this
-            program, or is another one's; nothing was read.
+        ForeignOutputError: the file of that name, or the object at the URL, was not made by this
+            program, or belongs to another output or user; nothing was read.
         SettingsError, SourceError, StoreError, StuckError, OutputError: see
-            `rastermeta_async.model.errors`. What was committed is safe, and the same call resumes.
+            `rastermeta_async.model.errors`. Committed rows are safe, and the same call resumes.
     """
     settings = settings or Settings()
     progress = progress or Progress()
@@ -188,7 +188,7 @@ async def extract_to(
 
 
 def _upload(target: Output, access: Access) -> Upload:
-    from rastermeta_async.catalog.uploads import Upload  # few outputs are in a store
+    from rastermeta_async.catalog.uploads import Upload  # only outputs in a store need it
 
     return Upload(target, access)
 
@@ -196,7 +196,7 @@ def _upload(target: Output, access: Access) -> Upload:
 def _prune(
     target: Output, given: PathSet, settings: Settings, progress: Progress
 ) -> PruneError | None:
-    """Drop rows that are of no file; return why not, so that what was read is sealed first."""
+    """Drop rows without a file; return an error instead of raising it, so that sealing goes on."""
     try:
         for _ in target.prune(given, even_folders=settings.prune_folders, timeout=settings.timeout):
             progress.dropped += 1
@@ -215,7 +215,7 @@ async def extract_to_stream(
 ) -> Outcome:
     """Write every path's record to an open file descriptor, as lines of JSON.
 
-    A stream has no checkpoint: it cannot be resumed. Arguments as for `extract_to`.
+    A stream has no checkpoint: it cannot be resumed. The arguments are those of `extract_to`.
 
     Raises:
         BrokenPipeError: the reader of the stream has gone.
@@ -228,7 +228,7 @@ async def extract_to_stream(
     try:
         await _run(inputs, consume, settings, progress, stop)
     except WriteError:
-        if not stop.is_set():  # else it ends without what nobody reads
+        if not stop.is_set():  # after a stop, unread rows may be lost
             raise
     return Outcome(progress.committed, progress.failures, complete=not stop.is_set())
 
@@ -250,9 +250,9 @@ async def _run(
 
 
 def pool_for(settings: Settings) -> Pool:
-    """Return the pool that the settings ask for; a run with workers never imports rasterio.
+    """Return the pool for the settings; a run with workers never imports rasterio.
 
-    Where the environment of this process may change answers, there is a worker in any case.
+    If this process's environment may change what GDAL reads, the pool has at least one worker.
     """
     if not settings.workers and may_change_answers():
         settings = replace(settings, workers=1)

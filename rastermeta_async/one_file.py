@@ -1,4 +1,4 @@
-"""One file's record: it takes no pool and no catalog, so that ``rastermeta show`` is quick."""
+"""Read one file's record without pool and catalog, so that ``rastermeta show`` is quick."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def read_record(
     reader: str = "auto",
     gdal_config: tuple[str, ...] = (),
 ) -> Record:
-    """Return the record of one file or object, as `extract` would; blocks meanwhile.
+    """Return the record of one file or object, as `extract` would; blocks until it is read.
 
     Args:
-        path: any file or URL; whatever is wrong with it is said in the record's `status`,
-            `error_type` and `error_message`.
-        drivers: GDAL drivers that may open it; None: raster formats that are files in their
-            own right; empty: every driver there is.
+        path: any file or URL; the record's `status`, `error_type` and `error_message` say what
+            is wrong with it.
+        drivers: GDAL drivers that may open it; None: drivers of raster formats that are files
+            of their own; empty: every driver.
         reader: see `Settings.reader`.
         gdal_config: see `Settings.gdal_config`.
 
     Raises:
-        SettingsError: there is no such reader, or an option is none.
-        RuntimeError: a URL was given in a running event loop, which would wait: use `extract`.
+        SettingsError: the reader does not exist, or an option is invalid.
+        RuntimeError: a URL was given while an event loop runs, which would block: use `extract`.
     """
     settings = Settings(drivers=drivers, reader=reader, gdal_config=gdal_config)
     name = local_path(os.fsencode(path))
     if is_url(name):
         return _read_in_pool(name, settings)
     if may_change_answers():
-        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+        with ThreadPoolExecutor(1) as thread:  # an event loop may be running in this thread
             return thread.submit(_read_in_pool, name, settings).result()
     chosen: Router | RasterioReader
     if reader == "auto":
@@ -62,7 +62,7 @@ def read_record(
 def _read_in_pool(name: bytes, settings: Settings) -> Record:
     import asyncio
 
-    from rastermeta_async.api import pool_for  # all that a run needs, which no local file does
+    from rastermeta_async.api import pool_for  # slow to import; local files do not need it
 
     async def read() -> Record:
         async with pool_for(settings) as pool:
@@ -73,7 +73,7 @@ def _read_in_pool(name: bytes, settings: Settings) -> Record:
 
 
 def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) -> Comparison:
-    """Return both readers' records of one local file; arguments as for `read_record`."""
+    """Return both readers' records of one local file; the arguments are those of `read_record`."""
     reader = Router(RasterioReader(drivers), Folders())
 
     def compare() -> Comparison:
@@ -85,9 +85,10 @@ def compare_readers(path: AnyPath, *, drivers: tuple[str, ...] | None = None) ->
 
 
 def _in_new_thread(reader: Router | RasterioReader, work: Callable[[], T]) -> T:
-    """Return what `work` returns in a thread of its own.
+    """Return what `work` returns in a new thread.
 
-    PROJ has no history there, the fence stands round it, and the caller's thread stays as it was.
+    PROJ has no state there from earlier work, the fence is around it (see `fence_thread`), and
+    the caller's thread does not change.
     """
 
     def run() -> T:

@@ -1,10 +1,10 @@
-"""The only owner of tasks and queues, and of the order "sink first, checkpoint second".
+"""Run the tasks and queues of a run, in the order "sink first, checkpoint second".
 
     source ──▶ path queue ──▶ readers over the pool ──▶ row queue ──▶ consumer
 
-Every queue is bounded, so whatever is slowest slows down all before it. The number of tasks
-depends on the pool, never on the input. An error anywhere cancels the rest and is raised; what
-was committed before it stays committed.
+No other module owns tasks or queues of a run. Every queue is bounded, so the slowest part slows
+down all parts before it (backpressure). The number of tasks depends on the pool, never on the
+input. An error in any part cancels the rest and is raised; committed rows stay committed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class _End:
-    """Wakes a receiver that waits when the channel is closed; never leaves this module."""
+    """Wakes a waiting receiver when the channel is closed; never leaves this module."""
 
 
 _END = _End()
@@ -59,29 +59,29 @@ class _Queue(asyncio.Queue[T | _End]):
     closed = False
 
     def wake_at_end(self) -> None:
-        """Wake a receiver that waits for an item which will never come."""
+        """Wake a receiver that waits for an item although none will come."""
         if self.empty():
             self.put_nowait(_END)
 
 
 class Sender(Generic[T]):
-    """The end that items go in; waits while the queue is full."""
+    """The input end of a queue."""
 
     def __init__(self, queue: _Queue[T]) -> None:
         self._queue = queue
 
     async def send(self, item: T) -> None:
-        """Put an item in; returns once there is room for it."""
+        """Put an item into the queue; wait while the queue is full."""
         await self._queue.put(item)
 
     def close(self) -> None:
-        """End every receiver after the items sent so far. Nothing may be sent afterwards."""
+        """End every receiver after the items sent so far; do not send after this."""
         self._queue.closed = True
         self._queue.wake_at_end()
 
 
 class Receiver(Generic[T]):
-    """The end that items come out of; several tasks may iterate over one receiver."""
+    """The output end of a queue; several tasks may iterate over one receiver."""
 
     def __init__(self, queue: _Queue[T]) -> None:
         self._queue = queue
@@ -104,10 +104,10 @@ def channel(size: int) -> tuple[Sender[T], Receiver[T]]:
 log = logging.getLogger(__name__)
 Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]
-"""Takes all rows of a run; returns when there are no more and its work is done."""
+"""Takes all rows of a run; returns after the last row, when its work is done."""
 
 _MAX_UNANSWERED = 3
-"""Times that a disk may leave open whether one of some files has changed."""
+"""Batches of files with a timeout, after which the disk is no longer asked for changes."""
 
 
 @dataclass
@@ -117,39 +117,39 @@ class Progress:
     done: int = 0
     """Rows finished in this run."""
     failures: int = 0
-    """Those of them that are no success."""
+    """Rows finished in this run that are not a success."""
     taken: int = 0
-    """Input paths taken so far that are to be read, done or not."""
+    """Input paths taken so far for reading, finished or not."""
     skipped: int = 0
-    """Input paths that needed no reading: finished before, or given twice."""
+    """Input paths that are not read: finished in an earlier run, or given twice."""
     dropped: int = 0
     """Rows dropped because their file is gone."""
     walked: int = 0
     """Rows dropped because they are of folders that could be walked this time."""
     missing: int = 0
-    """Failures of this run that are local paths which lead to nothing."""
+    """Failures of this run because a local path does not exist."""
     passing: int = 0
-    """Failures of this run that may be gone the next time."""
+    """Failures of this run that a later run may not have."""
     not_given: int = 0
     """Error rows of earlier runs whose paths are not among this run's inputs."""
     example: str | None = None
     """The first failure: path and message."""
     committed: int = 0
-    """Rows of this run that are safe."""
+    """Committed rows of this run."""
     fraction: float | None = None
-    """How much of the input was read, 0 to 1; None where its size is unknown."""
+    """Share of the input that was read, 0 to 1; None: its size is unknown."""
     sealing: bool = False
     """Whether the catalog is being written."""
     started: float = field(default_factory=time.monotonic)
     """`time.monotonic` at the start."""
 
     def snapshot(self) -> Progress:
-        """Return a copy that does not change any more."""
+        """Return a copy that does not change."""
         return replace(self)
 
     @property
     def share(self) -> float | None:
-        """How much of the reading is done, 0 to 1; None where nothing tells."""
+        """Share of the reading that is done, 0 to 1; None: unknown."""
         if self.fraction is None or not self.taken:
             return self.fraction
         return self.fraction * self.done / self.taken
@@ -162,7 +162,7 @@ class Progress:
 
 @dataclass
 class Inputs:
-    """What a run reads: the source, less the paths that need no reading."""
+    """The paths of a source, without those that need no reading."""
 
     source: Source
     finished: PathSet | Unchanged
@@ -170,15 +170,15 @@ class Inputs:
     seen: PathSet
     """Paths given so far in this run; grows."""
     timeout: float = 60.0
-    """Seconds that the disk may take to tell whether a file has changed."""
+    """Timeout in seconds for the disk to say whether a file has changed."""
     failed: PathSet = field(default_factory=PathSet)
     """Paths that have an error row from earlier runs."""
     given: PathSet = field(default_factory=PathSet)
-    """Those of them that are among the inputs of this run; grows."""
+    """Paths of `failed` that are among the inputs of this run; grows."""
     _unanswered: int = 0
 
     async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Return those of some new paths that need a row, and folders whose row is outdated."""
+        """Return the new paths that need a row, and the folders whose row is outdated."""
         new = self.seen.add_new(list(map(local_path, paths)))
         walked = [path for path in new if isinstance(path, Walked)]
         files = [path for path in new if not isinstance(path, Walked)] if walked else new
@@ -190,9 +190,10 @@ class Inputs:
         return self.failed.known(walked) + unread
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
-        """Return the paths that are not as they were, or of which the disk does not tell.
+        """Return the paths that have changed, or whose state the disk does not report in time.
 
-        For these the pool is to say what is wrong. After a few waits in vain no more is asked.
+        The pool then finds out what is wrong. After `_MAX_UNANSWERED` timeouts, all further paths
+        are returned without asking the disk.
         """
         found: list[bytes] = []
         for start in range(0, len(paths), BATCH):
@@ -215,12 +216,12 @@ async def run(
 ) -> None:
     """Read every path of the inputs and hand the rows to `consume`, in no particular order.
 
-    When `stop` is set, nothing more is taken from the source or the path queue; headers that
-    are being read are finished and consumed, then this returns.
+    When `stop` is set, nothing more is taken from the source or the path queue. Headers that
+    are being read are finished and consumed, then this returns. When this is cancelled or has
+    raised, all tasks have ended; header opens may still run in threads.
 
     Raises:
-        The first error of any part, in place of the exception group around it. Cancelled, or
-        after an error, all tasks have ended; header opens under way may still run in threads.
+        The first error of any part, in place of the exception group around it.
     """
     to_readers: Sender[list[bytes]]
     to_consumer: Sender[pa.RecordBatch]
@@ -259,7 +260,7 @@ async def _read_all(
 ) -> None:  # fmt: skip
     async def read() -> None:
         async for chunk in paths:
-            if stop.is_set():  # left for the next run, but taken, so that the producer can end
+            if stop.is_set():  # taken but not read, so that the producer can end
                 continue
             async for batch in _rows_of(chunk, pool):
                 if breaker:
@@ -274,7 +275,7 @@ async def _read_all(
 
 
 async def _rows_of(paths: Sequence[bytes], pool: Pool) -> AsyncIterator[pa.RecordBatch]:
-    """Yield the rows of some paths; those of folders that were walked, or not, need no reading."""
+    """Yield the rows of some paths; notes about folders become rows without the pool."""
     if said := [path.row() for path in paths if isinstance(path, FolderNote)]:
         yield to_batch(said)
         paths = [path for path in paths if not isinstance(path, FolderNote)]
@@ -330,8 +331,8 @@ def committer(
         sink: keeps the rows.
         checkpoint: keeps a note of each batch.
         settings: `batch_size` rows a batch, if they come in time.
-        progress: is told what is committed.
-        seconds: that a row waits at the most; None: `BATCH_SECONDS`.
+        progress: its `committed` is updated.
+        seconds: the longest time that a row waits for its commit; None: `BATCH_SECONDS`.
     """
     interval = BATCH_SECONDS if seconds is None else seconds
 
@@ -358,11 +359,11 @@ def committer(
 
 
 def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[bytes]]:
-    """Cut a block into chunks of about the same length, so that the block is not left in scraps.
+    """Yield a block in chunks of about the same length, so that no tiny chunk is left over.
 
     Args:
         paths: the block; a short one is spread over all readers.
-        readers: how many there are.
+        readers: the number of readers.
         rate: files a second, over all readers.
     """
     if len(paths) < 2 * CHUNK_PATHS:
@@ -384,7 +385,7 @@ def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[byte
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
-    """Return what comes of some work; once `stop` is set let go of it and return None."""
+    """Return the result of some work; once `stop` is set, abandon it and return None."""
     stopped, doing = asyncio.create_task(stop.wait()), asyncio.create_task(work)
     try:
         await asyncio.wait({stopped, doing}, return_when=asyncio.FIRST_COMPLETED)
@@ -395,7 +396,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | No
 
 
 async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator[T | None]:
-    """Yield items, and None whenever none has come for so long."""
+    """Yield items, and None whenever no item comes for `seconds`."""
     rest = aiter(items)
     following: asyncio.Future[T] | None = None
     try:
@@ -417,7 +418,7 @@ async def _with_pauses(items: AsyncIterable[T], seconds: float) -> AsyncIterator
 
 
 async def _until(stop: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
-    """Yield items until `stop` is set, even while the next one is being waited for."""
+    """Yield items until `stop` is set; a wait for the next item ends then, too."""
     stopped = asyncio.create_task(stop.wait())
     try:
         while not stop.is_set():

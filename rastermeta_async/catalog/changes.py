@@ -1,8 +1,8 @@
-"""Which files are as they were when they were read: told by size and time of change, or etag.
+"""Find the files that have changed since they were read, by size and mtime, or by etag.
 
-A file costs one ``stat``. An object costs nothing where a prefix is walked, as the listing says
-all that is needed. Given by its URL it is read again: that is one request, and to ask for its
-etag would be one, too.
+A check costs one ``stat`` for a file. It is free for an object from the listing of a prefix, as
+the listing has size and etag. An object given by its URL is read again: reading costs one request,
+and so would asking for its etag.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rastermeta_async.model.row_ops import path_keys
 from rastermeta_async.model.urls import Listed, is_url
 
 COLUMNS = ("file_size", "mtime", "error_type", "etag")
-"""What a stamp is made of, besides the path."""
+"""Columns that a stamp is made of, besides the path."""
 
 _GONE = b"\0gone"
 _ANY = b"\0"
@@ -28,7 +28,7 @@ _UNKNOWN = b"\0unknown"
 
 
 class Unchanged:
-    """Files that need no reading, as long as they are as they were. In 16 bytes a path."""
+    """A set of files with their state when they were read; takes 16 bytes a path."""
 
     def __init__(self) -> None:
         self._stamps = PathSet()
@@ -37,18 +37,18 @@ class Unchanged:
         return len(self._stamps)
 
     def update(self, rows: pa.RecordBatch) -> None:
-        """Add rows of a catalog: their paths, with what `COLUMNS` say of them."""
+        """Add rows of a catalog: their paths, with the state that `COLUMNS` hold."""
         times = pc.cast(rows.column("mtime"), pa.int64())
         others = (rows.column(name) for name in ("error_type", "etag"))
         columns = (path_keys(rows), rows.column("file_size"), times, *others)
         self._stamps.update(list(map(_stamp, *(column.to_pylist() for column in columns))))
 
     def changed(self, paths: Sequence[bytes], now: Sequence[bytes | TimeoutError]) -> list[bytes]:
-        """Return the paths that are not there, or not as they were, in order.
+        """Return the paths that are not in the set, or that have changed, in order.
 
         Args:
             paths: of files and objects.
-            now: what `stamp_of` says of each; an error where it does not tell.
+            now: the result of `stamp_of` for each; an error if it has not answered.
         """
         stamps = [
             path + (stamp if isinstance(stamp, bytes) else _UNKNOWN)
@@ -76,12 +76,12 @@ def _of_file(size: int, mtime: int) -> bytes:
 
 
 def _of_object(size: int, etag: str) -> bytes:
-    return b"\0%d %b" % (size, etag.strip('"').encode())  # Azure lists it without quotes
+    return b"\0%d %b" % (size, etag.strip('"').encode())  # Azure lists etags without quotes
 
 
 def stamp_of(path: bytes) -> bytes:
-    """Return what tells whether a file or object is as it was; asks the disk for a file."""
-    if isinstance(path, Listed) and not path.size:  # no byte of it was read, so no etag is known
+    """Return the current state of a file or object; costs one ``stat`` for a file."""
+    if isinstance(path, Listed) and not path.size:  # no byte was read, so its row has no etag
         return _of_file(0, 0)
     if isinstance(path, Listed) and path.etag is not None:
         return _of_object(path.size, path.etag)

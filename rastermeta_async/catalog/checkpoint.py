@@ -1,13 +1,13 @@
 r"""The append-only checkpoint log: the only authority on what is finished.
 
-One line an entry: its CRC-32 as eight hexadecimal digits, a space, the entry as JSON, a
-newline. The first line is the header. A line without its newline, or a bad *last* line, was
-being written when the run ended and is dropped; a bad line before that, or a bad header, means
-that the file was damaged, and nothing is changed until a person has looked.
+Each entry is one line: its CRC-32 as eight hexadecimal digits, a space, the entry as JSON, a
+newline. The first line is the header. A last line that is bad, or has no newline, was being
+written when the run ended; it is dropped. A bad line before the last, or a bad header, means that
+the file was damaged. Then nothing is changed until a person has looked at it.
 
-`part` lines name a finished batch; `sealing` names the content that is about to take the
-output's name, `sealed` says that it did and that the parts are no longer needed. `uploaded`
-names what may be replaced in an object store.
+A `part` line names a finished batch. A `sealing` line names the content that is about to take the
+output's name. A `sealed` line says that it took the name and that the parts are no longer needed.
+An `uploaded` line names the object that may be replaced in an object store.
 """
 
 from __future__ import annotations
@@ -42,35 +42,34 @@ from rastermeta_async.model.streams import write_all
 
 LOG_VERSION = 3
 READABLE_VERSIONS = (2, LOG_VERSION)
-"""Logs of version 2 know nothing of `LogHeader.replaced`, and their parts have other names."""
+"""Logs of version 2 have no `LogHeader.replaced`, and their parts have other names."""
 
 MAX_LOG_BYTES = 256 * 1024 * 1024
-"""That of a catalog of 10^8 rows has 10 MB."""
+"""Limit of a log; the log of a catalog of 10^8 rows has 10 MB."""
 
 _MOST = 1 << 53
-"""What any number in a log is below."""
+"""Every number in a log is below this."""
 
 
 @dataclass(frozen=True)
 class LogHeader:
-    """First line: what kind of log this is."""
+    """The first line of a log."""
 
     kind: ClassVar[str] = "header"
     version: int = LOG_VERSION
     output: str = ""
     """Base name of the output that the log belongs to."""
     replaces: bool = False
-    """Whether the output that stands there is to be replaced, whoever made it."""
+    """Whether an existing output is to be replaced, whoever made it."""
     replaced: str | None = None
-    """Which one that is, see `Identity.lasting`, "" where there was none; None: any."""
+    """The existing output, see `Identity.lasting`; "": there was none; None: any output."""
     url: str | None = None
     """Where the finished output is copied to, "" if nowhere; None: the log is older than this
     field."""
     order: str | None = None
-    """The `Order` that was asked for last; None: none ever was."""
+    """The `Order` that was asked for last; None: no order was ever asked for."""
     gdal_config: str = ""
-    """GDAL's options that the rows were read with, as `environment.options_as_json` has
-    them."""
+    """GDAL's options that the rows were read with, in the form of `environment.options_as_json`."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,18 @@ class Part:
 
     kind: ClassVar[str] = "part"
     seq: int
-    """Position among all parts of this output, from 1; later rows of a path win."""
+    """Position among all parts of this output, from 1; the later row of a path wins."""
     name: str
     """File name in the parts folder."""
     rows: int
     failures: int
-    """Rows that are no success."""
+    """Rows whose status is not a success."""
     size: int
     """Bytes."""
     digest: str
     """See `digest.Digest`."""
     time: float = field(default_factory=time.time)
-    """Seconds since 1970 when it was finished."""
+    """When the part was finished, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Sealing:
 
     kind: ClassVar[str] = "sealing"
     seq: int
-    """Highest part that is in it."""
+    """Highest number of a part that the content includes."""
     rows: int
     failures: int
     size: int
@@ -109,7 +108,7 @@ class Sealing:
 
 @dataclass(frozen=True)
 class Sealed(Sealing):
-    """The output has this content; parts up to `seq` may go."""
+    """The output has this content; parts up to `seq` may be removed."""
 
     kind: ClassVar[str] = "sealed"
 
@@ -118,7 +117,7 @@ class Sealed(Sealing):
 class Uploaded:
     """The object at the output's URL that the next upload may replace.
 
-    It is the last upload, or what stood there when leave was given to replace it.
+    It is the last upload, or the object that existed when the user allowed to replace it.
     """
 
     kind: ClassVar[str] = "uploaded"
@@ -139,17 +138,17 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(line: bytes) -> Entry | None:
-    """Return the entry of a log line (without its newline), None when it is damaged."""
+    """Return the entry of a log line (without its newline); None if the line is damaged."""
     fields = _fields(line)
     try:
         entry = _KINDS[fields.pop("kind")](**fields)
-    except (KeyError, TypeError):  # whole, but nothing that this version writes
+    except (KeyError, TypeError):  # the line is intact, but this version writes none like it
         return None
     return entry if _is_sound(entry) else None
 
 
 def _is_sound(entry: Entry) -> bool:
-    """Tell whether each field has its type, and a value that it can have."""
+    """Tell whether each field has its type and a valid value."""
     types = _TYPES[entry.kind]
     return all(_fits(value, name, types[name]) for name, value in vars(entry).items())
 
@@ -168,22 +167,22 @@ def _fits(value: Any, name: str, hint: Any) -> bool:
 
 
 def _fields(line: bytes) -> dict[str, Any]:
-    """Return the fields of a log line, none when it is damaged."""
+    """Return the fields of a log line, empty if the line is damaged."""
     crc, _, body = line.partition(b" ")
     if not body or crc != b"%08x" % zlib.crc32(body):
         return {}
     try:
         fields = json.loads(body)
-    except (ValueError, RecursionError):  # whole, but nothing that any version writes
+    except (ValueError, RecursionError):  # the line is intact, but no version writes one like it
         return {}
     return fields if isinstance(fields, dict) else {}
 
 
 def read_entries(data: bytes, path: str) -> list[Entry]:
-    """Return the entries of a log's content, a torn last line left out.
+    """Return the entries of a log's content, without a torn last line.
 
     Raises:
-        CheckpointError: a line before the last, or the header, is damaged, or the log is of another
+        CheckpointError: a line before the last, or the header, is damaged, or the log has another
             version.
     """
     lines = data.split(b"\n")
@@ -200,16 +199,16 @@ def read_entries(data: bytes, path: str) -> list[Entry]:
             raise damaged(path, f"line {number} at byte {offset} is damaged")
         entries.append(entry)
         offset += len(line) + 1
-    if data and not entries:  # no crash tears the header: it came with a rename
+    if data and not entries:  # a crash cannot tear the header: a rename puts it in place whole
         raise damaged(path, "line 1 at byte 0 is damaged")
     return entries
 
 
 def log_content(file: IO[bytes], path: str) -> bytes:
-    """Return what is in a log.
+    """Return the content of a log.
 
     Raises:
-        CheckpointError: it is larger than any.
+        CheckpointError: it is larger than `MAX_LOG_BYTES`.
     """
     content = file.read(MAX_LOG_BYTES + 1)
     if len(content) > MAX_LOG_BYTES:
@@ -218,7 +217,7 @@ def log_content(file: IO[bytes], path: str) -> bytes:
 
 
 def damaged(path: str, what: str) -> CheckpointError:
-    """Return the error of a file that is not as it was written; `what` is wrong with it."""
+    """Return the error for a file that is not as it was written; `what` says what is wrong."""
     return CheckpointError(
         f"{path}: {what}. Nothing was changed: restore the file from a backup, or give "
         "--overwrite to start again from nothing."
@@ -235,16 +234,16 @@ def _check_version(header: dict[str, Any], path: str) -> None:
 
 @dataclass(frozen=True)
 class History:
-    """What a log says, boiled down."""
+    """The state of an output according to its log."""
 
     parts: tuple[Part, ...] = ()
     """Committed parts that are in no sealed output yet, oldest first."""
     sealed: Sealed | None = None
     """The last content that certainly took the output's name."""
     sealing: Sealing | None = None
-    """A later content that may have taken it."""
+    """A later content that may have taken the output's name."""
     uploaded: Uploaded | None = None
-    """What stands at the output's URL, as far as is known."""
+    """The object at the output's URL, as far as the log knows."""
 
     @property
     def last_seq(self) -> int:
@@ -254,7 +253,7 @@ class History:
 
 
 def history(entries: Sequence[Entry]) -> History:
-    """Boil a log's entries down to what matters for going on."""
+    """Return the state that a log's entries lead to."""
     parts: list[Part] = []
     sealed: Sealed | None = None
     sealing: Sealing | None = None
@@ -292,17 +291,17 @@ class CheckpointLog:
         overwrite: bool = False,
         rights: Rights | None = None,
     ) -> None:
-        """Open and lock the log of `output` at `path`; it is made when it is missing.
+        """Open and lock the log of `output` at `path`; make the log if it is missing.
 
-        With `overwrite` it may be damaged, and only the names of its parts count; `rewrite` then
-        replaces it. From the first `rewrite` on it says that the output is copied to `url`, "" if
-        nowhere, that `order` was asked for, and that its rows are read with `gdal_config`, unless
-        that is None.
+        With `overwrite` the log may be damaged. Only the names of its parts count, and `rewrite`
+        then replaces it. From the first `rewrite` on, the header holds `url` ("": the output is
+        copied nowhere), `order` and `gdal_config`. If one of the last two is None, the header keeps
+        the value that it had.
 
         Raises:
-            OutputLockedError: another run has it.
-            CheckpointError: it is damaged; nothing was changed.
-            ForeignOutputError: it is no regular file, or another user's.
+            OutputLockedError: another run has the lock.
+            CheckpointError: the log is damaged; nothing was changed.
+            ForeignOutputError: the log is not a regular file, or it belongs to another user.
         """
         self.path = path
         self._output = os.path.basename(output)
@@ -314,13 +313,13 @@ class CheckpointLog:
             self.entries = [] if overwrite else read_entries(content, path)
             found = map(decode, content.split(b"\n"))
             self.part_names = frozenset(entry.name for entry in found if isinstance(entry, Part))
-            """Names of all parts that it ever named and still does when it is opened."""
+            """Names of all parts that the log names when it is opened, also sealed ones."""
         except BaseException:
             self.close()
             raise
         asked = self._header.order if self._header else None
         self.order = order or (Order(asked) if asked else None)
-        """The order of rows that was asked for last; None: none ever was."""
+        """The order of rows that was asked for last; None: no order was ever asked for."""
         self.had_gdal_config = self._header.gdal_config if self._header else ""
         """GDAL's options that the rows so far were read with."""
         self.gdal_config = self.had_gdal_config if gdal_config is None else gdal_config
@@ -338,17 +337,17 @@ class CheckpointLog:
 
     @property
     def replaced(self) -> str | None:
-        """Which output that is, see `LogHeader.replaced`."""
+        """The output that is to be replaced, see `LogHeader.replaced`."""
         return self._header.replaced if self._header else None
 
     @property
     def replaces(self) -> bool:
-        """Whether the output that stands there is to be replaced, whoever made it."""
+        """Whether an existing output is to be replaced, whoever made it."""
         return self._header is not None and self._header.replaces
 
     @property
     def url(self) -> str | None:
-        """Where the output is copied to, "" if nowhere; None: the log does not tell."""
+        """Where the output is copied to, "" if nowhere; None: the log does not say."""
         return self._header.url if self._header else None
 
     @property
@@ -359,13 +358,13 @@ class CheckpointLog:
     def rewrite(
         self, entries: Sequence[Entry], *, replaces: bool = False, replaced: str | None = None
     ) -> None:
-        """Replace the whole log, atomically, by a header and `entries`; the lock stays.
+        """Replace the whole log atomically by a header and `entries`; the lock stays.
 
-        A run starts with this: it drops a torn line, and it makes durable what an earlier run
-        may have written but failed to sync (a failed sync leaves the page cache looking clean).
+        A run starts with this. It drops a torn line, and it makes durable what an earlier run may
+        have written but failed to sync (after a failed sync the page cache looks clean).
 
         Args:
-            entries: all but the header.
+            entries: all entries except the header.
             replaces: see `LogHeader`.
             replaced: see `LogHeader`.
         """
@@ -392,10 +391,10 @@ class CheckpointLog:
         self.entries = lines
 
     def append(self, entry: Entry) -> None:
-        """Write one line; it is on the disk when this returns.
+        """Write one line; the line is on the disk when this returns.
 
         Raises:
-            WriteError: it may or may not be there; the log must not be used any more.
+            WriteError: the line may or may not be on the disk; do not use the log any more.
         """
         with explained(self.path, "writing the checkpoint log"):
             write_all(self._fd, encode(entry))
@@ -403,7 +402,7 @@ class CheckpointLog:
         self.entries.append(entry)
 
     def close(self) -> None:
-        """Close the log and free the lock."""
+        """Close the log and release the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

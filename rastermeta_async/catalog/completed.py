@@ -1,4 +1,4 @@
-"""Reading a finished catalog: the columns that are asked for, a few rows at a time."""
+"""Read some columns of a finished catalog, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, r
 
 _LINES = 1024
 _ROWS = 64
-"""Rows that are plain objects at a time: one with thousands of bands takes megabytes."""
+"""Rows that are converted to dicts at once; a row with thousands of bands takes megabytes."""
 
 
 def batches_of(
@@ -31,8 +31,8 @@ def batches_of(
     """Yield the rows of a finished catalog in its order, only with these columns.
 
     Raises:
-        SettingsError: no catalog has a name like this.
-        OutputError: it is none, or damaged, or one of another version.
+        SettingsError: the name does not have the ending of a catalog.
+        OutputError: it is not a catalog, it is damaged, or it has another version.
     """
     if not catalog.endswith(tuple(FORMATS)):
         raise SettingsError(f"{catalog}: the name of a catalog ends in one of {', '.join(FORMATS)}")
@@ -55,7 +55,7 @@ def batches_of(
 
 
 def dicts_of(catalog: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a finished catalog as plain objects; see `batches_of`."""
+    """Yield the rows of a finished catalog as dicts; see `batches_of`."""
     for batch in batches_of(catalog, columns):
         for start in range(0, batch.num_rows, _ROWS):
             yield from batch.slice(start, _ROWS).to_pylist()

@@ -1,8 +1,7 @@
 """Find the rows that a newer row of the same path replaces, without sorting the rows.
 
-Each row is represented by 24 bytes: the fingerprint of its path, its place, and whether it is a
-tombstone. They are partitioned by fingerprint into scratch files, each small enough to be sorted
-in memory.
+24 bytes represent a row: the fingerprint of its path, its index, and whether it is a tombstone.
+These are partitioned by fingerprint into scratch files that are small enough to sort in memory.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from rastermeta_async.model.row_ops import path_keys
 
 PARTITION_ROWS = 1 << 18
 MAX_PARTITIONS = 64
-"""Files open at once."""
+"""Limit of scratch files that are open at once."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def replaced(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Numbers:
-    """Return the places of rows to drop: replaced by a newer row of the path, or tombstones.
+    """Return the indices of rows to drop: tombstones, and rows that a newer row replaces.
 
     Args:
         rows: the columns `IDENTITY`, oldest first.
-        count: how many rows there are.
+        count: number of rows.
         scratch: existing folder for files that are removed before this returns.
 
     Returns:
-        Places in the order of `rows`, from 0, ascending, shape (n,).
+        Indices into `rows`, from 0, ascending, shape (n,).
     """
     partitions = min(MAX_PARTITIONS, 1 << (max(count - 1, 0) // PARTITION_ROWS).bit_length())
     dropped: list[Numbers] = [np.empty(0, np.int64)]
@@ -61,9 +60,9 @@ def replaced(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Number
 
 
 def _marked(batch: pa.RecordBatch, place: int) -> Numbers:
-    """Return fingerprint and mark of each row, shape (rows, 3); the first is at `place`.
+    """Return the fingerprint (two words) and the mark of each row, shape (rows, 3).
 
-    A mark is twice the row's place, plus one if the row is a tombstone.
+    A mark is twice the row's index, plus one for a tombstone. The first row has index `place`.
     """
     tombstones = pc.equal(batch.column("status"), GONE).to_numpy(zero_copy_only=False)
     marks = np.arange(place, place + batch.num_rows) << 1 | tombstones
@@ -71,7 +70,7 @@ def _marked(batch: pa.RecordBatch, place: int) -> Numbers:
 
 
 def _partition(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
-    """Append rows to the files that their fingerprints belong to."""
+    """Append each row to the file for its fingerprint."""
     if len(files) == 1:
         files[0].write(marked.tobytes())
         return
@@ -86,10 +85,10 @@ def _partition(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
 
 
 def _sorted(rows: Numbers) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
-    """Return of rows, sorted by path, which is the newest of its path, and their marks."""
+    """Sort rows by path; return for each whether it is the newest of its path, and its mark."""
     first, second, marks = rows.T
     order = np.argsort(first)
-    if (first[order[1:]] == first[order[:-1]]).any():  # else, as mostly, no path is there twice
+    if (first[order[1:]] == first[order[:-1]]).any():  # else (mostly) each path occurs once
         order = np.lexsort((marks, second, first))
     same = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
     return np.append(~same, True)[: len(rows)], marks[order]

@@ -1,4 +1,4 @@
-"""The digests that the log holds: made while a file is written, checked while it is read."""
+"""Digests of files for the log: computed while a file is written, checked while it is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HASH_BYTES = 16
 
 
 class Digest:
-    """BLAKE2b-128 of each block of a file, hexadecimal, one after the other."""
+    """The BLAKE2b-128 digests of all blocks of a file, hexadecimal, one after the other."""
 
     def __init__(self, content: bytes | memoryview = b"") -> None:
         self._done = ""
@@ -46,7 +46,7 @@ class Digest:
                 self._block, self._room = _new_hash(), BLOCK_BYTES
 
     def hexdigest(self) -> str:
-        """Return the digests of the bytes so far."""
+        """Return the digests of all bytes added so far."""
         return self._done if self._room == BLOCK_BYTES else self._done + self._block.hexdigest()
 
 
@@ -59,15 +59,16 @@ def digest_of(file: IO[bytes]) -> str:
 
 
 class VerifiedFile(io.RawIOBase):
-    """A file that this program wrote: what is read of it is what the log says.
+    """Reads a file that this program wrote and checks each block against its digest.
 
     Args:
         path: of the file.
-        digest: what the log says.
+        digest: the file's digest according to the log.
 
     Raises:
-        CheckpointError: the file cannot be opened, or (from `read`) is not what the log says.
-        ForeignOutputError: it is no regular file.
+        CheckpointError: the file cannot be opened, or is not what the log says (a wrong number of
+            blocks at once, other content from `read`).
+        ForeignOutputError: it is not a regular file.
     """
 
     def __init__(self, path: str, digest: str) -> None:
@@ -85,7 +86,7 @@ class VerifiedFile(io.RawIOBase):
             raise self._changed()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return so many bytes, or all that there are; fewer only at the end."""
+        """Return `size` bytes, or all bytes that are left; fewer only at the end."""
         end = self._size if size is None or size < 0 else min(self._at + size, self._size)
         pieces = []
         while self._at < end:
@@ -94,14 +95,14 @@ class VerifiedFile(io.RawIOBase):
             self._at += len(pieces[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # any buffer there
-        """Fill a buffer; return how many bytes that took."""
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # base: any buffer
+        """Fill a buffer; return how many bytes were read."""
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
 
     def _checked(self, number: int) -> bytes:
-        """Return a block; the last one is kept."""
+        """Return a verified block; the last one read is cached."""
         if number != self._number:
             with undamaged(self._path):
                 content = os.pread(self._file.fileno(), BLOCK_BYTES, number * BLOCK_BYTES)
@@ -115,13 +116,13 @@ class VerifiedFile(io.RawIOBase):
         return damaged(self._path, "its content is not what the log says")
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place in the file."""
+        """Set the position in the file; return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(start + offset, 0)
         return self._at
 
     def tell(self) -> int:
-        """Return the place in the file."""
+        """Return the position in the file."""
         return self._at
 
     def readable(self) -> bool:
@@ -140,10 +141,10 @@ class VerifiedFile(io.RawIOBase):
 
 @contextmanager
 def undamaged(path: str) -> Iterator[None]:
-    """Hold that what is read of a file that this program wrote can be read.
+    """Turn errors of reading a file that this program wrote into a CheckpointError.
 
     Raises:
-        CheckpointError: it cannot.
+        CheckpointError: the file cannot be read.
     """
     try:
         yield
@@ -157,22 +158,22 @@ def _new_hash(content: bytes = b"") -> hashlib.blake2b:
 
 
 WRITE_BYTES = 256 * 1024
-"""To be written at once: a Parquet file comes in pieces of some hundred bytes."""
+"""Size of the write buffer, as pyarrow writes a Parquet file in pieces of some hundred bytes."""
 
 _MAX_UNHASHED = 4
-"""Writes that may wait to be digested."""
+"""Writes that may wait for the digest."""
 
 _LARGE_WRITE = 512 * 1024
-"""Bytes; of larger writes only one may wait."""
+"""Bytes; only one larger write may wait."""
 
 _GIVEN_BACK_AFTER = 4
-"""Groups after which freed memory is given back: after each takes a fourth of the time of all."""
+"""Groups between calls of `give_back`; a call after each takes a fourth of the total time."""
 
 
 def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
-    """Yield groups, the next of which is made in another thread meanwhile.
+    """Yield groups, and prefetch the next one in another thread.
 
-    From time to time memory that was freed is given back.
+    From time to time this gives freed memory back to the system.
     """
     end = object()
     with ThreadPoolExecutor(1) as thread:
@@ -187,7 +188,7 @@ def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
 
 
 class Counted:
-    """Batches on their way, counted."""
+    """Passes batches on and counts their rows and failures."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -202,10 +203,10 @@ class Counted:
 
 
 class Content(io.RawIOBase):
-    """A file being written: keeps its size and digest; deaf once finished.
+    """Writes a file and keeps its size and digest; ignores all writes after `finish`.
 
-    pyarrow writes a footer when a writer is thrown away; nobody is to hear that. Bytes are
-    digested in another thread, which takes as long as to copy a row group.
+    pyarrow writes a footer when a writer is discarded; that footer must not reach the file.
+    Another thread computes the digest, which takes as long as copying a row group.
     """
 
     def __init__(self, fd: int) -> None:
@@ -219,7 +220,7 @@ class Content(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         """Write all of `data`."""
         if not self._finished:
-            # A buffer is used again, and need not be one of bytes.
+            # The caller reuses its buffer, and the buffer's items may be larger than a byte.
             content = data if isinstance(data, bytes) else bytes(data)
             most = _MAX_UNHASHED if len(content) <= _LARGE_WRITE else 1
             while len(self._unhashed) >= most:
@@ -238,11 +239,11 @@ class Content(io.RawIOBase):
         return self.size
 
     def finish(self) -> None:
-        """Ignore everything from now on."""
+        """Wait for the digest, and ignore all writes from now on."""
         self._finished = True
         self._hashing.shutdown()
 
     @property
     def digest(self) -> str:
-        """Digest of what was written, as the log has it; once finished."""
+        """Digest of all bytes written, in the form of the log; valid after `finish`."""
         return self._digest.hexdigest()

@@ -1,7 +1,7 @@
-"""Writes that survive a crash and touch nothing of others: files, folders, and locks.
+"""Files, folders and locks: writes that survive a crash and leave files of others alone.
 
-One process at a time writes an output: it holds a lock, which the kernel frees when it ends. A
-locked file may be replaced meanwhile, so who has the lock looks whether the file is still there.
+One process at a time writes an output. It holds a lock, which the kernel releases when the process
+ends. A file may be replaced while it is locked, so the holder checks that the file is still there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ADVICE = dict.fromkeys(
 _ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n)")
 _IS_LINUX = sys.platform == "linux"
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags for opening: no link is followed, no pipe waited for."""
+"""Flags of open(2): do not follow a link, do not wait for a pipe."""
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -47,13 +47,13 @@ def explained(path: str, doing: str) -> Iterator[None]:
 
 
 def sync_file(fd: int) -> None:
-    """Return when the content and size of `fd` are on the disk."""
+    """Wait until the content and size of `fd` are on the disk."""
     _sync_data(fd)
 
 
 def sync_folder(path: str) -> None:
-    """Return when the names in a folder are on the disk."""
-    if os.name != "posix":  # Windows cannot open a folder; its renames are journalled
+    """Wait until the names in a folder are on the disk."""
+    if os.name != "posix":  # Windows cannot open a folder, but it journals renames
         return
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -68,7 +68,7 @@ def folder_of(path: str) -> str:
 
 
 class Identity(NamedTuple):
-    """What tells a file from any other that has, or had, the same name."""
+    """Tells a file from any other file that has, or had, the same name."""
 
     device: int
     inode: int
@@ -78,17 +78,17 @@ class Identity(NamedTuple):
 
     @property
     def lasting(self) -> str:
-        """What of it stays when the file is copied to another disk with its times."""
+        """The part that stays when the file is copied to another disk with its times."""
         return f"{self.size} bytes of {self.mtime}"
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        """Return the identity of the file that a status is of."""
+        """Return the identity of the file that has this status."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def identity(path: str) -> Identity | None:
-    """Return the identity of what stands at a path, itself a link or not; None: nothing does."""
+    """Return the identity of the file, folder or link at a path; None: there is nothing."""
     try:
         return Identity.of(os.lstat(path))
     except FileNotFoundError:
@@ -96,30 +96,30 @@ def identity(path: str) -> Identity | None:
 
 
 class Rights(NamedTuple):
-    """Who may read and write a file."""
+    """Permissions and owners of a file."""
 
     mode: int
-    """The nine bits of permission."""
+    """The nine permission bits."""
     uid: int
     gid: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Rights:
-        """Return the rights that a status tells."""
+        """Return the rights of the file that has this status."""
         return cls(status.st_mode & 0o777, status.st_uid, status.st_gid)
 
     @property
     def ours(self) -> Rights:
-        """The same for a file of the user that runs this program."""
+        """The same rights, owned by the user that runs this program."""
         return self._replace(uid=_user())
 
     def give(self, fd: int, *, folder: bool = False) -> None:
-        """Give an open file, or a folder, these rights as far as the system lets us.
+        """Give these rights to an open file or folder, as far as the system allows it.
 
-        Nobody gets more: where the group cannot be kept, no group gets anything.
+        Nobody gets more permissions: if the group cannot be set, no group gets any permission.
         """
         mode = self.mode
-        if folder:  # who may read the files may look for them
+        if folder:  # a user who may read the files may also search the folder
             mode |= 0o700 | (mode & 0o444) >> 2
         if (status := os.fstat(fd)).st_uid != self.uid:
             with contextlib.suppress(OSError):
@@ -129,28 +129,27 @@ class Rights(NamedTuple):
                 os.fchown(fd, -1, self.gid)
             except OSError:
                 mode &= ~0o070
-        with contextlib.suppress(OSError):  # there are disks that know no rights
+        with contextlib.suppress(OSError):  # some file systems have no permissions
             os.fchmod(fd, mode)
 
 
 def publish(temporary: str, final: str, stood: Identity | None = None) -> Identity:
-    """Give a finished, synced file its final name, durably; return what stands there now.
+    """Give a finished, synced file its final name, durably; return the file's identity.
 
-    Only nothing, or the very file that stood there before, makes room; the latter is removed. The
-    temporary is removed when that fails. Killed in between, what stood there may have the
-    temporary's name.
+    Replaces only the file `stood`, which is removed. If publishing fails, the temporary file is
+    removed. If the process is killed in between, the file `stood` may have the temporary's name.
 
-    Where the system can neither exchange two names nor refuse to replace one (most network disks
-    cannot do the former), another program's file is lost if it comes in the microseconds between
-    the last look and the renaming.
+    Some systems can neither exchange two names nor refuse to replace one (most network disks
+    cannot exchange names). There, a file of another program is lost if it appears in the
+    microseconds between the last check and the rename.
 
     Args:
-        temporary: the file, on the disk of `final`.
-        final: its name.
-        stood: what may be replaced; None: nothing.
+        temporary: path of the file, on the disk of `final`.
+        final: the final path.
+        stood: the file that may be replaced; None: none may.
 
     Raises:
-        ForeignOutputError: something else stands there; it is left alone.
+        ForeignOutputError: something else has the final name; it is left alone.
     """
     try:
         new = Identity.of(os.lstat(temporary))
@@ -172,7 +171,7 @@ def publish(temporary: str, final: str, stood: Identity | None = None) -> Identi
 
 
 def _take(temporary: str, final: str) -> bool:
-    """Give a file a name that nothing has; tell whether that was so."""
+    """Give a file a name that is free; return False if the name is taken."""
     try:
         if not _renamed(temporary, final, _NOREPLACE):
             os.link(temporary, final)
@@ -187,7 +186,7 @@ def _take(temporary: str, final: str) -> bool:
 
 
 def _replace(temporary: str, final: str, stood: Identity | None) -> bool:
-    """Give a file the name of the one that stood there; tell whether it still did."""
+    """Give a file the name of the file `stood`; return False if another file has that name."""
     if identity(final) != stood:
         return False
     if not _renamed(temporary, final, _EXCHANGE):
@@ -202,14 +201,14 @@ def _replace(temporary: str, final: str, stood: Identity | None) -> bool:
 
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
-"""renameat2(2): fail where the new name is taken; let two files change names."""
+"""Flags of renameat2(2): fail if the new name is taken; exchange the names of two files."""
 
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK})
-"""What a system or disk says that has no such call, or no links."""
+"""Errors of a system or disk that does not support renameat2(2), its flags, or hard links."""
 
 
 def _renamed(old: str, new: str, how: int) -> bool:
-    """Rename by renameat2(2); tell whether the system can."""
+    """Rename with renameat2(2); return False if the system does not support it."""
     if (call := _renameat2()) is None:
         return False
     if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), how) == 0:
@@ -226,10 +225,10 @@ def _renameat2() -> Any:
 
 
 def rights_at(path: str) -> Rights | None:
-    """Return the rights of the file at a path; None: there is none.
+    """Return the rights of the file at a path; None: there is no file.
 
     Raises:
-        ForeignOutputError: what is there is no regular file.
+        ForeignOutputError: something other than a regular file is there.
     """
     try:
         status = os.lstat(path)
@@ -240,12 +239,12 @@ def rights_at(path: str) -> Rights | None:
 
 
 def temporary_beside(path: str) -> str:
-    """Return an unguessable name for what is to become the file at `path`."""
+    """Return an unguessable name for a temporary file that is to become the file at `path`."""
     return f"{path}.{secrets.token_hex(8)}.tmp"
 
 
 def temporaries_beside(path: str) -> list[str]:
-    """Return the files of this user that have names as `temporary_beside` gives them."""
+    """Return this user's files that have a name like those from `temporary_beside`."""
     own = re.compile(re.escape(os.path.basename(path)) + r"\.[0-9a-f]{16}\.tmp")
     with os.scandir(folder_of(path)) as entries:
         return [
@@ -259,11 +258,11 @@ def temporaries_beside(path: str) -> list[str]:
 
 @contextlib.contextmanager
 def created(path: str, rights: Rights | None = None) -> Iterator[IO[bytes]]:
-    """Open a new unbuffered file at `path`; synced on leaving, removed when that fails.
+    """Open a new unbuffered file at `path`; sync it on leaving, remove it after an error.
 
     Args:
-        path: at which nothing may be, not even a link.
-        rights: of the file; None: those of any new file.
+        path: of the file; nothing may exist there, not even a link.
+        rights: of the file; None: the default rights of a new file.
     """
     with open(create(path, rights), "r+b", buffering=0) as file:
         try:
@@ -275,7 +274,7 @@ def created(path: str, rights: Rights | None = None) -> Iterator[IO[bytes]]:
 
 
 def create(path: str, rights: Rights | None, flags: int = 0) -> int:
-    """Make a file and open it; arguments as for `created`. POSIX has O_EXCL follow no link."""
+    """Make a file and open it; arguments as for `created`. O_EXCL follows no link (POSIX)."""
     flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | _CAREFULLY
     fd = os.open(path, flags, 0o666 if rights is None else 0o600)
     if rights is not None:
@@ -284,10 +283,10 @@ def create(path: str, rights: Rights | None, flags: int = 0) -> int:
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file; nothing else is opened or waited for.
+    """Open a regular file, without following a link or waiting for a pipe.
 
     Raises:
-        ForeignOutputError: it is something else, be it a link.
+        ForeignOutputError: it is something else, for example a link.
         OSError: as os.open raises.
     """
     check_regular(os.lstat(path), path)
@@ -295,7 +294,7 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def _passed(fd: int, check: Callable[[os.stat_result, str], None], path: str) -> int:
-    """Return what was opened at a path if it passes a check, else close it and raise."""
+    """Return the file descriptor if the file passes a check, else close it and raise."""
     try:
         check(os.fstat(fd), path)
     except BaseException:
@@ -305,7 +304,7 @@ def _passed(fd: int, check: Callable[[os.stat_result, str], None], path: str) ->
 
 
 def check_regular(status: os.stat_result, path: str) -> None:
-    """Raise ForeignOutputError unless a status is of a regular file; `path` is for the message."""
+    """Raise ForeignOutputError if a status is not of a regular file; `path` is for the message."""
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
         raise ForeignOutputError(f"{path} is {kind}: move it away, or give another -o")
@@ -318,10 +317,10 @@ _KINDS = {
 
 
 def open_folder(path: str) -> int:
-    """Open a folder that is this program's.
+    """Open a folder that belongs to this program.
 
     Raises:
-        ForeignOutputError: it is a link, no folder, or another user's.
+        ForeignOutputError: it is a link, not a folder, or another user's.
         OSError: as os.open raises.
     """
     try:
@@ -337,10 +336,10 @@ def open_folder(path: str) -> int:
 
 
 def check_owner(status: os.stat_result, path: str) -> None:
-    """Raise ForeignOutputError where another user has made something at `path` for us to use.
+    """Raise ForeignOutputError if another user made the file or folder at `path`.
 
-    Whose folder it is in may do so, as may everybody where all may replace what is there (a
-    folder that a group shares): who cannot be trusted there cannot be kept out.
+    The owner of the folder around it is trusted. So is everybody if that folder lets others
+    replace its files (a folder that a group shares), as nothing protects the files there.
     """
     folder = os.stat(folder_of(path))
     shared = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
@@ -353,14 +352,14 @@ def check_owner(status: os.stat_result, path: str) -> None:
 
 
 def ensure_folder(path: str, rights: Rights | None = None) -> None:
-    """Make a folder, durably, unless it is there.
+    """Make a folder, durably, if it does not exist.
 
     Args:
         path: of the folder.
-        rights: of the files that are to be in it; None: those of any new file.
+        rights: of the files that the folder is for; None: the default rights of a new file.
 
     Raises:
-        ForeignOutputError: what is there is a link, no folder, or another user's.
+        ForeignOutputError: a link, a file, or another user's folder has this path.
     """
     try:
         os.mkdir(path, 0o777 if rights is None else 0o700)
@@ -377,7 +376,7 @@ def ensure_folder(path: str, rights: Rights | None = None) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a leftover if that is possible: the next run tries again."""
+    """Remove a leftover file; ignore errors, as the next run tries again."""
     with contextlib.suppress(OSError):
         os.unlink(path)
 
@@ -395,17 +394,17 @@ _LOCK_PAUSE = 0.02
 
 
 def open_locked(path: str, rights: Rights | None = None) -> int:
-    """Open `path` for appending (made when missing) and lock it for this process.
+    """Open `path` for appending and lock it for this process; make the file if it is missing.
 
-    The kernel frees the lock when the process ends, however it ends.
+    The kernel releases the lock when the process ends, however it ends.
 
     Args:
         path: of the file.
-        rights: of a new file; None: those of any new file.
+        rights: of a new file; None: the default rights of a new file.
 
     Raises:
         OutputLockedError: another process holds the lock.
-        ForeignOutputError: it is no regular file, or another user's.
+        ForeignOutputError: it is not a regular file, or it belongs to another user.
     """
     while True:
         fd = _open_or_create(path, rights)
@@ -417,7 +416,7 @@ def open_locked(path: str, rights: Rights | None = None) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # replaced between open and lock: take the new one
+        os.close(fd)  # the file was replaced between open and lock: open the new one
 
 
 def _open_or_create(path: str, rights: Rights | None) -> int:
@@ -428,10 +427,10 @@ def _open_or_create(path: str, rights: Rights | None) -> int:
 
 
 def remove_unlocked(path: str) -> None:
-    """Remove a leftover of a process that locked it and has ended.
+    """Remove a file that a process locked, if that process has ended.
 
     Raises:
-        OutputLockedError: it has not ended.
+        OutputLockedError: the process still runs.
     """
     try:
         fd = open_regular(path)
@@ -453,7 +452,7 @@ def lock(fd: int, path: str) -> None:
     for _ in range(_LOCK_ATTEMPTS):
         if _locked(fd, exclusively=True):
             return
-        time.sleep(_LOCK_PAUSE)  # `is_locked` of another process holds it for an instant
+        time.sleep(_LOCK_PAUSE)  # `is_locked` in another process holds the lock for an instant
     raise OutputLockedError(
         f"{path} is locked: another run is writing this output. Wait for it, stop it, or "
         "give another -o."
@@ -470,8 +469,8 @@ def is_locked(path: str) -> bool:
 
 
 def _locked(fd: int, *, exclusively: bool) -> bool:
-    """Lock an open file if that needs no waiting; tell whether it is locked now."""
-    if os.name != "posix":  # no advisory locks: there the open handle itself bars a rename
+    """Lock an open file without waiting; tell whether it is locked now."""
+    if os.name != "posix":  # Windows has no advisory locks, but an open handle prevents a rename
         return True
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH) | fcntl.LOCK_NB)

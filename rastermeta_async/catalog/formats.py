@@ -1,6 +1,6 @@
-"""The formats that a catalog can have: how a finished one is written and read back.
+"""The formats of a catalog: write a finished catalog and read it back.
 
-Each is written from groups of rows in order, streamed, and is a function of the rows alone: the
+Each format streams groups of rows, which are in order. Its bytes depend on the rows alone: the
 same rows always give the same bytes.
 
 Reference: GeoParquet 1.1.0, "Metadata" and "Bounding box covering".
@@ -33,18 +33,18 @@ VERSION = "1.1.0"
 GEO_KEY = b"geo"
 _TYPES = {3: "Polygon", 6: "MultiPolygon"}
 _TYPE_AT = slice(1, 5)
-"""Bytes of a WKB geometry that tell its type, little-endian (OGC 06-103r4, section 8.2.8)."""
+"""Bytes of a WKB geometry that hold its type, little-endian (OGC 06-103r4, section 8.2.8)."""
 
 
 class Extent:
-    """What the metadata say of all footprints together; takes groups of rows as they pass."""
+    """Collects the GeoParquet metadata of all footprints, one group of rows after the other."""
 
     def __init__(self) -> None:
         self._types: set[str] = set()
         self.limits = Limits()
 
     def add(self, rows: pa.Table) -> None:
-        """Take notice of rows that have the columns geometry and bbox."""
+        """Add rows that have the columns geometry and bbox."""
         kinds = pc.unique(pc.binary_slice(rows["geometry"], _TYPE_AT.start, _TYPE_AT.stop))
         numbers = {int.from_bytes(kind, "little") for kind in kinds.to_pylist() if kind is not None}
         self._types |= {_TYPES[number] for number in numbers & _TYPES.keys()}
@@ -59,9 +59,9 @@ class Extent:
             "orientation": "counterclockwise",
             "edges": "planar",
             "covering": {"bbox": covering},
-        }  # without "crs" it is OGC:CRS84
+        }  # without "crs" the CRS is OGC:CRS84
         if limits := self.limits.west_to_east():
-            column["bbox"] = limits  # as RFC 7946 has it
+            column["bbox"] = limits  # in the form of RFC 7946
         content = {
             "version": VERSION,
             "primary_column": "geometry",
@@ -71,16 +71,17 @@ class Extent:
 
 
 _ORDER_KEY = b"rastermeta:order"
-"""In a Parquet catalog's metadata: one of `Order`."""
+"""Key in a Parquet catalog's metadata; the value is one of `Order`."""
 
 _GDAL_CONFIG_KEY = b"rastermeta:gdal_config"
-"""There, where rows were read with options of GDAL: these, see `environment.options_as_json`."""
+"""Key of GDAL's options that the rows were read with, see `environment.options_as_json`; missing
+if there were none."""
 
 _LOOSE_BATCHES = 32
 
 
 class Format(Protocol):
-    """One way to store a catalog."""
+    """A file format of a catalog."""
 
     @property
     def orders(self) -> Collection[Order]:
@@ -94,21 +95,21 @@ class Format(Protocol):
         order: Order = Order.PATH,
         gdal_config: str = "",
     ) -> None:
-        """Write groups of rows, one row group each where the format has such a thing.
+        """Write groups of rows, each as one row group if the format has row groups.
 
         Args:
             file: an open file-like object that takes bytes.
-            groups: tables of `SCHEMA`, of one chunk a column, or the bytes would depend on how the
-                rows came in.
-            order: the order that their rows are in; one of `orders`.
-            gdal_config: GDAL's options that they were read with.
+            groups: tables of `SCHEMA` with one chunk a column; with more chunks, the bytes would
+                depend on how the rows arrived.
+            order: the order of the rows; one of `orders`.
+            gdal_config: GDAL's options that the rows were read with.
         """
         ...
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield a finished catalog's rows in its order, some at a time; only these columns.
+        """Yield a finished catalog's rows in its order, in batches, with these columns (None: all).
 
-        The file, which need not be buffered, is closed in the end.
+        The file may be unbuffered. It is closed in the end.
         """
         ...
 
@@ -116,28 +117,28 @@ class Format(Protocol):
         """Return the order of a finished catalog's rows.
 
         Raises:
-            ForeignOutputError: the catalog does not tell.
+            ForeignOutputError: the catalog does not say.
         """
         ...
 
     def gdal_config(self, path: str) -> str:
-        """Return GDAL's options that a finished catalog's rows were read with, as it says."""
+        """Return GDAL's options that a finished catalog's rows were read with; "" if none."""
         ...
 
     def check(self, path: str) -> None:
-        """Raise ForeignOutputError unless the file can be one that this program made."""
+        """Raise ForeignOutputError if this program cannot have made the file."""
         ...
 
 
 class Grouper:
-    """Cuts a stream of rows into groups, by rows and by bytes.
+    """Cuts a stream of rows into groups, by number of rows and by bytes.
 
-    Where it cuts depends on the rows alone, not on the batches that they come in.
+    The cuts depend on the rows alone, not on the batches in which they arrive.
 
     Args:
-        max_rows: of a group.
-        max_bytes: of the first group; a row that has more is a group of its own.
-        growth: bytes that each group may have more than the one before.
+        max_rows: limit of rows in a group.
+        max_bytes: limit of bytes in the first group; a larger row is a group of its own.
+        growth: bytes by which the limit grows with each group.
     """
 
     def __init__(self, max_rows: int, max_bytes: int, growth: int = 0) -> None:
@@ -153,12 +154,12 @@ class Grouper:
         """Add rows; yield each group that they complete."""
         while batch.num_rows:
             room = self._max_rows - self._rows
-            most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a truth value counts a byte
+            most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)  # a bool counts as a byte
             if self._most_bytes + most_bytes >= self._max_bytes:
                 yield from self._cut(batch)
                 return
-            # They are not to be measured, which takes longer than all the rest: no group can end
-            # in them for their bytes.
+            # These rows cannot reach the limit of bytes, so they are not measured: measuring takes
+            # longer than all the rest.
             self._keep(batch.slice(0, room))
             self._rows += min(room, batch.num_rows)
             self._bytes = None
@@ -191,7 +192,7 @@ class Grouper:
 
     def _keep(self, rows: pa.RecordBatch) -> None:
         self._pending.append(rows)
-        if len(self._pending) == _LOOSE_BATCHES:  # small batches take several times their content
+        if len(self._pending) == _LOOSE_BATCHES:  # small batches take much more than their content
             self._compacted()
 
     def _compacted(self) -> list[pa.RecordBatch]:
@@ -201,11 +202,11 @@ class Grouper:
 
     @property
     def rows(self) -> int:
-        """Rows that wait for their group to be complete."""
+        """Number of rows in the incomplete group."""
         return self._rows
 
     def flush(self) -> pa.Table:
-        """Return what is left, possibly no rows, and begin anew."""
+        """Return the incomplete group, possibly without rows, and start the next one."""
         table = pa.Table.from_batches(self._pending, schema=SCHEMA)
         self._pending, self._rows, self._bytes, self._most_bytes = [], 0, 0, 0
         self._max_bytes += self._growth
@@ -224,7 +225,7 @@ def grouped(
 
 
 def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
-    """Yield the names that the columns within a column have in a Parquet file."""
+    """Yield the names of a column's leaf columns in a Parquet file."""
     if pa.types.is_struct(kind):
         for field in kind:
             yield from _leaves(f"{name}.{field.name}", field.type)
@@ -241,20 +242,20 @@ _UNLIKE = frozenset(
     ["filepath", "filepath_bytes", "error_message", "bounds", "transform", "subdatasets",
      "file_size", "mtime", "etag", "geometry", "bbox"]
 )  # fmt: skip
-"""Columns that say something else of nearly every file."""
+"""Columns whose value differs for nearly every file."""
 
 _NOT_COMPARED = frozenset(["error_message", "crs_wkt", "geometry"])
-"""Columns of single values that no query compares with others."""
+"""Columns of single values that no query compares."""
 
 _ALIKE = [
     leaf
     for field in SCHEMA
     if field.name not in _UNLIKE
     for leaf in _leaves(field.name, field.type)
-    if not leaf.endswith(".key_value.value")  # of tags only the names
+    if not leaf.endswith(".key_value.value")  # only the names of tags repeat
 ]
-"""Columns of a Parquet file in which values recur. To look for equal ones where there are none
-takes a fourth of the time of writing, and more room than it saves."""
+"""Leaf columns whose values repeat, for a dictionary. A dictionary for all other columns takes a
+fourth of the time of writing, and more space than it saves."""
 
 _COMPARED = [
     leaf
@@ -263,15 +264,15 @@ _COMPARED = [
     or pa.types.is_struct(field.type)
     for leaf in _leaves(field.name, field.type)
 ]
-"""Columns whose limits are kept for each group of rows, so that a query can pass it over. To
-keep those of lists and tags, which no reader looks at, takes a fifth of the time of writing."""
+"""Leaf columns with statistics in each row group, so that a query can skip row groups. No reader
+uses statistics of lists and tags, and writing them takes a fifth of the time of writing."""
 
 
 class ParquetFormat:
-    """Parquet, zstd-compressed, one row group a group of rows.
+    """Parquet, compressed with zstd; each group of rows is one row group.
 
     Args:
-        passing: it is read once and then thrown away: quick to write and to read.
+        passing: the file is read once and then removed, so it must be quick to write and to read.
     """
 
     orders = frozenset(Order)
@@ -287,7 +288,7 @@ class ParquetFormat:
         gdal_config: str = "",
     ) -> None:
         """See `Format.write`."""
-        # No `with`: it would turn an exception into a valid-looking file.
+        # No `with`: after an exception it would write a footer, and the file would look valid.
         writer = pq.ParquetWriter(
             file,
             SCHEMA,
@@ -359,7 +360,7 @@ class ParquetFormat:
 
 
 def _noted(path: str, key: bytes) -> str:
-    """Return what a Parquet file's metadata say under a key; "" where they do not."""
+    """Return the value of a key in a Parquet file's metadata; "" if the key is missing."""
     with open(open_regular(path), "rb") as file:
         return readable((footer_of(file).metadata or {}).get(key, b""))
 
@@ -370,14 +371,14 @@ class NdjsonFormat:
     orders = frozenset([Order.PATH])
     _is_array = False
     _begin, _between, _end, _nothing = b"", b"\n", b"\n", b""
-    """What stands before, between and after the rows, and where there are none."""
+    """Bytes before, between and after the rows, and the bytes of a file without rows."""
 
     def write(
         self,
         file: Any,
         groups: Iterable[pa.Table],
-        order: Order = Order.PATH,  # noqa: ARG002  # there is one
-        gdal_config: str = "",  # noqa: ARG002  # the log alone says it
+        order: Order = Order.PATH,  # noqa: ARG002  # there is only one
+        gdal_config: str = "",  # noqa: ARG002  # only the log holds it
     ) -> None:
         """See `Format.write`."""
         before = self._begin
@@ -396,12 +397,12 @@ class NdjsonFormat:
         """See `Format.order`."""
         return Order.PATH
 
-    def gdal_config(self, path: str) -> str:  # noqa: ARG002  # the log alone says it
+    def gdal_config(self, path: str) -> str:  # noqa: ARG002  # only the log holds it
         """See `Format.gdal_config`."""
         return ""
 
     def check(self, path: str) -> None:
-        """See `Format.check`: without a checkpoint log nothing tells who made a JSON file."""
+        """See `Format.check`; always raises, as only a checkpoint log says who made a JSON file."""
         raise ForeignOutputError(
             f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; give "
             "--overwrite or another -o"
@@ -424,7 +425,7 @@ FORMATS: dict[str, type[Format]] = {
 
 
 def format_of(path: str) -> Format:
-    """Return the format that an output's name asks for.
+    """Return the format for the ending of an output's name.
 
     Raises:
         SettingsError: no format has this ending.

@@ -1,9 +1,9 @@
-"""The JSON form of a row, derived from the Arrow schema; strict JSON both ways.
+"""Convert rows to JSON and back, by the Arrow schema; strict JSON in both directions.
 
-Structs and maps are objects (map keys as strings, so band tags are keyed ``"1"``, ``"2"``, …),
-times are ISO 8601 in UTC, bytes are base64. JSON has no NaN: as in STAC's raster extension,
-non-finite numbers are the strings ``"nan"``, ``"inf"`` and ``"-inf"``, so that a nodata of NaN
-and no nodata at all stay different things.
+Structs and maps are objects (map keys are strings, so band tags have the keys ``"1"``, ``"2"``, …),
+times are ISO 8601 in UTC, bytes are base64. JSON has no NaN, so non-finite numbers are the strings
+``"nan"``, ``"inf"`` and ``"-inf"``, as in STAC's raster extension. This keeps a nodata of NaN
+different from no nodata.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rastermeta_async.model.record import SCHEMA
 
 
 def encode(value: Any, kind: pa.DataType) -> Any:
-    """Return an Arrow value of type `kind` (as ``as_py`` gives it) in its JSON form."""
+    """Return the JSON form of an Arrow value of type `kind` (as ``as_py`` gives it)."""
     if value is None:
         return None
     if pa.types.is_floating(kind):
@@ -47,7 +47,7 @@ def decode(value: Any, kind: pa.DataType) -> Any:
 
 @lru_cache
 def decoder(kind: pa.DataType) -> Callable[[Any], Any]:
-    """Return what turns a JSON form that is not null into a value of type `kind`."""
+    """Return the function that turns a JSON form, not null, into a value of type `kind`."""
     if pa.types.is_floating(kind):
         return _real
     if pa.types.is_timestamp(kind):
@@ -109,10 +109,10 @@ def to_lines(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
 
 
 def from_lines(lines: Iterable[str], columns: Sequence[str] | None = None) -> pa.RecordBatch:
-    """Return the rows of JSON lines as one batch, the inverse of `to_lines`; only these columns.
+    """Return these columns of JSON lines as one batch (None: all); the inverse of `to_lines`.
 
     Raises:
-        Exception: a line is no row; which one that is depends on what else it is.
+        Exception: a line is not a row; the type of the exception depends on the line's content.
     """
     schema = pa.schema([SCHEMA.field(name) for name in columns]) if columns else SCHEMA
     row_of = decoder(pa.struct(list(schema)))

@@ -1,9 +1,8 @@
 """Merge sorted runs of rows into one, in bounded memory.
 
-Runs ascend by a key, that of the path by default; of rows with the same key the newest wins. A
-run is open only while the merge is between its first key and its last: those of an archive that
-was read folder by folder lie mostly one after another. Where too many lie over each other, some
-are merged beforehand.
+Runs are sorted by a key, by default the path. Of rows with the same key the newest wins. A run is
+open only while the merge is between its first and its last key. The runs of an archive that was
+read folder by folder mostly follow one another. If too many runs overlap, some are merged first.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from rastermeta_async.model.record import SCHEMA
 from rastermeta_async.model.row_ops import newest, path_keys
 
 FAN_IN = 8
-"""Runs merged at once: what is held of each is a batch, up to some megabytes with its copies."""
+"""Runs merged at once. Each holds one batch in memory, up to some megabytes with its copies."""
 
 STORED_ROWS = 256
 STORED_BYTES = 1024 * 1024
-"""Rows that are at hand of a run that was stored, or about as many as have so many bytes."""
+"""Limits of a batch of a stored run: rows, and approximate bytes."""
 
-# Buffers are small: to hand each to another thread takes longer than to compress it.
+# Buffers are small: handing one to another thread takes longer than compressing it.
 _TO_STORE = {"compression": "lz4", "use_threads": False}
 _TO_READ = {"use_threads": False}
 
@@ -42,22 +41,22 @@ Batches = Generator[pa.RecordBatch, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Rows that ascend by their keys, no key twice, and between which keys they lie."""
+    """Rows in ascending order of their keys, each key once, and the range of the keys."""
 
     first: bytes
-    """At most the first key."""
+    """Lower bound: at most the first key."""
     last: bytes | None
-    """At least the last key; None: there may be any."""
+    """Upper bound: at least the last key; None: no bound."""
     rows: int
     open: Callable[[], Batches]
 
     def may_hold(self, key: bytes) -> bool:
-        """Tell whether a key lies between its ends."""
+        """Tell whether a key is in the run's range."""
         return self.first <= key and (self.last is None or key <= self.last)
 
 
 class _Cursor:
-    """A place in a run: the current batch, from its first row that was not taken yet."""
+    """A position in a run: the rows of the current batch that were not taken yet."""
 
     def __init__(self, age: int, run: Run, keys_of: Keys) -> None:
         self.age = age
@@ -74,7 +73,7 @@ class _Cursor:
             self.last: bytes = self._keys[-1].as_py()
 
     def take_until(self, limit: bytes) -> pa.RecordBatch | None:
-        """Take the rows whose key is at most `limit` out of the current batch."""
+        """Take the rows whose key is at most `limit` from the current batch; None: none."""
         if self.batch is None:
             return None
         if self.last <= limit:
@@ -96,9 +95,9 @@ class _Cursor:
 
 
 def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
-    """Yield all rows in the order of their keys, one a key; later runs win.
+    """Yield all rows in the order of their keys, one row a key; later runs win.
 
-    At most so many runs are open at once as `overlap` counts.
+    The number of runs that are open at once is at most the one that `overlap` returns.
     """
     waiting = sorted(enumerate(runs), key=lambda aged: aged[1].first, reverse=True)
     cursors: list[_Cursor] = []
@@ -111,7 +110,7 @@ def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
                 limit = min((cursor.last for cursor in cursors), default=limit)
             cursors.sort(key=lambda cursor: cursor.age)
             taken = [rows for cursor in cursors if (rows := cursor.take_until(limit)) is not None]
-            if len(taken) == 1:  # the rows of one run are in order as they are
+            if len(taken) == 1:  # the rows of one run are already in order
                 yield taken[0]
             elif taken:
                 yield newest(pa.Table.from_batches(taken, schema=SCHEMA), keys_of)
@@ -122,7 +121,7 @@ def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
 
 
 def overlap(runs: Sequence[Run]) -> tuple[int, bytes]:
-    """Return how many runs there are at most in which one key may be, and such a key."""
+    """Return the largest number of runs that may hold one key, and such a key."""
     firsts = [(run.first, False) for run in runs]
     lasts = [(run.last, True) for run in runs if run.last is not None]
     most, at, count = 0, b"", 0
@@ -134,10 +133,11 @@ def overlap(runs: Sequence[Run]) -> tuple[int, bytes]:
 
 
 def crowded(runs: Sequence[Run]) -> list[slice]:
-    """Return which neighbours are to be merged first, each slice for itself, from the end on.
+    """Return the slices of neighbouring runs to merge first, the last slice first.
 
-    There are none where no key may be in more than `FAN_IN` runs. Else they are of those that
-    may hold one such key: the slices with the fewest rows, as each row is written once more.
+    There are none if no key may be in more than `FAN_IN` runs. Else a key is chosen that most runs
+    may hold. The slices of these runs with the fewest rows are returned, as merging a slice writes
+    each of its rows once more.
     """
     most, key = overlap(runs)
     if most <= FAN_IN:
@@ -152,35 +152,35 @@ def crowded(runs: Sequence[Run]) -> list[slice]:
 
 
 def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> Batches:
-    """Like `merge` for any number of runs; no more than `FAN_IN` are open at once.
+    """Merge any number of runs like `merge`; at most `FAN_IN` are open at once.
 
     Args:
-        runs: sorted runs; of rows with the same key that of the last run wins.
-        scratch: existing folder for the files of runs that had to be merged beforehand (Arrow
-            IPC streams); they are gone in the end, however it ends.
-        keys_of: gives the keys.
+        runs: sorted runs; of rows with the same key, the row of the last run wins.
+        scratch: existing folder for temporary files of runs that are merged first (Arrow IPC
+            streams). They are removed in the end, also after an error.
+        keys_of: returns the keys of rows.
     """
     left = list(runs)
     slices = crowded(left)
-    if not slices:  # as mostly
+    if not slices:  # the usual case
         yield from merge(left, keys_of)
         return
     with scratch_folder(scratch) as folder:
         while slices:
             for some in slices:
-                # A slice is less than all, so this comes to an end.
+                # A slice is shorter than the list of runs, so the recursion ends.
                 left[some] = [stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
             slices = crowded(left)
         yield from merge(left, keys_of)
 
 
 def scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:
-    """Return a new folder, as a context; it is removed with all that is in it."""
+    """Return a new folder as a context manager; leaving it removes the folder and its content."""
     return tempfile.TemporaryDirectory(dir=parent, prefix=SCRATCH_START, suffix=SCRATCH_END)
 
 
 def stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run:
-    """Write rows, which are in order, into a file; return them as a run."""
+    """Write sorted rows into a scratch file; return them as a run."""
     first, rows = b"", 0
     batch: pa.RecordBatch | None = None
     with scratch_file(folder) as (path, out):
@@ -197,7 +197,7 @@ def stored(batches: Iterable[pa.RecordBatch], folder: str, keys_of: Keys) -> Run
 
 @contextmanager
 def scratch_file(folder: str) -> Iterator[tuple[str, pa.ipc.RecordBatchStreamWriter]]:
-    """Make a file in a folder; return its path, and what takes its rows."""
+    """Make a scratch file in a folder; yield its path and the writer for its rows."""
     number, path = tempfile.mkstemp(dir=folder)
     os.close(number)
     options = pa.ipc.IpcWriteOptions(**_TO_STORE)
@@ -206,14 +206,14 @@ def scratch_file(folder: str) -> Iterator[tuple[str, pa.ipc.RecordBatchStreamWri
 
 
 def read_scratch(path: str) -> Batches:
-    """Yield the rows of such a file, which is removed as soon as it is open."""
+    """Yield the rows of a scratch file; the file's name is removed as soon as it is open."""
     with pa.OSFile(path, "rb") as file:
-        remove(path)  # its room on the disk is free as soon as it was read
+        remove(path)  # the disk space is free as soon as the file is closed
         yield from pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(**_TO_READ))
 
 
 def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Cut rows into batches that may be held of many runs at once."""
+    """Cut rows into batches so small that the merge may hold one of each run."""
     fitting = STORED_BYTES * batch.num_rows // max(batch.nbytes, 1)
     rows = max(1, min(STORED_ROWS, fitting))
     for start in range(0, batch.num_rows, rows):

@@ -1,8 +1,7 @@
-"""Where an output is while it is being made: the names of all that stands next to it.
+"""Names of the files and folders that stand next to an output while a run writes it.
 
-What is in a folder of parts has the program's mark in its name: other programs' data sets have
-files of names like ``part-0.parquet``, and nothing without the mark is removed but what a log
-names.
+Names in a parts folder have the program's mark, as data sets of other programs have names like
+``part-0.parquet``. A file without the mark is removed only if a log names it.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _OWN = re.compile(rf"{_MARK}(?:\d{{8,}}\.parquet|[\w-]+\.tmp)")
 _SEALED = re.compile(rf"{_MARK}sealed-[0-9a-f]{{16}}\.tmp")
 
 SCRATCH_START, SCRATCH_END = _MARK, ".tmp"
-"""Of the names that `tempfile` is to give in a folder of parts."""
+"""Prefix and suffix of the names that `tempfile` gives in a parts folder."""
 
 
 def behind_links(output: str) -> str:
-    """Return an output's own path, where it is a link that of what it leads to."""
+    """Return an output's path; if it is a link, the path of its target."""
     return os.path.realpath(output) if os.path.islink(output) else output
 
 
@@ -32,17 +31,17 @@ def parts_folder(output: str) -> str:
 
 
 def part_temporary(folder: str) -> str:
-    """Return an unguessable name for a part that is being written to a folder."""
+    """Return an unguessable temporary path for a part in a parts folder."""
     return os.path.join(folder, f"{_MARK}{secrets.token_hex(8)}.tmp")
 
 
 def sealed_temporary(folder: str) -> str:
-    """Return an unguessable name for a catalog that is being written to a folder of parts."""
+    """Return an unguessable temporary path for a catalog in a parts folder."""
     return os.path.join(folder, f"{_MARK}sealed-{secrets.token_hex(8)}.tmp")
 
 
 def sealed_temporaries(folder: str) -> list[str]:
-    """Return the catalogs that were being written to a folder of parts."""
+    """Return the paths of temporary catalogs in a parts folder."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in names if _SEALED.fullmatch(name)]
 
@@ -53,16 +52,16 @@ def log_path(output: str) -> str:
 
 
 def part_name(number: int) -> str:
-    """Return the name that the file of a part has in the parts folder."""
+    """Return the file name of a part in the parts folder."""
     return f"{_MARK}{number:08d}.parquet"
 
 
 def part_number(name: str) -> int | None:
-    """Return the number of the part whose file has this name; None: it is none's."""
+    """Return the number of the part with this file name; None: it is not the name of a part."""
     match = _PART.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def is_own(name: str) -> bool:
-    """Tell whether something in a parts folder has a name with this program's mark."""
+    """Tell whether a name in a parts folder has this program's mark."""
     return _OWN.fullmatch(name) is not None

@@ -1,7 +1,7 @@
-"""The orders that a catalog's rows can be sorted in, told by a key for each row: rows ascend by it.
+"""Orders of a catalog's rows: an order gives each row a key, and the rows are sorted by this key.
 
-By path, or along a Hilbert curve over the Earth, so that rows near each other in the file are
-near each other on the ground, and a filter by `bbox` reads few row groups.
+The order is by path, or along a Hilbert curve over the Earth. Along the curve, rows near each
+other in the file are near each other on the ground, so a filter by `bbox` reads few row groups.
 
 Reference: D. Hilbert, "Ueber die stetige Abbildung einer Linie auf ein Flaechenstueck", 1891.
 """
@@ -19,21 +19,21 @@ from rastermeta_async.model.row_ops import path_keys
 from rastermeta_async.model.settings import Order
 
 Keys = Callable[[Any], Any]
-"""Returns the keys of a batch or table, bytes; no two rows of a catalog have the same."""
+"""Returns the keys of a batch or table, as bytes; each row of a catalog has its own key."""
 
 _BITS = 16
-"""Of each coordinate: a cell of the curve is 0.6 km wide at the equator."""
+"""Bits of each coordinate; a cell of the curve is 0.6 km wide at the equator."""
 
 Cells = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def keys_of(order: Order) -> Keys:
-    """Return the function that gives the keys of an order."""
+    """Return the function that computes the keys of an order."""
     return spatial_keys if order is Order.SPATIAL else path_keys
 
 
 def spatial_keys(rows: pa.RecordBatch | pa.Table) -> Any:
-    """Return for each row where on the curve its footprint's middle is, then its path.
+    """Return a key for each row: the position of its bbox's centre on the curve, then its path.
 
     Rows without a footprint come last.
     """
@@ -54,21 +54,20 @@ def spatial_keys(rows: pa.RecordBatch | pa.Table) -> Any:
 
 
 def _cells(degrees: Any, limit: float) -> Cells:
-    """Return in which of 2**16 equal parts of -limit to limit coordinates are."""
+    """Return the index of each coordinate among 2**16 equal parts from -limit to limit."""
     share = np.nan_to_num((degrees + limit) / (2 * limit))
     cells: Cells = np.minimum(share * 2**_BITS, 2**_BITS - 1).astype(np.uint32)
     return cells
 
 
 def hilbert(x: Cells, y: Cells) -> Cells:
-    """Return the position of cells along the curve that visits all 2**16 x 2**16 of them."""
+    """Return the positions of cells along the curve, which visits all 2**16 x 2**16 cells."""
     x, y = x.copy(), y.copy()
     along = np.zeros(len(x), dtype=np.uint32)
     for bit in range(_BITS - 1, -1, -1):
         right, upper = x >> bit & 1, y >> bit & 1
         along |= (3 * right ^ upper) << np.uint32(2 * bit)
-        # The quarters below are turned and mirrored, so that the curve goes on from one to the
-        # next.
+        # The lower quarters are turned and mirrored, so that the curve connects all quarters.
         mirrored = (upper == 0) & (right == 1)
         ones = np.uint32(2**_BITS - 1)
         x[mirrored], y[mirrored] = ones - x[mirrored], ones - y[mirrored]

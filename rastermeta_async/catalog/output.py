@@ -1,8 +1,8 @@
-"""One output file and all that stands next to it while it is being made.
+"""One output file and the files that stand next to it while a run writes it.
 
-``catalog.parquet.parts/`` holds the batches committed so far, ``catalog.parquet.checkpoint``
-is the log that says which of them count. Opening an output recovers it from whatever an
-earlier run left behind; `Output.seal` turns the parts into the catalog.
+``catalog.parquet.parts/`` holds the batches committed so far. The log
+``catalog.parquet.checkpoint`` says which of them count. Opening an output recovers it from
+whatever an earlier run left. `Output.seal` turns the parts into the catalog.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ from rastermeta_async.model.urls import local_name
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 4 * 1024 * 1024
-"""The first row group of the sealed catalog, at most."""
+"""Limits of the first row group of the sealed catalog."""
 
 SEALED_GROUP_GROWTH = 8 * 1024
-"""Bytes that each group may have more than the one before: the writer keeps 50 KiB of each to the
-end, so the largest catalogs are to have few."""
+"""Bytes by which the limit grows with each group. The writer keeps 50 KiB of each group until the
+end, so the largest catalogs should have few groups."""
 
 _TOMBSTONES_A_PART = 5000
 
@@ -76,11 +76,11 @@ _SAMPLE_PARTS = 64
 
 @dataclass(frozen=True)
 class Totals:
-    """What a sealed catalog holds."""
+    """Numbers of rows in a sealed catalog."""
 
     rows: int
     failures: int
-    """Rows that are no success."""
+    """Rows whose status is not a success."""
 
 
 def open_output(
@@ -90,7 +90,7 @@ def open_output(
     order: Order | None = None,
     gdal_config: str | None = None,
 ) -> Output:
-    """Return the output of a name, which may be a URL; see `Output`."""
+    """Open the output with this name, which may be a URL; see `Output`."""
     local = local_name(name)
     url = name if local != name else ""
     return Output(local, url, overwrite=overwrite, order=order, gdal_config=gdal_config)
@@ -101,19 +101,19 @@ class Output:
 
     Args:
         path: of the file.
-        url: where it is copied to when it is finished, "" if nowhere.
+        url: where the finished file is copied to, "" if nowhere.
         overwrite: start again from nothing.
-        order: of the catalog's rows once it is sealed; None: the one asked for last, else as they
-            are, by path if it is new.
-        gdal_config: what further rows are read with, see `environment.options_as_json`; None:
-            there will be none.
+        order: of the rows in the sealed catalog. None: the order that was asked for last, else the
+            order that the catalog has; a new catalog is sorted by path.
+        gdal_config: options of GDAL that further rows are read with, see
+            `environment.options_as_json`; None: there are no further rows.
 
-    Raises (on construction, having changed nothing):
-        SettingsError: the name's ending stands for no format, or that has no such order.
-        OutputLockedError: another run is writing it.
-        ForeignOutputError: it was not made by this program, was changed since, is copied to
-            another URL, or was read with other options of GDAL.
-        CheckpointError: its log, or a part that the log names, is damaged.
+    Raises (on construction, before anything changes):
+        SettingsError: no format has the name's ending, or the format does not have this order.
+        OutputLockedError: another run is writing the output.
+        ForeignOutputError: this program did not make the output, another program changed it, it
+            is copied to another URL, or its rows were read with other options of GDAL.
+        CheckpointError: the log, or a part that the log names, is damaged.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Output:
             if os.path.lexists(self._parts_folder):
                 os.close(open_folder(self._parts_folder))
             own = rights_at(path)
-            log = log_path(path)  # an empty one was made by a run that died at once
+            log = log_path(path)  # a run that died at once leaves an empty log
             fresh = not (os.path.exists(log) and os.path.getsize(log))
             if fresh and not overwrite:
                 check_unlogged(path, self._format)
@@ -154,7 +154,7 @@ class Output:
             logs = self.log.rights
             self._rights = own or logs
             self._hidden = self._rights.ours._replace(mode=self._rights.mode & logs.mode)
-            stood = identity(path)  # before anything is looked at, so that nothing slips in
+            stood = identity(path)  # before all checks, so that a later change is noticed
             if overwrite:
                 start_over(self.log, self._parts_folder, stood)
             else:
@@ -174,21 +174,21 @@ class Output:
             raise
 
     def close(self) -> None:
-        """Free the lock."""
+        """Release the lock."""
         self.log.close()
 
     def finished(
         self, *, retry_failed: bool = False, update: bool = False, failed: PathSet | None = None
     ) -> PathSet | Unchanged:
-        """Return the paths that need no reading; without failures if those are to be redone.
+        """Return the paths that need no reading.
 
-        With `update` these are only the files that are as they were. Costs 16 bytes a path; either
-        option, as much again for each path that is in no catalog yet.
+        The result takes 16 bytes a path. With either option, each path that is only in parts takes
+        16 bytes more.
 
         Args:
             retry_failed: leave failures out.
-            update: see above.
-            failed: takes the paths of all error rows, 16 bytes each.
+            update: return the files with their state, so that changed files are read again.
+            failed: receives the paths of all error rows, 16 bytes each.
 
         Raises:
             CheckpointError: a part is not what the log says.
@@ -199,7 +199,7 @@ class Output:
             rows = self._committed_rows()
         unchanged, finished = Unchanged(), PathSet()
         for batch in rows:
-            if kept(batch) is not batch:  # a run was killed before it dropped them
+            if kept(batch) is not batch:  # tombstones: a run was killed before it sealed
                 self.seal()
                 return self.finished(retry_failed=retry_failed, update=update, failed=failed)
             if failed is not None:
@@ -219,18 +219,18 @@ class Output:
         dry_run: bool = False,
         timeout: float = 60.0,
     ) -> Iterator[bytes]:
-        """Yield the paths that lead to no file, and drop their rows with the next sealing.
+        """Yield the paths that lead to no file; the next sealing drops their rows.
 
         Args:
-            given: paths that are still asked for; their rows stay where they say already that
-                there is no file.
-            even_folders: also where a whole folder is gone.
-            dry_run: only yield them.
-            timeout: seconds that the disk may take to tell.
+            given: paths that the caller still asks for. A row of such a path stays if it already
+                says that there is no file.
+            even_folders: also drop rows where a whole folder is gone.
+            dry_run: only yield the paths.
+            timeout: seconds that the disk may take to answer.
 
         Raises:
-            PruneError: whole folders are gone, or the disk does not tell.
-            WriteError: the disk refused; what was committed is safe.
+            PruneError: whole folders are gone, or the disk does not answer.
+            WriteError: writing failed; what was committed is safe.
         """
         given = PathSet() if given is None else given
         if not even_folders:
@@ -246,7 +246,7 @@ class Output:
             self.log.append(self.sink.commit(tombstones(lost)))
 
     def _prunable(self, given: PathSet) -> Iterator[Seen]:
-        """Yield the newest row of each path that was not read since this was opened."""
+        """Yield the newest row of each path that was not read since this output was opened."""
         since, columns = PathSet(), ["error_type"]
         before = [part for part in self._state.parts if part.seq <= self._opened_at]
         own = [part for part in self._state.parts if part.seq > self._opened_at]
@@ -259,21 +259,21 @@ class Output:
                 yield Seen(path, there, path in asked_for)
 
     def seal(self) -> Totals:
-        """Make the catalog out of the last one and the parts since.
+        """Write the catalog from the last catalog and the parts committed since.
 
-        Does nothing where there are no new parts and the order is the one that it has. Killed at
-        any point, the next run finishes the job.
+        Does nothing if there are no new parts and the catalog already has the order. If the process
+        is killed at any point, the next run finishes the sealing.
 
         Raises:
-            WriteError: the disk refused; all that was committed is safe.
+            WriteError: writing failed; all that was committed is safe.
             CheckpointError: a part, or the last catalog, cannot be read.
-            ForeignOutputError: something else has the catalog's name since this was opened; it is
-                left alone, and all that was committed is safe.
+            ForeignOutputError: something else took the catalog's name since this output was
+                opened. It is left alone, and all that was committed is safe.
         """
         state = self._state
         if state.sealed and not state.parts and self._order is self._had:
             return Totals(state.sealed.rows, state.sealed.failures)
-        give_back()  # what reading has left behind
+        give_back()  # memory that reading has freed
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder, self._hidden)
             temporary = sealed_temporary(self._parts_folder)
@@ -296,7 +296,7 @@ class Output:
         """Write the catalog."""
         file = io.BufferedWriter(content, WRITE_BYTES)
         unsorted = self._order is Order.NONE
-        # Closed whatever happens, as what merging has on the disk goes with that.
+        # Closing the rows removes the scratch files of the merge, also after an error.
         with closing(self._as_they_come(state) if unsorted else self._merged(state)) as rows:
             counted = Counted(rows)
             with closing(ahead(self._groups(counted))) as ready:
@@ -311,7 +311,7 @@ class Output:
             yield from rows if self._order is Order.PATH else self._sorted(rows, state, self._order)
 
     def _as_they_come(self, state: History) -> Batches:
-        """Yield the newest row of each path, the last catalog's first, then those of each part."""
+        """Yield the newest row of each path: first from the last catalog, then from each part."""
         dropped = replaced(self._committed_rows(), _rows_at_most(state), self._parts_folder)
         catalog = self._sealed_rows(state, None)
         start = 0
@@ -323,7 +323,7 @@ class Output:
             yield batch if first == last else batch.filter(pa.array(stays))
 
     def _sorted(self, rows: Iterable[pa.RecordBatch], state: History, order: Order) -> Batches:
-        """Yield rows in another order than they have."""
+        """Yield the rows sorted in `order`."""
         keys, count = keys_of(order), _rows_at_most(state)
         columns = [*IDENTITY, "bbox"]
         some_parts = state.parts[:: len(state.parts) // _SAMPLE_PARTS + 1]
@@ -336,17 +336,17 @@ class Output:
         return resorted(rows, sample, count, self._parts_folder, keys)
 
     def _groups(self, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-        """Return the rows in the row groups of a catalog."""
+        """Yield the rows, cut into the row groups of a catalog."""
         return grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES, SEALED_GROUP_GROWTH)
 
     @property
     def uploaded(self) -> str | None:
-        """Entity tag of the object at the URL that may be replaced; None: none is known."""
+        """Entity tag of the object at the URL that an upload may replace; None: none is known."""
         known = self._state.uploaded
         return known.etag if known else None
 
     def note_uploaded(self, etag: str) -> None:
-        """Remember the object at the URL that may be replaced from now on.
+        """Record in the log the object at the URL that uploads may replace from now on.
 
         Raises:
             WriteError: see `CheckpointLog.append`.
@@ -355,7 +355,7 @@ class Output:
 
     @property
     def sealed(self) -> Sealed | None:
-        """The catalog as it was finished last."""
+        """The log's entry of the catalog that was sealed last; None: there is none."""
         return self._state.sealed
 
     @property
@@ -363,7 +363,7 @@ class Output:
         return history(self.log.entries)
 
     def _committed_rows(self) -> Iterator[pa.RecordBatch]:
-        """Yield what identifies the rows so far."""
+        """Yield the columns that identify the rows so far."""
         state = self._state
         yield from self._sealed_rows(state, IDENTITY)
         yield from part_rows(self._parts_folder, state.parts, IDENTITY)
@@ -371,9 +371,9 @@ class Output:
     def _newest_rows(
         self, columns: Sequence[str], parts: Sequence[Part], since: PathSet
     ) -> Iterator[pa.RecordBatch]:
-        """Yield of each path the newest row in some parts, or the catalog, but for paths since.
+        """Yield the newest row of each path in the catalog and `parts`, without paths in `since`.
 
-        Of a row there is what identifies it, and some columns more.
+        A row has the columns that identify it, and `columns`. Paths of parts are added to `since`.
         """
         names = [*IDENTITY, *columns]
         for batch in part_rows(self._parts_folder, reversed(parts), names):
@@ -381,7 +381,7 @@ class Output:
         yield from self._sealed_rows_but(since, names)
 
     def _sealed_rows_but(self, paths: PathSet, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the catalog's rows of all but some paths."""
+        """Yield the catalog's rows, except those of some paths."""
         for batch in self._sealed_rows(self._state, names):
             yield _of_paths(batch, paths.missing(path_keys(batch).to_pylist()))
 
@@ -393,7 +393,7 @@ class Output:
         return catalog_rows(self._format, self.path, sealed.digest, sealed.rows, names)
 
     def _runs(self, state: History) -> list[Run]:
-        """Return the last catalog and the parts, all by path."""
+        """Return the last catalog and the parts as runs sorted by path."""
         runs = [part_run(self._parts_folder, part) for part in state.parts]
         if state.sealed:
             by_path = partial(self._sealed_by_path, state.sealed)
@@ -412,19 +412,19 @@ class Output:
 
 
 def _rows_at_most(state: History) -> int:
-    """Return how many rows there are, also those that newer ones replace."""
+    """Return the number of rows, including rows that newer ones replace."""
     return sum(part.rows for part in state.parts) + (state.sealed.rows if state.sealed else 0)
 
 
 def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:
-    """Return the paths of the rows that are no success; there are few of them, mostly none."""
+    """Return the paths of the rows that are not a success; mostly there are few or none."""
     bad = pc.invert(pc.is_in(batch.column("status"), pa.array(sorted(SUCCESSES))))
     paths: list[bytes] = path_keys(batch.filter(bad)).to_pylist() if pc.any(bad).as_py() else []
     return paths
 
 
 def _of_paths(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
-    """Return the rows of some of the paths of a batch, no path of which is there twice."""
+    """Return the rows of a batch that have one of `paths`; a path occurs once in the batch."""
     if len(paths) == batch.num_rows:
         return batch
     wanted = set(paths)

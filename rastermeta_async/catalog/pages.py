@@ -1,11 +1,11 @@
-"""What a column of a row group becomes in memory, told by the heads of its pages.
+"""Find how much memory a column of a row group takes, from its page headers.
 
-Neither the size of a Parquet file nor what its footer claims tells that: a page of some bytes may
-be decompressed to gigabytes, and one text in a dictionary may stand in a million rows. The heads
-are what a reader goes by, so what they say is sure.
+Neither the size of a Parquet file nor its footer tells this: a page of some bytes may decompress to
+gigabytes, and a million rows may have the same text of a dictionary. Readers rely on the page
+headers, so what the headers say is reliable.
 
-They are in the compact protocol of Thrift. Whatever the bytes are, reading them ends, and takes no
-more memory than the bytes do.
+Page headers use the compact protocol of Thrift. Whatever the bytes are, parsing them ends, and
+takes no more memory than the bytes do.
 
 Reference: Apache Parquet, ``parquet.thrift``, "PageHeader"; Apache Thrift, "Thrift compact protocol
 encoding".
@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 _HEAD_BYTES = 512
 _LONGEST_HEAD = 1024 * 1024
-"""Bytes of a head of a page: of a usual one, and of any."""
+"""Bytes of a usual page header, and of the largest that is accepted."""
 
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
 """``PageType``."""
@@ -26,39 +26,39 @@ _TYPE, _SIZE, _STORED_SIZE = 1, 2, 3
 _CONTENT = {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
 _VALUES = 1
 _ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_2: 4}
-"""Fields of ``PageHeader`` and of what it holds."""
+"""Numbers of fields in ``PageHeader`` and in the structures within it."""
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 _VARINTS = frozenset({I16, I32, I64})
 _VARINT_BITS = 64
 _MAX_DEPTH = 64
-"""Structures in each other; those of Parquet are fewer than ten."""
+"""Limit of nested structures; Parquet nests fewer than ten."""
 
 _DELTA_BYTE_ARRAY = 7
-"""``Encoding`` by which a text may repeat the one before it: that has any length in two bytes."""
+"""``Encoding`` in which a text may repeat the one before: two bytes may mean a text of any size."""
 
 
 class ColumnChunk(NamedTuple):
-    """A column of a row group."""
+    """The size of a column in a row group."""
 
     size: int
-    """Bytes of its decompressed pages."""
+    """Bytes of all decompressed pages."""
     largest: int
-    """Bytes of the largest of them."""
+    """Bytes of the largest decompressed page."""
     values: int
-    """At the lowest level, nulls included."""
+    """Number of values at the lowest level, including nulls."""
     has_dictionary: bool
 
 
 def chunk_of(file: IO[bytes], column: Any) -> ColumnChunk:
-    """Return what the heads of a column's pages say.
+    """Return the size of a column from its page headers.
 
     Args:
         file: the Parquet file.
-        column: what its footer says of the column, a `pq.ColumnChunkMetaData`.
+        column: the column's `pq.ColumnChunkMetaData` from the footer.
 
     Raises:
-        ValueError: they make no sense, or there is an encoding whose size nothing tells.
+        ValueError: a header is damaged, or an encoding does not tell the size of its values.
     """
     size = largest = values = 0
     has_dictionary = False
@@ -78,7 +78,7 @@ def chunk_of(file: IO[bytes], column: Any) -> ColumnChunk:
 
 
 def _heads(file: IO[bytes], column: Any) -> Iterator[tuple[int, int, dict[int, int]]]:
-    """Yield kind, bytes and what is in it of each page that a reader comes to."""
+    """Yield each page that a reader reads: its type, decompressed bytes, and fields of the type."""
     at = column.data_page_offset
     first = column.dictionary_page_offset
     if first is not None and 0 < first < at:
@@ -99,28 +99,28 @@ def _heads(file: IO[bytes], column: Any) -> Iterator[tuple[int, int, dict[int, i
 
 
 class _Structure(NamedTuple):
-    """What is read of a structure."""
+    """The parsed fields of a structure."""
 
     numbers: dict[int, int]
-    """Its fields of 32 bits."""
+    """I32 fields, by field number."""
     inner: dict[int, dict[int, int]]
-    """Those of the structures in it."""
+    """I32 fields of the structures in it, by field numbers."""
     end: int
 
 
 def _head(file: IO[bytes], at: int) -> _Structure:
-    """Return the head of the page that is at a place in a file."""
+    """Return the header of the page at a position in a file."""
     for most in (_HEAD_BYTES, _LONGEST_HEAD):
         file.seek(at)
         try:
             return _structure(file.read(most), 0)
-        except IndexError:  # there is more of it, or of the file there is no more
+        except IndexError:  # the header is longer, or the file ends here
             continue
     raise ValueError("the head of a page is damaged")
 
 
 def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
-    """Return the structure that is at a place."""
+    """Return the structure at a position."""
     numbers: dict[int, int] = {}
     inner: dict[int, dict[int, int]] = {}
     number = 0
@@ -129,12 +129,12 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
             (number + (head >> 4), head & 15, at + 1)
             if head >> 4
             else _read_field(data, at, number)
-        )  # mostly as here: there are many of them
+        )  # the usual case is inlined, as there are many fields
         if kind == I32:
             value, at = data[at], at + 1
             if value > 127:
                 value, at = _read_varint(data, at - 1)
-                if value > 0xFFFFFFFF:  # readers cut it: it means one thing here, another there
+                if value > 0xFFFFFFFF:  # readers truncate it in different ways
                     raise ValueError("a number of a page has more than 32 bits")
             numbers[number & 0xFFFF] = value >> 1 ^ -(value & 1)
         elif kind == STRUCT and not depth:
@@ -145,7 +145,7 @@ def _structure(data: bytes, at: int, depth: int = 0) -> _Structure:
 
 
 def _read_field(data: bytes, at: int, before: int) -> tuple[int, int, int]:
-    """Return number and kind of the field whose head is at a place, and where its value starts."""
+    """Return the number and kind of the field at a position, and where its value starts."""
     step, kind = data[at] >> 4, data[at] & 15
     if step:
         return before + step, kind, at + 1
@@ -165,7 +165,7 @@ def _read_list(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of 64 bits at most that is at a place, and where it ends."""
+    """Return the number (at most 64 bits) at a position, and where it ends."""
     value = shift = 0
     while (byte := data[at]) > 127:
         value |= (byte & 127) << shift
@@ -177,7 +177,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
-    """Return where the value that starts at a place ends."""
+    """Return where the value at a position ends."""
     if kind in _VARINTS:
         while data[at] > 127:
             at += 1
@@ -190,25 +190,25 @@ def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
     if kind == STRUCT:
         while head := data[at]:
             at += 1
-            if not head >> 4:  # the number stands for itself
+            if not head >> 4:  # the field number follows the header
                 at = skip(data, at, I16)
             at = skip(data, at, head & 15, depth + 1)
         return at + 1
     if kind in (LIST, SET):
         count, inner, at = _read_list(data, at)
-        if inner in (TRUE, FALSE):  # a byte each, but in a structure
+        if inner in (TRUE, FALSE):  # one byte each in a list
             return at + count
         for _ in range(count):
             at = skip(data, at, inner, depth + 1)
         return at
     if kind in (TRUE, FALSE):
-        return at  # it is in the head
+        return at  # the field header holds the value
     try:
         return at + {BYTE: 1, DOUBLE: 8}[kind]
     except KeyError:
-        raise ValueError("a value has a kind that the format lacks") from None  # also a map
+        raise ValueError("a value has a kind that the format lacks") from None  # for MAP, too
 
 
 def _unzigzag(value: int) -> int:
-    """Return a signed number."""
+    """Return the signed number that a zigzag code stands for."""
     return value >> 1 ^ -(value & 1)

@@ -1,4 +1,4 @@
-"""What was written before, parts and the last catalog, read back and checked against the log."""
+"""Read back the parts and the last catalog, and check them against the log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PATH = ["filepath", "filepath_bytes"]
 def catalog_rows(
     form: Format, path: str, digest: str, rows: int, columns: list[str] | None = None
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Yield a finished catalog's rows in its order; only some columns.
+    """Yield some columns of a finished catalog's rows, in its order.
 
     Args:
         form: of the catalog.
         path: of the catalog.
-        digest: what the log says of its content.
-        rows: what the log says of their number.
-        columns: which; None: all.
+        digest: of the catalog's content according to the log.
+        rows: number of rows according to the log.
+        columns: names of the columns; None: all.
 
     Raises:
         CheckpointError: the catalog is not what the log says.
@@ -46,9 +46,9 @@ def catalog_rows(
 def part_rows(
     folder: str, parts: Iterable[Part], columns: list[str] | None = None
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Yield the rows of parts, one part after the other; only some columns.
+    """Yield some columns of the rows of parts (None: all columns), one part after the other.
 
-    No more than a row group is held meanwhile.
+    At most one row group is in memory at a time.
 
     Raises:
         CheckpointError: a part is not what the log says.
@@ -59,10 +59,10 @@ def part_rows(
 
 
 def part_run(folder: str, part: Part) -> Run:
-    """Return the rows of a part.
+    """Return the rows of a part as a run.
 
     Raises:
-        CheckpointError: it is not what the log says, now or when it is read.
+        CheckpointError: the part is not what the log says, now or when the run is read.
     """
     with _opened(folder, part) as file:
         first, *_ = map(path_keys, file.batches(_PATH, groups=[0]))
@@ -72,10 +72,10 @@ def part_run(folder: str, part: Part) -> Run:
 
 @contextmanager
 def _opened(folder: str, part: Part) -> Iterator[ParquetRows]:
-    """Hold a part open.
+    """Open a part for the time of the context.
 
     Raises:
-        CheckpointError: it is not what the log says.
+        CheckpointError: the part is not what the log says.
     """
     path = os.path.join(folder, part.name)
     with undamaged(path), VerifiedFile(path, part.digest) as content:

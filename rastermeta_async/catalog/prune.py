@@ -1,7 +1,7 @@
-"""Rows of no file: found by asking the disk, dropped by a note that outlives a crash.
+"""Find rows whose file is gone, and drop them with tombstones that survive a crash.
 
-A dropped path is a row of status ``gone`` in a part of its own; sealing leaves it out. Objects in
-stores are not asked for.
+A tombstone is a row of status ``gone``, in a part that has only tombstones; sealing leaves it out.
+Objects in stores are not checked.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class Seen(NamedTuple):
 
     path: bytes
     there: bool
-    """Whether there was anything."""
+    """Whether anything existed at the path."""
     given: bool
-    """Whether it is still asked for, so that its row stays where it says what is wrong."""
+    """Whether the run still asks for the path; then a row that says what is wrong stays."""
 
 
 _SHOWN = 3
-"""Folders that a message names."""
+"""Limit of folders that a message names."""
 
 _FOLDERS = 4096
-"""Folders that are remembered, so that they are looked at once."""
+"""Limit of folders that are remembered, so that each is checked only once."""
 
 
 def gone(rows: Iterable[Seen], timeout: float) -> Iterator[bytes]:
-    """Yield the local paths whose rows are of no file.
+    """Yield the local paths that lead to no file.
 
-    They lead to nothing, or to folders that can be listed: the files below these have rows.
+    They lead to nothing, or to folders that can be listed (the files in them have their own rows).
 
     Args:
-        rows: what is in the catalog.
-        timeout: seconds that the disk may take to tell of a path.
+        rows: the rows of the catalog.
+        timeout: seconds that the disk may take to answer for a path.
 
     Raises:
-        PruneError: it has not answered in time.
+        PruneError: the disk has not answered in time.
     """
     local = (row for row in rows if not is_url(row.path))
     while some := list(itertools.islice(local, BATCH)):
@@ -58,11 +58,11 @@ def gone(rows: Iterable[Seen], timeout: float) -> Iterator[bytes]:
 
 
 def check_folders(rows: Iterable[Seen], timeout: float) -> None:
-    """Raise PruneError if whole folders are gone, or empty, as when a disk is not mounted.
+    """Raise PruneError if whole folders are gone or empty, as when a disk is not mounted.
 
     Args:
-        rows: what is in the catalog; one listing a folder is asked for.
-        timeout: seconds that a folder may take to answer.
+        rows: the rows of the catalog; their folders are listed once each.
+        timeout: seconds that the disk may take to answer for a folder.
     """
     local = (row.path for row in rows if row.there and not is_url(row.path))
     folders = _first_of_each(os.path.dirname(path) or b"." for path in local)
@@ -79,13 +79,13 @@ def check_folders(rows: Iterable[Seen], timeout: float) -> None:
 
 
 def tombstones(paths: Sequence[bytes]) -> pa.Table:
-    """Return rows that take the place of those of these paths until the next sealing."""
+    """Return tombstones, which replace the rows of these paths until the next sealing."""
     rows = [failure(path, GONE, "Gone", "the file is gone") for path in paths]
     return pa.Table.from_batches([to_batch(rows)])
 
 
 def _first_of_each(folders: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield folders without those that were among the latest."""
+    """Yield folders, except those that are among the latest ones yielded."""
     latest: set[bytes] = set()
     for folder in folders:
         if folder not in latest:
@@ -96,7 +96,7 @@ def _first_of_each(folders: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _answered(paths: Sequence[bytes], found: Sequence[bool | OSError]) -> list[bool]:
-    """Return what was found of some paths, if all of them could be looked at."""
+    """Return the answers for some paths; raise PruneError if a path could not be checked."""
     told = [answer for answer in found if isinstance(answer, bool)]
     if len(told) == len(paths):
         return told
@@ -127,7 +127,7 @@ def _is_empty(folder: bytes) -> bool | OSError:
             return next(entries, None) is None
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except PermissionError:  # it is there
+    except PermissionError:  # the folder exists
         return False
     except OSError as error:
         return error

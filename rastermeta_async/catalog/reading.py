@@ -1,8 +1,8 @@
-"""The one way in for rows of a file: whoever made it, what comes out is what a run writes.
+"""Reads the rows of a file and makes sure that they are such as a run writes.
 
-A file may be someone else's, or damaged. It is read with limits on what it takes in memory, and
-what its rows are is checked once, here, so that nobody has to ask again. What is wrong is a
-`NotRowsError`, a sentence that names the row.
+A file may be damaged, or made by another program. It is read with limits on its memory. Its rows
+are checked once, here, so that other modules need not check them. A `NotRowsError` says what is
+wrong with which row.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Flaw(NamedTuple):
     """A row that no run writes."""
 
     at: int
-    """Its place, from 0."""
+    """Index of the row, from 0."""
     what: str
 
 
 def first_flaw(rows: pa.RecordBatch) -> Flaw | None:
-    """Return the first row that is not as a run writes it; None: there is none.
+    """Return the first row that no run writes; None: there is none.
 
     Args:
         rows: some columns of `SCHEMA`.
@@ -53,7 +53,7 @@ def first_flaw(rows: pa.RecordBatch) -> Flaw | None:
 
 
 def _flaw(rows: pa.RecordBatch) -> str:
-    """Return what is wrong with some of the rows; empty where nothing is."""
+    """Return what is wrong with some of the rows; empty if nothing is."""
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
         try:
             column.validate(full=True)
@@ -75,15 +75,15 @@ def _flaw(rows: pa.RecordBatch) -> str:
 
 
 class _Rule(NamedTuple):
-    """What a type of `Record` says of nulls."""
+    """Where values of a type in `Record` may be null."""
 
     optional: bool
     inner: tuple[tuple[str, _Rule], ...]
-    """Of fields, elements, or keys and values, by what they are called."""
+    """Rules of the fields, elements, or keys and values, each with the suffix of its name."""
 
     @property
     def is_void(self) -> bool:
-        """Whether nothing is to be looked at."""
+        """Whether all values may be null, so that no check is needed."""
         return self.optional and all(rule.is_void for _, rule in self.inner)
 
 
@@ -105,7 +105,7 @@ _RULES = {name: _rule(hint) for name, hint in get_type_hints(Record).items()}
 
 
 def _null(name: str, values: pa.Array, rule: _Rule) -> str:
-    """Return where there is a null that must not be; empty if nowhere."""
+    """Return the name of a value that is null but must not be; empty if there is none."""
     if rule.is_void:
         return ""
     if values.null_count and not rule.optional:
@@ -117,14 +117,14 @@ def _null(name: str, values: pa.Array, rule: _Rule) -> str:
 
 
 def children(values: pa.Array) -> list[pa.Array]:
-    """Return what values that are not null consist of."""
+    """Return the fields, the elements, or the keys and values, of all values that are not null."""
     kind = values.type
     if pa.types.is_struct(kind):
         there = values.drop_null() if values.null_count else values
         return [there.field(index) for index in range(kind.num_fields)]
     if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
         return []
-    # A list that is null may hold something, but not where it was read from a file.
+    # In Arrow a null list may have elements, but not if it was read from a file.
     start, end = (values.offsets[at].as_py() for at in (0, len(values))) if len(values) else (0, 0)
     children = [values.keys, values.items] if pa.types.is_map(kind) else [values.values]
     return [child.slice(start, end - start) for child in children]
@@ -133,7 +133,7 @@ def children(values: pa.Array) -> list[pa.Array]:
 # Ranges
 
 _LONGEST = 20 * MAX_MESSAGE
-"""Characters of a message: to look through one for secrets takes 10 s a million."""
+"""Limit of characters in a message; searching it for secrets takes 10 s a million characters."""
 
 _STATUSES = SUCCESSES | {"error", "fatal", GONE}
 _FIRST, _LAST = (
@@ -214,40 +214,40 @@ _OPTIONS = {
     "thrift_string_size_limit": 16 * 1024 * 1024,
     "thrift_container_size_limit": 65_536,
 }
-"""How Parquet files are opened: with limits of texts, and of lists of row groups or columns."""
+"""Options for opening Parquet files: limits of texts, and of lists of row groups or columns."""
 
 MAX_GROUP_BYTES = 512 * 1024 * 1024
 MAX_PAGE_BYTES = 128 * 1024 * 1024
-"""Of the columns that are read of a row group, decompressed, and of a page."""
+"""Limits of decompressed bytes: of the columns that are read in a row group, and of a page."""
 
 MAX_VALUES = 1 << 25
-"""Of lists and maps in a row group, in each column."""
+"""Limit of the values of lists and maps in each column of a row group."""
 
 MAX_BATCH_BYTES = 256 * 1024 * 1024
-"""Texts of rows that are at hand at once, written out."""
+"""Limit of the texts of a batch, after decoding of dictionaries."""
 
 _FEW_BYTES = 1024 * 1024
-"""Texts that need not be measured."""
+"""Texts up to this size need no exact measure."""
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _LINES = 256
 _LINES_BYTES = 2 * 1024 * 1024
-"""Lines that are rows at once: as objects they take many times their bytes."""
+"""Limits of the lines decoded at once, as objects take many times the bytes of their lines."""
 
 
 class NotRowsError(ValueError):
-    """A file holds what no run writes; the message says where, and what."""
+    """A file has content that no run writes; the message says what is wrong, and where."""
 
 
 class ParquetRows:
-    """An open Parquet file whose columns are those of a catalog.
+    """Reads rows from an open Parquet file that has the columns of a catalog.
 
     Args:
         file: opened to read bytes; it is not closed.
 
     Raises:
-        NotRowsError: it has other columns, or no run writes a file like it.
-        pa.ArrowException, OSError: it is no Parquet file, or a damaged one.
+        NotRowsError: the file has other columns, or no run writes a file like it.
+        pa.ArrowException, OSError: it is not a Parquet file, or it is damaged.
     """
 
     def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
@@ -256,7 +256,7 @@ class ParquetRows:
         self.meta = table.metadata
         if any(one.num_rows < 0 for one in self._groups()):
             raise NotRowsError("a row group has less than no rows")
-        if self.meta.num_rows > file.seek(0, io.SEEK_END):  # a path of its own takes a byte
+        if self.meta.num_rows > file.seek(0, io.SEEK_END):  # each row has its own path: >= 1 byte
             raise NotRowsError(f"it claims {self.meta.num_rows:,} rows in fewer bytes")
         schema = self.meta.schema
         self._paths = [schema.column(index).path for index in range(len(schema))]
@@ -276,12 +276,12 @@ class ParquetRows:
         """Yield rows in batches that do not span row groups.
 
         Args:
-            columns: which; None: all.
-            rows: of a batch, at most.
-            groups: which row groups; None: all.
+            columns: names of the columns to read; None: all.
+            rows: limit of rows in a batch.
+            groups: indices of the row groups to read, from 0; None: all.
 
         Raises:
-            NotRowsError: see the class; also a row that no run writes.
+            NotRowsError: a row group is damaged, or takes too much memory.
         """
         names = list(columns or SCHEMA.names)
         schema = pa.schema([SCHEMA.field(name) for name in names])
@@ -295,7 +295,7 @@ class ParquetRows:
                 yield _written_out(batch.select(names), schema)
 
     def _checked(self, number: int, names: frozenset[str]) -> dict[str, ColumnChunk]:
-        """Return what is told of the columns of a row group that are read."""
+        """Return the sizes of the columns that are read in a row group; raise if too large."""
         group = self.meta.row_group(number)
         told = {}
         for index in range(len(self._paths)):
@@ -316,7 +316,7 @@ class ParquetRows:
         return told
 
     def _table(self, with_dictionary: tuple[str, ...]) -> pq.ParquetFile:
-        """Return the file, with columns left as places in a dictionary."""
+        """Return the file, opened so that these columns stay dictionary-encoded."""
         if with_dictionary not in self._tables:
             self._tables.clear()
             self._tables[with_dictionary] = pq.ParquetFile(
@@ -332,8 +332,8 @@ def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:
     """Return the footer of an open Parquet file.
 
     Raises:
-        NotRowsError: it is too large, or no UTF-8.
-        pa.ArrowException, OSError: it is no Parquet file, or a damaged one.
+        NotRowsError: the footer is too large, or a name in it is not UTF-8.
+        pa.ArrowException, OSError: it is not a Parquet file, or it is damaged.
     """
     return _opened(file).metadata
 
@@ -352,7 +352,7 @@ def _opened(file: IO[bytes] | io.RawIOBase) -> pq.ParquetFile:
 
 
 def _written_out(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows with their texts in place of places in a dictionary."""
+    """Return rows with their dictionaries decoded to texts."""
     if batch.schema.equals(schema):
         return batch
     pairs = list(zip(batch.columns, schema.types, strict=True))
@@ -364,7 +364,7 @@ def _written_out(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _text_bytes(values: pa.Array) -> int:
-    """Return how many bytes the texts of dictionaries take where each is written out."""
+    """Return how many bytes the texts of dictionaries take after decoding, or an upper bound."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         lengths = pc.binary_length(values.dictionary)
@@ -378,15 +378,15 @@ def _text_bytes(values: pa.Array) -> int:
 def json_batches(
     file: IO[bytes] | io.RawIOBase, columns: Sequence[str] | None = None, *, array: bool
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of JSON, an object a line.
+    """Yield the rows of a JSON file that has one object a line.
 
     Args:
-        file: opened to read bytes; it need not be buffered, and is closed in the end.
-        columns: which; None: all.
-        array: the lines make an array.
+        file: opened to read bytes; it may be unbuffered, and is closed in the end.
+        columns: names of the columns to return; None: all.
+        array: the lines form a JSON array.
 
     Raises:
-        NotRowsError: a line is no row.
+        NotRowsError: a line is not a row.
     """
     with io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file as content:
         lines = _objects(content) if array else _lines(content)
@@ -408,7 +408,7 @@ def _lines(file: IO[bytes]) -> _Lines:
 
 
 def _objects(file: IO[bytes]) -> _Lines:
-    """Yield the objects that stand in the lines of an array that this program wrote."""
+    """Yield the objects in the lines of an array that this program wrote."""
     for number, line in _lines(file):
         if line.strip() not in (b"[", b"]", b"[]", b""):
             yield number, line.rstrip(b",\n")
@@ -445,10 +445,10 @@ _NO_ROW = (
 
 
 def checked(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches whose rows are such as a run writes.
+    """Yield the batches after checking that their rows are such as a run writes.
 
     Raises:
-        NotRowsError: one is not; it is named by its number, from 1.
+        NotRowsError: a row is not; the message gives its number, from 1.
     """
     before = 0
     for batch in batches:

@@ -1,6 +1,6 @@
-"""An output as the last run left it, however that ended, brought into one state.
+"""Recovery: bring an output into a consistent state, however the last run ended.
 
-The log says what there should be. Whatever contradicts it is refused, and nothing is changed.
+The log says what should exist. Anything that contradicts it is refused, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from rastermeta_async.model.gdal_options import options_in_words
 
 
 def check_unlogged(path: str, form: Format) -> None:
-    """Raise ForeignOutputError where there is no log, but what only a log can explain."""
+    """Raise ForeignOutputError if there are files without a log that only a log can explain."""
     folder = parts_folder(path)
     if os.path.exists(path):
         form.check(path)
-        form.order(path)  # or the run would adopt what it cannot go on with
+        form.order(path)  # raises for a catalog that the run could not continue
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if any(map(is_own, names)):
         raise ForeignOutputError(
@@ -57,28 +57,29 @@ def check_unlogged(path: str, form: Format) -> None:
 def start_over(log: CheckpointLog, folder: str, stood: Identity | None) -> None:
     """Forget all that was committed.
 
-    The log comes first: parts that no log names are nothing, a log of parts that are gone is
-    damage. The old catalog stays readable until the new one is sealed.
+    The log is rewritten first: parts that no log names are harmless, but a log that names missing
+    parts is damaged. The old catalog stays readable until the new one is sealed.
 
     Args:
         log: of the output, locked.
         folder: of its parts.
-        stood: what has the output's name, and may be replaced.
+        stood: the file that has the output's name and may be replaced.
     """
     log.rewrite([], replaces=True, replaced=stood.lasting if stood else "")
     remove_unlogged(folder, (), log.part_names)
 
 
 class Recovery:
-    """Brings the log, the parts and the output into one state.
+    """Brings the log, the parts and the output into a consistent state.
 
     Args:
         path: of the output.
-        url: where it is copied to, "" if nowhere.
+        url: where the output is copied to, "" if nowhere.
         form: of the output.
-        log: its log, which is locked.
-        stood: what had the output's name before anything was looked at.
-        gdal_config: GDAL's options that further rows are read with; None: there will be none.
+        log: of the output, locked.
+        stood: the file that had the output's name before any check.
+        gdal_config: GDAL's options that further rows are read with; None: there are no further
+            rows.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Recovery:
         self._parts = parts_folder(path)
 
     def run(self) -> None:
-        """Do it.
+        """Check everything, then rewrite the log and remove leftovers.
 
         Raises:
             CheckpointError: the log or a part that it names is damaged; nothing was changed.
@@ -118,7 +119,7 @@ class Recovery:
                     f"{self._path} is gone, but parts that add to it are there. Put it back, or "
                     "give --overwrite to start again from nothing."
                 )
-            # The catalog was deleted: nothing of it is left to protect.
+            # The catalog was deleted, so there is nothing left to protect.
             state = History(uploaded=state.uploaded)
         if state.sealed or state.parts:
             self._check_url()
@@ -140,9 +141,9 @@ class Recovery:
         remove_unlogged(self._parts, {part.name for part in state.parts}, self._log.part_names)
 
     def _check_log_names_parts(self, state: History) -> None:
-        """Refuse a log that lacks its end: a crash leaves one part at most that it does not name.
+        """Refuse a log that lacks its end; a crash leaves at most one part that the log lacks.
 
-        A log that was begun anew, as with `overwrite`, may stand next to parts of the old one.
+        A log that was started again (`overwrite`) may stand next to parts of the old log.
         """
         if self._log.replaces or not os.path.isdir(self._parts):
             return
@@ -153,7 +154,7 @@ class Recovery:
             raise damaged(self._log.path, what)
 
     def _check_url(self) -> None:
-        """Refuse to mix the rows of two catalogs whose URLs end in one name."""
+        """Refuse to mix the rows of two catalogs whose URLs end in the same name."""
         if self._log.url in (None, self._url):
             return
         before, now = (url or f"the local {self._path}" for url in (self._log.url, self._url))
@@ -164,7 +165,7 @@ class Recovery:
         )
 
     def _check_gdal_config(self, before: str) -> None:
-        """Refuse to mix rows that GDAL gives with some options and with others."""
+        """Refuse to mix rows that were read with different options of GDAL."""
         if self._gdal_config in (None, before):
             self._log.gdal_config = before
             return
@@ -175,9 +176,9 @@ class Recovery:
         )
 
     def _check_moved_out(self, sealed: Sealed | None) -> None:
-        """Refuse to remove what may not be replaced, but stood there as the catalog took its name.
+        """Refuse to remove another program's file that exchanged names with the catalog.
 
-        A run may be killed after they changed names, and before it looked at what it had got.
+        A run may be killed after it exchanged the names and before it checked the other file.
         """
         for path in sealed_temporaries(self._parts):
             if self._log.replaces or os.path.samefile(path, self._path):
@@ -190,7 +191,7 @@ class Recovery:
                 )
 
     def _check_replaced(self, stood: Identity) -> None:
-        """Refuse to replace anything but what stood there when leave was given to replace it."""
+        """Refuse to replace a file other than the one that `overwrite` was given for."""
         if self._log.replaced not in (None, stood.lasting):
             raise ForeignOutputError(
                 f"{self._path} is not what stood there when --overwrite was given: another "
@@ -199,7 +200,7 @@ class Recovery:
             )
 
     def _check_alone(self, state: History) -> None:
-        """Refuse a catalog that appeared after parts were made for one that was not there."""
+        """Refuse a catalog that appeared after parts were made for a new catalog."""
         if state.parts:
             raise ForeignOutputError(
                 f"{self._path} is a catalog that was put there after parts were made for a new "
@@ -208,7 +209,7 @@ class Recovery:
             )
 
     def _holds(self, sealing: Sealing) -> bool:
-        """Tell whether the output's content is the one named."""
+        """Tell whether the output has the content that `sealing` names."""
         try:
             if os.path.getsize(self._path) != sealing.size:
                 return False
@@ -228,7 +229,7 @@ class Recovery:
             self._format.check(self._path)
 
     def _adopt(self) -> Sealed:
-        """Return the entry of a catalog that this program made but whose log is gone."""
+        """Return a new log entry for a catalog that this program made and whose log is gone."""
         with open(open_regular(self._path), "rb") as file:
             digest = digest_of(file)
             size = file.tell()
@@ -256,19 +257,20 @@ def _digest_at(path: str) -> str:
 def remove_unlogged(
     folder: str, named: Collection[str], known: Collection[str] = frozenset()
 ) -> None:
-    """Remove from a parts folder what no log names, and the folder itself once it is empty.
+    """Remove what the log does not name from a parts folder; remove the folder if it is empty.
 
-    Nothing goes but what has the program's mark, or what a log has named: all else is somebody's.
+    Only names with the program's mark, or names in `known`, are removed. All other files belong to
+    somebody else.
 
     Args:
-        folder: of the parts; there may be none.
-        named: what stays.
-        known: names that a log has given, with the mark or without.
+        folder: of the parts; it may be missing.
+        named: names that stay.
+        known: names that a log has given, with or without the mark.
     """
     if not os.path.lexists(folder):
         return
     with explained(folder, "removing leftovers"):
-        fd = open_folder(folder)  # whatever has its name from here on, this is the one looked at
+        fd = open_folder(folder)  # works on the same folder even if its name changes
         try:
             names = set(os.listdir(fd))
             own = {name for name in names if is_own(name) or name in known}

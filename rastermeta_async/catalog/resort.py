@@ -1,7 +1,7 @@
-"""Sort rows anew in bounded memory: they are partitioned by range of their keys.
+"""Sort rows in bounded memory, by partitioning them into ranges of their keys.
 
-A sample of the keys, taken beforehand, tells the ranges. Each partition is a scratch file that is
-small enough to be sorted in memory; one that turns out larger is partitioned again, or merged.
+A sample of the keys, taken beforehand, defines the ranges. A partition is a scratch file that is
+small enough to sort in memory; if it is larger, it is partitioned again, or sorted by a merge.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from rastermeta_async.model.machine import give_back
 
 RUN_ROWS = 65_536
 RUN_BYTES = 12 * 1024 * 1024
-"""Rows that are sorted in memory; they are held twice meanwhile."""
+"""Limits of the rows that are sorted in memory, which holds them twice meanwhile."""
 
 PARTITION_ROWS = 5120
-"""Rows of a partition, roughly."""
+"""Approximate number of rows in a partition."""
 
 MAX_PARTITIONS = 128
-"""Files open at once."""
+"""Limit of scratch files that are open at once."""
 
 SAMPLE_KEYS = 16_384
-"""Keys of a sample."""
+"""Number of keys in a sample."""
 
 
 def resorted(
@@ -47,10 +47,10 @@ def resorted(
 
     Args:
         batches: the rows; no two have the same key.
-        sample: the keys of some rows, evenly taken, in any order. A poor sample costs time only.
-        count: number of rows, roughly.
+        sample: the keys of evenly spaced rows, in any order. A poor sample only costs time.
+        count: approximate number of rows.
         folder: existing folder for scratch files, which are removed in the end.
-        keys: gives the keys of rows.
+        keys: returns the keys of rows.
     """
     with scratch_folder(folder) as scratch:
         yield from _sorted(batches, sorted(sample), count / max(len(sample), 1), scratch, keys)
@@ -63,7 +63,7 @@ def _sorted(
     folder: str,
     keys: Keys,
 ) -> Batches:
-    """Yield rows in order; `sample` ascends, and each of its keys stands for so many rows."""
+    """Yield sorted rows; `sample` is sorted, and each key in it stands for `rows_a_key` rows."""
     count = min(MAX_PARTITIONS, len(sample), int(len(sample) * rows_a_key) // PARTITION_ROWS)
     if count < 2:
         yield from _sorted_in_memory(batches, folder, keys)
@@ -76,7 +76,7 @@ def _sorted(
 
 
 def _sorted_in_memory(batches: Iterable[pa.RecordBatch], folder: str, keys: Keys) -> Batches:
-    """Yield rows in order; those beyond what memory may hold are merged from scratch files."""
+    """Yield sorted rows; if they exceed the limits of memory, merge them from scratch files."""
     groups = grouped(batches, RUN_ROWS, RUN_BYTES)
     at_hand = list(itertools.islice(groups, 2))
     if len(at_hand) < 2:
@@ -104,7 +104,7 @@ def _partitioned(
 
 def _ascending(rows: pa.Table, keys: Keys) -> tuple[pa.RecordBatch, pa.Array]:
     """Return rows in the order of their keys, and the keys."""
-    (batch,) = rows.to_batches()  # `grouped` makes one chunk of them
+    (batch,) = rows.to_batches()  # `grouped` gives tables of one chunk
     unsorted = keys(batch)
     order = pc.array_sort_indices(unsorted)
     columns = [column.take(order) for column in batch.columns]
@@ -112,7 +112,7 @@ def _ascending(rows: pa.Table, keys: Keys) -> tuple[pa.RecordBatch, pa.Array]:
 
 
 def _cut(rows: pa.RecordBatch, keys: pa.Array, bounds: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
-    """Cut rows, which ascend by their keys, before the first key that reaches each bound."""
+    """Cut sorted rows before the first key that is at least each bound."""
     places = range(rows.num_rows)
     start = 0
     for bound in bounds:

@@ -1,7 +1,7 @@
-"""Where batches of rows go: Parquet parts on disk, or JSON lines on a stream.
+"""Sinks for batches of rows: Parquet parts on disk, or JSON lines on a stream.
 
-A sink's `commit` returns when the rows are as safe as the sink can make them; the caller then
-appends the returned `Part` to the checkpoint log. Neither is for use by two threads at once.
+A sink's `commit` returns when the rows are as safe as the sink can make them. The caller then
+appends the returned `Part` to the checkpoint log. Two threads must not use a sink at once.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from rastermeta_async.model.text import json_on_lines
 
 PART_GROUP_ROWS = 2048
 PART_GROUP_BYTES = 1024 * 1024
-"""Row groups of a part: what merging many parts holds of each at a time."""
+"""Limits of a row group in a part. Merging holds one row group of each part in memory."""
 
 
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 1.0
-"""How long a run that is to end waits for the reader of a stream to take anything."""
+"""Timeout for the reader of a stream that takes nothing, once the run is to end."""
 
 
 class Sink(Protocol):
     """Takes batches of rows."""
 
     def commit(self, rows: pa.Table) -> Part:
-        """Keep `rows` (a table of `SCHEMA`, any order) and return what was kept.
+        """Write `rows` (a table of `SCHEMA`, any order) and return the log's entry for them.
 
         Raises:
-            WriteError: the rows may not be there; the sink must not be used any more.
+            WriteError: the rows may be missing; do not use the sink any more.
         """
         ...
 
 
 class Log(Protocol):
-    """Takes note of what was committed."""
+    """Records what was committed."""
 
     def append(self, entry: Entry) -> None:
-        """Keep the entry; it is durable when this returns."""
+        """Write the entry; it is durable when this returns."""
         ...
 
 
 class PartSink:
-    """Writes each batch as one Parquet file into a folder (made when missing), in path order.
+    """Writes each batch as one Parquet file, sorted by path; makes the folder if it is missing.
 
     Args:
-        folder: that the files go into.
-        last_seq: number of the last part that is there.
-        rights: who may read the parts; None: who may read any new file.
+        folder: of the files.
+        last_seq: number of the last existing part.
+        rights: of the parts; None: the default rights of a new file.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class PartSink:
         self._format = ParquetFormat(passing=True)
 
     def commit(self, rows: pa.Table) -> Part:
-        """Write one part: temporary file, footer read back, fsync, rename, fsync of the folder."""
+        """Write one part: temporary file, footer check, fsync, rename, fsync of the folder."""
         batch = newest(rows)
         buffer = pa.BufferOutputStream()
         self._format.write(buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES), Order.NONE)
@@ -112,13 +112,13 @@ def _check_rows(file: IO[bytes], path: str, expected: int) -> None:
 
 
 class LineSink:
-    """Writes each batch as JSON lines to an open file descriptor, one write a batch.
+    """Writes each batch as JSON lines to an open file descriptor.
 
-    A pipe cannot be synced or resumed: its reader has what was written.
+    A pipe cannot be synced or resumed, as its reader has taken what was written.
 
     Args:
-        fd: it may wait for its reader.
-        stopping: whether the run is to end, so that a reader that takes nothing is given up.
+        fd: the file descriptor; a write to it may block until its reader takes the bytes.
+        stopping: returns whether the run is to end; then a reader that takes nothing is given up.
     """
 
     def __init__(self, fd: int, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -130,7 +130,8 @@ class LineSink:
         """Write the rows in the order given.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            BrokenPipeError: the reader has closed the pipe.
+            WriteError: writing failed, or nobody reads the stream while the run is to end.
         """
         lines = "".join(f"{line}\n" for line in to_lines(rows))
         content = (json_on_lines(lines) if os.isatty(self._fd) else lines).encode()
@@ -144,13 +145,13 @@ class LineSink:
         return Part(self._seq, "-", rows.num_rows, count_failures(rows), len(content), "")
 
     def _write(self, content: bytes) -> None:
-        if os.path.isfile(self._fd):  # it never waits
+        if os.path.isfile(self._fd):  # writing to a file needs no reader
             write_all(self._fd, content)
             return
         written, last = 0, time.monotonic()
         while written < len(content):
             if has_room(self._fd, _POLL_SECONDS):
-                with contextlib.suppress(BlockingIOError):  # its other end made it non-blocking
+                with contextlib.suppress(BlockingIOError):  # the other end may set O_NONBLOCK
                     written += os.write(self._fd, content[written : written + ATOMIC_BYTES])
                 last = time.monotonic()
             elif self._stopping() and time.monotonic() - last > _STALLED_SECONDS:
@@ -158,7 +159,7 @@ class LineSink:
 
 
 class NoLog:
-    """The log of a stream: nothing can be taken back, so nothing is noted."""
+    """The log of a stream: records nothing, as a stream cannot be resumed."""
 
     def append(self, entry: Entry) -> None:
-        """Do nothing, as a stream's reader keeps its own account."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""A finished catalog on its way to its URL, where it replaces nothing but what it may."""
+"""Upload a finished catalog to its URL, where it replaces only an object that it may replace."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rastermeta_async.model.timeouts import to_the_end
 from rastermeta_async.stores.clients import RETRIES, Found, Replaced, Stores
 
 UPLOAD_SECONDS = 600.0
-"""For one request with content. That is 60 MiB, or twelve parts of 5 MiB at once: a line of one
-megabit a second takes most of this. `Settings.timeout` is about headers that are read."""
+"""Timeout of a request with content: 60 MiB, or twelve parts of 5 MiB at once. At one megabit a
+second it takes most of this time. `Settings.timeout` is for reading headers."""
 
 
 class Upload:
-    """The way of one output to its URL.
+    """Uploads one output to its URL.
 
     Args:
-        output: is open, and has a URL; its log remembers what may be replaced there.
+        output: open, with a URL; its log records which object may be replaced there.
         access: how the store is reached.
     """
 
@@ -33,19 +33,19 @@ class Upload:
         self._is_blind = False
 
     async def check(self, *, overwrite: bool) -> None:
-        """Make sure that whatever stands at the URL may be replaced, and remember it.
+        """Make sure that the object at the URL may be replaced, and record it in the log.
 
         Args:
-            overwrite: anything may; it is remembered, so that an upload that fails can be made
-                up for without saying so again.
+            overwrite: any object may be replaced. The log records it, so that an upload that fails
+                can be repeated without this.
 
         Raises:
-            ForeignOutputError: another one put it there.
-            StoreError: nothing can be uploaded there, or the store does not tell.
+            ForeignOutputError: the object is not from runs in this folder, or was changed.
+            StoreError: nothing can be uploaded there, or the store does not answer.
         """
         url = self._output.url
         self._looking.place(url)
-        # Credentials that may only write need not be able to look: then the leave is not kept.
+        # Credentials may allow writing only. Then the object stays unknown, and is not recorded.
         self._is_blind = overwrite
         with contextlib.suppress(*[StoreError] if overwrite else []):
             found = self._stood = await self._looking.look(url)
@@ -61,12 +61,12 @@ class Upload:
             await self._remember(found.etag)
 
     async def send(self) -> None:
-        """Copy the finished catalog to its URL, in place of what `check` found there or nothing.
+        """Upload the finished catalog; it replaces only the object that `check` found, if any.
 
         Raises:
-            ForeignOutputError: another one was put there meanwhile; it is left alone.
-            StoreError: it does not get there; what stood there before still does.
-            WriteError: it did, but the log cannot be written.
+            ForeignOutputError: another object was put there meanwhile; it is left alone.
+            StoreError: the upload failed; the earlier object is still there.
+            WriteError: the upload succeeded, but the log cannot be written.
         """
         try:
             etag = await self._upload(self._stood)
@@ -79,10 +79,10 @@ class Upload:
         return await self._carrying.upload(path, url, stood, regardless=self._is_blind)
 
     async def _once_more(self) -> str | None:
-        """Return the entity tag of the catalog where a store refused to replace what it has.
+        """Return the entity tag of the catalog after a store refused to replace its object.
 
-        That may be the catalog itself, when the answer to a request was lost and it was sent
-        again; or it is gone.
+        The object may be the catalog itself, if a response was lost and the request was sent again.
+        The object may also be gone; then the catalog is uploaded again.
         """
         with contextlib.suppress(Replaced):
             found = await self._looking.look(self._output.url)
@@ -98,11 +98,11 @@ class Upload:
         )
 
     async def _is_ours(self, found: Found) -> bool:
-        """Tell whether an object of unknown origin is the catalog as it was finished last.
+        """Tell whether an object of unknown origin is the catalog that was sealed last.
 
-        A run may be killed after the store had it all and before the log said so. The size alone
-        could be another catalog's, and an etag cannot be foretold (it depends on how the store
-        cuts and encrypts objects): so the content decides, which costs a download, but only then.
+        A run may be killed after the upload and before the log records it. Another catalog may have
+        the same size, and an etag cannot be predicted (it depends on how the store splits and
+        encrypts objects). So the content decides; it is downloaded only if the size is the same.
         """
         sealed = self._output.sealed
         if sealed is None or found.size != sealed.size:

@@ -1,4 +1,4 @@
-"""The command line: options, and what they become. Everything heavy is imported when used."""
+"""The commands of the command line. Large modules are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rastermeta_async.model.settings import CONCURRENCY, Access, Settings
 from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
-"""All that is wrong with options; Typer has no public name for it."""
+"""Base of all usage errors; Typer has no public name for it."""
 
 if TYPE_CHECKING:
     from rastermeta_async.cli.console import Console
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Program(TyperGroup):
-    """The program, which says what is wrong with options as it says all else: on one line."""
+    """The group of commands; it makes messages of usage errors safe for a terminal."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """See `TyperGroup`."""
@@ -42,7 +42,7 @@ class _Program(TyperGroup):
 
 @contextlib.contextmanager
 def _shown_safely() -> Iterator[None]:
-    """Have the message of wrong usage, which quotes arguments, say nothing but words."""
+    """Remove secrets and control characters from a usage error: it quotes arguments."""
     try:
         yield
     except _USAGE_ERROR as error:
@@ -172,12 +172,12 @@ def extract(
             source = given.source(settings, stdin)
             status = run_extract(source, output, settings, overwrite, console)
     console.close()
-    # Threads that hang on a dead mount would keep a normal exit from ever happening.
+    # A normal exit would wait forever for threads that hang on a dead mount.
     os._exit(status)
 
 
 def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
-    """Refuse what makes no sense of rows on standard output."""
+    """Refuse options of catalogs for rows on standard output, and an output that is unusable."""
     if of_catalogs:
         _usage(
             "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give -o FILE"
@@ -189,7 +189,7 @@ def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
 
 
 def _check_catalog(output: str) -> None:
-    """Refuse a name that no catalog has: to open it would make one."""
+    """Refuse a name without a catalog: opening it would make one."""
     from rastermeta_async.catalog.names import log_path
     from rastermeta_async.model.urls import local_name
 
@@ -199,7 +199,7 @@ def _check_catalog(output: str) -> None:
 
 
 def _say_missing(paths: list[bytes], console: Console, *, prune: bool, dry_run: bool) -> None:
-    """Say which inputs do not exist; refuse them where rows of what is below them would go."""
+    """Print which inputs do not exist; refuse them if ``--prune`` would drop rows below them."""
     from rastermeta_async.model.file_state import likely_mistake
     from rastermeta_async.model.urls import shown_url
 
@@ -408,14 +408,14 @@ def sample(
 
 
 def _say(text: str, *, as_json: bool = False) -> None:
-    """Print what was asked for: as it is, or as a terminal may have it."""
+    """Print a result unchanged, or for a terminal without control characters."""
     if _is_terminal():
         text = json_on_lines(text) if as_json else on_lines(text)
     _put(f"{text}\n".encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
 
 
 def _list(path: bytes, *, null: bool) -> None:
-    """Print a path of a list: its very bytes, unless a person looks on."""
+    """Print a path of a list: its exact bytes, or readable text on a terminal."""
     if _is_terminal():
         from rastermeta_async.model.record import readable
 
@@ -429,7 +429,7 @@ def _is_terminal() -> bool:
 
 
 def _put(content: bytes) -> None:
-    """Write to standard output, or end the program with a sentence that says why not."""
+    """Write to standard output; on an error, end the program with a message."""
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "it is closed")
@@ -447,7 +447,7 @@ def _put(content: bytes) -> None:
 
 
 class _WrongUsage(typer.BadParameter):
-    """Options that make no sense together: the message names them itself."""
+    """A usage error whose message already names the options."""
 
     def format_message(self) -> str:
         return self.message
@@ -458,7 +458,7 @@ def _usage(message: str) -> NoReturn:
 
 
 def _drivers(value: str) -> tuple[str, ...] | None:
-    """Return the drivers of an option; None: the safe list; empty: all."""
+    """Return the drivers of ``--drivers``; None: `SAFE_DRIVERS`; empty: all."""
     if value == "all":
         return ()
     names = tuple(name.strip() for name in value.split(",") if name.strip())

@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on; all of it on standard error.
+"""Show messages and progress of a run on standard error.
 
-Every message passes `Console.say`, which takes secrets and control characters out of it, and the
-`Outlet`, which never holds the run up.
+Every message goes through `Console.say`, which removes secrets and control characters, and
+through the `Outlet`, which never delays the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OK = 0
 FAILED = 1
 """The run failed; its message says what to do."""
 USAGE = 2
-"""Options or arguments make no sense."""
+"""Options or arguments are invalid."""
 SOME_FAILED = 3
 """The run finished, but some inputs have error rows."""
 READER_GONE = 141
@@ -32,7 +32,7 @@ READER_GONE = 141
 
 
 def interrupted(signal: int) -> int:
-    """Return the status of a run that was stopped by a signal, as shells have it."""
+    """Return the exit status of a run that a signal stopped, as shells define it."""
     return 128 + signal
 
 
@@ -45,17 +45,17 @@ BAR_SECONDS = 0.25
 LINE_SECONDS = 60.0
 
 _ERASE = "\r\x1b[2K"
-"""Takes the live display, which is one line, off a terminal (ECMA-48, EL) for a message."""
+"""Erases the one-line live display of a terminal before a message (ECMA-48, EL)."""
 
 
 class Console:
     """Messages and progress of a run.
 
     Args:
-        quiet: say only what went wrong.
-        verbose: say more: each file that is no success.
-        as_json: one JSON object a line.
-        bar: a live display; None: when standard error is a terminal.
+        quiet: print only errors.
+        verbose: also print each file that is not a success.
+        as_json: print one JSON object a line.
+        bar: show a live display; None: if standard error is a terminal.
     """
 
     def __init__(
@@ -73,28 +73,28 @@ class Console:
         self._bar = wanted and not quiet and not as_json
         self._lines = not self._bar and not quiet and bar is not False
         self._erase = ""
-        logging.lastResort = _ToConsole(self, logging.WARNING)  # libraries' warnings
+        logging.lastResort = _ToConsole(self, logging.WARNING)  # for warnings of libraries
         if verbose:
             logger = logging.getLogger("rastermeta_async")
             logger.setLevel(logging.DEBUG)
             logger.addHandler(_ToConsole(self, logging.DEBUG))
 
     def error(self, message: str) -> None:
-        """Say what went wrong."""
+        """Print an error."""
         self.say("error", message)
 
     def hint(self, message: str) -> None:
-        """Say something that a person should know."""
+        """Print information for the user, unless `quiet`."""
         if not self._quiet:
             self.say("info", message)
 
     def say(self, level: str, message: str, **facts: object) -> None:
-        """Write one message; `facts` go with it where messages are JSON."""
+        """Print one message; in JSON messages `facts` are added."""
         line = self._line(level, redacted(message), **facts)
         self._outlet.write(self._erase + line)
 
     def close(self) -> None:
-        """Give the messages so far a moment to be read, before the program ends."""
+        """Wait a moment for the messages to be read, before the program ends."""
         self._outlet.finish()
 
     def _line(self, level: str, message: str, **facts: object) -> str:
@@ -110,13 +110,13 @@ class Console:
 
     async def follow(self, progress: Progress) -> None:
         """Show progress until cancelled."""
-        import asyncio  # of a run; other commands speak through this module, too
+        import asyncio  # only runs need it; other commands use this module, too
 
         with self._display() as show:
             said = time.monotonic()
             while True:
                 self._outlet.flush()
-                if self._outlet.is_clear:  # of what nobody looks at only the latest counts
+                if self._outlet.is_clear:  # else skip this display: older text still waits
                     show(progress)
                 if self._lines and time.monotonic() - said >= LINE_SECONDS:
                     said = time.monotonic()
@@ -125,7 +125,7 @@ class Console:
 
     @contextlib.contextmanager
     def _display(self) -> Iterator[Callable[[Progress], None]]:
-        """Hold the live display, if there is one; the result shows how far a run is."""
+        """Keep the live display open, if there is one; yield a function that shows progress."""
         if not self._bar:
             yield lambda _: None
             return
@@ -139,7 +139,7 @@ class Console:
                 self._erase = ""
 
     def report(self, what: str, progress: Progress) -> None:
-        """Say how far a run is."""
+        """Print how far a run is."""
         if self._quiet:
             return
         text = f"{what}: {_counts(progress)}, {progress.rate:,.0f} files/s"
@@ -156,14 +156,14 @@ class Console:
 
 
 class _ToConsole(logging.Handler):
-    """Passes the package's log messages on."""
+    """Passes log messages to a console."""
 
     def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
+        """Print one message."""
         self._console.say(record.levelname.lower(), record.getMessage())
 
 
@@ -177,7 +177,7 @@ def _counts(progress: Progress) -> str:
 
 
 def _time_left(progress: Progress) -> str:
-    """Return how long the rest takes, ``h:mm:ss``; empty where nothing tells."""
+    """Return how long the rest takes, ``h:mm:ss``; empty: unknown."""
     if not progress.done or not progress.share or progress.share >= 1:
         return ""
     passed = time.monotonic() - progress.started
@@ -195,7 +195,7 @@ def _live_bar(outlet: Outlet) -> Bar:
         BarColumn(bar_width=20),
         TextColumn("{task.fields[left]}"),
         console=RichConsole(file=cast("IO[str]", outlet)),
-        auto_refresh=False,  # else a thread writes
+        auto_refresh=False,  # else a separate thread writes
         redirect_stdout=False,
         redirect_stderr=False,
         transient=True,
@@ -206,7 +206,7 @@ def _show(bar: Bar, task: object, progress: Progress) -> None:
     left = _time_left(progress)
     text = f"{_counts(progress)}, {progress.rate:,.0f}/s"
     bar.update(
-        task,  # type: ignore[arg-type]  # rich's TaskID is an int by another name
+        task,  # type: ignore[arg-type]  # rich's TaskID is an int
         description="writing the catalog" if progress.sealing else text,
         completed=(progress.share or 0) * 100,
         total=100 if progress.share is not None else None,
@@ -217,7 +217,7 @@ def _show(bar: Bar, task: object, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def explained_exit(console: Console) -> Iterator[None]:
-    """End the program with status 1 or 2 and a sentence when the run cannot go on."""
+    """End the program with status 1 or 2 and a message if the block raises RastermetaError."""
     try:
         yield
     except RastermetaError as error:

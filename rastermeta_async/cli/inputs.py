@@ -1,4 +1,4 @@
-"""The inputs of a command, as they were typed, as one source of paths."""
+"""Turns the inputs of a command, as they were typed, into one source of paths."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STDIN = "-"
 
 
 class Given:
-    """What was given to be read.
+    """The inputs of a command.
 
     Args:
         names: of files, folders, objects and prefixes; `STDIN` stands for standard input.
         lists: files that hold paths.
-        null: paths in lists and on standard input end in NUL bytes, not in line feeds.
+        null: whether paths in lists and on standard input end in NUL bytes, not in line feeds.
         suffixes: endings of the names that are taken, also several with commas between; none: all.
-        timeout: seconds that the disk may take to tell what a name stands for.
+        timeout: seconds that the disk may take to tell whether a name is a file or a folder.
 
     Raises:
         SettingsError: a list does not exist.
@@ -68,7 +68,7 @@ class Given:
 
         Args:
             settings: of the run.
-            stdin: returns the paths on standard input, which end in the given bytes.
+            stdin: takes a separator; returns the source of the paths on standard input.
         """
         streams: list[Source] = [ListSource(path, self._separator) for path in self._lists]
         sources = [*map(self._with_suffixes, streams)]

@@ -1,4 +1,4 @@
-"""The options of ``rastermeta extract``: each a type, with its flag and what it means."""
+"""The options of ``rastermeta extract``: each is a type with its flag and its help text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ReaderName(StrEnum):
 
 
 def _one_of(choices: type[Choice]) -> Callable[[str], Choice]:
-    """Return what makes a choice of an option's text; Typer's own message has foreign words."""
+    """Return a parser for an option's choices, with an error message in this program's words."""
 
     def parse(text: str) -> Choice:
         try:

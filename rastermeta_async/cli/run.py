@@ -1,4 +1,4 @@
-"""A run as a process: event loop, signals, standard streams, exit status."""
+"""Run the program as a process: event loop, signals, standard streams, exit status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_extract(
 ) -> int:
     """Run to the end, or to the second signal; return the exit status.
 
-    The caller must leave by `os._exit`: threads that hang cannot be joined.
+    The caller must exit with `os._exit`: threads that hang cannot be joined.
     """
     if not settings.workers:
         _quiet_rasterio()
@@ -59,13 +59,13 @@ def list_lost(
 ) -> int:  # fmt: skip
     """Show the paths whose rows a run with ``--prune`` would drop; return the exit status.
 
-    No file is read, and nothing is changed.
+    It reads no raster and changes nothing.
 
     Args:
         output: the catalog.
-        source: what the run would read; None: nothing.
-        settings: of the run.
-        console: for what a person should know.
+        source: the paths that the run would read; None: nothing.
+        settings: settings of the run.
+        console: takes messages for the user.
         show: takes each path.
     """
     target = open_output(output)
@@ -74,7 +74,7 @@ def list_lost(
         given = PathSet() if source is None else asyncio.run(_given(source, lost(), settings))
         count = 0
         for path in lost(given):
-            if settings.update and given.known([path]):  # it would be read again
+            if settings.update and given.known([path]):  # the run would read it again
                 continue
             show(path)
             count += 1
@@ -90,7 +90,7 @@ _NOTHING_LOST = "--prune would drop nothing"
 
 
 async def _given(source: Source, lost: Iterator[bytes], settings: Settings) -> PathSet:
-    """Return those of the lost paths that a source yields."""
+    """Return the lost paths that a source yields."""
     candidates = PathSet()
     for path in lost:
         candidates.add_new([path])
@@ -101,7 +101,7 @@ async def _given(source: Source, lost: Iterator[bytes], settings: Settings) -> P
 
 
 def _say_folders(target: Output, given: PathSet, settings: Settings, console: Console) -> None:
-    """Say where ``--prune`` alone would refuse."""
+    """Print why ``--prune`` would refuse without ``--prune-folders``, if it would."""
     try:
         for _ in target.prune(given, dry_run=True, timeout=settings.timeout):
             break
@@ -133,7 +133,7 @@ async def _extract(
                     outcome = await extract_to(
                         output, source, settings, overwrite=overwrite, progress=progress, stop=stop
                     )
-                except PruneError:  # all else was done
+                except PruneError:  # all other work is done
                     console.report("finished", progress)
                     raise
     finally:
@@ -173,7 +173,7 @@ _NO_PATH = (
 
 
 def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
-    """Yield what was dropped, what took its time, and what helps where rows are wrong."""
+    """Yield hints: which rows were dropped, what was slow, and how to repair error rows."""
     if count := progress.missing:
         lead, its = ("leads", "its row") if count == 1 else ("lead", "their rows")
         yield (
@@ -199,7 +199,7 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
     if count := progress.dropped:
         leads = "its path leads" if count == 1 else "their paths lead"
         yield f"{plural(count, 'row')} dropped: {leads} to no file"
-    # Of a folder that did not answer, the files are not in this input, and yet may be there.
+    # Files of a folder that did not answer are not in this input, but may exist.
     if (count := progress.not_given) and not progress.passing:
         one = count == 1
         yield (
@@ -212,9 +212,9 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
-    """Set `stop` on the first signal to end, end the process on the second.
+    """Set `stop` on the first signal; end the process on the second.
 
-    Ending it at once is as safe as a crash: everything on disk is in order at any instant.
+    The second signal is as safe as a crash: the files on disk are consistent at any moment.
     """
     received: list[int] = []
 
@@ -227,7 +227,7 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
 
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it is as under nohup(1)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1) has it ignored
         numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
@@ -236,20 +236,20 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-            # From here to the exit there is nothing left to finish.
+            # From here on a signal ends the process: nothing is left to finish.
             signal.signal(number, lambda number, _frame: os._exit(interrupted(number)))
 
 
 def paths_on_stdin(separator: bytes, console: Console, *, read_here: bool) -> StdinSource:
     """Return the paths on standard input; descriptor 0 becomes ``/dev/null``.
 
-    A raster may name ``/vsistdin/`` or ``/proc/self/fd/…`` as its source: GDAL would then read the
-    list of paths. Where files are read in this process, a process of its own carries what comes
-    through a pipe on, over a socket, which has no name to be opened by (open(2), ENXIO).
+    A raster may name ``/vsistdin/`` or ``/proc/self/fd/…`` as its source: then GDAL would read the
+    list of paths. If this process reads files, another process copies a pipe's content to a
+    socket, which cannot be opened by name (open(2), ENXIO).
 
     Args:
-        separator: what each path ends in.
-        console: for what a person should know.
+        separator: the end of each path.
+        console: takes messages for the user.
         read_here: files are read in this process, not in workers.
 
     Raises:
@@ -275,13 +275,13 @@ _CLOSED = "standard input is closed: pipe paths in, name inputs, or give --from-
 
 
 def _carried(pipe: int, separator: bytes) -> StdinSource:
-    """Return the paths of a pipe that this process no longer has open."""
+    """Return the paths of a pipe; another process reads it, and this process closes it."""
     here, there = socket.socketpair()
     try:
         carrier = subprocess.Popen(
-            ["cat"], stdin=pipe,  # noqa: S607  # wherever the system has it
+            ["cat"], stdin=pipe,  # noqa: S607  # its folder depends on the system
             stdout=there.fileno(), stderr=subprocess.DEVNULL,
-            start_new_session=True,  # the terminal's Ctrl-C is the run's alone
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the run
         )  # fmt: skip
     except OSError as error:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""A small synthetic archive to try things on: good files of many kinds, and some bad ones."""
+"""Write a small synthetic archive for trials: good files of many kinds, and some bad ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 from rastermeta_async.model.errors import OutputError
 
 SCENES = 12
-"""Scenes of each kind."""
+"""Number of scenes of each kind."""
 
 
 def write_sample(folder: str, seed: int = 0) -> int:
@@ -28,7 +28,7 @@ def write_sample(folder: str, seed: int = 0) -> int:
     The same seed gives the same rasters.
 
     Raises:
-        OutputError: the folder has something in it, or cannot be written.
+        OutputError: the folder is not empty, or cannot be written.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -48,7 +48,7 @@ def write_sample(folder: str, seed: int = 0) -> int:
 def _write(
     path: str, pixels: np.ndarray[Any, Any], then: Callable[[Any], None], **kind: Any
 ) -> None:
-    """Write (bands, rows, columns) pixels as a raster, let `then` add tags and the like."""
+    """Write pixels, shape (bands, rows, columns), as a raster; `then` adds tags and the like."""
     count, height, width = pixels.shape
     size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
     with (
@@ -63,7 +63,7 @@ def _write(
 def _ortho(folder: str, number: int, rng: random.Random) -> None:
     """Write an orthophoto: four 8-bit bands, tiled, with overviews, in a UTM zone.
 
-    Every other one is a cloud-optimised GeoTIFF; the others have their overviews at the end.
+    Every second one is a cloud-optimised GeoTIFF; the others have their overviews at the end.
     """
     zone = 31 + number % 4
     east, north = 300_000 + 512 * rng.randrange(500), 5_400_000 + 512 * rng.randrange(500)
@@ -140,7 +140,7 @@ def _index(folder: str, number: int, rng: random.Random) -> None:
 
 
 def _oddities(folder: str) -> None:
-    """Write what archives also hold: other formats, unplaced images, sidecars, broken files."""
+    """Write other contents of archives: other formats, unplaced images, sidecars, broken files."""
     odd = os.path.join(folder, "odd")
     os.makedirs(odd)
     grey = np.arange(64 * 64, dtype=np.uint8).reshape(1, 64, 64)

@@ -1,4 +1,4 @@
-"""One record, for a person or as JSON."""
+"""Format one record as text or as JSON."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from rastermeta_async.model.text import (
 from rastermeta_async.readers.router import Comparison
 
 _LABEL = 15
-"""Characters of the column of labels, with the space after it."""
+"""Width of the column of labels in characters, with the space after it."""
 
 _MANY_BANDS = 30
-"""Lines of bands that are shown."""
+"""Highest number of lines for bands."""
 
 
 def to_json(record: Record) -> str:
@@ -42,7 +42,7 @@ def to_json(record: Record) -> str:
 
 
 def as_text(record: Record) -> str:
-    """Return the record as aligned text, in groups; what is null is left out."""
+    """Return the record as aligned text, in groups, without null values."""
     return "\n".join(_lines(record))
 
 
@@ -175,7 +175,7 @@ def _size(value: float) -> str:
 
 
 def _name_of(crs: str | None) -> str:
-    """Return the name of a CRS; the code itself where that is all there is."""
+    """Return the name of a CRS, or its code if it has no name."""
     if not crs:
         return ""
     found = crs_of(crs)
@@ -183,7 +183,7 @@ def _name_of(crs: str | None) -> str:
 
 
 def _band_lines(bands: list[Band]) -> list[str]:
-    """Return a table of bands, neighbours that are alike in one line."""
+    """Return a table of bands; equal neighbours share a line."""
     runs: list[tuple[int, int, Band]] = []
     for number, band in enumerate(bands, 1):
         if runs and runs[-1][2] == band:
@@ -207,7 +207,7 @@ def _band_lines(bands: list[Band]) -> list[str]:
 
 
 def _band(band: Band) -> tuple[str, ...]:
-    """Return what is told of a band, in columns; empty where it is the usual."""
+    """Return the columns of a band's line; the usual value is an empty text."""
     scaled = (band.scale, band.offset) != (1.0, 0.0)
     overviews = " ".join(map(str, band.overviews or ()))
     return (

@@ -1,4 +1,4 @@
-"""What a run has done, as its checkpoint log tells; works while the run goes on."""
+"""Read from the checkpoint log what a run has done; works while the run goes on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rastermeta_async.model.text import plural, seconds_in_words
 from rastermeta_async.model.urls import local_name
 
 PAUSE = 300.0
-"""Seconds without a part that no run which goes on lets pass, as batches close after a minute."""
+"""Longest usual time between two parts of a running run, seconds: a batch closes in a minute."""
 
 RECENT = 60.0
-"""Seconds back from the last part that the rate is of, at least."""
+"""The rate is of the parts in this many seconds before the last part, and of at least two."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Status:
 
     output: str
     state: str
-    """running, stopped, complete; or missing or changed, of a catalog that was complete."""
+    """running, stopped or complete; missing or changed: a complete catalog that was altered."""
     rows: int
-    """Rows that are safe: those of the catalog and of the parts since."""
+    """Committed rows: those of the catalog and of the parts after it."""
     failures: int
     parts: int
     """Parts that are not in the catalog yet."""
     rate: float | None
-    """Rows a second, of late; None where fewer than two parts tell it."""
+    """Recent rows a second; None: there are fewer than two parts."""
     rate_seconds: float | None
-    """Length of the time that the rate is of, seconds."""
+    """Seconds over which the rate is measured."""
     first: float | None
     """Seconds since 1970 of the first commit since the last pause."""
     last: float | None
@@ -46,9 +46,9 @@ class Status:
     last_part: str | None
     """File name of the last part that is not in the catalog yet."""
     last_rows: int | None
-    """Its rows."""
+    """Rows of the last part."""
     sealing: bool
-    """Whether the catalog is being written, or was when the run ended."""
+    """Whether the catalog is being written, or was being written when the run ended."""
 
     def as_json(self) -> str:
         """Return the status as a JSON object."""
@@ -88,11 +88,11 @@ class Status:
 
 
 def status_of(output: str) -> Status:
-    """Return what the log of an output says; of a URL, that of the file it is made in.
+    """Return the status from the log of an output; for a URL, from that of its local file.
 
     Raises:
-        SettingsError: nothing can be uploaded to this URL.
-        OutputError: there is no log, or it is damaged, or no regular file.
+        SettingsError: the program cannot upload a file to this URL.
+        OutputError: there is no log, or it is damaged, or not a regular file.
     """
     output = local_name(output)
     path = log_path(output)
@@ -137,7 +137,7 @@ def status_of(output: str) -> Status:
 
 
 def _without_pause(parts: tuple[Part, ...]) -> list[Part]:
-    """Return the last parts with no pause between them: those of one run, mostly."""
+    """Return the last parts without a pause between them: usually those of one run."""
     found: list[Part] = []
     for part in reversed(parts):
         if found and not 0 <= found[-1].time - part.time <= PAUSE:

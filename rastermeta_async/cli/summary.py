@@ -1,7 +1,4 @@
-"""What is in a catalog, at a glance: for a person or as JSON.
-
-Counts, bytes, extent in space and time, and what went wrong.
-"""
+"""Summarise a catalog as text or as JSON: counts, bytes, extent in space and time, errors."""
 
 from __future__ import annotations
 
@@ -35,12 +32,12 @@ from rastermeta_async.stac.dates import Interval, rfc3339
 from rastermeta_async.stac.evidence import TAGS, evidence_of, from_tags
 
 MAX_VALUES = 10_000
-"""Different values of a column that are told apart; what comes after them is `OTHER`."""
+"""Highest number of different values counted in a column; later ones count as `OTHER`."""
 
 OTHER = "(other)"
 
 _MAX_TEXT = 64 * 1024 * 1024
-"""Characters that are remembered of values; what comes after them is `OTHER`, too."""
+"""Highest number of characters kept of all values; later values count as `OTHER`, too."""
 
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
@@ -54,7 +51,7 @@ _COUNTED = ("status", "driver", "crs", "dtype", "resolution", "bands", "compress
 
 
 class Summary:
-    """Counts of a catalog's rows; `add` takes them as they come."""
+    """Counts of a catalog's rows; `add` takes batches in any order."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -62,21 +59,21 @@ class Summary:
         self.bytes = 0
         self.counts: dict[str, Counter[Hashable]] = {name: Counter() for name in _COUNTED}
         self.errors: Counter[tuple[str, str]] = Counter()
-        """By (type, message without names and large numbers)."""
+        """Keys are (type, message without names and large numbers)."""
         self.examples: dict[tuple[str, str], str] = {}
         self.placed = 0
-        """Rows that have a footprint."""
+        """Rows with a footprint."""
         self.limits = Limits()
         self.dated = 0
-        """Rows whose tags tell when they were taken."""
+        """Rows whose tags have a date."""
         self.time: Interval | None = None
         self._text = 0
-        """Characters of all that is counted."""
+        """Characters of all counted values."""
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count rows with the columns `COLUMNS`."""
         self.rows += rows.num_rows
-        # Of whole numbers of 64 bits the sum may have more.
+        # The sum of 64-bit integers may need more bits.
         self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
         self._count("status", rows["status"])
         read = pc.is_in(rows["status"], pa.array(sorted(SUCCESSES)))
@@ -91,7 +88,7 @@ class Summary:
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
         self._count("dtype", rasters["dtype"])
-        tiffs = pc.is_in(rasters["driver"], pa.array(TIFFS))  # other formats do not tell
+        tiffs = pc.is_in(rasters["driver"], pa.array(TIFFS))  # others do not report compression
         untold = pc.if_else(tiffs, "none", "not told")
         self._count("compression", pc.coalesce(rasters["compression"], untold))
         self._add_pairs("resolution", *_resolutions(rasters))
@@ -106,7 +103,7 @@ class Summary:
         counter[value if value in counter or self._has_room(counter, value) else OTHER] += count
 
     def _has_room(self, counter: Counter[Any], *values: object) -> bool:
-        """Tell whether values can be remembered, and count what that takes."""
+        """Tell whether there is room to keep values, and count their characters."""
         size = sum(len(value) for value in values if isinstance(value, str))
         if len(counter) >= MAX_VALUES or self._text + size > _MAX_TEXT:
             return False
@@ -136,7 +133,7 @@ class Summary:
             self._add(name, value, count)
 
     def _add_layouts(self, tiffs: pa.RecordBatch) -> None:
-        """Count layouts: of rows that are alike in what decides it, one is looked at."""
+        """Count layouts, once for each group of rows with equal layout columns."""
         overviews = _has_overviews(tiffs["bands"])
         parts = pa.table({"tiled": tiffs["tiled"], "overviews": overviews, "cog": tiffs["cog"]})
         alike = parts.group_by(["tiled", "overviews", "cog"]).aggregate([([], "count_all")])
@@ -147,11 +144,11 @@ class Summary:
 
 
 def summary_of(catalog: str) -> Summary:
-    """Return what is in a finished catalog; of a URL, in the file it was made in.
+    """Return the summary of a finished catalog; for a URL, of its local file.
 
     Raises:
-        SettingsError: no catalog has a name like this.
-        OutputError: it is none, or damaged, or one of another version.
+        SettingsError: a catalog cannot have this name.
+        OutputError: it is not a catalog, or damaged, or of another version.
     """
     summary = Summary()
     name = local_name(catalog)
@@ -162,16 +159,16 @@ def summary_of(catalog: str) -> Summary:
 
 
 def _general(message: str, path: str) -> str:
-    """Return a message without what differs from file to file: names, offsets, addresses."""
+    """Return a message without the parts that differ between files: names, offsets, addresses."""
     for name in (path, path.rpartition("/")[2]):
-        if len(name) > 3:  # shorter ones are parts of words
+        if len(name) > 3:  # shorter names occur in words
             message = message.replace(name, "…")
     return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
 
 
 def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
     """Return the different (x, y, unit), and how many rasters have each."""
-    # Without a place, pixels have no size: rasterio then says 1 by 1.
+    # Rasters without georeferencing have no pixel size: rasterio then returns 1 by 1.
     by_points = pc.is_in(rasters["footprint"], pa.array(["gcps", "rpcs"]))
     success = pc.equal(rasters["status"], "success")
     placed = rasters.filter(pc.and_(success, pc.invert(by_points)))
@@ -207,7 +204,7 @@ def _has_overviews(bands: pa.Array) -> pa.Array:
 
 
 def _relevant_tags(tags: pa.Array) -> TagsByRow:
-    """Return, for each row that has any, its tags that can tell a date."""
+    """Return the tags that can hold a date, for each row that has any."""
     offsets = np.asarray(tags.offsets)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
     keys = tags.keys.slice(first, last - first).dictionary_encode()
@@ -226,12 +223,12 @@ def _relevant_tags(tags: pa.Array) -> TagsByRow:
 
 
 def as_pairs(counter: Counter[Hashable]) -> list[dict[str, Any]]:
-    """Return what was counted, the most frequent first."""
+    """Return the counted values, the most frequent first."""
     return [{"value": value, "count": count} for value, count in counter.most_common()]
 
 
 _SHOWN = 8
-"""Values of a column that are shown to a person."""
+"""Number of values of a column that the text shows."""
 
 _ERRORS = 10
 _BAR = 20
@@ -239,7 +236,7 @@ _NAME = 48
 
 
 def to_json(summary: Summary) -> str:
-    """Return everything as a JSON object."""
+    """Return the whole summary as a JSON object."""
     content = {
         "rows": summary.rows,
         "failures": summary.failures,
@@ -269,7 +266,7 @@ def _pairs(name: str, counter: Counter[Hashable]) -> list[dict[str, Any]]:
 
 
 def as_text(summary: Summary) -> str:
-    """Return what matters most for a person."""
+    """Return the most important figures as text."""
     return "\n".join(_lines(summary))
 
 
@@ -308,7 +305,7 @@ def _lines(summary: Summary) -> Iterator[str]:
 
 
 def _table(counter: Counter[Hashable], form: Callable[[Any], str]) -> list[tuple[str, int]]:
-    """Return the most frequent values in words, and all others together."""
+    """Return the most frequent values as text, and all others in one line."""
     shown = [pair for pair in counter.most_common(_SHOWN + 1) if pair[0] != OTHER][:_SHOWN]
     lines = [("none" if value is None else form(value), count) for value, count in shown]
     if rest := counter.total() - sum(count for _, count in shown):
@@ -330,7 +327,7 @@ def _errors(summary: Summary, width: int) -> Iterator[str]:
 
 def _percent(count: int, whole: int) -> str:
     share = 100 * count / whole
-    if count < whole and share >= 99.95:  # not all, and not none
+    if count < whole and share >= 99.95:  # never show 100.0% for less than all
         return ">99.9%"
     return "<0.1%" if share < 0.05 else f"{share:.1f}%"
 
@@ -341,7 +338,7 @@ def _plain(value: Any) -> str:
 
 
 def _crs(value: str) -> str:
-    """Return a code, or the name in WKT."""
+    """Return the code of a CRS, or the name in its WKT."""
     name = name_in_wkt(value)
     return _plain(f"{name} (no code)" if name else value)
 

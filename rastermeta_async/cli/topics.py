@@ -1,4 +1,4 @@
-"""What the program tells of itself: the topics of the help, and the schema of its records."""
+"""Return help texts: the topics of the help, and the schema of the records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rastermeta_async.model.record import describe_columns
 
 
 def schema_as_text() -> str:
-    """Return the columns as aligned text, long types wrapped."""
+    """Return the columns as aligned text; long types are wrapped."""
     lines = []
     for name, kind, meaning in describe_columns():
         lines.append(f"{name:<16}{meaning}")
@@ -28,7 +28,7 @@ def schema_as_json() -> str:
 
 
 def topics() -> dict[str, str]:
-    """Return the title of each topic, by its name, in the order of the names."""
+    """Return the title of each topic by name, sorted by name."""
     found = (file for file in files("rastermeta_async").joinpath("help").iterdir())
     texts = {file.name.removesuffix(".md"): file.read_text("utf-8") for file in found}
     return {name: text[2 : text.index("\n")] for name, text in sorted(texts.items())}
@@ -44,6 +44,6 @@ def topic(name: str) -> str:
 
 
 def list_of_topics() -> str:
-    """Return the topics and their titles, a line each."""
+    """Return the topics and their titles, one a line."""
     lines = [f"{name:<10}{title}" for name, title in topics().items()]
     return "\n".join([*lines, "", "rastermeta help TOPIC shows one."])

@@ -1,6 +1,6 @@
-"""What a record says of a CRS: its code, WKT and units, each asked of PROJ once.
+"""Describes CRSs for records: code, WKT and units; asks PROJ for each only once.
 
-CRSs made of WKT are remembered, as PROJ takes long to make them.
+CRSs made of WKT are cached, because PROJ takes long to make them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 
 
 class CrsStrings(NamedTuple):
-    """What a record says of a CRS; absent is None."""
+    """The columns of a record that describe a CRS; None where one is absent."""
 
     text: str | None
     code: str | None
@@ -32,14 +32,14 @@ ENSEMBLES = {
     "Dansk Vertikal Reference 1990": 5799, "Denmark Mean Sea Level ": 10551,
     "Denmark Lowest Astronomical Tide ": 10552,
 }  # fmt: skip
-"""Datums of the EPSG registry that are ensembles, without the word itself, and a CRS of each."""
+"""Datum ensembles of the EPSG registry, named without the word "ensemble", and a CRS of each."""
 
 _MAX_CACHED_WKT = 16 * 1024
 _MAX_CACHED = 256
 
 
 def crs_strings(crs: Any) -> CrsStrings:
-    """Return what is recorded of a CRS; PROJ takes up to 50 ms to look for a code."""
+    """Return a record's strings for a CRS; PROJ takes up to 50 ms to look for a code."""
     if not crs:
         return NO_CRS
     wkt: str = crs.wkt
@@ -47,26 +47,26 @@ def crs_strings(crs: Any) -> CrsStrings:
 
 
 def learn_ensembles() -> None:
-    """Have PROJ know in this thread that each ensemble is one, whatever comes first.
+    """Make PROJ cache in this thread that each ensemble is an ensemble; call it before any read.
 
-    PROJ caches, thread by thread, what it makes of its registry. An ensemble that is first asked
-    for as a plain datum, as odd GeoKeys have it, is one from then on: CRSs of files read later
-    lose their code, or get another one (``AuthorityFactory::createGeodeticDatumOrEnsemble``).
+    PROJ caches objects of its registry in each thread. If odd GeoKeys first request an ensemble
+    as a plain datum, PROJ keeps it as a plain datum. Then the CRSs of files read later lose their
+    code, or get another one (``AuthorityFactory::createGeodeticDatumOrEnsemble``).
     """
     for code in ENSEMBLES.values():
-        with suppress(RasterioError):  # a registry of its own may lack it
+        with suppress(RasterioError):  # a custom registry may lack it
             CRS.from_epsg(code)
 
 
 def depends_on_history(wkt: str | None) -> bool:
-    """Whether a thread that knows an ensemble may give another WKT than one that does not.
+    """Whether the WKT may depend on whether PROJ knows the ensemble in the current thread.
 
-    That is so of CRSs for which PROJ asks for the plain datum first. WKT1 writes both alike; only
-    a CRS that it has no words for, such as a projected one with ellipsoidal heights, tells them
-    apart.
+    This is so for CRSs for which PROJ requests the plain datum first. WKT1 writes both datums in
+    the same way. The WKT differs only for a CRS that WKT1 cannot express, such as a projected CRS
+    with ellipsoidal heights.
 
     Args:
-        wkt: of a CRS that has no code; None: there is a code, or no CRS.
+        wkt: WKT of a CRS that has no code; None if there is a code, or no CRS.
     """
     if wkt is None or "CRS[" not in wkt.partition('"')[0]:
         return False
@@ -74,7 +74,7 @@ def depends_on_history(wkt: str | None) -> bool:
 
 
 class _ByWkt:
-    """A CRS that compares by its WKT alone, which is at hand (rasterio's own == asks PROJ)."""
+    """A CRS that compares by its known WKT only (rasterio's own == asks PROJ)."""
 
     __slots__ = ("crs", "wkt")
 
@@ -99,7 +99,7 @@ def _identify_cached(key: _ByWkt) -> CrsStrings:
 
 
 class _Made(threading.local):
-    """CRSs by the WKT that they were made of. Each belongs to the thread that made it."""
+    """CRSs by the WKT from which they were made. Each belongs to the thread that made it."""
 
     def __init__(self) -> None:
         self.by_wkt: dict[str, Any] = {}
@@ -109,7 +109,7 @@ _MADE = _Made()
 
 
 def crs_of_wkt(wkt: str, make: Callable[[str], Any]) -> Any:
-    """Return what `make` makes of a WKT, made once a thread for files that share it."""
+    """Return `make(wkt)`, made once in each thread for all files with this WKT."""
     known = _MADE.by_wkt
     if wkt in known:
         return known[wkt]
@@ -129,16 +129,16 @@ def _identify(crs: Any) -> CrsStrings:
 
 _LONGEST = 256 * 1024
 _CODE_OR_WKT = re.compile(r"[A-Za-z]\w*:[\w.-]+$|\s*[A-Za-z]\w*\s*[\[(]", re.ASCII)
-"""What records have. GDAL would take a URL, too, and ask there, or the name of a file."""
+"""The forms that records contain. GDAL also accepts a URL, which it fetches, or a file name."""
 
 
 @lru_cache(1024)
 def crs_of(text: str) -> CRS | None:
-    """Return a CRS by its code or WKT, None where it is none."""
+    """Return the CRS of a code or WKT; None if the text is neither."""
     if len(text) > _LONGEST or not _CODE_OR_WKT.match(text):
         return None
     try:
-        with Env():  # or GDAL itself writes to standard error
+        with Env():  # without it, GDAL writes to standard error
             return CRS.from_user_input(text)
     except (RasterioError, ValueError):
         return None
@@ -146,7 +146,7 @@ def crs_of(text: str) -> CRS | None:
 
 @lru_cache(1024)
 def metres_in_a_unit(crs: str | None) -> float | None:
-    """Return how many metres a unit of a CRS is; None: it has angles, or nothing tells."""
+    """Return the metres in a unit of a CRS; None if the unit is an angle or unknown."""
     found = crs_of(crs) if crs else None
     if found is None or not found.is_projected:
         return None
@@ -159,7 +159,7 @@ def metres_in_a_unit(crs: str | None) -> float | None:
 
 @lru_cache(1024)
 def unit_of(crs: str | None) -> str:
-    """Return the sign of a CRS's unit, e.g. m, ft or °; empty where nothing tells."""
+    """Return the symbol of a CRS's unit, e.g. m, ft or °; empty if the unit is unknown."""
     found = crs_of(crs) if crs else None
     if found is None:
         return ""
@@ -180,7 +180,7 @@ _SIGNS = {
 
 @lru_cache(1024)
 def wkt2_of(wkt: str | None) -> str | None:
-    """Return WKT of any kind as WKT2 (OGC 18-010r7), None where it has none."""
+    """Return WKT of any kind as WKT2 (OGC 18-010r7); None if that is not possible."""
     found = crs_of(wkt) if wkt else None
     try:
         return found.to_wkt(version="WKT2_2019") if found else None

@@ -1,4 +1,4 @@
-"""Outlines of rasters that meet a pole or reach beyond the domain of their CRS, one by one."""
+"""Computes, one by one, outlines that meet a pole or reach beyond the domain of their CRS."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rastermeta_async.footprints.degrees import Transformer, transformer_of
 from rastermeta_async.footprints.polygons import Floats, Mask, Outline, polygon_around, unwrapped
 
 TOLERANCE = 1e-4
-"""Degrees by which an outline may be off, or by a pixel, if that is more."""
+"""Degrees by which an outline may be off; a pixel is permitted if it is more."""
 
 _INSET = 1e-9
-"""Of a raster: its very edges may be the ends of the world, or touch a pole."""
+"""Share of a raster left out at each side: its edges may end with the map, or touch a pole."""
 
 _SNAP = 1e-6
-"""Degrees from the antimeridian or a pole that are none."""
+"""Degrees; a point closer than this to the antimeridian or a pole moves onto it."""
 
 _LOOKED_AT = 0.25, 0.5, 0.75
-"""Where on a segment it is looked how far off it is: near a pole its ends bend different ways."""
+"""Positions where the error of a segment is measured: near a pole its ends bend differently."""
 
 _LEVELS = 24
 _MOST_POINTS = 8192
 _ROWS, _COLUMNS = 65, 129
-"""Of points that are looked at where a raster reaches beyond its CRS's domain."""
+"""Grid of points that are checked if a raster reaches beyond its CRS's domain."""
 
 _HALVINGS = 24
 
@@ -35,17 +35,17 @@ Ring = tuple[Floats, Floats]
 
 
 class Grid(NamedTuple):
-    """The raster that an outline is of."""
+    """The grid of a raster's pixels."""
 
     transform: tuple[float, ...]
-    """Geotransform, GDAL's order."""
+    """Geotransform in GDAL's order."""
     width: int
     height: int
 
 
 @lru_cache(512)
 def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
-    """Return the outline of the part of a raster that has a place on Earth; None: no part."""
+    """Return the outline of the part of a raster that is on Earth; None if no part is."""
     transformer = transformer_of(crs)
     if transformer is None:
         return None
@@ -62,14 +62,14 @@ def outline_by_parts(crs: str, grid: Grid) -> Outline | None:
 
 
 class _View:
-    """A raster, by parts of its width and height."""
+    """A raster; points in it are fractions of its width and height."""
 
     def __init__(self, transformer: Transformer, grid: Grid) -> None:
         self._transformer = transformer
         self._grid = grid
 
     def degrees(self, across: Floats, down: Floats) -> tuple[Floats, Floats]:
-        """Return longitudes and latitudes, NaN where the CRS has no place for a point."""
+        """Return longitudes and latitudes; NaN where the CRS has no place for a point."""
         x, y = self._coordinates(across, down)
         lon, lat = self._transformer.degrees(x, y)
         good = self._transformer.holds(x, y, lon, lat)
@@ -86,18 +86,18 @@ class _View:
         return bool(self._transformer.reaches(*corners).all())
 
     def has(self, across: Floats, down: Floats) -> Mask:
-        """Tell which points have a place."""
+        """Tell which points have a place on Earth."""
         return np.isfinite(self.degrees(across, down)[0])
 
     def tolerance(self, lon: Floats, lat: Floats) -> float:
-        """Return by how many degrees an outline may be off: a pixel's side on the ground."""
-        narrow = np.cos(np.radians((lat[1:] + lat[:-1]) / 2))  # as meridians are near a pole
+        """Return the permitted error of an outline in degrees: a pixel's side on the ground."""
+        narrow = np.cos(np.radians((lat[1:] + lat[:-1]) / 2))  # meridians converge at a pole
         length = float(np.hypot(np.diff(lon) * narrow, np.diff(lat)).sum())
         return max(TOLERANCE, length / 2 / (self._grid.width + self._grid.height))
 
 
 def _edges(view: _View) -> Ring | None:
-    """Return the edges with as many points as it takes; None: some have no place."""
+    """Return the edges with as many points as the tolerance needs; None if one has no place."""
     at = np.arange(65) / 16
     lon, lat = _along(view, at)
     if not np.isfinite(lon).all():
@@ -124,7 +124,7 @@ def _edges(view: _View) -> Ring | None:
 
 
 Points = tuple[Floats, Floats, Floats]
-"""Places along the edges, longitudes, latitudes."""
+"""Positions along the edges (see `_along`), longitudes, latitudes."""
 
 
 def _joined(some: list[Points]) -> Points:
@@ -133,7 +133,7 @@ def _joined(some: list[Points]) -> Points:
 
 
 def _along(view: _View, at: Floats) -> tuple[Floats, Floats]:
-    """Return points of the edges: from 0, the upper left corner, down and round to 4."""
+    """Return points of the edges; positions go from 0, the upper left, down and round to 4."""
     across = np.clip(np.minimum(at - 1, 4 - at), _INSET, 1 - _INSET)
     down = np.clip(np.minimum(at, 3 - at), _INSET, 1 - _INSET)
     return view.degrees(across, down)
@@ -145,7 +145,7 @@ def _between(view: _View, start: Points, end: Points, part: float) -> Points:
 
 
 def _far(points: Points, part: float, start: Points, end: Points) -> Floats:
-    """Return how far points, as far along as `part`, are from the chords, degrees."""
+    """Return the distances in degrees of points, at fraction `part`, from the chords."""
     whole, some = _turned(end[1] - start[1]), _turned(points[1] - start[1])
     lat = start[2] + (end[2] - start[2]) * part
     far: Floats = np.hypot(_turned(some - whole * part), points[2] - lat)
@@ -158,10 +158,10 @@ def _turned(lon: Floats) -> Floats:
 
 
 class _Domain(NamedTuple):
-    """The part of a raster that its CRS has a place for.
+    """The part of a raster for which its CRS has places on Earth.
 
-    Of each of some rows of pixels that is what lies between its first and its last good point,
-    as it is for the outlines of the Earth in world maps and as seen from satellites.
+    In each row of points, it lies between the first and the last good point. This is true for the
+    outlines of the Earth in world maps and as seen from satellites.
     """
 
     rows: Floats
@@ -169,7 +169,7 @@ class _Domain(NamedTuple):
     right: Floats
 
     def ring(self, view: _View) -> Ring:
-        """Return its outline in degrees."""
+        """Return the outline of this part in degrees."""
         rows, left, right = self
         parts = np.linspace(0, 1, _COLUMNS)[1:-1]
         across = [left, left[-1] + (right[-1] - left[-1]) * parts,
@@ -179,21 +179,21 @@ class _Domain(NamedTuple):
         return unwrapped(lon), lat
 
     def inside(self, view: _View) -> Ring:
-        """Return some points within it in degrees."""
+        """Return some points within this part in degrees."""
         parts = np.array([[0.1], [0.4], [0.6], [0.9]])
         across = self.left + (self.right - self.left) * parts
         return _in_degrees(view, across.ravel(), np.tile(self.rows, len(parts)))
 
 
 def _domain(view: _View) -> _Domain | None:
-    """Return the part of a raster that has a place on Earth; None: no part."""
+    """Return the part of a raster that has a place on Earth; None if no part has one."""
     rows = np.linspace(_INSET, 1 - _INSET, _ROWS)
     good = (~np.isnan(_scan(view, rows)[0])).nonzero()[0]
     if not len(good):
         return None
     top = _last_row(view, rows[good[0]], rows[max(good[0] - 1, 0)])
     bottom = _last_row(view, rows[good[-1]], rows[min(good[-1] + 1, _ROWS - 1)])
-    # More rows where an outline that is round changes most.
+    # More rows at the top and bottom, where a round outline changes most.
     rows = top + (bottom - top) * (1 - np.cos(np.linspace(0, np.pi, 2 * _ROWS))) / 2
     left, right = _scan(view, rows)
     kept = ~np.isnan(left)
@@ -201,7 +201,7 @@ def _domain(view: _View) -> _Domain | None:
 
 
 def _scan(view: _View, rows: Floats) -> tuple[Floats, Floats]:
-    """Return where the good points of rows begin and end; NaN: nowhere."""
+    """Return where the good points of each row begin and end; NaN if a row has none."""
     across = np.linspace(_INSET, 1 - _INSET, _COLUMNS)
     good = view.has(*np.meshgrid(across, rows))
     first, last = good.argmax(axis=1), _COLUMNS - 1 - good[:, ::-1].argmax(axis=1)
@@ -219,7 +219,7 @@ def _scan(view: _View, rows: Floats) -> tuple[Floats, Floats]:
 
 
 def _last_row(view: _View, inside: float, outside: float) -> float:
-    """Return, between a row with and one without good points, the last one that has some."""
+    """Return the last row with good points between a row with and a row without good points."""
     across = np.linspace(_INSET, 1 - _INSET, _COLUMNS)
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
@@ -231,20 +231,20 @@ def _last_row(view: _View, inside: float, outside: float) -> float:
 
 
 def _some_inside(view: _View) -> Ring:
-    """Return some points of a raster that is all on Earth."""
+    """Return some points, in degrees, of a raster that is entirely on Earth."""
     parts = np.linspace(0.07, 0.93, 9)
     return _in_degrees(view, *(values.ravel() for values in np.meshgrid(parts, parts)))
 
 
 def _in_degrees(view: _View, across: Floats, down: Floats) -> Ring:
-    """Return in degrees the points that have a place."""
+    """Return the points that have a place, in degrees."""
     lon, lat = view.degrees(across, down)
     good = np.isfinite(lon)
     return lon[good], lat[good]
 
 
 def _snapped(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return points with those that are next to the antimeridian or a pole right on it."""
+    """Return points; move those next to the antimeridian or a pole onto it."""
     edge = 180.0 * np.round(lon / 180.0)
     pole = np.copysign(90.0, lat)
     return (

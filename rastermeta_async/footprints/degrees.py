@@ -1,7 +1,7 @@
-"""From the coordinates of a CRS to longitude and latitude, for many points at once.
+"""Converts coordinates of a CRS to longitude and latitude, for many points at once.
 
-PROJ chooses an operation for each point by itself, so that what a point becomes does not depend
-on the others; one that it has no place for fails all that are given at once, though.
+PROJ chooses an operation for each point separately, so the result for a point does not depend on
+the other points. But if one point has no place in the target, the call fails for all points.
 """
 
 from __future__ import annotations
@@ -21,64 +21,64 @@ from rastermeta_async.footprints.polygons import Floats, Mask, Places
 WGS84 = CRS.from_epsg(4326)
 
 _STRAY = 1000.0
-"""Metres by which a point may miss when it is transformed there and back: old datums have other
-operations on the way back, up to 500 m off. What a projection wraps is off by far more, but
-next to a pole."""
+"""Metres by which a point may miss its place after a transformation there and back. Old datums use
+other operations on the way back, up to 500 m off. A point that a projection wraps is off by far
+more, except next to a pole."""
 
 _NEXT_TO_POLE = 89.0, 1e-3
-"""Degrees of latitude; part of `_STRAY` from there on."""
+"""Degrees of latitude; fraction of `_STRAY` that is permitted from this latitude on."""
 
 _METRES_A_DEGREE = 1e5
 
 _REACH = 1e8
-"""Metres beyond which nothing is on Earth. PROJ takes for ever over some numbers that are huge."""
+"""Metres; larger coordinates are not on Earth. PROJ never finishes with some huge numbers."""
 
 _UTM = CRS.from_epsg(32631)
 _UTM_REACH = 1e6, 1e7
-"""Metres from the central meridian and the equator within which UTM is exact for sure."""
+"""Metres from the central meridian and from the equator; within them UTM is surely exact."""
 
 FARTHEST = 540.0, 180.0
-"""Degrees beyond which coordinates are none in degrees, whatever their CRS says."""
+"""Longitude, latitude. Larger numbers are no coordinates in degrees, whatever their CRS says."""
 
 _ROUND = 360.0
-"""Degrees."""
+"""Degrees of a full turn."""
 
 _EDGE = 2e-6 / _ROUND
-"""Of the way round the Earth: half of it beyond an edge of the map, x is still on it. What ends
-with the map, in rounded numbers, is to end there."""
+"""Share of a full turn. Up to half of it beyond an edge of the map, x still counts as on the map: a
+raster whose rounded coordinates end at the edge must end on the map."""
 
 _LINEAR = 1e-11
-"""Of the way round the Earth: by how much x may miss its place in a cylindrical projection."""
+"""Share of a full turn by which x may miss its place in a cylindrical projection."""
 
 _SAMPLES = 128
 _ROUNDS = 8
-"""Of a search, each among so many samples, that ends where floats do."""
+"""Rounds of a search with `_SAMPLES` samples each; they reach the precision of floats."""
 
 
 class _Turn(NamedTuple):
-    """How x goes round the Earth, in units of a CRS."""
+    """A full turn of x round the Earth, in units of a CRS."""
 
     middle: float
-    """Of the map that PROJ makes."""
+    """Middle of PROJ's map."""
     length: float
-    """Negative: x goes west."""
+    """Length of a turn; negative if x goes west."""
 
     def numbers(self, x: Floats) -> Floats:
-        """Return by how many turns coordinates are away from the map."""
+        """Return the number of turns by which coordinates are away from the map."""
         numbers: Floats = np.round((x - self.middle) / self.length * (1.0 - _EDGE))
         return numbers
 
 
 class _SourceCrs(NamedTuple):
-    """A CRS that has to do with the Earth, as PROJ has it: see `Transformers` for its methods."""
+    """A CRS of the Earth, as PROJ defines it; `Transformers` documents its methods."""
 
     crs: CRS
     unit: float
-    """Degrees in a unit of longitudes and latitudes; 0: coordinates are others."""
+    """Degrees in a unit; 0 if the coordinates are not longitudes and latitudes."""
     stray: float
-    """See `_STRAY`, in units of the CRS."""
+    """`_STRAY` in units of the CRS."""
     turn: _Turn | None
-    """None: x does not go round the Earth."""
+    """None if x does not go round the Earth."""
 
     def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         if self.unit:
@@ -94,7 +94,7 @@ class _SourceCrs(NamedTuple):
     def _degrees_of_angles(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         if self.crs is WGS84:
             return x, y
-        near = np.clip(x, -FARTHEST[0], FARTHEST[0])  # what is not is not held for a place
+        near = np.clip(x, -FARTHEST[0], FARTHEST[0])  # `holds` rejects larger values
         on_map = near - _ROUND * np.round(near / _ROUND)
         on_earth = np.clip(y, -90.0, 90.0)
         angles = (on_map / self.unit).ravel(), (on_earth / self.unit).ravel()
@@ -102,7 +102,7 @@ class _SourceCrs(NamedTuple):
         return lon + _ROUND * np.round((x - lon) / _ROUND), lat + (y - on_earth)
 
     def _on_map(self, x: Floats) -> tuple[Floats, Floats | float]:
-        """Return x as it is on the map, and by how many degrees of longitude it was beyond.
+        """Return x moved onto the map, and the degrees of longitude of that move.
 
         For x beyond the map, PROJ may choose another operation.
         """
@@ -135,10 +135,10 @@ class _SourceCrs(NamedTuple):
 
 
 class Transformers:
-    """From coordinates to degrees, of many rasters at once, each in its own CRS.
+    """Converts coordinates of many rasters at once to degrees, each in its own CRS.
 
-    The last axis of coordinates is that of the rasters. All zones of UTM are one source: x and y
-    are moved to its own zone before, and longitudes back from there.
+    The last axis of coordinates is the axis of the rasters. All UTM zones share one source. The
+    coordinates are first moved to the zone of the source; afterwards the longitudes are moved back.
     """
 
     def __init__(
@@ -149,14 +149,14 @@ class Transformers:
         angles: Mask,
     ) -> None:
         self._groups = groups
-        self._east = east  # to be added to longitudes
-        self._north = north  # to be added to y beforehand
+        self._east = east  # added to longitudes
+        self._north = north  # added to y first
         self.angles = angles
-        """Whose coordinates are longitudes and latitudes themselves."""
+        """For each raster, whether its coordinates are longitudes and latitudes."""
 
     @classmethod
     def of(cls, each: Sequence[Transformer], which: Places) -> Transformers:
-        """Return the transformers of rasters, `which` tells of each one which of `each` it has."""
+        """Return the transformers of rasters; `which` has the index in `each` for each raster."""
         sources = {id(one._source.crs): one._source for one in each}
         groups: list[tuple[_SourceCrs, Places | slice]] = [(each[0]._source, slice(None))]
         if len(sources) > 1:
@@ -169,10 +169,10 @@ class Transformers:
         return cls(groups, east, north, angles)
 
     def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Return longitudes and latitudes, of x's shape; NaN where there are none.
+        """Return longitudes and latitudes in the shape of x; NaN where there are none.
 
-        They go on beyond 180 and 90 degrees as those of a geographic CRS do, and longitudes as
-        those do that a map repeats beyond its edges.
+        In a geographic CRS, they continue beyond 180 and 90 degrees. If a map repeats beyond its
+        edges, the longitudes continue as well.
         """
         found, y = np.empty((2, *x.shape)), y + self._north
         for source, at in self._groups:
@@ -187,7 +187,7 @@ class Transformers:
         return found
 
     def holds(self, x: Floats, y: Floats, lon: Floats, lat: Floats) -> Mask:
-        """Tell which points are really where `degrees` seems to place them."""
+        """Tell which points are really where `degrees` places them."""
         found, y, lon = np.empty(x.shape, dtype=bool), y + self._north, lon - self._east
         for source, at in self._groups:
             found[..., at] = source.holds(x[..., at], y[..., at], lon[..., at], lat[..., at])
@@ -195,7 +195,7 @@ class Transformers:
 
 
 class Transformer(Transformers):
-    """From coordinates of one CRS, of any shape, to degrees."""
+    """Converts coordinates of one CRS, in arrays of any shape, to degrees."""
 
     def __init__(self, source: _SourceCrs, east: float = 0.0, north: float = 0.0) -> None:
         super().__init__([(source, slice(None))], east, north, np.array(source.unit > 0))
@@ -203,13 +203,13 @@ class Transformer(Transformers):
 
     @property
     def turn(self) -> float | None:
-        """How far it is in x once round the Earth; None: x does not go round it."""
+        """Length in x of a full turn round the Earth; None if x does not go round it."""
         return self._source.turn and abs(self._source.turn.length)
 
 
 @lru_cache(256)
 def transformer_of(name: str) -> Transformer | None:
-    """Return the transformer of a CRS; None: it has no places on the Earth's surface."""
+    """Return the transformer of a CRS; None if the CRS has no places on the Earth's surface."""
     if shared := _shared(name):
         return shared
     try:
@@ -234,7 +234,7 @@ def transformer_of(name: str) -> Transformer | None:
 
 
 def _shared(name: str) -> Transformer | None:
-    """Return the transformer of a UTM zone of WGS 84: all are the same but for their origins."""
+    """Return the transformer of a UTM zone of WGS 84; the zones differ only in their origins."""
     south = name.startswith("EPSG:327")
     zone = name[8:]
     if not (south or name.startswith("EPSG:326")) or not (zone.isdecimal() and len(zone) == 2):
@@ -246,9 +246,9 @@ def _shared(name: str) -> Transformer | None:
 
 
 def _turn_of(crs: CRS, stray: float) -> _Turn | None:
-    """Return how x goes round the Earth; None: the projection is not cylindrical."""
+    """Return how x goes round the Earth; None if the projection is not cylindrical."""
     one_meridian, _ = _warp(WGS84, crs, np.array([17.0, 17.0]), np.array([0.0, 50.0]))
-    if not np.ptp(one_meridian) <= stray:  # this is the end of nearly all others
+    if not np.ptp(one_meridian) <= stray:  # nearly all other CRSs return here
         return None
     if turn := _turn_between(WGS84, crs):
         return turn
@@ -259,10 +259,10 @@ def _turn_of(crs: CRS, stray: float) -> _Turn | None:
 
 
 def _turn_between(base: CRS, projected: CRS) -> _Turn | None:
-    """Return how x goes round the Earth; None: it does not go along with longitudes of `base`.
+    """Return how x goes round the Earth; None if x is not linear in the longitudes of `base`.
 
-    In a cylindrical projection it depends on these alone, and linearly, from one edge of the map
-    to the other, which are one meridian.
+    In a cylindrical projection, x depends only on the longitude, and linearly, from one edge of the
+    map to the other. Both edges are the same meridian.
     """
     _, factor = base.units_factor
     whole = 2 * np.pi / factor
@@ -282,13 +282,13 @@ def _turn_between(base: CRS, projected: CRS) -> _Turn | None:
 
 
 def _without_datum(crs: CRS) -> tuple[CRS, CRS]:
-    """Return the CRS that another one is projected from, and that one, both of the same datum.
+    """Return the base CRS of a projected CRS, and the projected CRS, both of the same datum.
 
     Raises:
-        LookupError: there is none.
+        LookupError: there is no base CRS.
     """
     part = crs.to_dict(projjson=True)
-    while "base_crs" not in part:  # of a compound one, or one that is bound to another datum
+    while "base_crs" not in part:  # compound, or bound to another datum
         part = part["source_crs"] if "source_crs" in part else part["components"][0]
     base, projected = (json.dumps(one) for one in (part["base_crs"], part))
     return CRS.from_user_input(base), CRS.from_user_input(projected)
@@ -303,7 +303,7 @@ def _is_of_earth(crs: CRS) -> bool:
 
 
 def _warp(source: CRS, target: CRS, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Transform points; what cannot be is NaN."""
+    """Transform points; NaN where a point cannot be transformed."""
     if not len(x):
         return x, y
     try:

@@ -1,7 +1,7 @@
-"""The limits of footprints, of one or of many, as RFC 7946 tells them: from west to east.
+"""Computes limits of one or many footprints as RFC 7946 defines them: from west to east.
 
-West is east of east across the antimeridian (section 5.2). A footprint that crosses it is cut
-there, in parts that touch it from both sides; its column bbox, planar, spans -180 to 180.
+Across the antimeridian, west is greater than east (section 5.2). A footprint that crosses it is cut
+there into parts that touch it from both sides; its planar column bbox spans -180 to 180.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _POINT_BYTES = 16
 
 
 def parsed(footprints: Iterable[bytes | None]) -> list[Any]:
-    """Return geometries as shapely has them; None in place of what is no footprint."""
+    """Return footprints as shapely geometries; None for WKB that is no footprint."""
     import numpy as np
     import shapely
 
@@ -36,10 +36,9 @@ def parsed(footprints: Iterable[bytes | None]) -> list[Any]:
 
 
 def is_shape(wkb: bytes) -> bool:
-    """Tell whether WKB is of a polygon or of several, and of nothing else.
+    """Tell whether WKB is a polygon or multipolygon, with nothing else in it.
 
-    The library that parses it (GEOS) ends the process over collections that are deep in each
-    other.
+    GEOS, the library that parses WKB, ends the process on deeply nested collections.
     """
     if wkb[:_HEAD] == POLYGON:
         return True
@@ -60,11 +59,11 @@ def _number(wkb: bytes, at: int) -> int:
 
 
 _GAP = 0.01
-"""Degrees; what is narrower is no gap. So there are 36,000 gaps at most, and the limits do not
-depend on the order in which footprints come."""
+"""Degrees; a narrower space is no gap. So there are at most 36,000 gaps, and the limits do not
+depend on the order of the footprints."""
 
 _ROUND = np.array([[-180.0], [180.0]])
-"""The arc of longitudes that is all of them."""
+"""The arc of all longitudes."""
 
 _AT_ONCE = 4096
 
@@ -73,7 +72,7 @@ def west_to_east(box: Mapping[str, float], geometry: bytes) -> list[float]:
     """Return the limits west, south, east, north of one footprint.
 
     Args:
-        box: xmin, ymin, xmax, ymax in degrees, as the column bbox has them.
+        box: xmin, ymin, xmax, ymax in degrees, as in the column bbox.
         geometry: the footprint as WKB.
     """
     west, south, east, north = box["xmin"], box["ymin"], box["xmax"], box["ymax"]
@@ -83,31 +82,31 @@ def west_to_east(box: Mapping[str, float], geometry: bytes) -> list[float]:
 
 
 class Limits:
-    """The limits of many footprints together; takes them as they come, and keeps little.
+    """The common limits of many footprints, updated as they are added; takes little memory.
 
-    They lie beside the widest gap between longitudes of footprints, so they cross the antimeridian
-    where that gap is elsewhere.
+    The limits lie beside the widest gap between the longitudes of footprints. So they cross the
+    antimeridian if that gap is elsewhere.
     """
 
     def __init__(self) -> None:
-        self._arcs = np.empty((2, 0))  # west and east of what is covered, between gaps
+        self._arcs = np.empty((2, 0))  # west and east of the covered arcs
         self._south, self._north = np.inf, -np.inf
         self._waiting: list[Sequence[float]] = []
         self._unsure = False
 
     def add(self, limits: Sequence[float]) -> None:
-        """Take the limits west, south, east, north of one footprint, which are finite."""
+        """Add the limits west, south, east, north of one footprint; they must be finite."""
         self._waiting.append(limits)
         if len(self._waiting) == _AT_ONCE:
             self._take_waiting()
 
     def add_rows(self, boxes: Any, geometry: Any = None) -> None:
-        """Take rows; those without a footprint do not count.
+        """Add rows; rows without a footprint do not count.
 
         Args:
-            boxes: their column bbox.
-            geometry: that column; without it, rows that may cross the antimeridian wait for
-                `settle`.
+            boxes: column bbox of the rows.
+            geometry: column geometry of the rows; without it, rows that may cross the antimeridian
+                wait for `settle`.
         """
         limits = np.stack([np.asarray(pc.struct_field(boxes, name)) for name in BBox._fields])
         known = np.isfinite(limits).all(axis=0)
@@ -122,10 +121,10 @@ class Limits:
             self._unite(_parts(geometry.filter(pa.array(spanning)).to_pylist()))
 
     def settle(self, rows: Iterable[pa.RecordBatch]) -> None:
-        """Take rows that came without geometry again, with it; they are read only if it tells more.
+        """Add the geometry of rows that came without it; read it only if it can change the limits.
 
         Args:
-            rows: all of them, with the columns bbox and geometry.
+            rows: all rows, with the columns bbox and geometry.
         """
         if self._unsure and not self._go_round():
             for batch in rows:
@@ -135,7 +134,7 @@ class Limits:
         self._unsure = False
 
     def west_to_east(self) -> list[float] | None:
-        """Return west, south, east, north; None: there are no footprints."""
+        """Return west, south, east, north; None if there are no footprints."""
         self._take_waiting()
         if self._south > self._north:
             return None
@@ -153,7 +152,7 @@ class Limits:
         self._unite(np.stack([np.full_like(east, -180.0), east]))
 
     def _take(self, limits: Floats) -> None:
-        """Take boxes that do not cross the antimeridian, shape (4, boxes)."""
+        """Add boxes that do not cross the antimeridian, shape (4, boxes)."""
         self._widen(limits)
         self._unite(limits[::2])
 
@@ -162,7 +161,7 @@ class Limits:
         self._north = float(limits[3].max(initial=self._north))
 
     def _unite(self, arcs: Floats) -> None:
-        if self._arcs.size:  # nearly all lie within what is covered, and need no sorting
+        if self._arcs.size:  # most new arcs are covered already and need no sorting
             at = np.maximum(np.searchsorted(self._arcs[0], arcs[0], "right") - 1, 0)
             arcs = arcs[:, (arcs[0] < self._arcs[0, at]) | (arcs[1] > self._arcs[1, at])]
         if arcs.size:
@@ -173,7 +172,7 @@ class Limits:
 
 
 def _united(arcs: Floats) -> Floats:
-    """Return arcs of longitudes, shape (2, arcs), in order and with gaps between them."""
+    """Return arcs of longitudes, shape (2, arcs), sorted and merged, with gaps between them."""
     west, east = arcs[:, np.argsort(arcs[0])]
     east = np.maximum.accumulate(east)
     first = np.concatenate([[True], west[1:] - east[:-1] > _GAP])
@@ -181,7 +180,7 @@ def _united(arcs: Floats) -> Floats:
 
 
 def _beside_the_widest_gap(arcs: Floats) -> tuple[float, float]:
-    """Return the limits of united arcs; that they do not cross the antimeridian counts more."""
+    """Return the limits of united arcs; in a tie, those that do not cross the antimeridian."""
     west, east = arcs
     gaps = west[1:] - east[:-1]
     at = int(gaps.argmax()) if len(gaps) else 0
@@ -195,7 +194,7 @@ def _parts(geometry: Sequence[bytes | None]) -> Floats:
     import shapely
 
     shapes = parsed(geometry)
-    if np.isnan(shapely.bounds(shapes)).any():  # without a shape it is where its bbox is
+    if np.isnan(shapely.bounds(shapes)).any():  # without a shape, its bbox counts
         return _ROUND
     found: Floats = shapely.bounds(shapely.get_parts(shapes)).T[::2]
     return found

@@ -1,7 +1,7 @@
-"""Where rasters without a geotransform lie: from control points, or rational polynomials (RPCs).
+"""Computes footprints without a geotransform: from control points or rational polynomials (RPCs).
 
-Both are approximate: GDAL lays a polynomial through the points, and the height of the ground is
-not known.
+Both are approximate: GDAL fits a polynomial to the points, and the height of the ground is not
+known.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rastermeta_async.footprints.rows import outline_of_points
 from rastermeta_async.model.record import UNPLACED, BBox
 
 _OUTLINE_SEGMENTS = 8
-"""Of an edge."""
+"""Segments of each edge of an outline."""
 
 _MAX_MISFIT = 0.05
-"""Of their extent: by how much control points may miss their places."""
+"""Share of the control points' extent by which a point may miss its place."""
 
 
 class Approximate(NamedTuple):
@@ -31,14 +31,14 @@ class Approximate(NamedTuple):
     """WKB."""
     bbox: BBox
     source: str
-    """gcps or rpcs."""
+    """Source of the outline: gcps or rpcs."""
 
 
 def outline_of(dataset: Any) -> Approximate | None:
-    """Return where a raster without geotransform lies, from its control points or coefficients.
+    """Return the outline of a raster without geotransform, from its control points or RPCs.
 
     Raises:
-        Exception: they are of no use.
+        Exception: the points or RPCs are of no use.
     """
     if dataset.transform.to_gdal() != UNPLACED or not dataset.count:
         return None
@@ -47,7 +47,7 @@ def outline_of(dataset: Any) -> Approximate | None:
         source, (lon, lat) = "gcps", _ring_by_points(dataset, gcps, crs)
     elif rpcs := dataset.rpcs:
         source = "rpcs"
-        # At the height that the coefficients are centred on: that of the pixels is not known.
+        # The height of the pixels is not known; the RPCs are centred on this height.
         with RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off) as transformer:
             lon, lat = _ring(dataset, transformer)
     else:
@@ -62,7 +62,7 @@ def _ring_by_points(
     """Return the raster's ring in degrees.
 
     Raises:
-        ValueError: the points are too wild for the polynomial that GDAL lays through them.
+        ValueError: the points are not on Earth, or GDAL's polynomial does not fit them.
     """
     transformer = transformer_of(crs.to_string())
     if transformer is None:
@@ -87,9 +87,9 @@ def _ring_by_points(
 
 
 def _on_one_side(x: Floats, turn: float | None) -> Floats:
-    """Return x of points from both sides of the antimeridian so that it goes on there.
+    """Return the x of points so that it continues across the antimeridian.
 
-    Points that are farther apart than half a turn round the Earth lie on both sides of it.
+    Points more than half a turn round the Earth apart lie on both sides of the antimeridian.
     """
     return x if turn is None or np.ptp(x) <= turn / 2 else x % turn
 

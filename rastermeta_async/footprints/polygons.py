@@ -1,4 +1,4 @@
-"""Rings of longitudes and latitudes as polygons: WKB, the antimeridian, the poles.
+"""Makes polygons of rings of longitudes and latitudes: WKB, the antimeridian, the poles.
 
 References: OGC Simple Features (06-103r4), section 8 (WKB); GeoParquet 1.1 ("orientation");
 RFC 7946, sections 3.1.9 and 5 (the antimeridian, the poles).
@@ -20,16 +20,16 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
 MIN_WIDTH = 1e-9
-"""Degrees; what is narrower is no area in the floats of its coordinates."""
+"""Degrees. In the floats of its coordinates, a narrower ring has no area."""
 
 _WIDE = 30.0
-"""Degrees; a raster whose points are farther apart may be all but what its ring goes round."""
+"""Degrees. If its points span more, a raster may cover all of the Earth outside its ring."""
 
 _MOST = 0.5
-"""Of a raster's points that have to be within its footprint."""
+"""Minimum share of a raster's points that must be within its footprint."""
 
 POLYGON = struct.Struct("<BIII")
-"""What a polygon's points come after: byte order, type 3, rings, points."""
+"""WKB before a polygon's points: byte order, type 3, number of rings, number of points."""
 
 
 class Outline(NamedTuple):
@@ -50,10 +50,10 @@ class Polygons(NamedTuple):
 
     @classmethod
     def of_rings(cls, rings: Floats, limits: Floats) -> Polygons:
-        """Return rings that need nothing more, shape (2, points, polygons), not closed.
+        """Return the polygons of rings that need no further treatment.
 
         Args:
-            rings: they.
+            rings: rings that are not closed, shape (2, points, polygons).
             limits: their bounding boxes, see `limits_of`.
         """
         rings = counterclockwise(rings)
@@ -87,20 +87,20 @@ def limits_of(rings: Floats) -> Floats:
 
 
 def areas(rings: Floats) -> Floats:
-    """Return areas of rings, shape (2, points, polygons); negative: clockwise."""
+    """Return the areas of rings, shape (2, points, polygons); negative if clockwise."""
     x, y = rings[:, 1:] - rings[:, :1]
     found: Floats = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum(axis=0) / 2
     return found
 
 
 def counterclockwise(rings: Floats) -> Floats:
-    """Return rings, shape (2, points, polygons), with the clockwise ones the other way round."""
+    """Return rings, shape (2, points, polygons), with the clockwise rings reversed."""
     clockwise = areas(rings) < 0
     return np.where(clockwise, rings[:, ::-1], rings) if clockwise.any() else rings
 
 
 def unwrapped(lon: Floats) -> Floats:
-    """Return longitudes along lines (the first axis) that go on where they would jump by 360."""
+    """Return longitudes along lines (the first axis) without jumps by 360 degrees."""
     turns = np.round(np.diff(lon, axis=0) / 360.0)
     if not turns.any():
         return lon
@@ -110,19 +110,19 @@ def unwrapped(lon: Floats) -> Floats:
 
 
 def polygon_of(lon: Floats, lat: Floats) -> Outline | None:
-    """Return a ring that closes, and may go beyond 180 degrees or the poles, as valid geometry."""
+    """Return a closing ring as valid geometry; it may go beyond 180 degrees or the poles."""
     return _outline_of(_folded(np.column_stack([lon, lat])))
 
 
 def polygon_around(
     lon: Floats, lat: Floats, inside: tuple[Floats, Floats] | None = None
 ) -> Outline | None:
-    """Return a ring that may go beyond 180 degrees, or round a pole, as valid geometry.
+    """Return a ring as valid geometry; it may go beyond 180 degrees, or round a pole.
 
     Args:
-        lon: its longitudes, which go on beyond 180 degrees.
-        lat: its latitudes; what is beyond a pole is cut off.
-        inside: longitudes and latitudes of points that tell which side of the ring is meant.
+        lon: longitudes of the ring, which continue beyond 180 degrees.
+        lat: latitudes of the ring; the part beyond a pole is cut off.
+        inside: longitudes and latitudes of points inside, which select the side of the ring.
     """
     import shapely
 
@@ -139,7 +139,7 @@ def polygon_around(
 
 
 def _sides(lon: Floats, lat: Floats, *, north: bool, wide: bool) -> Iterator[Any]:
-    """Yield what a ring may enclose on a sphere, the likelier first."""
+    """Yield the areas that a ring may enclose on a sphere, the most likely one first."""
     import shapely
 
     end = lon[-1] + (lon[0] - lon[-1] + 180) % 360 - 180
@@ -149,13 +149,13 @@ def _sides(lon: Floats, lat: Floats, *, north: bool, wide: bool) -> Iterator[Any
         if wide:
             yield shapely.difference(shapely.box(-180, -90, 180, 90), area)
         return
-    for pole in (90.0, -90.0) if north else (-90.0, 90.0):  # the ring goes round it
+    for pole in (90.0, -90.0) if north else (-90.0, 90.0):  # the ring goes round this pole
         cap = [[end, lat[0]], [end, pole], [lon[0], pole]]
         yield _folded(np.concatenate([np.column_stack([lon, lat]), cap]))
 
 
 def _folded(ring: Floats) -> Any:
-    """Return the area of a ring, all within 180 degrees."""
+    """Return the area of a ring, moved to between -180 and 180 degrees of longitude."""
     import shapely
     import shapely.affinity
 
@@ -170,7 +170,7 @@ def _folded(ring: Floats) -> Any:
 
 
 def _outline_of(area: Any) -> Outline | None:
-    """Return the polygons of any geometry."""
+    """Return the polygons of any geometry as an outline; None if it has none."""
     import shapely
     from shapely.geometry import polygon
 

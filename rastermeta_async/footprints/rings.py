@@ -1,4 +1,4 @@
-"""Outlines of many rasters at once: as many points as keep them near the true ones.
+"""Computes outlines of many rasters at once, with enough points to stay near the true outlines.
 
 Arrays of points have the shape (2, points, rasters): longitudes or x, then latitudes or y.
 """
@@ -28,61 +28,61 @@ from rastermeta_async.footprints.polygons import (
 )
 
 _SURE = 60.0
-"""A ring that spans fewer degrees of longitude between neighbouring points is told from one
-that goes the other way round the Earth."""
+"""Degrees of longitude. If neighbouring points are closer than this, the ring cannot be confused
+with one that goes the other way round the Earth."""
 
 _POLAR = 89.0
-"""Degrees of latitude from which on a ring may go round a pole unseen."""
+"""Degrees of latitude. A ring beyond this may go round a pole without being detected."""
 
 _SEGMENTS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512])
-"""Into how many an edge may be cut; a few numbers, as rings of as many points are made at once."""
+"""Numbers of segments for an edge; few, as rings with equal numbers of points are made at once."""
 
 _ENOUGH = 0.7
-"""Of the tolerance: edges are not bent alike all along."""
+"""Share of the tolerance that is used, because edges do not bend evenly."""
 
 _FLAT = 1e-9
-"""Sine of the angle between rows and columns up to which a raster is but a line."""
+"""Sine of the angle between rows and columns. Up to this value, a raster is only a line."""
 
 _SMOOTH = 1e-3
-"""Degrees; the fourth difference of an edge up to which a polynomial through five points is off
-by less than 1e-5."""
+"""Degrees. Up to this fourth difference of an edge, a polynomial through five points is off by less
+than 1e-5."""
 
 _WORLD = np.array([[180.0], [90.0], [180.0], [90.0]])
-"""Degrees from 0 that the limits of a ring may be."""
+"""Largest absolute values of the limits of a ring, in degrees."""
 
 _THIN = 1e-2
-"""Of the square of its extent, the area of a ring whose edges, each off by itself, may cross."""
+"""Share of the squared extent. If the area of a ring is less, inexact edges may cross."""
 
 Along = tuple[float, ...]
-"""Points of an edge, as parts of it, from its start on."""
+"""Points of an edge, as fractions of its length from its start."""
 
 
 class Made:
-    """Footprints as they are made, some at once."""
+    """Collects footprints, one or more at a time."""
 
     def __init__(self) -> None:
         self._polygons: list[Polygons] = []
         self._places: list[Places] = []
 
     def add(self, places: Places, polygons: Polygons) -> None:
-        """Add those of the rasters at these places."""
+        """Add the footprints of the rasters at these places."""
         if len(places):
             self._places.append(places)
             self._polygons.append(polygons)
 
     def add_each(self, places: Places, outline: Callable[[int], Outline | None]) -> None:
-        """Add those that are made one by one, where there are any."""
+        """Make and add footprints one by one, except where `outline` returns None."""
         found = {at: made for at in places.tolist() if (made := outline(at))}
         if found:
             self.add(np.array(list(found)), Polygons.of_outlines(list(found.values())))
 
     @property
     def places(self) -> Places:
-        """Where the rasters are that have one, in the order of the columns."""
+        """Indices of the rasters with a footprint, in the order of the columns."""
         return np.concatenate(self._places) if self._places else np.empty(0, np.int64)
 
     def columns(self) -> tuple[list[pa.Array], list[pa.Array]]:
-        """Return geometry and bbox, in pieces."""
+        """Return the columns geometry and bbox, each as a list of arrays."""
         limits = np.concatenate([some.limits for some in self._polygons], axis=1)
         return [some.geometry for some in self._polygons], [boxes(limits)]
 
@@ -91,8 +91,8 @@ def outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats)
     """Return the footprints of rasters; some may have none.
 
     Args:
-        names: CRSs.
-        which: of them each raster has, from 0.
+        names: CRSs, as codes or WKT.
+        which: index in `names` of the CRS of each raster.
         affine: geotransforms in GDAL's order, shape (6, rasters).
         sizes: columns and rows, shape (2, rasters).
     """
@@ -118,7 +118,7 @@ def outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats)
 
 
 class _Rasters:
-    """Rasters, and how to get from their pixels to degrees."""
+    """Rasters with the transformation from their pixels to degrees."""
 
     def __init__(
         self, affine: Floats, sizes: Floats, each: Sequence[Transformer], which: Places
@@ -131,7 +131,7 @@ class _Rasters:
         self.angles = self._transformers.angles
 
     def some(self, which: Mask) -> _Rasters:
-        """Return some of them."""
+        """Return some of the rasters."""
         if which.all():
             return self
         return _Rasters(
@@ -139,7 +139,7 @@ class _Rasters:
         )
 
     def edges(self, along: Along) -> Floats:
-        """Return points of all edges in CRS coordinates, from the upper left corner down."""
+        """Return points of all edges in CRS coordinates; the ring goes down from the upper left."""
         column, row = _way_round(along)[..., None] * self.sizes[:, None]
         x0, a, b, y0, d, e = self._affine[:, None]
         start, right, down = (np.stack(pair) for pair in ((x0, y0), (a, d), (b, e)))
@@ -147,24 +147,24 @@ class _Rasters:
         return points
 
     def degrees(self, points: Floats) -> Floats:
-        """Return points in degrees; NaN where there are none."""
+        """Return points in degrees; NaN where a point has no place."""
         return np.stack(self._transformers.degrees(*points))
 
     def held(self, points: Floats, degrees: Floats) -> Mask:
-        """Tell whose points, if they are finite, are all where the CRS seems to place them."""
+        """Tell which rasters' degrees, if finite, are all right (see `Transformers.holds`)."""
         found: Mask = np.all(self._transformers.holds(*points, *degrees), axis=0)
         return found
 
 
 @lru_cache
 def _way_round(along: Along) -> Floats:
-    """Return points of all edges as parts of width and height, shape (2, 4 * points)."""
+    """Return points of all edges as fractions of width and height, shape (2, 4 * points)."""
     one, zero, on = np.ones(len(along)), np.zeros(len(along)), np.array(along)
     return np.array([[*zero, *on, *one, *(1 - on)], [*on, *one, *(1 - on), *zero]])
 
 
 def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
-    """Make the footprints that are made in the usual way; return the places of the others."""
+    """Add the footprints of usual rasters; return the places that need `outline_by_parts`."""
     points = rasters.edges((0.0, 0.5))
     ring = rasters.degrees(points)
     known = np.isfinite(ring).all(axis=(0, 1)) & rasters.held(points[:, ::2], ring[:, ::2])
@@ -187,7 +187,7 @@ def _add_usual(made: Made, rasters: _Rasters, places: Places) -> Places:
 
 
 def _is_sure(ring: Floats) -> Mask:
-    """Tell which rings are not likely to go round a pole, or the other way round the Earth."""
+    """Tell which rings are unlikely to go round a pole, or the other way round the Earth."""
     lon, lat = ring
     steps = np.abs(np.diff(lon, axis=0, append=lon[:1])).max(axis=0)
     sure: Mask = (steps < _SURE) & (np.abs(lat).max(axis=0) < _POLAR)
@@ -195,7 +195,7 @@ def _is_sure(ring: Floats) -> Mask:
 
 
 def _pixels(ring: Floats, sizes: Floats) -> Floats:
-    """Return the shorter side of pixels in degrees, from corners and middles of the edges."""
+    """Return the shorter side of pixels in degrees; `ring` has corners and middles of the edges."""
     down = ring[:, 2] - ring[:, 0], sizes[1]
     right = ring[:, 4] - ring[:, 2], sizes[0]
     sides = [np.sqrt((side * side).sum(axis=0)) / number for side, number in (down, right)]
@@ -204,7 +204,7 @@ def _pixels(ring: Floats, sizes: Floats) -> Floats:
 
 
 def _sags(ring: Floats) -> Floats:
-    """Return how far the middles of edges are from their chords, in degrees, at most."""
+    """Return the largest distance of the middle of an edge from its chord, in degrees."""
     off = ring[:, 1::2] - (ring[:, ::2] + ring[:, [2, 4, 6, 0]]) / 2
     most: Floats = np.sqrt((off * off).sum(axis=0).max(axis=0))
     return most
@@ -213,7 +213,7 @@ def _sags(ring: Floats) -> Floats:
 def _add_bent(
     made: Made, rasters: _Rasters, places: Places, ring: Floats, tolerance: Floats
 ) -> Mask:
-    """Make footprints whose edges are cut into segments; tell which of them came to nothing."""
+    """Add footprints whose edges are cut into segments; tell for which rasters that fails."""
     nodes = _nodes(rasters, ring)
     smooth = _fourth_differences(nodes) <= _SMOOTH
     wanted = np.sqrt(_bends(nodes) / (_ENOUGH * tolerance)) * np.where(smooth, 1, 2)
@@ -248,7 +248,7 @@ def _fourth_differences(nodes: Floats) -> Floats:
 
 
 def _bends(nodes: Floats) -> Floats:
-    """Return how far edges are from their chords at most, were they bent alike all along."""
+    """Return the largest distance of edges from their chords, as if the edges bent evenly."""
     f0, f1, f2, f3, f4 = nodes
     off = np.stack([f2 - (f0 + f4) / 2, 4 * f1 - 2 * (f0 + f2), 4 * f3 - 2 * (f2 + f4)])
     most: Floats = np.sqrt((off * off).sum(axis=1).max(axis=(0, 1)))
@@ -256,8 +256,8 @@ def _bends(nodes: Floats) -> Floats:
 
 
 def _interpolated(nodes: Floats, segments: int) -> Floats:
-    """Return rings of edges cut into segments, of the polynomials through their five points."""
-    # Not a matrix product: that may add in another order for another number of rasters.
+    """Return rings with edges cut into segments, by polynomials through the edges' five points."""
+    # No matrix product: its order of additions may depend on the number of rasters.
     weights = _weights(segments)[..., None]
     found: Floats = nodes[0][:, :, None] * weights[0]
     part = np.empty_like(found)
@@ -293,12 +293,12 @@ def _add_rings(made: Made, places: Places, rings: Floats) -> None:
 
 
 def _turned(rings: Floats) -> tuple[Floats, Floats]:
-    """Return rings that start, in the west, within 180 degrees, and their limits."""
+    """Return rings, moved so that their west is within 180 degrees, and the limits of the rings."""
     limits = limits_of(rings)
     turns = np.floor((limits[0] + 180.0) / 360.0)
     if not turns.any():
         return rings, limits
-    # What reaches as far as this has been cut off there, and may touch itself: it stays as it is.
+    # A ring that reaches this far was cut off there and may touch itself, so it does not move.
     turns[(limits[0] <= -FARTHEST[0]) | (limits[2] >= FARTHEST[0])] = 0.0
     turned = np.stack([rings[0] - 360.0 * turns, rings[1]])
     return turned, limits_of(turned)

@@ -1,10 +1,10 @@
-"""Footprints: where on Earth each raster lies, as polygons in longitude and latitude (OGC:CRS84).
+"""Adds footprints: the area of each raster as polygons in longitude and latitude (OGC:CRS84).
 
     columns of a batch ──▶ rings of pixels ──▶ rings of degrees, a CRS at once ──▶ columns
 
-A ring has as many points as keep it within a pixel, or 1e-4 degrees, of the true outline (`rings`).
-Rings that meet a pole, and rasters that reach beyond the domain of their CRS, are looked at one by
-one (`crs_domain`). Where nothing is known there is no footprint: never a guess.
+A ring has enough points to stay within a pixel, or 1e-4 degrees, of the true outline (`rings`).
+`crs_domain` handles, one by one, rings that meet a pole and rasters that reach beyond the domain of
+their CRS. Without sufficient data there is no footprint: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def rows_with_footprints(records: Sequence[Record]) -> pa.RecordBatch:
 def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Return rows with the columns geometry, bbox and footprint filled in.
 
-    Rows that have a footprint keep it. What a row gets depends on its own columns alone.
+    Rows that have a footprint keep it. The result for a row depends only on its own columns.
     """
-    import pyarrow.compute as pc  # with the first rows: a worker is ready without it
+    import pyarrow.compute as pc  # imported with the first rows: workers start faster
 
     placed = _can_have_footprint(rows)
     if not placed.any():
@@ -56,7 +56,7 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
     count = len(made.places)
     if not count:
         return rows
-    # Each row is taken from what was made, or else from what it had.
+    # Each row takes a new footprint if there is one, and otherwise keeps its old values.
     source = np.arange(count, count + rows.num_rows)
     source[placed] = np.where(found < 0, source[placed], found)
     taken = pa.array(source)
@@ -73,7 +73,7 @@ def with_footprints(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _made_for(rows: pa.RecordBatch) -> tuple[Made, Places]:
-    """Make footprints, one a grid; tell where among them that of each row is, -1: nowhere."""
+    """Return footprints, one for each grid, and the index of each row's footprint; -1: none."""
     crs = rows.column("crs").dictionary_encode()
     names, of_row = crs.dictionary.to_pylist(), crs.indices.to_numpy()
     affine = rows.column("transform").flatten().to_numpy().reshape(-1, 6).T
@@ -87,13 +87,13 @@ def _made_for(rows: pa.RecordBatch) -> tuple[Made, Places]:
 
 
 def _alike(grids: Floats) -> tuple[Places, Places]:
-    """Tell which grids are the same, to the last bit: those of bands or dates of one scene are.
+    """Find grids that are equal to the last bit, as for the bands or dates of one scene.
 
     Args:
         grids: shape (numbers of a grid, grids).
 
     Returns:
-        Where each one is first, and which of those each grid is.
+        The first index of each distinct grid, and for each grid its index among these.
     """
     content = grids.T.tobytes()
     size = len(content) // grids.shape[1]
@@ -106,7 +106,7 @@ def _alike(grids: Floats) -> tuple[Places, Places]:
 
 
 def _can_have_footprint(rows: pa.RecordBatch) -> Mask:
-    """Tell which rows a footprint can be made for."""
+    """Tell for which rows a footprint can be made."""
     import pyarrow.compute as pc
 
     placed: Mask = (
@@ -116,7 +116,7 @@ def _can_have_footprint(rows: pa.RecordBatch) -> Mask:
         & ~_are_known(rows.column("footprint"))
         & _truths(rows.column("count"))
     )
-    # Without geotransform: its points or coefficients have told nothing.
+    # Such a row has no geotransform, and its points or RPCs gave no footprint.
     doubtful = placed & (_truths(rows.column("gcp_count")) | _truths(rows.column("has_rpcs")))
     transforms = rows.column("transform")
     for at in doubtful.nonzero()[0].tolist():
@@ -132,7 +132,7 @@ def _are_known(column: pa.Array) -> Mask:
 
 
 def _truths(column: pa.Array) -> Mask:
-    """Tell which values are neither null, nor false or zero."""
+    """Tell which values are not null, false or zero."""
     if column.null_count:
         column = column.fill_null(pa.scalar(0).cast(column.type))
     found: Mask = column.to_numpy(zero_copy_only=False).astype(bool)
@@ -141,12 +141,12 @@ def _truths(column: pa.Array) -> Mask:
 
 @lru_cache
 def _word(text: str) -> pa.Scalar:
-    """Return a text as Arrow has it; not at import, as pyarrow imports pandas then, if it can."""
+    """Return a text as Arrow scalar; not at import: pyarrow imports pandas then, if installed."""
     return pa.scalar(text)
 
 
 def outlines_of(crs: str, grids: Sequence[Grid]) -> list[Outline | None]:
-    """Return the outlines of rasters in one CRS; None: it cannot be told."""
+    """Return the outlines of rasters in one CRS; None where an outline cannot be computed."""
     affine = np.array([grid.transform for grid in grids], dtype=float).reshape(-1, 6).T
     sizes = np.array([(grid.width, grid.height) for grid in grids], dtype=float).reshape(-1, 2).T
     made = _outlines([crs], np.zeros(len(grids), np.int64), affine, sizes)
@@ -160,14 +160,14 @@ def outlines_of(crs: str, grids: Sequence[Grid]) -> list[Outline | None]:
 
 
 def _outlines(names: Sequence[str], which: Places, affine: Floats, sizes: Floats) -> Made:
-    with env_ctx_if_needed(), np.errstate(all="ignore"):  # what overflows has no footprint
+    with env_ctx_if_needed(), np.errstate(all="ignore"):  # overflow: no footprint
         return outlines(names, which, affine, sizes)
 
 
 def outline_of_points(lon: Sequence[float], lat: Sequence[float]) -> Outline | None:
     """Return the outline through points in degrees, in the order of a ring.
 
-    None if they are too far off to be on Earth.
+    None if a point is too far away to be on Earth.
     """
     ring = np.array(lon, dtype=float), np.array(lat, dtype=float)
     if not (np.abs(ring[0]) <= 540).all() or not (np.abs(ring[1]) <= 90).all():

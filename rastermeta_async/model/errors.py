@@ -1,17 +1,17 @@
-"""The exception tree: what can end a run. A bad *file* is never one of these, it is a row.
+"""The exception tree: errors that end a run. A bad *file* raises none of them: it is a row.
 
     RastermetaError
     ├── SettingsError      a setting or argument makes no sense (also a ValueError)
     ├── SourceError        the list of paths cannot be read
-    ├── StuckError         too many header reads never came back
+    ├── StuckError         too many header reads hang
     ├── StoreError         an object store cannot be used at all
-    │   └── MissingExtraError    what speaks to stores is not installed
+    │   └── MissingExtraError    the library for stores is not installed
     ├── WorkerError        worker processes cannot be started
     └── OutputError        the output cannot be used
         ├── ForeignOutputError   it was not made by this program, or was changed since
         ├── OutputLockedError    another run is writing it
         ├── CheckpointError      its checkpoint log is damaged
-        ├── PruneError           rows were to be dropped, but too much is gone
+        ├── PruneError           too many files are gone to drop their rows
         └── WriteError           the disk refused a write (full, I/O error)
 
 Every message names the file, what happened and what to do.
@@ -24,11 +24,11 @@ import itertools
 from collections.abc import Iterator
 
 _MAX_NOTES = 5
-"""Errors that are told besides the first."""
+"""Number of further errors that the first one notes."""
 
 
 class RastermetaError(Exception):
-    """Base of everything this package raises on its own account."""
+    """Base of all errors that this package defines."""
 
 
 class SettingsError(RastermetaError, ValueError):
@@ -44,15 +44,15 @@ class StuckError(RastermetaError):
 
 
 class StoreError(RastermetaError):
-    """An object store cannot be used at all: nothing of it is read."""
+    """An object store cannot be used at all; nothing is read from it."""
 
 
 class MissingExtraError(StoreError):
-    """What speaks to object stores is not installed."""
+    """The library for object stores is not installed."""
 
 
 class WorkerError(RastermetaError):
-    """Worker processes end before they have done anything."""
+    """Worker processes cannot be started, or end as soon as they start."""
 
 
 class OutputError(RastermetaError):
@@ -60,7 +60,7 @@ class OutputError(RastermetaError):
 
 
 class ForeignOutputError(OutputError):
-    """The output was not made by this program, or was changed by another one."""
+    """The output was not made by this program, or another program changed it."""
 
 
 class OutputLockedError(OutputError):
@@ -76,11 +76,11 @@ class PruneError(OutputError):
 
 
 class WriteError(OutputError):
-    """A write, sync or rename failed; what was committed before is safe."""
+    """A write, sync or rename failed; committed rows are safe."""
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return the first error in an exception group, however deep; of another error, itself."""
+    """Return the first error in an exception group, at any depth; any other error itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -88,7 +88,7 @@ def first_error(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def first_error_only() -> Iterator[None]:
-    """Raise the first error of an exception group in place of the group; notes tell the others."""
+    """Raise the first error of an exception group in place of the group; it notes the others."""
     try:
         yield
     except BaseExceptionGroup as group:

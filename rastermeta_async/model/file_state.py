@@ -1,7 +1,6 @@
-"""What the system says of a file besides its content.
+"""Ask the system about a file's state.
 
-Whether it stays as it is while it is read, whether its content is on disk or on tape, and whether a
-path leads to nothing.
+Is it unchanged while it is read, is its content on disk or on tape, does its path lead to nothing?
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.urls import LOCAL_SCHEME, SCHEMES
 
 TICK_SECONDS = 0.02
-"""More than two ticks of the slowest usual clock (100 Hz)."""
+"""Two ticks of the slowest usual clock (100 Hz)."""
 
 TIMES_CHANGED = 3
-"""Reads of one file that changes meanwhile."""
+"""Number of reads of a file that changes during each read."""
 
 CHANGED = "it was changed each time that it was read: a program writes it"
 
 
 def settled(ask: Callable[[], os.stat_result]) -> os.stat_result:
-    """Return a file's status, once its last change is so long ago that a further one is told."""
+    """Return a file's status after a clock tick, so that a later change gets another time."""
     status = ask()
     if 0 <= time.time() - status.st_ctime < TICK_SECONDS:
         time.sleep(TICK_SECONDS)
@@ -36,7 +35,7 @@ def settled(ask: Callable[[], os.stat_result]) -> os.stat_result:
 
 
 def is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
-    """Tell whether two statuses are of one file in one state."""
+    """Tell whether two statuses are of the same file in the same state."""
     return _version(before) == _version(after)
 
 
@@ -55,7 +54,7 @@ _MESSAGE = (
 def offline_row(path: bytes) -> Record | None:
     """Return the row of a file that has a size but no blocks (stat(2)); None: it may be read.
 
-    What cannot be asked is for the reader to say.
+    If stat(2) fails, the result is None, too: the reader reports the error.
     """
     try:
         status = os.stat(path)
@@ -70,19 +69,19 @@ _ONE_SLASH = re.compile(rb"(?:s3|gs|az|https?):/(?!/)", re.IGNORECASE)
 _WILDCARD = re.compile(rb"[*?]|\[.+\]")
 _FIELDS = re.compile(rb"[,;\t]")
 MAX_FIELDS = 16
-"""Fields of a line of a table that are looked at."""
+"""Number of fields of a table's line that are tested."""
 
 _HEADINGS = frozenset(
     b"file filename filepath file_name file_path href location name path paths uri url".split()
 )
-"""What the column of paths is called in tables, lower case."""
+"""Names of the column of paths in tables, in lower case."""
 
 
 def leads_nowhere(error: Exception) -> bool:
-    """Tell whether an error of a call that was given a path says that no such file is there.
+    """Tell whether an error of a call with a path means that there is no such file.
 
-    A ValueError is Python's for a name with a NUL byte. Anything else (no permission, no answer, an
-    I/O error) leaves open what is there.
+    Python raises ValueError for a name with a NUL byte. After any other error (no permission, no
+    answer, an I/O error) there may be a file.
     """
     if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
         return True
@@ -90,10 +89,10 @@ def leads_nowhere(error: Exception) -> bool:
 
 
 def likely_mistake(path: bytes) -> str:
-    """Return why a path may lead to nothing, and what to give instead; empty where nothing tells.
+    """Return why a path may lead to nothing, and what to give instead; empty: unknown.
 
-    Asks the disk whether a part of the path exists, where it looks like a line of a table, or is in
-    quotes.
+    For a path that looks like a line of a table, or is in quotes, this asks the disk whether a part
+    of it exists.
     """
     if path.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _is_utf_16(path):
         return "is the list UTF-16, as PowerShell writes it? Convert it: iconv -f UTF-16 -t UTF-8"
@@ -109,7 +108,7 @@ def likely_mistake(path: bytes) -> str:
 
 
 def _is_utf_16(path: bytes) -> bool:
-    """Whether every other byte is a NUL, as of letters in UTF-16."""
+    """Whether every other byte is NUL, as in UTF-16 for Latin letters."""
     return len(path) > 4 and (not any(path[:40:2]) or not any(path[1:40:2]))
 
 
@@ -142,7 +141,7 @@ def _of_shell(path: bytes) -> str:
 
 
 def _is_of_column(field: bytes) -> bool:
-    """Whether a field may stand in a column of paths."""
+    """Whether a field may belong to a column of paths."""
     return field.lower() in _HEADINGS or (b"\0" not in field and os.path.isfile(field))
 
 

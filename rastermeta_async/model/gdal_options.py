@@ -1,6 +1,6 @@
-"""What GDAL is told besides the file: drivers, environment variables and configuration options.
+"""Set what GDAL reads besides the file: drivers, environment variables, configuration options.
 
-What changes answers is set here, to what rasterio does by default in an empty environment.
+Options that change what is read get the values that rasterio uses in an empty environment.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ SAFE_DRIVERS: tuple[str, ...] = (
     "TileDB", "TSX", "USGSDEM", "VICAR", "VRT", "WEBP", "XPM", "XYZ", "Zarr", "ZMap",
 )
 # fmt: on
-"""Short names, as GDAL's driver pages list them."""
+"""Drivers that may open a file by default: short names, as in GDAL's driver pages."""
 
 NETWORK_DRIVERS: tuple[str, ...] = (
     "DAAS", "EEDAI", "HTTP", "NGW", "OGCAPI", "PLMOSAIC", "STACIT", "STACTA", "WCS", "WMS", "WMTS",
 )  # fmt: skip
-"""Drivers that are not even registered: a VRT's sources are opened by any driver there is."""
+"""Drivers that are not even registered, as any registered driver may open a VRT's sources."""
 
 
 def unknown_drivers(names: Sequence[str]) -> list[str]:
-    """Return those of `names` that this GDAL build has no driver for."""
+    """Return the `names` for which this GDAL build has no driver."""
     known = {name.lower() for name in drivers_here()}
     return [name for name in names if name.lower() not in known]
 
 
 def drivers_here() -> list[str]:
-    """Return the drivers that this GDAL build has, in the order in which it asks them."""
+    """Return the drivers of this GDAL build, in the order in which GDAL tries them."""
     import rasterio
     from rasterio.env import hasenv
     from rasterio.session import DummySession
 
     environment = rasterio.Env(session=DummySession())
-    # To leave an environment inside another one sets the options of that one anew.
+    # Leaving a nested environment would set the options of the outer one again.
     with nullcontext() if hasenv() else environment:
         return list(environment.drivers())
 
 
 GDAL_OPTIONS: dict[str, object] = {
-    # A VRT may name remote sources. Where the kernel has no fence (see `fence`), drivers that
-    # fetch are left out if this process has registered none yet, no curl file system sees any file
-    # but this one, and whatever else speaks HTTP is sent to a proxy that is not there (GDAL,
+    # A VRT may name remote sources. For kernels without a fence (see `fence`): network drivers are
+    # skipped if this process has not registered drivers yet, the curl file systems see no file but
+    # this one, and any other HTTP request goes to a proxy that does not exist (GDAL,
     # "Configuration options").
     "GDAL_SKIP": ",".join(NETWORK_DRIVERS),
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
@@ -70,38 +70,38 @@ GDAL_OPTIONS: dict[str, object] = {
     "GDAL_HTTP_TIMEOUT": 1,
     "GDAL_HTTP_MAX_RETRY": 0,
     "GDAL_VRT_ENABLE_PYTHON": False,
-    "GDAL_CACHEMAX": 16,  # MB; no pixel is ever read
-    "GDAL_NUM_THREADS": 1,  # JP2OpenJPEG starts as many for each file that it opens
+    "GDAL_CACHEMAX": 16,  # MB; no pixel is read
+    "GDAL_NUM_THREADS": 1,  # JP2OpenJPEG starts this many for each file that it opens
     "GDAL_PAM_ENABLED": True,
 }
-"""GDAL configuration that header opens run with, besides rasterio's own defaults."""
+"""GDAL configuration of header opens, in addition to rasterio's own defaults."""
 
 _OWN = {"GDAL_CONFIG_FILE": os.devnull, "PROJ_NETWORK": "OFF", "NCRCENV_IGNORE": "1"}
-"""No option comes from a file (GDAL, ``gdalrc``; netCDF, ``.ncrc``), no grid from the network,
-whatever ``proj.ini`` says (PROJ, "Environment variables")."""
+"""Variables that forbid options from files (GDAL, ``gdalrc``; netCDF, ``.ncrc``), and grids from
+the network, even if ``proj.ini`` allows them (PROJ, "Environment variables")."""
 
 _CREDENTIALS = "AWS AZURE GOOGLE GS GCE CLOUDSDK BOTO IDENTITY MSI CPL_AWS CPL_AZURE CPL_GS CPL_GCE"
 
 _KEPT = re.compile(
     "|".join(
         [
-            # The system's and Python's, terminals, memory and threads.
+            # The system, Python, terminals, memory and threads.
             r"PATH|HOME|USER|LOGNAME|USERNAME|SHELL|PWD|TMPDIR|TEMP|TMP|TZ|LANG|LANGUAGE|LC_\w+",
             r"(?:XDG|LD|DYLD|MALLOC|CONDA|OMP|OPENBLAS|MKL|ARROW|RUST|TOKIO|DBUS|KRB5)_?\w*",
             r"GLIBC_TUNABLES|PYTHON(?!SO$)\w*|VIRTUAL_ENV|SSH_AUTH_SOCK|GNUPGHOME",
             r"TERM|COLORTERM|COLUMNS|LINES|NO_COLOR|FORCE_COLOR|CLICOLOR\w*|TTY_\w+",
             r"SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|USERPROFILE",
-            # Data folders, plugins, and how disks are locked.
+            # Data folders, plugins, and file locking.
             r"GDAL_DATA|GDAL_DRIVER_PATH|PROJ_DATA|PROJ_LIB|PROJ_USER_WRITABLE_DIRECTORY",
             r"HDF5_PLUGIN_PATH|HDF5_USE_FILE_LOCKING",
-            # How stores are reached.
+            # Access to stores.
             rf"(?:{_CREDENTIALS.replace(' ', '|')})_\w+|STORAGE_EMULATOR_HOST|CPL_MACHINE_IS_GCE",
             r"GDAL_HTTP_\w+|GDAL_CURL_CA_BUNDLE|GDAL_PROXY_AUTH|NETRC",
             r"SSL_CERT_\w+|(?:PROJ_)?CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|(?i:\w+_proxy)",
         ]
     )
 )
-"""Names of variables that our own processes take over from the user's environment."""
+"""Names of variables that the program's processes keep from the user's environment."""
 
 _FIRST_WORDS = frozenset(
     """
@@ -116,18 +116,18 @@ _FIRST_WORDS = frozenset(
     VSIS3 WEBP WMS XYZ ZARR ZLEVEL ZSTD
     """.split()  # noqa: SIM905  # a list would be 120 lines
 )
-"""Of GDAL's, PROJ's, HDF5's and netCDF's names. One too many costs a worker process, no more."""
+"""First words of option names of GDAL, PROJ, HDF5 and netCDF. A wrong one only costs a worker."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 
 
 def own_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process of ours, made from the user's."""
+    """Return the environment for the program's own processes, made from the user's."""
     return {name: value for name, value in given.items() if _KEPT.fullmatch(name)} | _OWN
 
 
 def enter_program() -> None:
-    """Make this process's environment that of a process of ours; for programs, not libraries."""
+    """Replace this process's environment by `own_environment`; for programs, not libraries."""
     ours = own_environment(os.environ)
     for name in os.environ.keys() - ours.keys():
         del os.environ[name]
@@ -135,7 +135,7 @@ def enter_program() -> None:
 
 
 def may_change_answers() -> bool:
-    """Whether GDAL may find options in this process's environment, or in the user's files."""
+    """Tell whether GDAL may find options in this process's environment or in the user's files."""
     if os.environ.get("GDAL_CONFIG_FILE") != os.devnull and os.path.exists(
         os.path.expanduser("~/.gdal/gdalrc")
     ):
@@ -149,10 +149,10 @@ def may_change_answers() -> bool:
 
 
 def parsed_options(given: Iterable[str]) -> dict[str, str]:
-    """Return options that are given as ``KEY=VALUE``; of one key the last counts.
+    """Return options that are given as ``KEY=VALUE``; the last value of a key counts.
 
     Raises:
-        SettingsError: one is no option, or not to be given; the message names it.
+        SettingsError: an option is malformed or not allowed; the message names it.
     """
     options = {}
     for text in given:
@@ -172,13 +172,13 @@ def parsed_options(given: Iterable[str]) -> dict[str, str]:
 
 
 def options_as_json(given: Iterable[str]) -> str:
-    """Return options as catalogs and logs keep them: JSON, sorted; "" where there are none."""
+    """Return options as catalogs and logs keep them: sorted JSON; "" for no options."""
     options = parsed_options(given)
     return json.dumps(options, sort_keys=True) if options else ""
 
 
 def options_in_words(kept: str) -> str:
-    """Return what `options_as_json` returned as a person gives it; a catalog may say anything."""
+    """Return options of `options_as_json` as command line options; a catalog's may be malformed."""
     if not kept:
         return "without --gdal-config"
     try:

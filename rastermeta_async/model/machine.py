@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, control groups included."""
+"""Find and limit what this process may use: cores and memory, with control groups."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import NamedTuple
 _PROC = "/proc/self"
 _BASE_BYTES = 200 * 1024 * 1024
 _WORKER_BYTES = 75 * 1024 * 1024
-"""What a run takes with one worker, and each further one; `bench.memory` measures it."""
+"""Memory of a run with one worker, and of each further worker; `bench.memory` measures it."""
 
 _LEAST_ALLOWANCE = 256 * 1024 * 1024
 _MOST_ALLOWANCE = 1024 * 1024 * 1024
 _USABLE_SHARE = 0.8
-"""Of the memory limit: the rest is for the kernel's page cache and for others."""
+"""Share of the memory limit; the rest is for the kernel's page cache and other processes."""
 
 
 def usable_cores(proc: str = _PROC) -> int:
-    """Return on how many cores this process may run, at least 1.
+    """Return the number of cores that this process may use, at least 1.
 
-    The smallest of its CPU affinity and the CPU quotas of the control groups around it, a
-    started core counting whole (Linux, "CFS bandwidth control": ``cpu.max`` in version 2,
-    ``cpu.cfs_quota_us`` in version 1).
+    This is the smallest of its CPU affinity and the CPU quotas of its control groups, rounded up
+    to whole cores (Linux, "CFS bandwidth control": ``cpu.max`` in version 2, ``cpu.cfs_quota_us``
+    in version 1).
 
     Args:
-        proc: where the process's ``cgroup`` and ``mountinfo`` are.
+        proc: folder of the process's ``cgroup`` and ``mountinfo``.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [math.ceil(quota) for folder in _groups(proc, "cpu") for quota in _cpu_quota(folder)]
@@ -39,11 +39,10 @@ def usable_cores(proc: str = _PROC) -> int:
 
 
 def own_cpus(workers: int) -> tuple[int, ...]:
-    """Return a CPU for each worker to keep to, where there is exactly one for each; else none.
+    """Return one CPU for each worker to run on, if there are as many as workers; else none.
 
-    Left to itself, Linux now and then has two workers share a CPU while another one idles.
-    Where each CPU has a worker, keeping to it takes no choice from the scheduler that is worth
-    having: work goes to whichever worker is done first.
+    Otherwise Linux sometimes lets two workers share a CPU while another CPU is idle. The fixed
+    assignment loses nothing: the next work goes to the worker that is done first.
     """
     if not hasattr(os, "sched_getaffinity"):
         return ()
@@ -52,9 +51,9 @@ def own_cpus(workers: int) -> tuple[int, ...]:
 
 
 def usable_memory(proc: str = _PROC) -> int | None:
-    """Return how many bytes of memory this process may take; None where nothing tells.
+    """Return the bytes of memory that this process may use; None: unknown.
 
-    The smallest of the machine's memory and the limits of the control groups around it
+    This is the smallest of the machine's memory and the limits of its control groups
     (``memory.max`` in version 2, ``memory.limit_in_bytes`` in version 1).
     """
     limits = [limit for folder in _groups(proc, "memory") for limit in _memory_limit(folder)]
@@ -64,14 +63,14 @@ def usable_memory(proc: str = _PROC) -> int | None:
 
 
 def default_workers(cores: int, memory: int | None) -> int:
-    """Return how many worker processes to run: one a core, as far as memory allows.
+    """Return how many worker processes to run: one a core, if memory allows it.
 
     Args:
         cores: see `usable_cores`.
         memory: see `usable_memory`.
 
     Returns:
-        0 where not even one fits: then headers are opened in this process.
+        0 if there is no memory for one: then headers are opened in this process.
     """
     if os.name != "posix":
         return 0
@@ -82,9 +81,10 @@ def default_workers(cores: int, memory: int | None) -> int:
 
 
 def worker_allowance(workers: int, memory: int | None) -> int:
-    """Return how many bytes a worker may take on top of what it starts with.
+    """Return how many bytes a worker may allocate after its start.
 
-    Enough for any header where memory is plentiful; less where one file could starve the rest.
+    With much memory it is enough for any header; with little memory it is less, so that one file
+    leaves enough for the other workers.
     """
     if memory is None:
         return _MOST_ALLOWANCE
@@ -93,11 +93,11 @@ def worker_allowance(workers: int, memory: int | None) -> int:
 
 
 def _groups(proc: str, controller: str) -> Iterator[str]:
-    """Yield the folders of the control group of this process and of those around it."""
+    """Yield the folders of this process's control group and of its parents."""
     for names, path in _memberships(proc):
         for root, point, kind in _mounts(proc):
             version_2 = not names and kind == "cgroup2"
-            version_1 = controller in names and kind == "cgroup"  # the others' have no such file
+            version_1 = controller in names and kind == "cgroup"  # other mounts lack the file
             if version_1 or version_2:
                 yield from _up(point, os.path.relpath(path, root))
 
@@ -149,7 +149,7 @@ def _numbers(folder: str, name: str) -> list[int | None]:
 
 
 def _lines(path: str) -> list[str]:
-    """Return the lines of a file, none where there is no such file."""
+    """Return the lines of a file; none if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().splitlines()
@@ -162,36 +162,36 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 _OWN_MAPPING_BYTES = 1024 * 1024
-"""Blocks from this size on go back to the system when they are freed (mallopt(3))."""
+"""Blocks of this size or more go back to the system when they are freed (mallopt(3))."""
 
 
 class _LeftOut:
-    """Says that modules are not installed which libraries import only to see whether they are.
+    """An import hook that reports optional modules of libraries as not installed.
 
-    rasterio does so with boto3 (60 MiB, 0.3 s), pyarrow with pandas (50 MiB, 0.4 s): for
-    credentials, and to be given data frames. The program has no use for either.
+    rasterio imports boto3 for credentials (60 MiB, 0.3 s), pyarrow imports pandas to accept data
+    frames (50 MiB, 0.4 s), if they are installed. The program needs neither.
     """
 
     def __init__(self) -> None:
         self.names = {"boto3", "pandas"}
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Raise for a module that is left out (importlib, "The meta path")."""
+        """Raise ModuleNotFoundError for a module of `names` (importlib, "The meta path")."""
         if name in self.names:
             raise ModuleNotFoundError(f"{name} is left out to spare memory", name=name)
 
 
 _left_out = _LeftOut()
 _trim: Callable[[int], int] | None = None
-"""glibc's malloc_trim(3), once a program asked to spare memory."""
+"""glibc's malloc_trim(3), after a call of `spare_memory`."""
 
 
 def spare_memory() -> None:
-    """Make this process give freed memory back instead of keeping it for later.
+    """Make this process give freed memory back to the system.
 
-    Arrow's own allocator and glibc's arenas (one a thread) hold on to what was freed; without
-    them the peak of a run is 50 MiB lower and its speed the same. For programs, not libraries:
-    it changes the whole process.
+    Arrow's own allocator and glibc's arenas (one a thread) keep freed memory; without them the
+    peak of a run is 50 MiB lower, at the same speed. Call it in programs, not in libraries: it
+    changes the whole process.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if _left_out not in sys.meta_path:
@@ -201,24 +201,24 @@ def spare_memory() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # glibc; musl has no arenas
             libc.mallopt(_M_ARENA_MAX, 2)
-            # Set by hand it stays; else glibc raises it up to 32 MiB as large blocks are freed.
+            # Setting it keeps glibc from raising it, up to 32 MiB, when large blocks are freed.
             libc.mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
-            global _trim  # of the process, as the settings above
+            global _trim  # it belongs to the process, like the settings above
             _trim = libc.malloc_trim
 
 
 def give_back() -> None:
-    """Give freed memory back to the system now, after much was freed; see `spare_memory`.
+    """Give freed memory back to the system now; see `spare_memory`.
 
-    What lies between blocks in use is otherwise kept: 20 MiB after some batches of rows.
+    Otherwise glibc keeps the free memory between used blocks: 20 MiB after some batches of rows.
     """
     if _trim is not None:
         _trim(0)
 
 
 STACK_BYTES = 1024 * 1024
-"""Of the stack of a thread of a worker: twice that of a thread on macOS, where GDAL runs as well.
-What ``ulimit -s`` says may be a thousand times that, and counts as data."""
+"""Stack size of a worker's thread. It is twice that of a thread on macOS, where GDAL also runs.
+The size of ``ulimit -s`` may be a thousand times larger, and counts as data."""
 
 _limited = False
 
@@ -227,8 +227,8 @@ def limit_data(allowance: int, threads: int) -> None:
     """Make this process's allocations fail beyond an allowance (Linux, setrlimit(2)).
 
     Args:
-        allowance: bytes on top of what it has now.
-        threads: that it may start besides; their stacks are small from now on.
+        allowance: bytes in addition to its present data.
+        threads: number of threads that it may start in addition, with stacks of `STACK_BYTES`.
     """
     threading.stack_size(STACK_BYTES)
     if sys.platform != "linux":
@@ -239,12 +239,12 @@ def limit_data(allowance: int, threads: int) -> None:
     limit = memory_bytes().data + allowance + threads * STACK_BYTES
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-        global _limited  # of the process, as the limit
+        global _limited  # it belongs to the process, like the limit
         _limited = True
 
 
 def allow_data(more: int) -> None:
-    """Raise the limit that `limit_data` has set by some bytes, as far as the system lets it."""
+    """Raise the limit of `limit_data` by some bytes, at most up to the system's hard limit."""
     if not _limited:
         return
     import resource
@@ -255,14 +255,14 @@ def allow_data(more: int) -> None:
 
 
 class MemoryBytes(NamedTuple):
-    """What a process takes (proc(5), ``statm``); zeros where nothing tells."""
+    """Memory of a process in bytes (proc(5), ``statm``); zeros: unknown."""
 
     resident: int
     data: int
 
 
 def memory_bytes() -> MemoryBytes:
-    """Return what this process takes now."""
+    """Return the memory that this process uses now."""
     page = os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         pages = [int(column) for column in file.read().split()]
@@ -271,11 +271,11 @@ def memory_bytes() -> MemoryBytes:
 
 
 def collect_seldom() -> None:
-    """Have Python look for cycles seldom: what was imported stays, and rows have none."""
+    """Have Python collect cycles rarely: imported modules stay, and rows have no cycles."""
     gc.freeze()
     gc.set_threshold(20_000)
 
 
 def allow_boto3() -> None:
-    """Let boto3 be imported after all."""
+    """Allow imports of boto3 again, after `spare_memory`."""
     _left_out.names.discard("boto3")

@@ -1,8 +1,8 @@
-"""Which paths are finished: a set of paths in 16 bytes a path.
+"""A set of paths, for example the finished ones, that takes 16 bytes a path.
 
-A path is kept as a 128-bit fingerprint: two outputs of Python's keyed SipHash (PEP 456), good
-for this process only; a signed URL without its signature. At 10^8 paths the chance that any
-two share one is below 10^-22.
+It keeps a 128-bit fingerprint of a path: two outputs of Python's keyed SipHash (PEP 456), which
+are valid in this process only. The fingerprint of a signed URL leaves out the signature. At 10^8
+paths the chance that any two share a fingerprint is below 10^-22.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SALT = b"\0rastermeta"
 _BUFFERED = 1 << 14
 _SEGMENT = 1 << 21
 _KEY = np.dtype("V16")
-"""Both words of a path together, as bytes."""
+"""Type of both words of a path together, as bytes."""
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def fingerprints(paths: Sequence[bytes]) -> Words:
-    """Return the two 64-bit words that stand for each path in this process, shape (n, 2)."""
+    """Return the two 64-bit words of each path's fingerprint, shape (n, 2)."""
     words = np.empty((len(paths), 2), np.int64)
     words[:, 0] = np.fromiter(map(hash, paths), np.int64, len(paths))
     words[:, 1] = np.fromiter(map(hash, map(_SALT.__add__, paths)), np.int64, len(paths))
@@ -33,9 +33,9 @@ def fingerprints(paths: Sequence[bytes]) -> Words:
 
 
 class PathSet:
-    """Paths seen so far. Grows by sorted segments, so that 10^7 paths take 160 MB at most.
+    """A set of paths that grows by sorted segments: 10^7 paths take at most 160 MB.
 
-    With `window`, only about that many of the latest paths are remembered.
+    With `window`, it keeps only about that many of the latest paths.
     """
 
     def __init__(self, window: int | None = None) -> None:
@@ -47,12 +47,12 @@ class PathSet:
         return len(self._recent) + sum(len(first) for first, _ in self._segments)
 
     def update(self, paths: Sequence[bytes]) -> None:
-        """Add many paths at once; duplicates among them cost memory but do no harm."""
+        """Add many paths at once; duplicates among them only cost memory."""
         if paths:
             self._add_segment(fingerprints(paths))
 
     def add_new(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Add `paths` and return those that were not there, in order, each once."""
+        """Add `paths`, and return the new ones, in order, each once."""
         new = []
         for path, key in self._unknown(paths):
             if key not in self._recent:
@@ -65,7 +65,7 @@ class PathSet:
         return new
 
     def missing(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Return the paths that are not in the set, in order; adds nothing."""
+        """Return the paths that are not in the set, in order; add nothing."""
         if not len(self):
             return list(paths)
         return [path for path, key in self._unknown(paths) if key not in self._recent]
@@ -78,7 +78,7 @@ class PathSet:
         return [path for path in paths if path not in missing]
 
     def _unknown(self, paths: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
-        """Return the paths that are in no segment, and what stands for them."""
+        """Return the paths that are in no segment, with their fingerprints as bytes."""
         words = fingerprints(list(map(without_secrets, paths)))
         keyed = zip(paths, words.view(_KEY).ravel().tolist(), strict=True)
         known = np.zeros(len(words), dtype=bool)
@@ -88,7 +88,7 @@ class PathSet:
 
     def _add_segment(self, words: Words) -> None:
         self._segments.append(_sorted(words[:, 0], words[:, 1]))
-        # Like the carries of a counter: equal neighbours merge, so there are few segments.
+        # Neighbours of similar size merge, so there are few segments.
         while len(self._segments) > 1 and _mergeable(*self._segments[-2:]):
             second, first = self._segments.pop(), self._segments.pop()
             merged = _sorted(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
@@ -108,13 +108,13 @@ def _sorted(first: Words, second: Words) -> tuple[Words, Words]:
 
 
 def _contains(first: Words, second: Words, a: Words, b: Words) -> np.ndarray[Any, Any]:
-    """Tell for each (a, b) whether it is among the pairs (first, second), sorted by first."""
+    """Return for each pair (a, b) whether it is in the pairs (first, second), sorted by first."""
     start = np.searchsorted(first, a)
     inside = start < len(first)
     at = np.where(inside, start, 0)
     same = inside & (first[at] == a)
     found: np.ndarray[Any, Any] = same & (second[at] == b)
-    for index in np.flatnonzero(same & ~found):  # several with the same first word: once in ages
+    for index in np.flatnonzero(same & ~found):  # equal first words are very rare
         stop = np.searchsorted(first, a[index], side="right")
         found[index] = bool((second[start[index] : stop] == b[index]).any())
     return found

@@ -1,8 +1,8 @@
 """One raster header as a record, and the Arrow schema, declared once.
 
-Each field of `Record` carries its Arrow type and its meaning; the schema, the sinks, the
-JSON form, ``rastermeta schema`` and the tests are all derived from these declarations.
-Bands are 1-based wherever they are numbered. Absent is null, never ``""`` or 0.
+Each field of `Record` has its Arrow type and its meaning. The schema, the sinks, the JSON form,
+``rastermeta schema`` and the tests derive from these declarations. Band numbers are 1-based. An
+absent value is null, never ``""`` or 0.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import pyarrow as pa
 from rastermeta_async.model.urls import is_url, redacted, without_secrets
 
 SCHEMA_VERSION = 3
-"""Changes whenever a column is added, removed or changes its meaning."""
+"""Changes whenever a column is added or removed, or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
-"""Key in the Parquet file metadata; its presence tells that this program made the file."""
+"""Key in the Parquet file metadata; if present, this program made the file."""
 
 TIFF_HEADER = "tiff_header"
-"""What the column `reader` calls the decoder of plain GeoTIFF headers."""
+"""Value of the column `reader` for the decoder of plain GeoTIFF headers."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """How one field is stored: its Arrow type and a one-line meaning with shape and unit."""
+    """One column: its Arrow type, and its meaning in one line with shape and unit."""
 
     type: pa.DataType
     meaning: str
@@ -58,7 +58,7 @@ class Bounds(NamedTuple):
 
 
 class BBox(NamedTuple):
-    """The rectangle in longitude and latitude that a footprint fits in."""
+    """Bounding box of a footprint in longitude and latitude."""
 
     xmin: Annotated[float, Column(_REAL, "western limit, degrees")]
     ymin: Annotated[float, Column(_REAL, "southern limit, degrees")]
@@ -95,9 +95,9 @@ Tags = dict[str, str]
 
 
 class Record(NamedTuple):
-    """What is known of one input path. Frozen; one record is one row of the catalog.
+    """The metadata of one input path: one row of the catalog. Frozen.
 
-    `failure` makes the record of a path that could not be read: all but the first columns null.
+    `failure` makes the record of a path that could not be read: only its first columns have values.
     """
 
     filepath: Annotated[
@@ -197,7 +197,7 @@ class Record(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the file was read; `SUCCESSES` holds the statuses that count."""
+        """Whether the file was read: its status is one of `SUCCESSES`."""
         return self.status in SUCCESSES
 
 
@@ -215,24 +215,24 @@ SCHEMA: pa.Schema = pa.schema(
 
 SUCCESSES = frozenset({"success", "no_georef"})
 INVALID_NAME = "InvalidName"
-"""Kind of error of a name that no file can have: with a NUL byte, or too long."""
+"""Error type of a name that no file can have: with a NUL byte, or too long."""
 
 MISSING = frozenset({"FileNotFoundError", "NotADirectoryError", "NotFound", INVALID_NAME})
-"""Kinds of error of a path that leads to nothing."""
+"""Error types of a path that does not exist."""
 
 PASSING = frozenset(
     {"Changed", "Connection", "NameResolution", "OSError", "ServerError", "Throttled", "Timeout"}
 )
-"""Kinds of error that may be gone the next time, with nothing changed in the file."""
+"""Error types that a later read may not have, even if the file does not change."""
 
 UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-"""Geotransform that rasterio gives where there is none."""
+"""The geotransform that rasterio returns for a file without one."""
 
 GONE = "gone"
-"""Status of a row that is to be dropped at the next sealing; no catalog has it."""
+"""Status of a row that the next sealing drops; no catalog has it."""
 
 MAX_MESSAGE = 1000
-"""Characters of an error message that are kept."""
+"""Number of characters of an error message that are kept."""
 
 
 def readable(text: str | bytes) -> str:
@@ -243,7 +243,7 @@ def readable(text: str | bytes) -> str:
 
 def path_columns(path: bytes) -> tuple[str, bytes | None]:
     """Return `filepath` and `filepath_bytes` of a path given as bytes, without secrets."""
-    path = without_secrets(path)  # here, as every row comes by, also that of a timeout
+    path = without_secrets(path)  # here, as every row needs it, also a timeout row
     try:
         return path.decode(), None
     except UnicodeDecodeError:
@@ -257,20 +257,20 @@ def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
 
 
 def words_for_row(shown: str, message: str) -> str:
-    """Return what the row with this `filepath` says, without secrets."""
+    """Return the message for the row with the `filepath` `shown`, without secrets."""
     return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]
 
 
 def is_same(one: object, other: object) -> bool:
-    """Whether two values of records are the same to the last bit, however deep they are nested.
+    """Tell whether two values of records are equal to the last bit, at any depth of nesting.
 
-    NaN is the same as NaN, whatever its payload; 0.0 is not the same as -0.0.
+    NaN equals NaN with any payload; 0.0 does not equal -0.0.
     """
-    return repr(one) == repr(other)  # Python's shortest text of a double tells it from all others
+    return repr(one) == repr(other)  # Python's repr of a double is unique
 
 
 def differing_columns(one: Record, other: Record) -> list[str]:
-    """Return the names of the columns in which two records differ, but for `reader`."""
+    """Return the names of the columns, except `reader`, in which two records differ."""
     pairs = zip(Record._fields, one, other, strict=True)
     return [name for name, a, b in pairs if name != "reader" and not is_same(a, b)]
 
@@ -283,7 +283,7 @@ def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return fields as Arrow has them; what is nested in a way of its own, as it is fastest."""
+    """Return values as an Arrow array; for maps and lists of structs in a faster way."""
     if pa.types.is_map(kind):
         return _maps(values, kind)
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
@@ -325,7 +325,7 @@ def from_batch(batch: pa.RecordBatch) -> Iterator[Record]:
 
 
 def from_fields(fields: dict[str, Any]) -> Record:
-    """Return the record of plain fields by name, as Arrow's ``to_pylist`` gives them."""
+    """Return the record for plain fields by name, as from Arrow's ``to_pylist``."""
 
     def bands(rows: list[dict[str, Any]]) -> list[Band]:
         return [Band(**row) for row in rows]

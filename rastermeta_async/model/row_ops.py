@@ -1,4 +1,4 @@
-"""What is asked of many rows at once, column by column: keys, sizes, failures, order."""
+"""Operations on many rows at once, column by column: keys, sizes, failures, order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rastermeta_async.model.record import GONE, MISSING, PASSING, SUCCESSES
 from rastermeta_async.model.urls import is_url
 
 IDENTITY = ["filepath", "filepath_bytes", "status"]
-"""Columns that tell whose row it is, and whether it counts."""
+"""Columns with the path of a row, and whether the row is a success."""
 
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Return each row's path as the exact bytes given: what identifies and orders rows."""
+    """Return each row's path as the exact bytes given; they identify and sort rows."""
     shown = pc.cast(rows.column("filepath"), pa.binary())
     return pc.coalesce(rows.column("filepath_bytes"), shown)
 
@@ -26,7 +26,7 @@ Sizes = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def row_bytes(batch: pa.RecordBatch) -> Sizes:
-    """Return the size of each row in bytes, shape (rows,): a function of its content alone."""
+    """Return the size of each row in bytes, shape (rows,); it depends only on the row's content."""
     at = np.arange(batch.num_rows + 1, dtype=np.int64)
     total = np.zeros(batch.num_rows + 1, dtype=np.int64)
     for column in batch.columns:
@@ -35,7 +35,7 @@ def row_bytes(batch: pa.RecordBatch) -> Sizes:
 
 
 def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
-    """Return how many bytes the elements before each position of `at` occupy, validity aside."""
+    """Return the bytes of the elements before each position of `at`, without validity bits."""
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return _offsets(array)[at] + 4 * at
@@ -44,10 +44,10 @@ def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
         children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
         return sum((_bytes_before(child, ends) for child in children), 4 * at)
     if pa.types.is_struct(kind):
-        # StructArray.field() has the slice of its parent applied already.
+        # StructArray.field() already applies the slice of its parent.
         fields = (array.field(index) for index in range(kind.num_fields))
         return sum((_bytes_before(field, at) for field in fields), 0 * at)
-    width: int = max(kind.bit_width // 8, 1)  # a whole byte a truth value, wherever it stands
+    width: int = max(kind.bit_width // 8, 1)  # a boolean counts as a whole byte
     return at * width
 
 
@@ -67,33 +67,33 @@ def is_success(rows: pa.Table | pa.RecordBatch) -> pa.Array:
 
 
 def kept(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows that belong into a catalog; the batch itself if that are all."""
+    """Return the rows that belong into a catalog; the batch itself if all rows do."""
     statuses = _statuses(rows)
-    if GONE not in statuses:  # as nearly always: a filter copies all columns
+    if GONE not in statuses:  # nearly always; a filter copies all columns
         return rows
     return rows.filter(pa.array([status != GONE for status in statuses]))
 
 
 def was_there(rows: pa.RecordBatch) -> pa.Array:
-    """Return for each row whether there was something under its path when it was read."""
+    """Return for each row whether its path existed when it was read."""
     return pa.array(
         [error not in MISSING for error in rows.column("error_type").to_pylist()], pa.bool_()
     )
 
 
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
-    """Return how many rows are no success."""
+    """Return how many rows are not a success."""
     return sum(status not in SUCCESSES for status in _statuses(rows))
 
 
 def count_missing(rows: pa.RecordBatch) -> int:
-    """Return how many rows are of local paths that lead to nothing."""
+    """Return how many rows have local paths that do not exist."""
     gone = zip(rows.column("filepath").to_pylist(), was_there(rows).to_pylist(), strict=True)
     return sum(not there and not is_url(path.encode()) for path, there in gone)
 
 
 def count_passing(rows: pa.RecordBatch) -> int:
-    """Return how many rows have an error that may be gone the next time."""
+    """Return how many rows have an error that a later run may not have."""
     return sum(error in PASSING for error in rows.column("error_type").to_pylist())
 
 
@@ -104,7 +104,7 @@ def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:
 
 
 def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa.RecordBatch:
-    """Return rows in the order of their keys, one a key: of several, the last one given wins."""
+    """Return rows sorted by their keys, one a key: the last row of a key wins."""
     keys = keys_of(rows)
     if isinstance(keys, pa.ChunkedArray):
         keys = keys.combine_chunks()
@@ -113,6 +113,6 @@ def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa
         ordered = keys.take(order)
         last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
         order = order.filter(pa.concat_arrays(last))
-    # Column by column: the whole is never held three times.
+    # Column by column: this never holds three copies of the table.
     columns = [column.combine_chunks().take(order) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)

@@ -10,52 +10,51 @@ from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.gdal_options import parsed_options
 
 CHUNK_PATHS = 256
-"""Paths handed to a thread at once: a hop, and a batch, cost as much as many fast reads."""
+"""Paths of a chunk: to hand over a chunk, and to make a batch, costs as much as many fast reads."""
 
 MAX_CHUNK_PATHS = 512
-"""The same where files are read fast."""
+"""Paths of the longest chunk, used when files are read fast."""
 
 CHUNK_SECONDS = 0.25
-"""A chunk is only longer than `CHUNK_PATHS` as far as a reader is done with it in this time."""
+"""A chunk is longer than `CHUNK_PATHS` only if a reader finishes it in this time."""
 
 CHUNK_BYTES = 512 * 1024
-"""A chunk of paths, or of records on their way back, closes at this size."""
+"""A chunk of paths, or of records for one batch, closes at this size."""
 
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch closes at this size even when it has fewer rows than asked for."""
 
 BATCH_SECONDS = 60.0
-"""And so long after the last one: what a crash may cost."""
+"""A batch also closes this long after the last one: a crash loses no more than that."""
 
 
 STREAM_SECONDS = 0.5
-"""The same for rows on standard output, which somebody may be looking at."""
+"""The same for rows on standard output, where a person may read them."""
 
 MAX_STUCK = 64
 """Threads, or worker processes, that may hang at once before the run gives up."""
 
 READS_AT_ONCE = 4
-"""Chunks of paths at hand for each process: one or two under way, and others that wait for a slow
-file or are to be next."""
+"""Chunks of paths for each process: one or two are being read; others wait for a slow file, or
+are next."""
 
 REMOTE_OPENS = 16
-"""Objects in stores that a process opens with rasterio at once: each thread that does so has PROJ's
-database open, and GDAL's buffers."""
+"""Objects in stores that a process opens with rasterio at once: each of these threads has PROJ's
+database and GDAL's buffers in memory."""
 
 READERS = {
     "auto": "rastermeta_async.readers.router:make_reader",
     "rasterio": "rastermeta_async.readers.rasterio_reader:make_reader",
 }
-"""What may read headers: ``module:function`` that makes a reader from drivers, access and
-GDAL's options."""
+"""Readers by name: ``module:function`` makes one from drivers, access and GDAL's options."""
 
 
 CONCURRENCY = 512
-"""Files that are read, or requests to object stores that are under way, at once at the most: far
-disks and stores answer in some 10 to 100 ms."""
+"""Highest number of files, or of requests to object stores, at once: remote disks and stores
+answer in some 10 to 100 ms."""
 
 REQUEST_SECONDS = 20.0
-"""For one request to a store, so that another may follow within the time of the object."""
+"""Timeout of one request to a store; a retry fits into the timeout of the object."""
 
 
 class Order(StrEnum):
@@ -64,26 +63,26 @@ class Order(StrEnum):
     PATH = "path"
     """By the bytes of the path."""
     SPATIAL = "spatial"
-    """Along a Hilbert curve through the middles of the footprints."""
+    """Along a Hilbert curve through the centres of the footprints."""
     NONE = "none"
-    """As they were read, by and large."""
+    """Roughly in the order of reading."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How object stores are reached, besides what the environment and the clouds' files say."""
+    """Access to object stores, in addition to the environment and the clouds' own files."""
 
     no_sign_request: bool = False
-    """Ask without credentials."""
+    """Send requests without credentials."""
     endpoint_url: str | None = None
-    """Another server than the cloud's own, for s3:// and az://."""
+    """Server to use instead of the cloud's own, for s3:// and az://."""
     region: str | None = None
     profile: str | None = None
-    """Of AWS's configuration files."""
+    """Profile in AWS's configuration files."""
     requester_pays: bool = False
-    """Let S3 charge the requests to these credentials."""
+    """Let S3 bill the requests to the owner of the credentials."""
     sidecars: bool = False
-    """Have GDAL look for sidecar files next to objects, too."""
+    """Let GDAL look for sidecar files next to objects, too."""
 
 
 @dataclass(frozen=True)
@@ -97,40 +96,41 @@ class Settings:
     batch_size: int = 5000
     """Rows a batch: one part on disk, one line in the checkpoint log."""
     concurrency: int = CONCURRENCY
-    """Files read, or requests to object stores under way, at once at the most, over all workers.
+    """Highest number of files, or of requests to object stores, at once over all workers.
 
-    How many are worth having is found out. With fewer than `workers` only so many are started."""
+    The useful number is tuned during the run. If this is less than `workers`, fewer workers start.
+    """
     workers: int = 0
     """Worker processes; 0: headers are opened in this process."""
     queue_size: int | None = None
     """Paths that wait between the source and the pool, in chunks of up to 512; None: 1024 for each
-    process that reads."""
+    reading process."""
     timeout: float = 60.0
-    """Seconds that one file may take."""
+    """Timeout of one file, in seconds."""
     reader: str = "auto"
     """auto: plain GeoTIFF headers are decoded without GDAL, with the same result; rasterio: it
     reads every file."""
     drivers: tuple[str, ...] | None = None
-    """GDAL drivers that may open a file; None: the safe list; empty: every driver there is."""
+    """GDAL drivers that may open a file; None: `SAFE_DRIVERS`; empty: every driver."""
     gdal_config: tuple[str, ...] = ()
-    """GDAL configuration options, ``KEY=VALUE``, that may change what is read; where there are any,
-    rasterio reads every file. The environment's are not used."""
+    """GDAL configuration options, ``KEY=VALUE``, that may change what is read. If any is given,
+    rasterio reads every file. Options in the environment are not used."""
     access: Access = Access()
     """How object stores are reached."""
     keep_going: bool = False
-    """Go on also when all of the first files in stores fail alike."""
+    """Go on even if all of the first files in stores fail in the same way."""
     update: bool = False
-    """Also redo the files whose size or time of change is another one."""
+    """Also read files again whose size or modification time has changed."""
     prune: bool = False
     """Drop rows whose local path leads to no file."""
     prune_folders: bool = False
-    """Also where a whole folder is gone, or empty."""
+    """Drop these rows even if a whole folder is gone, or empty."""
     skip_offline: bool = False
-    """Give a file whose content is not on disk an error row, instead of having it recalled."""
+    """Give a file whose content is not on disk an error row instead of recalling it."""
     retry_failed: bool = False
-    """Also redo the paths whose row is not a success."""
+    """Also read paths again whose row is not a success."""
     sort: Order | None = None
-    """Order of a finished Parquet catalog; None: the one asked for last, by path if it is new."""
+    """Order of a finished Parquet catalog; None: the order given last, or by path for a new one."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "concurrency", "queue_size"):
@@ -147,21 +147,21 @@ class Settings:
 
     @property
     def reader_path(self) -> str:
-        """Which function makes the reader: one of `READERS`."""
+        """The function that makes the reader: one of `READERS`."""
         return READERS["rasterio" if self.gdal_config else self.reader]
 
     @property
     def queued_paths(self) -> int:
-        """Bound of the path queue, in paths."""
+        """Size of the path queue, in paths."""
         return self.queue_size or READS_AT_ONCE * max(1, self.workers) * CHUNK_PATHS
 
 
 def local_threads(concurrency: int) -> int:
-    """Return how many threads a process has at most that read so many local files at once."""
+    """Return the highest number of threads that read `concurrency` local files in a process."""
     return concurrency + MAX_STUCK
 
 
 def threads_for(concurrency: int) -> int:
-    """Return how many threads a process has at most that reads so many files at once."""
+    """Return the highest number of threads of a process that reads `concurrency` files at once."""
     files_or_objects = 2 * (local_threads(concurrency) + 1)  # one makes rows
     return files_or_objects + REMOTE_OPENS + MAX_STUCK

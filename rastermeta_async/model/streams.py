@@ -1,4 +1,4 @@
-"""Standard output and error: written to without ever waiting for whoever reads them."""
+"""Write to standard output and error without waiting for their readers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import time
 from collections.abc import Callable
 
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""Of text that waits to be written; what comes then is dropped, and counted."""
+"""Limit of text that waits to be written; further text is dropped, and counted."""
 
 LAST_WORDS_SECONDS = 1.0
-"""How long the end of the program waits for what is left to be read."""
+"""How long the program waits at its end for a reader to take the remaining text."""
 
 ATOMIC_BYTES = select.PIPE_BUF
-"""So much goes into a pipe whole or not at all (pipe(7)), at once where there is room."""
+"""A write of at most this size goes into a pipe whole or not at all (pipe(7))."""
 
 
 class Outlet:
-    """A file object for text, with as much of one as `print` and rich ask for.
+    """A text file object for standard error, with the methods that `print` and rich need.
 
     Args:
-        dropped: returns the text that tells how many texts were dropped.
+        dropped: returns the message for a number of dropped texts.
     """
 
     def __init__(self, dropped: Callable[[int], str]) -> None:
@@ -40,11 +40,11 @@ class Outlet:
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no text waits."""
         return not self._waiting
 
     def isatty(self) -> bool:
-        """Whether a person looks on."""
+        """Whether standard error is a terminal."""
         return self._is_terminal
 
     def write(self, text: str) -> int:
@@ -60,11 +60,11 @@ class Outlet:
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits, as far as there is room."""
+        """Write waiting text, as far as there is room."""
         self._put()
 
     def finish(self) -> None:
-        """Give what waits a moment to be read; what then is left is lost."""
+        """Wait `LAST_WORDS_SECONDS` for the waiting text to be read; drop the rest."""
         last = time.monotonic() + LAST_WORDS_SECONDS
         while self._put() and self._fd is not None and (left := last - time.monotonic()) > 0:
             has_room(self._fd, left)
@@ -87,7 +87,7 @@ class Outlet:
         return text.encode(encoding, "backslashreplace")
 
     def _put(self) -> bool:
-        """Write what waits, as far as there is room; tell whether something is left."""
+        """Write waiting text, as far as there is room; tell whether something is left."""
         if self._fd is None:
             return False
         try:
@@ -105,28 +105,27 @@ class Outlet:
 
 
 def has_room(fd: int, seconds: float) -> bool:
-    """Wait until something can be written, or nothing ever will; tell whether that came."""
+    """Wait until a write would not block, or its pipe is broken; False: a timeout came first."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(seconds * 1000))
 
 
 def _opened(stream: object) -> tuple[int | None, bool]:
-    """Return the descriptor to write a stream through, and whether it may wait.
+    """Return a new file descriptor to write a stream through, and whether a write may block.
 
-    It is a descriptor of its own: what libraries print by the stream's number may be silenced. None
-    where the stream has no number.
+    The descriptor is new, as `silence_libraries` redirects the stream's own. None: it has none.
     """
     try:
         fd: int = stream.fileno()  # type: ignore[attr-defined]  # None and other things have none
         kind = os.fstat(fd).st_mode
     except (AttributeError, OSError, ValueError):
         return None, False
-    if stat.S_ISREG(kind):  # a file never waits for a reader
+    if stat.S_ISREG(kind):  # a regular file needs no reader
         return os.dup(fd), False
     try:
-        # O_NONBLOCK is shared by all that have the same open file: here, with the shell. Linux
-        # opens pipes and terminals anew by this name (proc(5)), others and sockets do not.
+        # All processes with the same open file share O_NONBLOCK, also the shell. Linux opens pipes
+        # and terminals anew by this name (proc(5)); sockets and other systems do not.
         if sys.platform == "linux":
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
             return os.open(f"/proc/self/fd/{fd}", flags), False
@@ -136,10 +135,10 @@ def _opened(stream: object) -> tuple[int | None, bool]:
 
 
 def silence_libraries() -> None:
-    """Give Python's output streams numbers of their own; 1 and 2 become ``/dev/null``.
+    """Give Python's output streams new file descriptors; 1 and 2 become ``/dev/null``.
 
-    Libraries print by these numbers, for example what libnetcdf cannot parse: not for a terminal,
-    nor for who reads the rows.
+    Libraries print to 1 and 2, for example libnetcdf when it cannot parse a file. Their text must
+    reach neither the terminal nor the reader of the rows.
     """
     nothing = os.open(os.devnull, os.O_WRONLY)
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -147,7 +146,7 @@ def silence_libraries() -> None:
         if stream is None:  # it was closed from the start
             continue
         stream.flush()
-        own = open(  # noqa: SIM115  # it stays
+        own = open(  # noqa: SIM115  # it stays open
             os.dup(number), "w", buffering=1 if stream.line_buffering else -1,
             encoding=stream.encoding, errors=stream.errors,
         )  # fmt: skip
@@ -162,5 +161,5 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # a pipe that its other end made non-blocking, and that is full
+        except BlockingIOError:  # the pipe is full, and its other end made it non-blocking
             select.select([], [fd], [])

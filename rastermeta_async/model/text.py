@@ -1,4 +1,4 @@
-"""Numbers, sizes, times and foreign texts in words, for a person at a terminal."""
+"""Format numbers, sizes, times and texts from files for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ import unicodedata
 from collections.abc import Callable
 
 _UNSAFE = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
-"""Categories of characters that move the cursor, turn the direction of text, break the line, or
-cannot be seen (Unicode, "General Category")."""
+"""Categories of characters that move the cursor, change the direction of text, break the line, or
+are invisible (Unicode, "General Category")."""
 
 _NO_NAMES = ("", "unknown", "unnamed")
-"""What GDAL and PROJ write, in lower case, where a CRS or datum has no name."""
+"""Names, in lower case, that GDAL and PROJ write for a CRS or datum without a name."""
 
 _SHOWN = 200
-"""Characters of a path that a message has room for: a list whose separator is wrong is one path."""
+"""Longest text of a path in a message: with a wrong separator, a whole list is one path."""
 
 _WKT_SHOWN = 80
-"""Characters of WKT that are shown where nothing in it has a name."""
+"""Number of characters shown of a WKT without any name."""
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def on_a_line(text: str) -> str:
-    r"""Return a text as it can be shown on one line, control characters as ``\xNN`` and such."""
+    r"""Return a text for one line of a terminal: control characters become ``\xNN`` or similar."""
     return _escaped(text, lambda character: character.encode("unicode_escape").decode())
 
 
 def on_lines(text: str) -> str:
-    """Return a text as a terminal may have it, its line feeds as they are."""
+    """Return a text for a terminal: as `on_a_line`, but line feeds stay."""
     return "\n".join(map(on_a_line, text.split("\n")))
 
 
 def json_on_lines(text: str) -> str:
-    """Return JSON as a terminal may have it: equal JSON, its line feeds as they are."""
+    """Return equal JSON for a terminal: control characters are escaped, line feeds stay."""
     return "\n".join(_escaped(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n"))
 
 
 def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    if text.isprintable():  # as nearly every text is
+    if text.isprintable():  # nearly always
         return text
     return "".join(escape(one) if unicodedata.category(one) in _UNSAFE else one for one in text)
 
 
 def shortened(text: str) -> str:
-    """Return a text cut to what a line of a message has room for."""
+    """Return a text cut to the length that fits into a message."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def plural(count: int, noun: str) -> str:
-    """Return how many there are of something."""
+    """Return a count with its noun, e.g. ``2 files``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def bytes_in_words(count: float) -> str:
-    """Return a number of bytes in a unit of a fitting size, powers of 1024."""
+    """Return a number of bytes in a suitable unit (powers of 1024), e.g. ``1.5 MiB``."""
     if count < 1024:
         return plural(int(count), "byte")
     power = 1
@@ -66,7 +66,7 @@ def bytes_in_words(count: float) -> str:
 
 
 def seconds_in_words(seconds: float) -> str:
-    """Return a span of time by its two largest units, e.g. ``2 hours 5 minutes``."""
+    """Return a duration in its two largest units, e.g. ``2 hours 5 minutes``."""
     left = max(round(seconds), 0)
     parts: list[str] = []
     for size, name in _SPANS:
@@ -79,12 +79,12 @@ def seconds_in_words(seconds: float) -> str:
 
 
 def degrees(value: float, names: str) -> str:
-    """Return a longitude or latitude with its side, e.g. ``9.5000° W``; `names`: plus and minus."""
+    """Return a longitude or latitude, e.g. ``9.5000° W``; `names`: letters for plus and minus."""
     return f"{abs(value):.4f}° {names[value < 0]}"
 
 
 def name_in_wkt(wkt: str) -> str:
-    """Return the name of a CRS; where it has none, what it is made of. Empty: this is no WKT."""
+    """Return the name of a CRS, or its projection or datum if it has none; empty: it is no WKT."""
     named = re.match(r'\w+\["([^"]*)"', wkt)
     if not named or named[1].lower() not in _NO_NAMES:
         return named[1] if named else ""
@@ -96,15 +96,15 @@ def name_in_wkt(wkt: str) -> str:
 
 
 TIFFS = ("GTiff", "COG")
-"""Drivers of the format that these words are about; others keep to themselves how pixels lie."""
+"""Drivers for which the functions below apply; other drivers do not report the pixel layout."""
 
 
 def layout_of(tiled: bool | None, overviews: bool) -> str:
-    """Return the layout in words."""
+    """Return the layout of pixels in words."""
     blocks = "blocks" if tiled is None else "tiles" if tiled else "strips"
     return f"{blocks} and overviews" if overviews else f"{blocks}, no overviews"
 
 
 def cog_in_words(cog: bool | None) -> str:
-    """Return whether a TIFF is a cloud-optimised GeoTIFF."""
+    """Return in words whether a TIFF is a cloud-optimised GeoTIFF."""
     return "not told" if cog is None else "yes" if cog else "no"

@@ -1,7 +1,7 @@
-"""Calls to the system in other threads, and how long they are waited for.
+"""Call the system in other threads, with a timeout or to the end.
 
-Those that may hang, on a dead mount for ever, only so long, and many at once where a disk is far;
-those that write, to their end.
+Calls that may hang, for example on a dead mount, get a timeout; if the disk is slow, many run at
+once. Calls that write are waited for to their end.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ T = TypeVar("T")
 
 
 AT_ONCE = 64
-"""Threads that ask one disk at once, where answers take long."""
+"""Threads that ask one slow disk at once."""
 
 MOST_THREADS = 8 * AT_ONCE
-"""That ask disks, or hang in that: then a run ends, as each further time limit would leave more."""
+"""Threads that ask disks or hang, above which a run ends: each further timeout adds more."""
 
 BATCH = 1024
-"""Questions of a batch: so many that the start of the threads is little beside slow answers."""
+"""Questions of a batch: enough that starting the threads costs little beside slow answers."""
 
 _PAUSE_SECONDS = 0.01
 _QUICK_ANSWERS = 10
-"""Where fewer come in a pause, they are worth threads: one costs about ten warm answers."""
+"""With fewer answers in a pause, more threads start: a start costs about ten cached answers."""
 
 
 class Stopped(Exception):  # noqa: N818  # an event
-    """The run is to end: what was waited for, such as a permit or a request, is not had."""
+    """The run ends: a wait, for example for a permit or a request, has no result."""
 
 
 def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T | TimeoutError]:
-    """Return what `ask` says of each item; an error for those for which it takes too long.
+    """Return the result of `ask` for each item, or an error for each item with a timeout.
 
-    One thread asks, one question after the other; where answers take long, so many that there are
-    up to `AT_ONCE`. Those that hang are left behind: they ask no more, and keep no program alive.
-    Where all of them hang, the rest is not asked.
+    One thread asks one question after another; if answers are slow, up to `AT_ONCE` threads do.
+    Threads that hang are abandoned: they ask no more, and do not keep the program alive. If all of
+    them hang, the rest of the items is not asked, and gets errors.
 
     Args:
-        seconds: that a question may take.
-        ask: a call to the system; what it raises is raised.
-        items: what it is asked of.
+        seconds: timeout of a question.
+        ask: a call to the system; its exceptions are raised.
+        items: its arguments.
 
     Raises:
         StuckError: see `started`.
     """
     found: list[T | TimeoutError] = [no_answer(seconds)] * len(items)
     broken: list[BaseException] = []
-    rest = iter(range(len(items)))  # the threads share it: each number goes to one of them
-    since = [time.monotonic()]  # of the last question of each thread
+    rest = iter(range(len(items)))  # shared: each number goes to one thread
+    since = [time.monotonic()]  # start of the last question of each thread
 
     def run(thread: int) -> None:
         try:
@@ -85,7 +85,7 @@ def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T
     for at, thread in enumerate(threads):
         while thread.is_alive() and (left := since[at] + seconds - time.monotonic()) > 0:
             thread.join(left)
-    for _ in rest:  # nothing is left to those that wake up later
+    for _ in rest:  # leave no item for threads that wake up later
         pass
     if broken:
         raise broken[0]
@@ -93,7 +93,7 @@ def answers(seconds: float, ask: Callable[[Q], T], items: Sequence[Q]) -> list[T
 
 
 def no_answer(seconds: float) -> TimeoutError:
-    """Return the error of what did not answer in time."""
+    """Return the error for a timeout."""
     return TimeoutError(f"no answer within {seconds:g} s")
 
 
@@ -101,7 +101,7 @@ _NAME = "rastermeta-disk"
 
 
 def started(work: Callable[[], None]) -> threading.Thread:
-    """Start a thread that asks the disk, and return it; it keeps no program alive.
+    """Start a thread that asks the disk, and return it; it does not keep the program alive.
 
     Raises:
         RuntimeError: the system starts no further thread.
@@ -119,7 +119,7 @@ def started(work: Callable[[], None]) -> threading.Thread:
 
 
 def done_in(executor: Executor, work: Callable[[], T]) -> T:
-    """Return what `work` returns in a thread of an executor, or here if the system starts none."""
+    """Return the result of `work` in an executor's thread, or here if the system starts none."""
     try:
         call = executor.submit(work)
     except RuntimeError:
@@ -128,13 +128,13 @@ def done_in(executor: Executor, work: Callable[[], T]) -> T:
 
 
 async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:
-    """Return what `work` returns, done in another thread; cancelled, wait for its end all the same.
+    """Return the result of `work` in another thread; when cancelled, still wait for its end.
 
-    For what writes: nobody else may have the files before that.
+    Use it for work that writes: the files must stay locked until the work has ended.
 
     Args:
-        work: is called.
-        if_cancelled: is given what it returned where nobody takes that any more.
+        work: the function to call.
+        if_cancelled: called with the result of `work` after a cancellation.
     """
     import asyncio  # `show` needs no event loop
 
@@ -149,6 +149,6 @@ async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | 
 
 
 def let_go(call: asyncio.Future[Any]) -> None:
-    """Cancel a call; what it may have raised already nobody wants to know."""
+    """Cancel a call, and ignore an error that it has raised or raises later."""
     call.cancel()
     call.add_done_callback(lambda done: done.cancelled() or done.exception())

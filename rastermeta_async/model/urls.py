@@ -1,4 +1,4 @@
-"""URLs of object stores among the paths: how they are told, and what may be shown of them."""
+"""Recognise URLs of object stores among the paths, and remove secrets from URLs and messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 from rastermeta_async.model.errors import SettingsError, StoreError
 
 SCHEMES = (b"s3://", b"gs://", b"az://", b"https://", b"http://")
-"""How a path begins that is no local file."""
+"""Beginnings of paths that are objects, not local files."""
 
 LOCAL_SCHEME = "file"
 _LOCAL = re.compile(rb"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
-"""How the URL of a file on this machine begins (RFC 8089, section 2 and appendix B)."""
+"""Beginning of the URL of a file on this machine (RFC 8089, section 2 and appendix B)."""
 
 _HARMLESS = re.compile(
     r"alt|amp|area|assets?|bands?|bbox(?:sr)?|bidx|bounds|collections?|column|comp|coverages?"
@@ -28,68 +28,68 @@ _HARMLESS = re.compile(
     r"|tile(?:col|row|matrix|matrixset)?|time|to|transparent|type|url|v|var(?:iable)?|ver(?:sions?)?"
     r"|versionid|width|x|x-id|xml|y|year|z|zoom"
 )
-"""Parameters that ask for one thing or another: which, of what place and time, in which form."""
+"""Parameters that select data: by name, place, time or format. Their values are no secrets."""
 
 _SIGNED = re.compile(r"x-(?:amz|goog)-.*|.*signature|sig")
 _SIGNING = re.compile(
     r"awsaccesskeyid|googleaccessid|expires|policy|key-pair-id"
     r"|sv|ss|srt|sp|se|st|spr|sr|si|skoid|sktid|skt|ske|sks|skv"
 )
-"""Parameters that sign a URL, and that are signed with it: S3 and Google (version 2 and 4),
-Azure's shared access signatures, CloudFront."""
+"""Parameters of signed URLs: S3 and Google (version 2 and 4), Azure's shared access signatures,
+CloudFront."""
 
 _SECRET = re.compile(
     r".*(?:secret|passw(?:or)?d|passphrase|credentials?|authori[sz]ation|sess(?:ion)?[_-]?id)"
     r"|(?:.*[._-])?(?:(?:api|subscription)[_-]?key|auth|cookie|hdne[as]|hdnts|hmac|jwt|pass|pwd"
     r"|session|userpwd)"
 )
-"""Parameters that are nothing but a secret; ``hdn…`` are Akamai's."""
+"""Parameters that are always secrets; ``hdn…`` are Akamai's."""
 
 _TELLING = re.compile(r".*(?:token|key)")
-"""Parameters that may be a secret, and may be all that tells one file from another."""
+"""Parameters that may be a secret, or the only difference between two files."""
 
 _FINGERPRINT_BYTES = 12
 _FINGERPRINT = re.compile(r"~(?:[0-9a-f]{12}|[0-9a-f]{24})[.:]*")
-"""What stands for a value that is not shown; the short ones are in catalogs of earlier versions."""
+"""A fingerprint in place of a hidden value; catalogs of earlier versions have the short form."""
 
 _FILE_NAME = re.compile(r".*\.[A-Za-z]\w{1,4}")
 _LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 _SCHEME = r"(?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]*://|(?:https?|s3|gs|az):/)"
-"""With one slash it is a slip, but what follows is no less secret."""
+"""A scheme with a single slash is a typing error, but secrets may follow it, too."""
 _VSI = r"/vsi(?:7z|adls|az|crypt|curl|gs|gzip|hdfs|oss|rar|s3|sparse|subfile|swift|tar|webhdfs|zip)"
 _VSI += r"(?:_streaming)?[/?]"
 _FOREIGN = re.compile(
     rf"[\s'\"\ufeff]*+(?:(?={_VSI}|{_SCHEME})|(?![./])(.*?)(?={_SCHEME}))",
     re.IGNORECASE | re.DOTALL,
 )
-"""What stands before a URL, or before a name of GDAL's, in a path that is none of a local file. It
-may be none that can be read either, as one with blanks before it, or with ``ftp://``."""
+"""Text before a URL, or before a GDAL name, in a path that is not a local file. Such a path may be
+unreadable, for example with blanks before the URL, or with ``ftp://``."""
 
 _SUSPICIOUS = re.compile(
     r"[?#@%=]|bearer|(?:[_-]\w+|account\w+|passw\w+|signature|authorization|cookie)['\"]?\s*:",
     re.IGNORECASE,
 )
-"""What is in every path or text that gives something away."""
+"""Every path or text with a secret contains a match of this."""
 
 _PLAIN_OBJECT = re.compile(rb"(?:s3|gs|az|https?)://[^?#@%=:]*+")
-"""Where there is no bearer in it, nothing is suspicious; this is told ten times as fast."""
+"""A match without "bearer" in it has no secret; this test is ten times as fast."""
 
 _BUCKET = re.compile(r"(?:s3|gs|az)://")
 _ENCODED = re.compile(r"%(?:25){0,3}(?:23|26|3b|3f|40)", re.IGNORECASE)
-"""One of ``#&;?@``, percent-encoded, perhaps several times: of a URL in a URL, or of a part of one.
-What else is encoded there differs from library to library."""
+"""One of ``#&;?@``, percent-encoded once or more, in a URL or a part of one inside a URL. Libraries
+differ in which other characters they encode there."""
 
 _MAX_DEPTH = 3
-"""As many times more than once."""
+"""Number of encodings after the first that are decoded."""
 
 _PIECE = re.compile(r"(?<=[?&;#])[^?&;#\s'\"<>]+|[^/?&;#\s'\"<>]+")
-"""What may be a URL in a URL: a parameter, or a step of a path."""
+"""A part of a URL that may hold another URL: a parameter, or a component of the path."""
 
 _USER = re.compile(
     r"(?:(?<=://)|(?<=[ps3z]:/)(?!/))(?:[^/\s'\"?#]*@|(?!\[)[^/@:\s'\"]{1,256}:(?!\d*(?:[/?#]|$))[^@\s'\"]{0,256}@)"
 )
-"""User and password in a URL; a password may hold what it must not, as keys of S3 do."""
+"""User and password in a URL; a password may hold forbidden characters, as S3 keys do."""
 
 _OF_PATH = re.compile(r"(;)([^;/?#=]+=[^;/]*)")
 _OF_QUERY = re.compile(r"([?&;#])([^?&;#]*)")
@@ -105,7 +105,7 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _SETTING = re.compile(r"(?<![\w/%.-])([\w%.-]+)(['\"]?\s*[:=]\s*['\"]?)(?!//)([^\s&;,'\"<>)}\]]+)")
-"""Configuration with its value, as libraries print it."""
+"""A setting with its value, as libraries print it."""
 
 _SECRET_SETTING = re.compile(
     r"accountkey|sharedaccesssignature|.*connection_string|.*[_-](?:key|token)"
@@ -113,33 +113,33 @@ _SECRET_SETTING = re.compile(
 
 
 class Listed(bytes):
-    """The URL of an object, with what the listing says of it."""
+    """The URL of an object, with its size and entity tag from the listing."""
 
     size: int
     etag: str | None
 
     @classmethod
     def of(cls, url: str, size: int, etag: str | None) -> Self:
-        """Return a URL with its object's bytes and entity tag."""
+        """Return a URL with its object's size in bytes and entity tag."""
         path = cls(url.encode())
         path.size, path.etag = size, etag
         return path
 
 
 def is_url(path: bytes) -> bool:
-    """Whether a path is in an object store."""
+    """Tell whether a path is in an object store."""
     return path.startswith(SCHEMES)
 
 
 def local_path(path: bytes) -> bytes:
-    """Return the local path that a ``file:`` URL names; any other path as it is."""
+    """Return the local path that a ``file:`` URL names; any other path unchanged."""
     if path[:5].lower() == b"file:" and (found := _LOCAL.match(path)):
         return unquote_to_bytes(path[found.end() :])
     return path
 
 
 def is_prefix(path: str) -> bool:
-    """Whether a URL names a bucket, or all objects below a prefix."""
+    """Tell whether a URL names a bucket, or all objects below a prefix."""
     rest = path.partition("://")[2]
     return is_url(path.encode("utf-8", "surrogateescape")) and (
         path.endswith("/") or ("/" not in rest and not path.startswith("http"))
@@ -147,10 +147,10 @@ def is_prefix(path: str) -> bool:
 
 
 def local_name(output: str) -> str:
-    """Return the file that an output is made in; that of a URL is in the current folder.
+    """Return the local file for an output; for a URL it is in the current folder.
 
     Raises:
-        SettingsError: nothing can be uploaded there.
+        SettingsError: the program cannot upload a file to this URL.
     """
     if not is_url(os.fsencode(output)):
         return output
@@ -164,10 +164,10 @@ def local_name(output: str) -> str:
 
 
 def parts_of(url: str) -> tuple[str, str, str]:
-    """Return scheme, host (or bucket) and path; keys of buckets are taken as they are.
+    """Return scheme, host (or bucket) and path; the key in a bucket stays unchanged.
 
     Raises:
-        StoreError: there is no bucket in it.
+        StoreError: it is malformed, or has no bucket.
     """
     scheme, _, rest = url.partition("://")
     if scheme in ("http", "https"):
@@ -183,21 +183,21 @@ def parts_of(url: str) -> tuple[str, str, str]:
 
 
 def requested(url: str) -> str:
-    """Return a URL of a web server as it is asked for: what none may hold is percent-encoded.
+    """Return a web server's URL for a request: characters that no URL may have are percent-encoded.
 
-    That is spaces, control characters, quotes, letters beyond ASCII (RFC 3986, section 2), and a
-    percent sign that begins no escape; whatever else is taken as meant.
+    These are spaces, control characters, quotes, non-ASCII letters (RFC 3986, section 2), and a
+    percent sign that begins no escape; everything else stays unchanged.
     """
     return quote(_LONE_PERCENT.sub("%25", url), safe="%:/?#[]@!$&'()*+,;=")
 
 
 def without_secrets(path: bytes) -> bytes:
-    """Return a path as it may be kept: a URL without user, signature, password and expiry.
+    """Return a path without secrets: a URL without user, signature, password and expiry.
 
-    So it stays the same path when it is signed anew. Of any other value a fingerprint stays, as
-    it may be all that tells two files apart, unless its parameter is known to be harmless. In a
-    bucket, what looks like a parameter is part of the key: only of what looks like a secret a
-    fingerprint stays there. A local path is returned as it is.
+    So it stays the same path when it is signed again. Parameters known as harmless keep their
+    values. Any other value becomes a fingerprint, as it may be the only difference between two
+    files. In a bucket, parameters are part of the key: there only values that look like secrets
+    become fingerprints. A local path is returned unchanged.
     """
     if b":/" not in path and b"/vsi" not in path:  # nearly all
         return path
@@ -214,17 +214,17 @@ def without_secrets(path: bytes) -> bytes:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL for a message, without secrets."""
     return without_secrets(url.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
 
 def redacted(text: str, own: str = "", *, remote: bool = False) -> str:
-    """Return a text without what URLs and settings in it may give away.
+    """Return a text without the secrets of URLs and settings in it.
 
     Args:
-        text: a message, whoever wrote it.
-        own: the local path that it is about, which stays as it is.
-        remote: whether it is about an object, so that ``a?b=c`` is a part of a URL.
+        text: a message from any source.
+        own: the local path that the message is about; it stays unchanged.
+        remote: whether the message is about an object: then ``a?b=c`` is a part of a URL.
     """
     if own and _redacted(own, remote) != own:
         return own.join(_redacted(piece, remote) for piece in text.split(own))
@@ -240,12 +240,12 @@ def _redacted(text: str, remote: bool) -> str:
 
 
 def _setting(found: re.Match[str]) -> str:
-    """Return a setting with its value, or dots for that."""
+    """Return a setting with its value, or with dots in place of a secret value."""
     name, sign, value = _plain(found[1]), found[2], found[3]
     in_url = found.string.endswith(("?", "&", ";", "#"), 0, found.start())
     secret = _is_secret(name) or _SECRET_SETTING.fullmatch(name)
     if ":" in sign and not re.search("[_-]|account|passw|signature", name):
-        secret = None  # these are words of a sentence
+        secret = None  # this is a sentence, not a setting
     telling = secret or (in_url and _TELLING.fullmatch(name))
     return f"{found[1]}{sign}..." if telling and not _FINGERPRINT.fullmatch(value) else found[0]
 
@@ -254,11 +254,12 @@ def _shown(url: str, *, is_url: bool = True, in_key: bool = False, depth: int = 
     """Return a URL, from its scheme on, without secrets.
 
     Args:
-        url: all of it, or a part.
-        is_url: whether it ends where the path does; else what follows a secret tells files apart.
-        in_key: whether it is a part of a key, or of a file's name: what looks like a parameter need
-            not be one.
-        depth: URLs that it is in, each in the other.
+        url: the whole URL, or a part.
+        is_url: whether it ends with the path; then secrets are removed. Else they become
+            fingerprints, as the text after them may distinguish files.
+        in_key: whether it is a part of a key or of a file name, where a text like ``a=b`` need not
+            be a parameter.
+        depth: number of URLs around it, one inside the other.
     """
     if depth <= _MAX_DEPTH:
         url = _PIECE.sub(partial(_decoded_and_shown, depth=depth), url)
@@ -293,7 +294,7 @@ def _joined(sign: str, item: str | None) -> str:
 
 
 def _kept(item: str, *, signed: bool, in_bucket: bool, may_go: bool) -> str | None:
-    """Return what is kept of one parameter; None: nothing."""
+    """Return one parameter without its secret; None: remove all of it."""
     name, equals, value = item.partition("=")
     if not value.strip("="):  # a value without a name
         name, equals, value = "", "", item
@@ -316,7 +317,7 @@ def _kept(item: str, *, signed: bool, in_bucket: bool, may_go: bool) -> str | No
 
 
 def _plain(name: str) -> str:
-    """Return the name of a parameter or setting as it is meant."""
+    """Return the name of a parameter or setting, decoded and in lower case."""
     return unquote(name).strip().lower()
 
 
@@ -325,7 +326,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _decoded_and_shown(piece: re.Match[str], depth: int = 0) -> str:
-    """Return a piece of a URL; what is percent-encoded in it lacks its secrets."""
+    """Return a piece of a URL, without the secrets of a percent-encoded URL in it."""
     if not (found := _ENCODED.search(piece[0])):
         return piece[0]
     name, equals, value = (

@@ -1,4 +1,4 @@
-"""What a pool is, and the rows and errors that all pools have."""
+"""The protocol of pools, and the row for a timeout that all pools share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Pool(Protocol):
     """Turns paths into batches of rows."""
 
     capacity: int
-    """How many `read` calls are worth having at once."""
+    """Useful number of `read` calls at once."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -30,17 +30,18 @@ class Pool(Protocol):
     def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
 
-        Cancelled, it returns at once; header opens under way run on and are dropped.
+        When cancelled, it returns at once; header opens already running go on, and their results
+        are dropped.
         """
         ...
 
     def stop(self) -> None:
-        """Let `read` end after the files that are being opened now."""
+        """Let `read` end after the files that are open now."""
         ...
 
 
 def timeout_row(path: bytes, timeout: float) -> Record:
-    """Return the row of a file or object that does not answer."""
+    """Return the row of a file or object that does not answer within the timeout in seconds."""
     message = f"no answer within {timeout:g} s; the file or its disk hangs"
     if is_url(path):
         message = "no answer in time"

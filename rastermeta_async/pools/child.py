@@ -1,4 +1,4 @@
-"""One worker process, as the run sees it: started, given jobs, listened to, ended."""
+"""One worker process from the run's side: start it, give it jobs, read its answers, end it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from rastermeta_async.pools.protocol import (
 from rastermeta_async.readers.sidecars import SIDECARS
 
 PIPE_BYTES = 1024 * 1024
-"""What a worker's answers may fill before it has to wait for the run; a batch is half of it."""
+"""Size of the pipe of a worker's answers, twice a batch; when it is full, the worker waits."""
 
 RESIDENT_BYTES = 256 * 1024 * 1024
-"""A worker that takes more memory than this is replaced between files."""
+"""A worker that uses more memory than this is replaced between files."""
 
 
 class Launched(NamedTuple):
@@ -53,13 +53,13 @@ _ahead: dict[WorkerConfig, Launched] = {}
 
 
 def workers_for(settings: Settings) -> tuple[int, int]:
-    """Return how many workers a run may have, and how many files each of them reads at once."""
+    """Return the number of workers that a run may have, and of files that each reads at once."""
     most = min(settings.workers, settings.concurrency)
     return most, -(-settings.concurrency // most)
 
 
 def worker_config(settings: Settings, reader: str | None = None) -> WorkerConfig:
-    """Return what the workers of a run are told; `reader` in place of that of the settings."""
+    """Return the configuration of a run's workers; `reader` replaces that of the settings."""
     most, concurrency = workers_for(settings)
     return WorkerConfig(
         parent=os.getpid(),
@@ -78,18 +78,18 @@ def worker_config(settings: Settings, reader: str | None = None) -> WorkerConfig
 
 
 def launch_ahead(settings: Settings) -> None:
-    """Start the first worker of a run that is about to begin: it imports while this process does.
+    """Start the first worker before the run, so that it imports while this process imports.
 
-    Never asked for, it ends with this process.
+    If no run takes it, it ends with this process.
     """
     cpus = own_cpus(workers_for(settings)[0])
     config = replace(worker_config(settings), cpu=cpus[0] if cpus else None)
-    with contextlib.suppress(WorkerError):  # the run itself will say so
+    with contextlib.suppress(WorkerError):  # the run raises it again
         _ahead[config] = _start(config)
 
 
 def launch(config: WorkerConfig) -> Launched:
-    """Return a worker process of this configuration, one that was started ahead where there is one.
+    """Return a worker process of this configuration; take one that was started ahead if possible.
 
     Raises:
         WorkerError: the system starts no process.
@@ -102,7 +102,7 @@ def _start(config: WorkerConfig) -> Launched:
     try:
         open_files = OpenFiles.create(config.slots)
         process = subprocess.Popen(  # noqa: S603  # our own command
-            # -P: nothing is imported from the current folder, which may be anybody's archive.
+            # -P: import nothing from the current folder; it may be a foreign archive.
             [sys.executable, "-P", "-c", "from rastermeta_async.pools.worker import main; main()",
              replace(config, open_files=open_files.fd).as_json()],
             stdin=subprocess.PIPE,
@@ -110,7 +110,7 @@ def _start(config: WorkerConfig) -> Launched:
             stderr=subprocess.PIPE,
             env=own_environment(os.environ) | {"PYTHONPATH": _import_path()},
             pass_fds=[open_files.fd],
-            start_new_session=True,  # the terminal's Ctrl-C is the run's alone
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the run
         )  # fmt: skip
     except OSError as error:
         if open_files:
@@ -128,11 +128,11 @@ def _import_path() -> str:
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
-    """Give a pipe room for `PIPE_BYTES`, where the system has that (fcntl(2), F_SETPIPE_SZ)."""
+    """Make a pipe `PIPE_BYTES` large, if the system can (fcntl(2), F_SETPIPE_SZ)."""
     if pipe is not None and sys.platform == "linux":
         import fcntl
 
-        with contextlib.suppress(OSError):  # others have taken what a user may have
+        with contextlib.suppress(OSError):  # the user's pipes have reached their limit
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
@@ -140,43 +140,43 @@ START_SECONDS = 60.0
 """How long a worker may take to start."""
 
 END_SECONDS = 1.0
-"""How long a worker may take to end when it is told to, and again when it is killed."""
+"""Time for a worker to end after its input is closed, and again after it is killed."""
 
 _POLL_SECONDS = 0.01
 _LAST_WORDS = 2000
-"""Bytes kept of what a worker writes to standard error."""
+"""Number of last bytes kept of a worker's standard error."""
 
 
 _FRAME = " \t|+-"
-"""What Python draws around the errors of a group."""
+"""Characters that Python prints around the errors of an exception group."""
 
 
 class ChildLost(Exception):  # noqa: N818  # an event that the pool handles
-    """A worker process has ended, or does not answer, with a job unfinished."""
+    """A worker process ended, or stopped answering, before its job was finished."""
 
 
 class _Sign(Enum):
-    """What may stand between the rows of a job."""
+    """What may end the rows of a job."""
 
     DONE = auto()
     LOST = auto()
 
 
 class Child:
-    """A worker process.
+    """Controls one worker process.
 
-    It is waited for by looking, not by the event loop: a loop cannot be closed while a process
-    that it waits for is in uninterruptible sleep.
+    It polls for the end of the process instead of waiting in the event loop: a loop cannot be
+    closed while it waits for a process in uninterruptible sleep.
     """
 
     alone = False
-    """Whether it is kept for paths that may have ended another one."""
+    """Whether it reads only paths that may have ended another worker."""
 
     cpu: int | None = None
-    """CPU that it keeps to."""
+    """The CPU that it runs on."""
 
     def __init__(self, process: subprocess.Popen[bytes], open_files: OpenFiles) -> None:
-        """Take charge of a process; `start` makes one."""
+        """Control a process; `start` makes one."""
         self._process = process
         self._open_files = open_files
         self._answers: dict[int, asyncio.Queue[pa.RecordBatch | _Sign]] = {}
@@ -190,11 +190,11 @@ class Child:
         self.leaving = False
         """Whether it takes no further job."""
         self.lost = False
-        """Whether it answers nothing any more."""
+        """Whether it does not answer any more."""
 
     @classmethod
     async def start(cls, config: WorkerConfig) -> Self:
-        """Return a worker whose process is starting; it may be given jobs at once.
+        """Return a worker whose process is starting; it takes jobs at once.
 
         Raises:
             WorkerError: the system starts no process.
@@ -215,17 +215,17 @@ class Child:
 
     @property
     def jobs(self) -> int:
-        """Jobs that it has."""
+        """Number of its unfinished jobs."""
         return len(self._answers)
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     @property
     def cause(self) -> str:
-        """How it ended, for a person."""
+        """How it ended, for a message."""
         code = self._process.poll()
         if code is None:
             return "no answer"
@@ -259,10 +259,10 @@ class Child:
         return mark_of(path) in self._open_at_end
 
     async def ask(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """Yield the rows of paths, in order; fewer when it was told to stop.
+        """Yield the rows of paths, in order; fewer after `stop`.
 
         Raises:
-            ChildLost: it ended before it had answered for all of them.
+            ChildLost: the worker ended before it had sent all rows.
         """
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue(2)
@@ -278,14 +278,14 @@ class Child:
             del self._answers[number]
 
     def stop(self) -> None:
-        """Have it open no further file."""
+        """Tell it to open no further file."""
         self._send(encode_job(STOP, ()))
 
     def _send(self, message: bytes) -> None:
-        """Write to it; one that takes nothing more is lost, whatever it still has to say.
+        """Write to the worker; a worker with a closed input is lost, with its last answers.
 
-        A transport that met a closed pipe says so before the end of the answers does, and uvloop
-        raises RuntimeError for what is written to it then.
+        A transport notices a closed pipe before the answers end. In uvloop, a later write to it
+        raises RuntimeError.
         """
         if self._input.is_closing():
             self.kill()
@@ -293,7 +293,7 @@ class Child:
             self._input.write(message)
 
     def kill_if_hung(self, timeout: float) -> None:
-        """End it if it has had a file open for longer than `timeout` seconds, or never started."""
+        """Kill it if a file is open for over `timeout` seconds, or if it did not start in time."""
         now = time.monotonic()
         self._timed_out = {
             at.mark for at in self._open_files.openings() if at.since < now - timeout
@@ -302,12 +302,12 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL and listen no more; the process may take its time."""
+        """Send SIGKILL and read no more answers; the process may end later."""
         self._process.kill()
         self._lose()
 
     async def end(self) -> None:
-        """Let it end by itself, or kill it; if it does not even die, leave it behind."""
+        """Let it end by itself, or kill it; if it does not die, abandon it."""
         self.leaving = True
         self._input.close()
         if not await self._gone_within(END_SECONDS):
@@ -328,7 +328,7 @@ class Child:
         return self.ended
 
     async def _listen(self, answers: asyncio.StreamReader, hearing: asyncio.Task[None]) -> None:
-        """Pass its answers on until there are no more."""
+        """Pass its answers on to the jobs until the answers end."""
         try:
             while not self.lost:
                 kind, job, content = await read_reply(answers)
@@ -341,7 +341,7 @@ class Child:
                 elif queue := self._answers.get(job):
                     await queue.put(_batch_of(content) if kind is ReplyKind.ROWS else _Sign.DONE)
         except (asyncio.IncompleteReadError, ConnectionError):
-            if await self._gone_within(END_SECONDS):  # for the cause
+            if await self._gone_within(END_SECONDS):  # `cause` needs the exit status and last words
                 await asyncio.wait({hearing}, timeout=END_SECONDS)
         finally:
             self._lose()
@@ -351,7 +351,7 @@ class Child:
             self._open_at_end = {at.mark for at in self._open_files.openings()}
         self.lost = True
         for answers in self._answers.values():
-            while not answers.empty():  # rows that nobody took are read again
+            while not answers.empty():  # the pool reads these rows again
                 answers.get_nowait()
             answers.put_nowait(_Sign.LOST)
 

@@ -1,4 +1,4 @@
-"""Paths read together: taken by threads one by one, brought back as rows in their order."""
+"""Paths that are read together: threads take them one by one, rows come back in their order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SLICE_SECONDS = 0.25
 """Rows come back after this time, however few they are."""
 
 HELD_BYTES = 8 * CHUNK_BYTES
-"""Of records that wait for those before them, or to be taken; beyond, no further path is read."""
+"""Limit for records and batches that wait to be taken; above it, no further path is read."""
 
 
 class Chunk:
-    """Paths that threads take one by one, and the records that they bring.
+    """Holds paths that threads take one by one, and the records that the threads bring.
 
-    `take`, `put` and `collect` are for any thread; all else is for that of the event loop in which
-    this is made.
+    Any thread may call `take`, `put` and `collect`; all else belongs to the thread of the event
+    loop that makes this object.
 
     Args:
         paths: at least one.
@@ -38,13 +38,13 @@ class Chunk:
         self._next = 0
         self._closed = False
         self._records: dict[int, tuple[Record | None, int]] = {}
-        """Those that were not collected, and what they weigh, by the place of their path."""
+        """Records that are not in batches, with their weight, by the index of their path."""
         self._collected = 0
-        """So many first records are in batches."""
+        """Number of records, from the first path on, that are in batches."""
         self._collected_at = time.monotonic()
         self._collecting = False
         self._ready: deque[tuple[pa.RecordBatch, int]] = deque()
-        """Batches, and what they weigh."""
+        """Batches with their weight."""
         self._held = 0
         self._error: BaseException | None = None
 
@@ -56,17 +56,17 @@ class Chunk:
 
     @property
     def is_read(self) -> bool:
-        """Whether all records are there that there will be."""
+        """Whether no further record will come."""
         end = self._next if self._closed else len(self.paths)
         return self._collected + len(self._records) == end
 
     @property
     def is_collected(self) -> bool:
-        """Whether all records that are there are in batches."""
+        """Whether all records so far are in batches."""
         return not (self._records or self._collecting)
 
     def take(self) -> int | None:
-        """Return the place of a path that is to be read now; None: there is none."""
+        """Return the index of the next path to read; None: there is none."""
         with self._lock:
             if not self.left:
                 return None
@@ -76,7 +76,9 @@ class Chunk:
     def put(self, at: int, record: Record | None) -> bool:
         """Keep the record of a path that was taken; tell whether it is time to collect.
 
-        None: it was not read, and has no row.
+        Args:
+            at: index of the path.
+            record: None: the path was not read, and has no row.
         """
         weight = _weight(record) if record else 0
         with self._lock:
@@ -98,7 +100,7 @@ class Chunk:
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def _next_records(self) -> list[tuple[Record, int]]:
-        """Return the records of a batch; nobody else has any until that is ready."""
+        """Return the records of the next batch; no other thread gets any until it is ready."""
         with self._lock:
             some: list[tuple[Record, int]] = []
             room = 0 if self._collecting else CHUNK_BYTES
@@ -127,17 +129,17 @@ class Chunk:
             raise self._error
 
     def close(self) -> None:
-        """Have no further path taken."""
+        """Let no further path be taken."""
         self._closed = True
         self._changed.set()
 
     def fail(self, error: BaseException) -> None:
-        """Have an error raised where the batches are taken."""
+        """Have `batches` raise an error."""
         self._error = error
         self.close()
 
     async def change(self) -> None:
-        """Wait until something has changed since this returned last."""
+        """Wait for a change since the last return of this."""
         await self._changed.wait()
         self._changed.clear()
 
@@ -147,14 +149,14 @@ class Chunk:
 
 
 def _rows_with_footprints(records: Sequence[Record]) -> pa.RecordBatch:
-    # Not at the top: a run that leaves the reading to worker processes has no use for rasterio.
+    # Not at the top: a run with worker processes does not need rasterio itself.
     from rastermeta_async.footprints.rows import rows_with_footprints
 
     return rows_with_footprints(records)
 
 
 def _weight(record: Record) -> int:
-    """Return roughly the bytes of a record's parts that can be large."""
+    """Return roughly the bytes of the parts of a record that can be large."""
     of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
     tags = *of_dataset, *(record.band_tags or {}).values()
     text = sum(len(key) + len(value) for some in tags for key, value in some.items())

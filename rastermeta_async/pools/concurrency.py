@@ -1,9 +1,8 @@
-"""How many files are worth reading at once: it is found out while they are read.
+"""Find how many files to read at once, while files are read.
 
-Where files wait for their disk, more of them are read at once; where they compute, no more than
-keep the process busy: Python's lock lets one thread of a process compute at a time. What a change
-is worth is seen from the files a second before and after it, and one that is worth nothing is
-taken back.
+If reads wait for the disk, the limit grows. If reads compute, the limit stays at what keeps the
+process busy: Python's lock (GIL) lets one thread of a process compute at a time. Each change is
+judged by the files a second before and after it; a change without benefit is undone.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from rastermeta_async.model.timeouts import Stopped
 
 
 class Permits:
-    """Permits to do something at the same time as others. Belongs to one event loop.
+    """A semaphore whose limit may change, for one event loop.
 
-    Who waits gets a permit in the order of asking.
+    Waiting tasks get permits in the order in which they asked.
 
     Args:
-        limit: permits at first.
+        limit: number of permits at the start.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        """Permits that there may be now; below that of the moment, none is taken away."""
+        """Allowed number of permits; permits above a lowered limit are not taken away."""
         self.under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stopped = False
@@ -41,7 +40,7 @@ class Permits:
         """Wait for a permit.
 
         Raises:
-            Stopped: there is none any more.
+            Stopped: `stop` was called.
         """
         if self._stopped:
             raise Stopped
@@ -53,7 +52,7 @@ class Permits:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had its permit already
+            if turn.done() and not turn.cancelled():  # it already had a permit
                 self.release()
             raise
 
@@ -63,7 +62,7 @@ class Permits:
         self._wake()
 
     def stop(self) -> None:
-        """Give no further permit; who waits for one is told so."""
+        """Give no further permit; `acquire` raises Stopped, also in waiting tasks."""
         self._stopped = True
         for turn in self._waiting:
             if not turn.done():
@@ -72,11 +71,11 @@ class Permits:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for a permit."""
+        """Whether a task waits for a permit."""
         return any(not turn.done() for turn in self._waiting)
 
     def _wake(self) -> None:
-        """Give free permits to those who wait; they are counted from now on."""
+        """Give free permits to waiting tasks, and count them."""
         while self._waiting and self.under_way < int(self.limit):
             turn = self._waiting.popleft()
             if not turn.done():
@@ -85,47 +84,47 @@ class Permits:
 
 
 _LOOK_SECONDS = 0.025
-"""Time between two looks at how it goes."""
+"""Time between two measurements."""
 
 IDLE = 0.2
-"""Share of the time that a single thread waits where more files at once are tried."""
+"""Share of the time that a single thread waits, above which more files at once are tried."""
 
 BUSY = 0.8
-"""Share of one CPU that the process uses where several threads are not made more."""
+"""Share of one CPU that the process uses, from which several threads do not become more."""
 
 _FULL = 0.9
-"""Share of one CPU that a growth aims at."""
+"""Share of one CPU that an increase aims at."""
 
 _MOST_GROWTH, _LEAST_GROWTH, _SHRINK = 8.0, 1.25, 0.7
-"""Times as many files at once after a change."""
+"""Factors of the limit in one change."""
 
 _WORTH_MORE = 1.15
-"""Times as many files a second that a growth has to bring, at the most (see `Tuner`)."""
+"""Highest factor of the files a second that an increase has to bring (see `Tuner`)."""
 
 _DEARER = 1.5
-"""Times as much CPU time for a file as it may cost."""
+"""Factor of the CPU time a file that an increase may cost."""
 
 _SURE = 1.5
-"""Times as many files a second, and it may cost more."""
+"""Factor of the files a second from which an increase may cost any CPU time."""
 
 _WORTH_LESS = 0.97
-"""Times as many that have to be left by fewer files at once."""
+"""Factor of the files a second that a decrease has to keep."""
 
 _HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 3.0, 60.0
-"""Time until the next try after one that was taken back; each time twice as long."""
+"""Time from an undone change to the next try; it doubles each time, up to the longest."""
 
 _OTHERWISE = 2.0
-"""Times as many files a second, or as few, and it is tried at once: this is another disk."""
+"""If files a second change by this factor, the next try is at once: it is another disk."""
 
 _LEAST_SECONDS, _MOST_SECONDS = 0.1, 1.0
-"""How long is looked before the limit changes."""
+"""Time of measurement before the limit changes."""
 
 _JUDGE_SECONDS = 5.0
-"""The same for a change that is to be judged, where files are few."""
+"""The longest time of measurement that judges a change, if there are few files."""
 
 _LEAST_FILES = 4
 _FILES_EACH = 4
-"""Files for each permit, so that what is seen is no matter of chance."""
+"""Files for each permit that make a measurement reliable."""
 
 
 class AnyTuner(Protocol):
@@ -135,16 +134,16 @@ class AnyTuner(Protocol):
     ceiling: int
 
     def note(self, seconds: float, files: int, cpu: float, idle: float, /) -> int:
-        """Return the limit from now on, see `Tuner.note`."""
+        """Return the new limit, see `Tuner.note`."""
         ...
 
     def forget(self) -> None:
-        """Look anew: what was noted says nothing about the limit."""
+        """Drop the notes so far: they say nothing about the limit."""
         ...
 
 
 class ReadLimit(Permits):
-    """Permits to read a file, whose number is found out while files are read.
+    """Permits to read a file; a tuner sets their number while files are read.
 
     Args:
         tuner: finds the number.
@@ -153,10 +152,10 @@ class ReadLimit(Permits):
     def __init__(self, tuner: AnyTuner) -> None:
         super().__init__(tuner.limit)
         self.files = 0
-        """Files read so far; whoever reads one adds it."""
+        """Files read so far; the reading threads count."""
         self._tuner = tuner
         self.most = tuner.limit
-        """Permits that there were at the most."""
+        """The highest limit so far."""
         self._looking: asyncio.TimerHandle | None = None
         self._last = _Look(0.0, 0.0, 0, 0, None)
         self._thread = 0
@@ -173,11 +172,11 @@ class ReadLimit(Permits):
 
     @property
     def crowded(self) -> bool:
-        """Whether more permits are held than there may be; who holds one should give it back."""
+        """Whether more permits are held than the limit allows: a holder should give one back."""
         return self.under_way > self.limit
 
     def no_more(self) -> None:
-        """Have no more permits than there are now, but for the one that is of no use."""
+        """Limit the permits to those in use, less one: its holder cannot use it."""
         self._tuner.ceiling = max(1, self.under_way - 1)
         self._tuner.limit = min(self._tuner.limit, self._tuner.ceiling)
         self._resize(self._tuner.limit)
@@ -187,14 +186,14 @@ class ReadLimit(Permits):
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Note how it went since the last look; act on it."""
+        """Pass the measurement since the last look to the tuner, and set the new limit."""
         last, now = self._last, _Look.now(self.files, self._thread)
         self._looking = None
         if self.wanted and self.under_way == self.limit:
             seconds, cpu = now.clock - last.clock, now.cpu - last.cpu
             idle = max(seconds - (cpu if (busy := now.busy_since(last)) is None else busy), 0.0)
             self._resize(self._tuner.note(seconds, now.files - last.files, cpu, idle))
-        else:  # it is not the limit that matters
+        else:  # something else than the limit determines the speed
             self._tuner.forget()
         if self.under_way or self.wanted:
             self._look_later()
@@ -208,17 +207,17 @@ class ReadLimit(Permits):
 
 
 class _Look(NamedTuple):
-    """How it stands at some moment."""
+    """Counters at one moment."""
 
     clock: float
     cpu: float
-    """Seconds that the process has used."""
+    """CPU seconds of the process."""
     files: int
-    """Read so far."""
+    """Files read so far."""
     thread: int
-    """One that reads; of several, any."""
+    """Native id of one of the reading threads."""
     busy: float | None
-    """Seconds that it ran, or waited for a CPU; None where nothing tells."""
+    """Seconds that this thread ran or waited for a CPU; None: unknown."""
 
     @classmethod
     def now(cls, files: int, thread: int) -> _Look:
@@ -231,10 +230,10 @@ class _Look(NamedTuple):
 
 
 def _busy(thread: int) -> float | None:
-    """Return the seconds that a thread ran or waited for a CPU; None where nothing tells.
+    """Return the seconds that a thread ran or waited for a CPU; None: unknown.
 
-    ``/proc/self/task/TID/schedstat``: nanoseconds on a CPU, nanoseconds in a run queue, and how
-    often it ran (Linux, Documentation/scheduler/sched-stats.rst).
+    ``/proc/self/task/TID/schedstat`` has the nanoseconds on a CPU, the nanoseconds in a run queue,
+    and the number of runs (Linux, Documentation/scheduler/sched-stats.rst).
     """
     with suppress(OSError, ValueError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
         ran, waited, _ = file.read().split()
@@ -243,38 +242,38 @@ def _busy(thread: int) -> float | None:
 
 
 class Tuner:
-    """Finds the number of files to read at once from how it goes with the number of now.
+    """Finds the number of files to read at once from measurements with the present number.
 
-    A single thread tells whether it waits for the disk. Of several, each may also wait for the
-    others; then more are tried where the process uses little of its CPU, else fewer. Of a growth by
-    half, at least a tenth has to come back as files a second, and a file may cost half as much CPU
-    time again, or more where files a second grow by half.
+    The idle time of a single thread shows whether it waits for the disk. Several threads may also
+    wait for each other; then the tuner tries more if the process uses little CPU, else fewer. When
+    the limit grows by half, files a second have to grow by a tenth. The CPU time of a file may grow
+    by half; if files a second grow by half, it may grow more.
 
     Args:
-        ceiling: files at once at the most.
-        clock: tells the time, seconds from any moment on.
+        ceiling: the highest limit.
+        clock: returns the time in seconds since any fixed moment.
     """
 
     def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = 1
-        """Files at once."""
+        """Files to read at once."""
         self.ceiling = ceiling
-        """See above; it may become lower."""
+        """The highest limit; may be lowered."""
         self._clock = clock
         self._sum = _Course()
         self._before: tuple[int, _Course] | None = None
-        """While a change is being tried: the limit before it, and how it went."""
+        """While a change is being tried: the limit before it, and its measurement."""
         self._hold = _HOLD_SECONDS
         self._hold_until = -math.inf
         self._held_rate = 0.0
 
     def note(self, seconds: float, files: int, cpu: float, idle: float) -> int:
-        """Return the limit from now on.
+        """Return the new limit.
 
         Args:
-            seconds: since the last note, during which as many files were read as the limit says.
-            files: that were read in this time.
-            cpu: seconds of a CPU that the process used in it.
+            seconds: time since the last note; in this time all permits of the limit were in use.
+            files: number of files read in this time.
+            cpu: CPU seconds of the process in this time.
             idle: seconds that a thread neither ran nor waited for a CPU.
         """
         self._sum = course = self._sum.plus(seconds, files, cpu, idle)
@@ -286,7 +285,7 @@ class Tuner:
         return self.limit
 
     def forget(self) -> None:
-        """Look anew: what was noted says nothing about the limit."""
+        """Drop the notes so far: they say nothing about the limit."""
         self._sum = _Course()
 
     def _decide(self, course: _Course) -> None:
@@ -319,7 +318,7 @@ class Tuner:
             self.limit = limit
 
     def _take_back(self, limit: int, course: _Course) -> None:
-        """Go back to the limit before a change; after a growth, see whether fewer do as well."""
+        """Go back to the limit before a change; after an increase, try whether fewer suffice."""
         grew, self.limit = self.limit > limit, min(limit, self.ceiling)
         if grew and limit > 1:
             self._try(self._shrunk(), course)
@@ -333,7 +332,7 @@ class Tuner:
 
 
 class _Course(NamedTuple):
-    """How it went for some time; see `Tuner.note`."""
+    """A measurement over some time; see `Tuner.note`."""
 
     seconds: float = 0.0
     files: int = 0
@@ -354,11 +353,11 @@ class _Course(NamedTuple):
         return self.cpu / self.seconds
 
     def is_worth(self, times: float, before: _Course) -> bool:
-        """Tell whether so many times as many files at once are worth it."""
+        """Tell whether a change of the limit by the factor `times` is worth it."""
         if times < 1:
             return self.rate >= _WORTH_LESS * before.rate
         if self.rate >= _SURE * before.rate:
             return True
         more = self.rate >= min(_WORTH_MORE, 1 + 0.2 * (times - 1)) * before.rate
-        # Threads that hinder each other take more CPU time for a file.
+        # Threads that hinder each other use more CPU time for a file.
         return more and self.cpu * before.files <= _DEARER * before.cpu * self.files

@@ -1,4 +1,4 @@
-"""The pool of a process: local files and objects in stores, each kind in threads of its own."""
+"""The pool of a process: local files and objects in stores are read in separate threads."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rastermeta_async.readers.router import Router
 from rastermeta_async.stores.rate_limit import StoreTuner
 
 HANGS = 2
-"""Times the timeout, after which an object is given up that did not end by itself: its requests
-keep to the timeout, but for the last one, and where bytes come one by one."""
+"""An object is given up after this many times its timeout. Its requests end within one timeout,
+except the last request, and bytes that come one by one."""
 
 
 class HeaderPool:
-    """Two `ThreadPool`s: what reads objects has to connect, what reads local files must not.
+    """Two `ThreadPool`s: threads that read objects must connect, those for local files must not.
 
     Args:
-        reader: reads local files, and with rasterio objects that are not plain.
-        decoder: the same, or what it is made of: a `Router` decodes heads of objects, too.
-        settings: `concurrency` of each kind at once at the most, `timeout` for each.
-        on_hang: called with each path that is waited for no longer.
+        reader: reads local files, and objects that only rasterio can read.
+        decoder: `reader`, or the reader that it wraps; a `Router` also decodes heads of objects.
+        settings: at most `concurrency` of each kind at once, `timeout` for each.
+        on_hang: called with each path whose file or object is given up.
     """
 
     capacity = READS_AT_ONCE
@@ -79,7 +79,7 @@ class HeaderPool:
 
     @property
     def threads_bytes(self) -> int:
-        """What the threads that read may take by themselves."""
+        """Memory that the reading threads may take themselves."""
         return self._files.threads_bytes + self._objects.threads_bytes
 
     def stop(self) -> None:
@@ -100,4 +100,4 @@ class HeaderPool:
 
 
 def _enter_no_fence() -> None:
-    """Let a thread connect."""
+    """Do nothing, so that a thread may connect."""

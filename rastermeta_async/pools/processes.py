@@ -1,11 +1,10 @@
-"""The pool of worker processes: every core, and no file can take the run down.
+"""The pool of worker processes: it uses every core, and no file can end the run.
 
     read(paths) ──job──▶ worker process (a `ThreadPool` of its own) ──rows──▶ read(paths)
 
-A worker that dies takes no row with it: what it had open is given, path by path, to a process
-that does nothing else, and the path that ends that one too gets an error row. A worker that
-hangs is killed and, if even that does not end it, left behind. Processes are spawned, never
-forked.
+If a worker dies, no row is lost: a separate process reads the files that the worker had open, one
+by one. A path that ends this process, too, gets an error row. A worker that hangs is killed, and
+abandoned if that does not end it. Processes are spawned, never forked.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.child import Child, ChildLost, worker_config, workers_for
 
 PATHS_A_WORKER = 200
-"""A further worker is started when there have been so many paths for each one running."""
+"""A further worker is started after this many paths for each running worker."""
 
 MAX_FAILED_STARTS = 3
-"""Workers that may end before they are ready, without a row from any one in between."""
+"""Workers in a row that may end before they are ready; a row from any worker resets the count."""
 
 WATCH_SECONDS = 0.1
 GRACE_SECONDS = 0.4
-"""How long a worker may take beyond the timeout to give the row for it itself."""
+"""Time after a file's timeout in which its worker may still send the timeout row."""
 
 
 class WorkerPool:
-    """Header opens in worker processes; they are started as there is work for them.
+    """Reads headers in worker processes, which it starts when there is work for them.
 
     Args:
-        settings: `workers` processes at most, at least 1; `concurrency` files at once over all.
+        settings: at most `workers` processes, at least 1; `concurrency` files at once over all.
         reader: ``module:function`` that makes each process's reader; None: that of the settings.
     """
 
@@ -73,7 +72,7 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End all workers, but wait for none that cannot be ended."""
+        """End all workers; do not wait for workers that cannot be ended."""
         self._watching.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
         for worker in list(self._workers):
@@ -91,14 +90,14 @@ class WorkerPool:
 
         Raises:
             WorkerError: workers end as soon as they start.
-            StuckError: `MAX_STUCK` of them cannot be ended, or so many files hang in one.
+            StuckError: `MAX_STUCK` workers cannot be ended, or `MAX_STUCK` files hang in one.
         """
         rest = list(paths)
         self._asked += len(rest)
         lost = 0
         while rest and not self._stopping:
             worker = await self._choose()
-            if self._stopping:  # one that was starting meanwhile was not told
+            if self._stopping:  # `stop` did not reach a worker that was still starting
                 return
             try:
                 async for batch in worker.ask(rest):
@@ -115,7 +114,7 @@ class WorkerPool:
                         yield to_batch([timeout_row(path, self._settings.timeout) for path in hung])
                 elif worker.ready:
                     lost += 1
-                    # Twice, and it need not be a file that was open: each one on its own then.
+                    # After a second loss an open file need not be the cause: read all alone.
                     alone = [path for path in rest if lost > 1 or worker.had_open(path)]
                     rest = [path for path in rest if path not in alone]
                     async for batch in self._read_alone(alone):
@@ -124,7 +123,7 @@ class WorkerPool:
                 self._settle(worker)
 
     async def _read_alone(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """Read path by path in a process that does nothing else: one of them ended its worker."""
+        """Yield the rows of paths read one by one in a separate process: one of them ends it."""
         async with self._alone:
             worker: Child | None = None
             for path in paths:
@@ -138,7 +137,7 @@ class WorkerPool:
                             yield batch
                     except ChildLost:
                         losses += worker.ready
-                        # What ended a worker that was not reading may have been anything, once.
+                        # A single loss while the file was not open may have another cause.
                         to_blame = worker.had_open(path) or losses > 1
                         if worker.ready and to_blame and not answered:
                             answered = True
@@ -156,10 +155,10 @@ class WorkerPool:
         return failure(path, "fatal", "Crash", message)
 
     async def _choose(self) -> Child:
-        """Return the worker with the least to do; start one where that is better."""
+        """Return the worker with the fewest jobs; start a further one if all are busy."""
         async with self._choosing:
             for worker in list(self._workers):
-                self._settle(worker)  # one may have ended while it had nothing to do
+                self._settle(worker)  # a worker without jobs may have ended
             here = [at for at in self._workers if not (at.lost or at.leaving or at.alone)]
             wanted = min(self._most, 1 + self._asked // PATHS_A_WORKER)
             if len(here) < wanted and all(worker.jobs for worker in here):
@@ -182,7 +181,7 @@ class WorkerPool:
         starting = asyncio.create_task(self._open(alone))
         self._starting.add(starting)
         starting.add_done_callback(self._starting.discard)
-        return await asyncio.shield(starting)  # cancelled half-way, it would be nobody's
+        return await asyncio.shield(starting)  # else a cancelled start leaves an unowned process
 
     async def _open(self, alone: bool) -> Child:
         taken = [worker.cpu for worker in self._workers]
@@ -194,7 +193,7 @@ class WorkerPool:
         return worker
 
     async def _watch(self) -> None:
-        """Kill every worker that holds a file for longer than its own pool allows."""
+        """Kill every worker that has a file open for longer than its own pool allows."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             for worker in self._workers:
@@ -217,6 +216,6 @@ class WorkerPool:
             self._left_behind.append(worker)
 
     def _settle(self, worker: Child) -> None:
-        """Let a worker go that has no job and takes none."""
+        """Dismiss a worker that has no job and takes none."""
         if (worker.leaving or worker.lost) and not (worker.jobs or worker.alone):
             self._dismiss(worker)

@@ -1,8 +1,8 @@
-"""What a run and its worker processes say to each other, over pipes and one page of memory.
+"""Encode the messages between a run and its worker processes, over pipes and shared memory.
 
-Towards a worker go jobs: paths under a number. Back come batches of rows under that number,
-and word that the job is done. Besides, each worker notes in shared memory which file it has
-open since when, so that a file that hangs the whole process can be told.
+The run sends jobs to a worker: a number and paths. The worker sends batches of rows under that
+number, and a message when the job is done. Each worker also notes in shared memory which files it
+has open, and since when: so the run can find a file that hangs the whole process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LENGTH = struct.Struct("<I")
 _REPLY = struct.Struct("<BII")  # kind, number, bytes that follow
 
 STOP = 0
-"""Number of the job that asks a worker to open no further file."""
+"""Number of the job that tells a worker to open no further file."""
 
 STUCK_STATUS = 75
-"""Exit status of a worker in which too many files hang; its last words say so."""
+"""Exit status of a worker in which too many files hang; its last line on stderr says so."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class WorkerConfig:
     """What a worker is told when it is started."""
 
     parent: int
-    """Its process."""
+    """Process id of the run."""
     concurrency: int
-    """Files that it may read, or requests that it may have under way, at once."""
+    """Files, or requests to stores, that it may read at once."""
     timeout: float
     reader: str
     """``module:function`` that makes the reader from `drivers`."""
@@ -52,11 +52,11 @@ class WorkerConfig:
     slots: int
     """How many files may be open at once."""
     resident: int
-    """Bytes in memory above which the worker retires."""
+    """Resident bytes above which the worker retires."""
     allowance: int
-    """Bytes that it may take on top of what it starts with; beyond them allocations fail."""
+    """Bytes that it may allocate after its start; beyond them allocations fail."""
     cpu: int | None = None
-    """CPU that it keeps to; None: any."""
+    """CPU that it runs on; None: any."""
     skip_offline: bool = False
     """See `Settings.skip_offline`."""
     gdal_config: tuple[str, ...] = ()
@@ -77,16 +77,16 @@ class WorkerConfig:
 
 
 class ReplyKind(IntEnum):
-    """What a worker says."""
+    """Kind of a worker's message."""
 
     READY = 0
     """It has started."""
     ROWS = 1
     """Rows of a job: an Arrow record batch message of `SCHEMA`."""
     DONE = 2
-    """All rows of a job were sent; with what the worker has counted meanwhile, see `tally`."""
+    """All rows of a job were sent; the content is the worker's new count, see `sidecars.Tally`."""
     RETIRING = 3
-    """It wants no further job: it has grown, or files hang in it."""
+    """It takes no further job: it uses too much memory, or files hang in it."""
 
 
 class Reply(NamedTuple):
@@ -98,10 +98,10 @@ class Reply(NamedTuple):
 
 
 class Stream(Protocol):
-    """Where messages are read from, as `asyncio.StreamReader` has it."""
+    """A source of messages, such as `asyncio.StreamReader`."""
 
     async def readexactly(self, n: int) -> bytes:
-        """Return `n` bytes; IncompleteReadError at the end."""
+        """Return `n` bytes; raise IncompleteReadError at the end."""
         ...
 
 
@@ -115,7 +115,7 @@ async def read_job(stream: Stream) -> tuple[int, list[bytes]]:
     """Return the next job's number and paths.
 
     Raises:
-        asyncio.IncompleteReadError: there is none any more.
+        asyncio.IncompleteReadError: there is no further job.
     """
     number, size = _JOB.unpack(await stream.readexactly(_JOB.size))
     body = await stream.readexactly(size)
@@ -138,7 +138,7 @@ async def read_reply(stream: Stream) -> Reply:
     """Return a worker's next message.
 
     Raises:
-        asyncio.IncompleteReadError: it has ended.
+        asyncio.IncompleteReadError: the worker has ended.
     """
     kind, job, size = _REPLY.unpack(await stream.readexactly(_REPLY.size))
     return Reply(ReplyKind(kind), job, await stream.readexactly(size))
@@ -150,11 +150,11 @@ class Opening:
 
     mark: int
     since: float
-    """`time.monotonic` when it was opened; the same clock in all processes."""
+    """`time.monotonic` when it was opened; all processes share this clock."""
 
 
 class OpenFiles:
-    """Shared memory in which a worker notes the files that it has open, one slot a thread."""
+    """Shared memory in which a worker notes its open files, one slot a thread."""
 
     _SLOT = struct.Struct("<dQ")
 
@@ -166,12 +166,12 @@ class OpenFiles:
 
     @classmethod
     def create(cls, slots: int) -> OpenFiles:
-        """Return new memory, in which no file is open.
+        """Return new memory without open files.
 
         Raises:
             OSError: the system has no room for it.
         """
-        # Written, not only made longer: on a full disk that is an error here, and no signal later.
+        # Write the bytes: ftruncate(2) alone succeeds on a full disk, and SIGBUS follows later.
         content = bytes(cls._SLOT.size * slots)
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("rastermeta-open-files")
@@ -183,7 +183,7 @@ class OpenFiles:
             return cls(os.dup(file.fileno()), slots)
 
     def opened(self, slot: int, path: bytes) -> None:
-        """Note that a file is being read from now on."""
+        """Note that the slot's thread starts to read a file."""
         self._SLOT.pack_into(self._memory, slot * self._SLOT.size, time.monotonic(), mark_of(path))
 
     def closed(self, slot: int) -> None:
@@ -191,14 +191,14 @@ class OpenFiles:
         self._SLOT.pack_into(self._memory, slot * self._SLOT.size, 0.0, 0)
 
     def forget(self, path: bytes) -> None:
-        """Note that a file is waited for no longer, though a thread still hangs in it."""
+        """Note that a file was given up, though a thread still hangs in it."""
         mark = mark_of(path)
         for slot in range(self._slots):
             if self._SLOT.unpack_from(self._memory, slot * self._SLOT.size)[1] == mark:
                 self.closed(slot)
 
     def openings(self) -> Sequence[Opening]:
-        """Return what is being read now."""
+        """Return the files that are being read now."""
         found = self._SLOT.iter_unpack(self._memory[:])
         return [Opening(mark, since) for since, mark in found if since]
 
@@ -209,5 +209,5 @@ class OpenFiles:
 
 
 def mark_of(path: bytes) -> int:
-    """Return the 64-bit number that stands for a path among the some hundred that are open."""
+    """Return a 64-bit number for a path, distinct among the few hundred open files."""
     return zlib.crc32(path) << 32 | zlib.adler32(path)

@@ -1,9 +1,9 @@
-"""The pool that header opens run in: a semaphore around `run_in_executor`.
+"""The pool of threads that open headers: a semaphore around `run_in_executor`.
 
-That is `asyncio.to_thread`, but for the threads, which are the pool's own. Each takes path after
-path of what is to be read, as long as there are some and it has its permit; how many permits there
-are is found out (see `concurrency`). A file that does not answer within the timeout gets its row
-all the same: the thread is left behind, and another one takes its place.
+The threads belong to the pool. Each thread takes one path after another, as long as there are paths
+and it holds a permit; the number of permits is tuned during the run (see `concurrency`). A file
+that does not answer within the timeout gets an error row: the pool abandons the thread, and another
+thread takes its place.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from rastermeta_async.readers.base import Reader, check_stuck
 from rastermeta_async.readers.fence import fence_thread
 
 Take = Callable[[], "tuple[Chunk, int] | None"]
-"""Returns a path that is to be read now, by its place in a chunk."""
+"""Returns the next path to read: a chunk, and an index into its paths; None: there is none."""
 
 SLOW_SECONDS = 5.0
-"""A file that takes longer may hang: its permit is another one's meanwhile."""
+"""A file that takes longer may hang: its permit goes to another thread."""
 
 
 THREAD_BYTES = 1024 * 1024
-"""What a thread takes that has opened files with GDAL."""
+"""Memory of a thread that has opened files with GDAL."""
 
 
 class ThreadPool:
-    """Header opens in this process.
+    """Reads headers in threads of this process.
 
-    They are read in threads of the pool's own. Those that hang cannot be ended: a program that is
-    to exit all the same must use `os._exit`, see `stuck`.
+    Threads that hang cannot be ended: to exit while there are some (see `stuck`), a program must
+    use `os._exit`.
 
     Args:
         reader: reads the headers.
-        settings: `concurrency` at once at the most, `timeout` for each.
-        on_hang: called with each path that is waited for no longer.
-        enter_thread: called in each thread first: one that reads local files can neither connect
-            nor write (see `fence`).
-        seconds: that one file may take; None: those of the settings. Then it is a time limit for
-            what has one itself, so a file that takes long is no reason to read others meanwhile.
-        tuner: finds how many are read at once; None: a `Tuner` of its own.
+        settings: at most `concurrency` files at once, `timeout` for each.
+        on_hang: called with each path whose file is given up.
+        enter_thread: called first in each thread; the default forbids a thread that reads local
+            files to connect or write (see `fence`).
+        seconds: the timeout of one file; None: that of the settings. Give it if the reader has a
+            timeout of its own: then the permit of a slow file does not go to another thread.
+        tuner: finds how many files to read at once; None: a new `Tuner`.
     """
 
     capacity = READS_AT_ONCE
@@ -92,10 +92,10 @@ class ThreadPool:
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
-        """Begin to start threads as there are paths."""
+        """Begin to start threads whenever there are paths."""
         threads = local_threads(self._settings.concurrency)
         self._threads = ThreadPoolExecutor(threads, "rastermeta-read", self._enter_thread)
-        # Never shut down: a thread may bring records when nobody wants them any more.
+        # Never shut down: a thread may bring records after the pool was left.
         self._rows = ThreadPoolExecutor(1, "rastermeta-rows", fence_thread)
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start_threads())
@@ -107,7 +107,7 @@ class ThreadPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave hanging threads behind, so that closing the loop does not wait for them."""
+        """Abandon hanging threads, so that closing the loop does not wait for them."""
         self.stop()
         for task in (self._starting, *self._readings.values()):
             task.cancel()
@@ -115,7 +115,7 @@ class ThreadPool:
 
     @property
     def threads_bytes(self) -> int:
-        """What the threads that read files may take by themselves, for example PROJ's database."""
+        """Memory that the reading threads may take themselves, for example for PROJ's database."""
         return self._limit.most * THREAD_BYTES
 
     def stop(self) -> None:
@@ -142,7 +142,7 @@ class ThreadPool:
                 await chunk.change()
                 if chunk.is_read and not chunk.is_collected:
                     await self._loop.run_in_executor(self._rows, self._collect, chunk)
-                is_done = chunk.is_read and chunk.is_collected  # before what is ready is taken
+                is_done = chunk.is_read and chunk.is_collected  # before the batches are taken
                 for batch in chunk.batches():
                     yield batch
         finally:
@@ -153,8 +153,8 @@ class ThreadPool:
         """Start a thread whenever there is a path for it and a permit."""
         with suppress(Stopped):
             await self._paths_there.wait()
-            with suppress(RuntimeError):  # else who has rows to make will say so
-                self._rows.submit(int)  # before others take the last threads that are to be had
+            with suppress(RuntimeError):  # whoever makes rows raises it again
+                self._rows.submit(int)  # starts its thread before others take the last ones
             while True:
                 await self._paths_there.wait()
                 await self._limit.acquire()
@@ -167,22 +167,22 @@ class ThreadPool:
                 self._readings[reading] = task
 
     def _has_path_to_spare(self) -> bool:
-        """Tell whether there are more paths than threads that are about to take their first."""
+        """Tell whether there are more paths than threads that have not taken their first path."""
         about_to = sum(not reading.begun for reading in self._readings)
         return sum(chunk.left for chunk in self._chunks) > about_to
 
     def _take(self) -> tuple[Chunk, int] | None:
-        for chunk in self._chunks[:]:  # others are added meanwhile
+        for chunk in self._chunks[:]:  # a copy: the event loop changes the list
             at = chunk.take()
             if at is not None:
                 return chunk, at
         return None
 
     async def _watch(self, reading: _ChunkReading, permit: _Permit) -> None:
-        """Have a thread read; what is wrong with it is an error of the run."""
+        """Have a thread read; its error becomes an error of the run."""
         try:
             await self._run(reading, permit)
-        except Exception as error:  # noqa: BLE001  # raised where rows are taken
+        except Exception as error:  # noqa: BLE001  # `read` raises it
             for chunk in self._chunks:
                 chunk.fail(error)
         finally:
@@ -190,11 +190,11 @@ class ThreadPool:
             permit.end()
 
     async def _run(self, reading: _ChunkReading, permit: _Permit) -> None:
-        """Have a thread read; give up the file that it hangs in."""
+        """Have a thread read; give up a file that hangs."""
         try:
             call = self._loop.run_in_executor(self._threads, reading.run)
         except RuntimeError:  # the system starts no further thread
-            reading.go_no_further()  # it waits for one of those there are
+            reading.go_no_further()  # it waits in the executor for a running thread
             if self._limit.under_way <= 1:
                 raise
             self._limit.no_more()
@@ -219,12 +219,12 @@ class ThreadPool:
         call.result()
 
     def _until(self, permit: _Permit) -> float:
-        """Return how many seconds after a file was opened something is to be done about it."""
+        """Return the seconds until the open file is slow, or, if its permit is lent, hangs."""
         return self._seconds if permit.lent else self._slow_seconds
 
     @contextmanager
     def no_time_of_the_file(self) -> Iterator[None]:
-        """Let the thread that reads wait for its turn: that is no time of the file that it has."""
+        """Stop the open file's timeout while its thread waits for its turn; then start it anew."""
         reading: _ChunkReading = self._thread.reading
         reading.pause()
         try:
@@ -233,9 +233,9 @@ class ThreadPool:
             reading.go_on()
 
     def collect(self, chunk: Chunk) -> None:
-        """Have rows made of what was read, here if this is the first thread, else in one that does.
+        """Make rows of the records: in this thread if it is the first, else in the thread for rows.
 
-        To make rows each thread has PROJ's database open, and CRSs of its own.
+        Each thread that makes rows has PROJ's database open, and its own CRSs.
         """
         if not hasattr(self._thread, "number"):
             self._thread.number = next(self._numbers)
@@ -248,7 +248,7 @@ class ThreadPool:
         try:
             self._reader.enter()
             chunk.collect()
-        except Exception as error:  # noqa: BLE001  # raised where rows are taken
+        except Exception as error:  # noqa: BLE001  # `read` raises it
             self._loop.call_soon_threadsafe(chunk.fail, error)
 
     def note_thread(self, reading: _ChunkReading) -> None:
@@ -258,12 +258,12 @@ class ThreadPool:
 
     @property
     def skips_offline(self) -> bool:
-        """Whether files that are not on disk are left where they are."""
+        """Whether files whose content is not on disk are skipped."""
         return self._settings.skip_offline
 
     def note_file(self) -> None:
         """Note that a file was read."""
-        self._limit.files += 1  # one that is lost between two threads is no matter
+        self._limit.files += 1  # without a lock: one lost count does no harm
 
     def _give_up(self, path: bytes) -> Record:
         self.stuck += 1
@@ -284,12 +284,12 @@ class ThreadPool:
 
     @property
     def stopping(self) -> bool:
-        """Whether no further file is to be opened."""
+        """Whether no further file may be opened."""
         return self._stopping
 
 
 class _Permit:
-    """A permit to open headers, perhaps lent to others before its end."""
+    """A permit to open headers; a thread may lend it to others before its end."""
 
     def __init__(self, permits: Permits) -> None:
         self._permits = permits
@@ -301,17 +301,17 @@ class _Permit:
             self._permits.release()
 
     def lend(self) -> None:
-        """Let another one open headers; this one is not had back."""
+        """Release the permit for another thread; it does not come back."""
         self.lent = True
         self._permits.release()
 
 
 class _ChunkReading:
-    """One thread's way from file to file, watched from the event loop."""
+    """Reads one file after another in one thread; the event loop watches it."""
 
     def __init__(self, pool: ThreadPool, reader: Reader, take: Take) -> None:
         self.begun = False
-        """Whether it has taken a path, or there was none."""
+        """Whether it has tried to take its first path."""
         self._pool = pool
         self._reader = reader
         self._take = take
@@ -319,10 +319,10 @@ class _ChunkReading:
         self._last = self._abandoned = False
         self._taken: tuple[Chunk, int] | None = None
         self._opened_at = math.inf
-        """When the file was opened that is being read; infinity: none is."""
+        """`time.monotonic` when the current file was opened; infinity: no file is open."""
 
     def run(self) -> None:
-        """Read files until there are no paths, or fewer threads are to do so."""
+        """Read files until there are no paths, or fewer threads should read."""
         self._pool.note_thread(self)
         while not (self._last or self._pool.stopping or self._pool.crowded):
             self._taken = taken = self._take()
@@ -341,7 +341,7 @@ class _ChunkReading:
                 self._pool.collect(chunk)
 
     def _read(self, path: bytes) -> Record | None:
-        """Return the record of a path; None: it was not read any more."""
+        """Return the record of a path; None: the run stopped before it was read."""
         row = offline_row(path) if self._pool.skips_offline else None
         try:
             return row or self._reader.read(path)
@@ -349,15 +349,15 @@ class _ChunkReading:
             return None
 
     def pause(self) -> None:
-        """Count no time of the file that is open now, until `go_on`."""
+        """Stop the timeout of the open file until `go_on`."""
         self._opened_at = math.inf
 
     def go_on(self) -> None:
-        """Count it from the start."""
+        """Start the timeout of the open file anew."""
         self._opened_at = time.monotonic()
 
     def seconds_left(self, timeout: float) -> float:
-        """Return how long the file that is open now may still take; where none is, all the time."""
+        """Return how many seconds the open file may still take; if none is open, `timeout`."""
         left = self._opened_at + timeout - time.monotonic()
         return min(max(left, 0.0), timeout)
 
@@ -366,7 +366,7 @@ class _ChunkReading:
         self._last = True
 
     def abandon(self, timeout: float) -> tuple[Chunk, int] | None:
-        """Return the path that hangs, by its place in a chunk; its record is no longer wanted.
+        """Return the hanging path, a chunk and an index into its paths; its record is dropped.
 
         None: it does not hang any more.
         """

@@ -1,7 +1,7 @@
-"""A worker process: takes jobs on standard input, answers on standard output.
+"""Run a worker process: it takes jobs on standard input, and answers on standard output.
 
-It opens headers with the very pool that a run without worker processes uses. It ends with the
-run: when its input ends, or, where the kernel can tell, when its parent dies.
+It opens headers with the same pool as a run without worker processes. It ends with the run: when
+its input ends, or on Linux when its parent dies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     _be_the_first_to_go()
     _keep_to(config.cpu)
     _let_threads_finish()
-    limit_data(config.allowance, threads_for(1))  # more are allowed for as they are needed
+    limit_data(config.allowance, threads_for(1))  # `allow_data` adds room for further threads
     requests, answers = _own_streams()
     warnings.simplefilter("ignore")  # rows say what is wrong with a file
     quiet_undecodable_messages()
@@ -127,9 +127,9 @@ class _NotingReader:
 
 
 def _own_streams() -> tuple[int, int]:
-    """Return the pipes under numbers of their own.
+    """Return new file descriptors of the pipes; 0 becomes ``/dev/null``, 1 standard error.
 
-    A raster may name ``/vsistdin/``, and libraries print: neither is to reach the pipes.
+    A raster may name ``/vsistdin/``, and libraries print: both must not reach the pipes.
     """
     requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -140,33 +140,33 @@ def _own_streams() -> tuple[int, int]:
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, however that happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the run decides
+    """Have the kernel end this process when its parent dies, for whatever reason."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
+    if os.getppid() != parent:  # it died before the call of prctl
         os._exit(0)
 
 
 def _be_the_first_to_go() -> None:
-    """Have the kernel kill this process, not the run, when memory is short (proc(5))."""
+    """Have the kernel kill this process before the run when memory is short (proc(5))."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 
 
 def _keep_to(cpu: int | None) -> None:
-    """Have all threads of this process run on one CPU, where it may."""
+    """Have all threads of this process run on one CPU, if the system allows it."""
     if cpu is not None and sys.platform == "linux":
-        with contextlib.suppress(OSError):  # no longer one of ours
+        with contextlib.suppress(OSError):  # the CPU is no longer in the affinity
             os.sched_setaffinity(0, {cpu})
 
 
 def _let_threads_finish() -> None:
-    """Have a thread of this process that wakes up wait until the running one pauses (sched(7)).
+    """Have a thread that wakes up wait until the running thread pauses (sched(7), SCHED_BATCH).
 
-    Every answer of a store wakes the event loop's thread. Were it to run at once, it would
-    interrupt the thread that brings the answers each time, which costs a fifth of all CPU time.
-    A policy that was given to the run, as by chrt(1), stays.
+    Every answer of a store wakes the event loop's thread. If it ran at once, it would interrupt
+    the thread that receives the answers, which costs a fifth of all CPU time. A scheduling policy
+    that the user has set, for example with chrt(1), stays.
     """
     if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):  # forbidden in some sandboxes

@@ -1,4 +1,4 @@
-"""What reads headers: the Protocols of a reader and of a decoder, and what decoders are given."""
+"""Protocols of readers and decoders of headers, and the arguments that decoders take."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from rastermeta_async.model.settings import MAX_STUCK, Access
 from rastermeta_async.model.urls import is_url, without_secrets
 
 ReadAt = Callable[[int, int], bytes]
-"""Returns bytes of a file from an offset on, fewer only at its end: (offset, size)."""
+"""Takes (offset, size); returns so many bytes from the offset, fewer only at the file's end."""
 
 HEAD_BYTES = 16 * 1024
-"""How much of a file is read at first; most headers lie therein."""
+"""Bytes that the first read of a file takes; most headers fit into them."""
 
 
 class Reader(Protocol):
     """Reads one header at a time; safe to use from several threads."""
 
     def enter(self) -> None:
-        """Prepare the current thread to make rows of records, unless it was; `read` does so itself.
+        """Prepare the current thread, once, to make rows of records; `read` does so itself.
 
-        It takes memory and time, so threads that only decode headers go without.
+        This costs memory and time, so threads that only decode headers do not call it.
         """
         ...
 
     def read(self, path: bytes) -> Record:
-        """Return the record of a path; whatever is wrong with the file is in the record.
+        """Return the record of a path; the record also tells what is wrong with the file.
 
         Raises:
-            Stopped: it was asked to stop before that.
+            Stopped: the reader was asked to stop first.
         """
         ...
 
 
 class Facts(NamedTuple):
-    """What is known of a file or object besides its content."""
+    """What is known about a file or object besides its content."""
 
     size: int
     """Bytes."""
@@ -47,15 +47,15 @@ class Facts(NamedTuple):
     """Last change."""
     etag: str | None = None
     has_world_file: bool = False
-    """Whether a file next to it tells where it lies, unless it does so itself."""
+    """Whether a file next to it can tell where it lies; this counts only if its header does not."""
 
 
 class Unsupported(Exception):  # noqa: N818  # a finding, not an error
-    """The file is to be read by another decoder, or rasterio; the message is the reason."""
+    """Another decoder, or rasterio, has to read the file; the message gives the reason."""
 
 
 class Unplaced(Unsupported):
-    """Only the file next to it (`Facts.has_world_file`) tells where a raster lies."""
+    """Only the file next to a raster (`Facts.has_world_file`) tells where the raster lies."""
 
 
 class HeaderDecoder(Protocol):
@@ -69,29 +69,29 @@ class HeaderDecoder(Protocol):
         read_at: ReadAt,
         reference: Record | None = None,
     ) -> Record:
-        """Return the record of a file or object, the very one that rasterio gives.
+        """Return the record of a file or object, equal to the record that rasterio gives.
 
         Args:
-            path: what the record names; it need not be there.
+            path: the path in the record; the file need not exist.
             facts: what is known besides the content.
-            head: the first `HEAD_BYTES`, or all there are.
-            read_at: returns further bytes; what it raises is passed on.
-            reference: what rasterio says of this very file, which the record is going to be
-                compared with; None: the decoder itself finds out what it has to know of rasterio.
+            head: the first `HEAD_BYTES` of the content, or all of it if it is shorter.
+            read_at: returns further bytes; its exceptions are passed on.
+            reference: rasterio's record of this very file, which the result is going to be
+                compared with; None: the decoder itself asks rasterio for what it needs.
 
         Raises:
-            Unsupported: the decoder does not know such files. No other exception is raised,
-                whatever the bytes are, and the time and memory that they cost are bounded.
-            StoreError: there is no room for what it has to find out.
+            Unsupported: the decoder does not know such files. Bytes of any kind raise nothing
+                else, and cost bounded time and memory.
+            StoreError: the disk has no room for a temporary file that the decoder needs.
         """
         ...
 
 
 def check_stuck(stuck: int, path: bytes) -> None:
-    """Check that a run may go on of which so many reads hang, the last one of them in a path.
+    """Check that a run can go on while `stuck` of its reads hang, the last one at `path`.
 
     Raises:
-        StuckError: there are too many.
+        StuckError: more than `MAX_STUCK` reads hang.
     """
     if stuck > MAX_STUCK:
         what = "a store" if is_url(path) else "a disk or mount"
@@ -105,7 +105,7 @@ def check_stuck(stuck: int, path: bytes) -> None:
 def load_reader(
     where: str, drivers: Sequence[str] | None, access: Access, gdal_config: Sequence[str] = ()
 ) -> Reader:
-    """Return the reader that the function at `where`, ``module:function``, makes."""
+    """Return the reader made by the function at `where` (``module:function``)."""
     module, _, function = where.partition(":")
     make = getattr(importlib.import_module(module), function)
     reader: Reader = make(drivers, access, gdal_config)

@@ -1,20 +1,20 @@
 """A fence around the threads that read local files: they can neither connect nor change a file.
 
-What a file names, some library opens: a VRT's source may be ``NETCDF:"http://…"``, and SQLite
-writes what lies in a ``-wal`` file into the database that it is to read. Options of GDAL forbid
-that driver by driver; the kernel forbids it to the thread, whatever driver there is (Linux,
-seccomp(2) with a filter, which holds for the calling thread and for those that it starts):
+Libraries open what a file names: a VRT's source may be ``NETCDF:"http://…"``. SQLite writes the
+content of a ``-wal`` file into the database that it reads. GDAL's options forbid this for each
+driver separately. The kernel forbids it to the thread, whatever the driver is (Linux, seccomp(2)
+with a filter, which applies to the calling thread and to the threads that it starts):
 
 - no socket can be made, of any family;
-- no file can be opened for writing or truncated, unless it is new (``O_EXCL``, as temporary files
-  are made) or is only added to (``O_APPEND``, as logs are);
-- no file is given another owner, mode, time or attribute: for root, SQLite gives journals the owner
-  of their database.
+- no file can be opened for writing or truncated, unless it is new (``O_EXCL``, as for temporary
+  files) or is only appended to (``O_APPEND``, as for logs);
+- no file gets another owner, mode, time or attribute: as root, SQLite gives journals the owner of
+  their database.
 
-Names can be made and removed, as temporary files are.
+Names can be made and removed, as temporary files need this.
 
-Elsewhere the options in `environment.GDAL_OPTIONS` are all there is. Threads that read objects in
-stores have no fence, as GDAL has to connect for them.
+On other systems only the options in `gdal_options.GDAL_OPTIONS` protect. Threads that read objects
+in stores have no fence, as GDAL has to connect for them.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _NAMELESS = 0o20000000  # __O_TMPFILE
 
 
 _NEWER = (452, 463, 466, 469)
-"""fchmodat2, setxattrat, removexattrat and file_setattr, which have one number on all machines."""
+"""fchmodat2, setxattrat, removexattrat, file_setattr: each has the same number on all machines."""
 
 
 class _Machine(NamedTuple):
-    """Of linux/audit.h and asm/unistd.h."""
+    """Numbers of one architecture, from linux/audit.h and asm/unistd.h."""
 
     architecture: int
     socket: int
@@ -56,7 +56,7 @@ class _Machine(NamedTuple):
     openat2: int
     truncate: int
     attributes: tuple[int, ...]
-    """What changes owner, mode, times or extended attributes."""
+    """Calls that change owner, mode, times or extended attributes."""
     open: int | None = None
     creat: int | None = None
 
@@ -79,7 +79,7 @@ class _Filter(ctypes.Structure):
 
 
 def fence_thread() -> bool:
-    """Put the fence round the calling thread, for as long as it lives; tell whether it stands."""
+    """Fence the calling thread for the rest of its life; return whether this worked."""
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return False
     machine = _MACHINES.get(os.uname().machine)
@@ -88,7 +88,7 @@ def fence_thread() -> bool:
     instructions = _filter(machine)
     program = ctypes.byref(_Filter(len(instructions) // 8, instructions))
     prctl = ctypes.CDLL(None).prctl
-    # Only who gains no privileges any more may do it without having some.
+    # An unprivileged thread may only set a filter after PR_SET_NO_NEW_PRIVS.
     failed: int = prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(
         _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program
     )
@@ -100,18 +100,18 @@ def _filter(machine: _Machine) -> bytes:
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, machine.architecture),
-        _refusal(errno.ENOSYS),  # of another machine, as a 32-bit program's
+        _refusal(errno.ENOSYS),  # a call of another architecture, e.g. 32-bit
         (_LOAD, 0, 0, _NUMBER_AT),
         *_refused(machine.socket, errno.EACCES),
-        *_refused(machine.io_uring_setup, errno.ENOSYS),  # it does all without further calls
-        *_refused(machine.openat2, errno.ENOSYS),  # its flags cannot be seen
+        *_refused(machine.io_uring_setup, errno.ENOSYS),  # it does I/O without further calls
+        *_refused(machine.openat2, errno.ENOSYS),  # a filter cannot see its flags
         *_refused(machine.truncate, errno.EROFS),
         *(line for call in machine.attributes for line in _refused(call, errno.EROFS)),
         *_open(machine.openat, 2),
     ]
     if machine.open is not None and machine.creat is not None:
         code += [*_open(machine.open, 1), *_refused(machine.creat, errno.EROFS)]
-        # x32 numbers its calls anew, above this bit (asm/unistd.h).
+        # x32 has its own numbers for calls, with this bit set (asm/unistd.h).
         code += [(_JUMP_SET, 0, 1, 0x40000000), _refusal(errno.ENOSYS)]
     code.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
@@ -129,7 +129,7 @@ def _refused(call: int, error: int) -> list[_Instruction]:
 
 
 def _open(call: int, flags: int) -> list[_Instruction]:
-    """Return what refuses to open a file for writing; `flags` is the place of that argument."""
+    """Return what refuses to open a file for writing; `flags` is the index of that argument."""
     flags_at = _ARGUMENTS_AT + 8 * flags  # the lower half: both machines are little-endian
     body = [
         (_LOAD, 0, 0, flags_at),

@@ -1,4 +1,4 @@
-"""Ranged reads of objects, blocking: tried again while that may help."""
+"""Blocking range reads of objects, with retries as long as they may help."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rastermeta_async.stores.problems import Problem, problem_of
 from rastermeta_async.stores.raw_keys import ObjectBytes
 
 TRIES = 8
-"""Requests for one range at the most."""
+"""Most requests for one range."""
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 8.0
-"""Seconds. Doubled from the first on, the waits add up to some 15: obstore does not pass on for
-how long a store wants to be left alone (Retry-After), which mostly is a second or few."""
+"""Seconds of backoff. It doubles from the first wait on; all waits add up to some 15 seconds.
+obstore does not pass on a store's Retry-After, which mostly is a second or a few."""
 
 MAX_HEAD_BYTES = 32 * 1024
 _LONGER_ABOVE = 0.02
-"""Share of the latest files, the longer headers of which make the first read longer."""
+"""If a larger share of the latest files has longer headers, the first read becomes longer."""
 
 _SHARE_OF = 200
-"""So many files are the latest ones, roughly."""
+"""Number of files that count as the latest, roughly."""
 
 
 EMPTY = Problem("RasterioIOError", "the object is empty")
-"""In the words of a local file that has no byte."""
+"""The same words as for an empty local file."""
 
 
 class FetchError(Exception):
@@ -47,9 +47,9 @@ class Fetcher:
     """Reads objects for a run, for any number of threads.
 
     Args:
-        stores: where they are.
-        timeout: seconds for one object, with all its requests and tries.
-        on_overload: is called when a store has too much to do.
+        stores: the stores that hold them.
+        timeout: seconds for one object, with all its requests and retries.
+        on_overload: called when a store is overloaded.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class Fetcher:
         self._stopping = Event()
         self._head_bytes = HEAD_BYTES
         self._too_short = 0.0
-        """Share of the latest files whose header was longer than what was read at first."""
+        """Share of the latest files whose header was longer than the first read."""
 
     def stop(self) -> None:
-        """Send no further request: who is to is told so by `Stopped`."""
+        """Send no further request: calls that would send one raise `Stopped`."""
         self._stopping.set()
 
     def open(self, url: str) -> StoredObject:
-        """Return an object, of which the first bytes are here: one request if all goes well.
+        """Return an object with its first bytes read: one request if all goes well.
 
         Raises:
-            FetchError: there is none, or the store does not give it.
+            FetchError: the object does not exist or is empty, or the store does not return it.
             StoreError: the store cannot be set up.
-            Stopped: no further request is to be sent.
+            Stopped: no further request may be sent.
         """
-        # Shares that get lost as threads meet here do not matter.
+        # Threads may overwrite each other's share; this does not matter.
         self._too_short *= 1 - 1 / _SHARE_OF
         try:
             return StoredObject(self, self._stores.locate(url), self._head_bytes)
@@ -89,27 +89,27 @@ class Fetcher:
             self._head_bytes = MAX_HEAD_BYTES
 
     def check(self) -> None:
-        """Raise `Stopped` where no further request is to be sent."""
+        """Raise `Stopped` if no further request may be sent."""
         if self._stopping.is_set():
             raise Stopped
 
     def wait(self, seconds: float) -> None:
-        """Wait, but no longer than until `stop`.
+        """Wait for some seconds, or until `stop` is called.
 
         Raises:
-            Stopped: no further request is to be sent.
+            Stopped: no further request may be sent.
         """
         if self._stopping.wait(seconds):
             raise Stopped
 
 
 class StoredObject:
-    """An object in a store, in the state that its first bytes are of.
+    """An object in a store, in the state that it has when its first bytes are read.
 
     Args:
         fetcher: of the run.
         located: where it is.
-        first: bytes that are read at once.
+        first: number of bytes to read at once.
 
     Raises:
         FetchError, Stopped: as for `Fetcher.open`.
@@ -126,12 +126,12 @@ class StoredObject:
         """Bytes that were read, by offset."""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes of the object, fewer at its end; fetch them unless they are here.
+        """Return bytes of the object, fewer at its end; fetch them unless they are in `parts`.
 
         Raises:
             FetchError: as for `Fetcher.open`; also when the object was replaced meanwhile.
-            Unsupported: they are all over the object.
-            Stopped: no further request is to be sent.
+            Unsupported: `MAX_READS` parts all over the object are read already.
+            Stopped: no further request may be sent.
         """
         end = min(offset + size, self.size)
         for start, content in self.parts.items():
@@ -145,19 +145,19 @@ class StoredObject:
         return content
 
     def start_over(self) -> None:
-        """Forget all but the first bytes: another reader may ask for as many others."""
+        """Drop all but the first bytes, so that another reader may fetch as many parts again."""
         self.parts = {0: self.head}
 
     def ask_again(self, tried: int, took: float) -> None:
-        """Ask for the first bytes again, as another reader was refused.
+        """Request the first bytes again, because another reader was refused.
 
         Args:
-            tried: requests that the other one sent.
-            took: seconds that it took.
+            tried: requests that the other reader sent.
+            took: seconds that the other reader took.
 
         Raises:
-            FetchError: as for `read_at`: the store's own words for what the other one met.
-            Stopped: no further request is to be sent.
+            FetchError: as for `read_at`; it tells why the store refused the other reader.
+            Stopped: no further request may be sent.
         """
         self.left -= took
         self._get_same(0, len(self.head), tried)
@@ -169,7 +169,7 @@ class StoredObject:
         return part.content
 
     def _get(self, start: int, end: int, tried: int = 0) -> ObjectBytes:
-        """Return bytes of the object; what that takes is no longer left."""
+        """Return bytes of the object; subtract the time that this takes from `left`."""
         fetcher = self._fetcher
         for number in range(tried + 1, TRIES + 1):
             if self.left <= 0:
@@ -179,14 +179,14 @@ class StoredObject:
             began = time.monotonic()
             try:
                 return self._located.get(start, end)  # bounded by the store's own timeout
-            except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+            except Exception as error:  # noqa: BLE001  # a library may raise anything
                 problem = problem_of(error)
             finally:
                 self.left -= time.monotonic() - began
             if problem.is_overload:
                 fetcher.on_overload()
-            # A jittered wait, so that those refused together do not come back together.
-            jitter = random.uniform(0.5, 1)  # noqa: S311  # nothing is kept secret by it
+            # Jitter the backoff, so that requests refused together do not retry together.
+            jitter = random.uniform(0.5, 1)  # noqa: S311  # not used for security
             wait = jitter * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (number - 1))
             if not problem.passes or number == TRIES or wait > self.left:
                 raise FetchError(problem, number)

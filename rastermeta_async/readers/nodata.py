@@ -1,12 +1,12 @@
 """Nodata values, also those that rasterio rounds, leaves out or misreads.
 
-rasterio holds nodata as a double. Of 64-bit integers a double tells only those within ±2**53 from
-their neighbours, and rasterio gives None where the nearest double is outside the data type
-(2**63 - 1 of int64). GDAL knows the exact value, and writes it into a VRT of the dataset.
+rasterio holds nodata as a double. A double distinguishes 64-bit integers only within ±2**53, and
+rasterio gives None if the nearest double is outside the data type (2**63 - 1 of int64). GDAL knows
+the exact value, and writes it into a VRT of the dataset.
 
-GDAL reads ``nan``, but takes ``-nan``, as C's ``printf`` writes half of all NaNs, for 0
-(``CPLAtof``). The writer of such a GeoTIFF meant NaN, so NaN is what is recorded. Any other text
-that is no number is what GDAL makes of it, as GDAL takes pixels of that value for nodata.
+GDAL reads ``nan``, but it reads ``-nan`` as 0 (``CPLAtof``); C's ``printf`` writes half of all NaNs
+as ``-nan``. The writer of such a GeoTIFF meant NaN, so the record has NaN. For any other text that
+is no number the record has GDAL's value, as GDAL treats pixels of that value as nodata.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rastermeta_async.readers.geotiff.buffer import File
 from rastermeta_async.readers.geotiff.ifd import NODATA, value_in_first_ifd
 
 _WIDE = {"int64": range(-(2**63), 2**63), "uint64": range(2**64)}
-"""Data types of which a double does not hold every value."""
+"""Data types, by name, with values that a double cannot hold."""
 
 _EXACT = 2**53
-"""Within it a double is one whole number only."""
+"""Up to this absolute value a double distinguishes all whole numbers."""
 
 _WHOLE = re.compile(r"\s*[-+]?\d{1,20}\s*", re.ASCII)
 _NAN = re.compile(rb"\s*[-+]?nan(?:\(\w*\))?\s*", re.IGNORECASE)
@@ -43,9 +43,9 @@ class Nodata(NamedTuple):
     """The nodata value of a band."""
 
     value: float | None
-    """The nearest double; None: there is none."""
+    """The nearest double; None: the band has no nodata."""
     text: str | None = None
-    """The exact value, where it is a whole number beyond ±2**53."""
+    """The exact value, if it is a whole number beyond ±2**53."""
 
 
 def nodata_of(dataset: Any) -> list[Nodata]:
@@ -62,16 +62,16 @@ def nodata_of(dataset: Any) -> list[Nodata]:
 
 
 def _exact(dataset: Any) -> dict[int, int]:
-    """Return by band the nodata of 64-bit integers that is beyond ±2**53."""
+    """Return the nodata values of 64-bit integers beyond ±2**53, by band (1-based)."""
     if _WIDE.keys().isdisjoint(dataset.dtypes):
         return {}
-    # GDAL's HDF5 driver has the value as a double only, made of what this tag holds.
+    # GDAL's HDF5 driver has the value as a double only; the tag _FillValue has it exactly.
     of_hdf5 = dataset.driver == "HDF5Image"
 
     def is_in_doubt(dtype: str, value: float | None, flags: list[MaskFlags]) -> bool:
         if dtype not in _WIDE:
             return False
-        if value is None:  # there is none where all is valid
+        if value is None:  # all_valid: the band has no nodata
             return of_hdf5 or MaskFlags.all_valid not in flags
         return abs(value) >= _EXACT
 
@@ -91,19 +91,19 @@ def _exact(dataset: Any) -> dict[int, int]:
 
 
 def _as_a_vrt_has_it(dataset: Any) -> list[str]:
-    """Return what a VRT of a dataset says of each band's nodata."""
+    """Return the nodata of each band as a text, from a VRT of the dataset."""
     from xml.etree import ElementTree  # few files need it
 
     with MemoryFile(ext=".vrt") as file:
         copy(dataset, file.name, driver="VRT")
-        # Tags in it may be in any encoding; in this one every byte is a character.
+        # Tags in it may be in any encoding; in Latin-1 every byte is a character.
         parser = ElementTree.XMLParser(encoding="latin-1")  # noqa: S314  # GDAL wrote it
         vrt = ElementTree.fromstring(file.read(), parser)  # noqa: S314
     return [band.findtext("NoDataValue") or "" for band in vrt.iterfind("VRTRasterBand")]
 
 
 def _is_nan_misread(dataset: Any) -> bool:
-    """Whether NaN is the nodata of a GeoTIFF, said in a way that GDAL takes for 0."""
+    """Whether the nodata of a GeoTIFF is NaN, written in a form that GDAL reads as 0."""
     if dataset.driver != "GTiff" or not any(map(_is_zero, dataset.dtypes, dataset.nodatavals)):
         return False
     try:
@@ -117,17 +117,17 @@ def _is_nan_misread(dataset: Any) -> bool:
             tiff = File(read_at(0, _HEAD_BYTES), size, read_at)
             text = value_in_first_ifd(tiff, NODATA, _MAX_TEXT_BYTES)
         return _NAN.fullmatch(text.partition(b"\0")[0]) is not None and not _is_overruled(dataset)
-    except (OSError, Unsupported):  # an object in a store, for one
+    except (OSError, Unsupported):  # e.g. an object in a store
         return False
 
 
 def _is_zero(dtype: str, value: float | None) -> bool:
-    """Whether a nodata is 0 where it might be NaN: not of whole numbers."""
+    """Whether a nodata value is 0 in a data type that has NaN."""
     return value == 0 and dtype.startswith(("float", "complex")) and "int" not in dtype
 
 
 def _is_overruled(dataset: Any) -> bool:
-    """Whether GDAL's sidecar file (PAM) says what the nodata is."""
+    """Whether GDAL's sidecar (PAM) sets the nodata."""
     for name in dataset.files:
         if name.endswith(".aux.xml"):
             with open(os.fsencode(name), "rb") as file:

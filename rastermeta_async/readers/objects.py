@@ -26,31 +26,31 @@ from rastermeta_async.stores.credentials import GDAL_RETRIES
 from rastermeta_async.stores.problems import NO_ANSWER
 
 GDAL_OPENS = TRIES // (1 + GDAL_RETRIES)
-"""Opens of one object at the most: GDAL does not tell a body cut short from a broken file."""
+"""Most opens of one object: GDAL does not distinguish a truncated response from a broken file."""
 
 GDAL_REQUESTS = 5
-"""That GDAL sends until it finds that a store refuses an object: it asks for its size and then for
-its bytes, each twice, and for a folder of that name."""
+"""Requests that GDAL sends before it reports that a store refuses an object: two for its size, two
+for its bytes, and one for a folder of that name."""
 
 TIMES_CHANGED = 3
-"""Reads of one object that is replaced meanwhile."""
+"""Most reads of one object that is replaced while it is read."""
 
 _THREADS_OF_OBSTORE = 512
 _STACK_OF_OBSTORE = 2 * 1024 * 1024
-"""It looks up host names in threads, at the most so many, each with a stack of this size."""
+"""obstore looks up host names in at most so many threads, each with a stack of this size."""
 
 _FOREIGN = "not recognized as being in a supported file format"
 
 
 class ObjectReader:
-    """Reads headers of objects; blocks, and may be used from several threads.
+    """Reads headers of objects; blocks, and several threads may use it.
 
     Args:
-        rasterio: reads what is not plain, also copies of first bytes on the local disk.
+        rasterio: reads what the decoder does not, also local copies of first bytes.
         decoder: decodes heads of objects; None: rasterio reads them all.
         settings: `timeout` for each object; `access`.
-        on_overload: is called when a store has too much to do.
-        on_hang: called with each path that rasterio is waited for no longer.
+        on_overload: called when a store is overloaded.
+        on_hang: called with each path whose read in rasterio times out.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class ObjectReader:
         self._may_open = Semaphore(REMOTE_OPENS)
         self._most_waiting = settings.concurrency
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Entered while an object waits for its turn, which is no time of it."""
+        """Context held while an object waits for its turn: its own time does not include this."""
         self._lock = Lock()
 
     def stop(self) -> None:
-        """Send no further request; who waits for a turn is told so."""
+        """Send no further request; reads that wait for a turn raise `Stopped`."""
         self.fetcher.stop()
         self._may_open.release(self._most_waiting)
 
     def close(self) -> None:
-        """End the threads that have nothing to do."""
+        """End the idle threads."""
         self._opens.shutdown(wait=False)
         self._copies.shutdown(wait=False)
 
@@ -97,8 +97,8 @@ class ObjectReader:
 
         Raises:
             MissingExtraError: obstore is not installed.
-            StuckError: `MAX_STUCK` threads hang.
-            Stopped: no further request is to be sent.
+            StuckError: more than `MAX_STUCK` threads hang.
+            Stopped: no further request may be sent.
         """
         self._allow_stacks()
         shown = without_secrets(path)
@@ -115,7 +115,7 @@ class ObjectReader:
                     break
             except (RastermetaError, Stopped):
                 raise
-            except Exception as error:  # noqa: BLE001  # an object is a row, whatever it sets off
+            except Exception as error:  # noqa: BLE001  # an object gives a row, whatever it raises
                 message = str(error) or repr(error)
                 return failure(shown, "fatal", type(error).__name__, message)
         return failed
@@ -144,7 +144,7 @@ class ObjectReader:
                 self._may_open.acquire()
             began = time.monotonic()
             try:
-                # Some time in any case: what has none left by its requests is no hang.
+                # Always allow some time: an object whose requests used up its time does not hang.
                 record = self._open(path, max(found.left, self._request_seconds))
             finally:
                 self._may_open.release()
@@ -152,12 +152,12 @@ class ObjectReader:
             if record.error_type is None or self._is_final(record, shown, found):
                 found.left -= took
                 break
-            # GDAL does not tell what the store said, so it is asked.
+            # GDAL does not pass on the store's answer, so ask the store.
             found.ask_again(GDAL_REQUESTS, took)
         return record
 
     def _open(self, path: bytes, seconds: float) -> Record:
-        """Return what rasterio says, in a thread of its own, once there is leave to open."""
+        """Return rasterio's record, read in another thread; the caller holds `_may_open`."""
         self.fetcher.check()
         try:
             opening = self._opens.submit(self._rasterio.read, path)
@@ -178,9 +178,9 @@ class ObjectReader:
             self.stuck += more
 
     def _is_final(self, record: Record, shown: bytes, found: StoredObject) -> bool:
-        """Tell whether GDAL's complaint is about the object, not about the way to it.
+        """Return whether GDAL's error comes from the object, not from the connection.
 
-        Then it says the same of a copy of the first bytes, which did arrive.
+        If so, GDAL gives the same error for a copy of the first bytes, which did arrive.
         """
         whole = len(found.head) >= found.size
         if not whole and _FOREIGN not in (record.error_message or ""):
@@ -192,7 +192,7 @@ class ObjectReader:
 
 
 def _structure(found: StoredObject, record: Record) -> Structure:
-    """Return what the bytes of a TIFF that rasterio reads tell, as far as they can be had."""
+    """Return the structure of a TIFF that rasterio reads; an empty one if its bytes are missing."""
     factors = record.bands[0].overviews if record.bands else []
     with suppress(Unsupported, FetchError):
         return structure_of_bytes(found.size, found.read_at, factors)

@@ -1,4 +1,4 @@
-"""The reference reader: one path in, one record out, asking rasterio."""
+"""The reference reader: takes a path, asks rasterio, returns a record."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class _Discreet(logging.Filter):
-    """Keeps what signs URLs out of what rasterio logs: GDAL names them when it tries again."""
+    """Removes the signatures of URLs from rasterio's logs: GDAL names URLs when it retries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Have the record say its message without secrets."""
+        """Remove secrets from the record's message."""
         record.msg, record.args = redacted(record.getMessage(), remote=True), ()
         return True
 
@@ -90,7 +90,7 @@ _DISCREET = _Discreet()
 
 
 class _Path(str):
-    """A file name that rasterio hands to GDAL byte for byte, also where it is not UTF-8."""
+    """A file name that rasterio hands to GDAL byte for byte, also if it is not UTF-8."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class _Path(str):
 
 
 class _Dataset(ReadableDataset):
-    """A dataset that knows whether it is placed on the ground at all."""
+    """A dataset that knows whether it is georeferenced."""
 
     unplaced = False
 
@@ -108,9 +108,9 @@ class _Dataset(ReadableDataset):
         return crs_of_wkt(wkt, super()._handle_crswkt)
 
     def read_transform(self) -> Sequence[float]:
-        # GDAL's GetGeoTransform() failed and there are no GCPs or RPCs: rasterio warns, and
-        # returns what some drivers (PNM) left uninitialised. The filter set in `enter` makes
-        # the warning an error for this module alone.
+        # If GDAL's GetGeoTransform() fails and there are no GCPs or RPCs, rasterio warns, and
+        # returns memory that some drivers (PNM) leave uninitialised. The filter set in `enter`
+        # makes the warning an error for this module alone.
         try:
             return super().read_transform()  # type: ignore[no-any-return]
         except NotGeoreferencedWarning:
@@ -119,7 +119,7 @@ class _Dataset(ReadableDataset):
 
 
 class RasterioReader:
-    """Reads headers with rasterio, with the answers of a plain ``rasterio.open``.
+    """Reads headers with rasterio; gives the answers of a plain ``rasterio.open``.
 
     Args:
         drivers: GDAL drivers that may open a file; None: `SAFE_DRIVERS`; empty: all.
@@ -140,10 +140,10 @@ class RasterioReader:
         self._access = access or Access()
         self._options = GDAL_OPTIONS | parsed_options(gdal_config)
         for name in ("rasterio._base", "rasterio._env", "rasterio._err", "rasterio.env"):
-            logging.getLogger(name).addFilter(_DISCREET)  # once, however often it is added
+            logging.getLogger(name).addFilter(_DISCREET)  # adding it again has no effect
 
     def enter(self) -> None:
-        """Prepare this thread, for as long as it lives: GDAL's environment, and what PROJ knows."""
+        """Prepare this thread for the rest of its life: GDAL's environment and PROJ's cache."""
         if not hasenv():
             self._enter_environment()
             learn_ensembles()
@@ -154,7 +154,7 @@ class RasterioReader:
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """Hold the GDAL environment in this thread for a while."""
+        """Hold the GDAL environment in this thread while the context is open."""
         with self._environment(), warnings.catch_warnings():
             _filter_warnings()
             learn_ensembles()
@@ -170,14 +170,14 @@ class RasterioReader:
 
         Args:
             path: of the file or object.
-            is_ours: whether nobody else can write the file, so that it need not be left to settle.
+            is_ours: whether nobody else can write the file; then `settled` need not wait.
         """
         self.enter()
         record = self._read(path, is_ours)
         return self._read_afresh(path, is_ours) if depends_on_history(record.crs_wkt) else record
 
     def _read_afresh(self, path: bytes, is_ours: bool) -> Record:
-        """Return the record that a new process gives: PROJ remembers nothing in a new thread."""
+        """Return the record that a new process gives: PROJ's cache is empty in a new thread."""
 
         def read() -> Record:
             self._enter_environment()
@@ -208,7 +208,7 @@ class RasterioReader:
 
     @cached_property
     def _drivers(self) -> list[str] | None:
-        """Those that GDAL has here, in its order: for each of its own it goes through the list."""
+        """Wanted drivers that GDAL has, in its order: GDAL searches this list for each driver."""
         wanted = {name.lower() for name in self._wanted}
         here = [name for name in drivers_here() if name.lower() in wanted]
         return here or list(self._wanted) or None
@@ -224,11 +224,11 @@ class RasterioReader:
                 return _describe(path, dataset, path)
         except (RasterioError, UnicodeDecodeError) as error:
             return _access_problem(path) or failure(path, "error", *message_of(error))
-        except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
+        except Exception as error:  # noqa: BLE001  # a bad file gives a row, whatever it raises
             return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
 
     def _open_url(self, path: bytes) -> Record:
-        """Return the record of an object; size, time and etag are the store's to say."""
+        """Return the record of an object; the store, not GDAL, gives size, time and etag."""
         shown = without_secrets(path)
         try:
             url = path.decode()
@@ -241,14 +241,14 @@ class RasterioReader:
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
             return failure(shown, "error", kind, message.replace(name, shown.decode()))
-        except Exception as error:  # noqa: BLE001  # a bad file is a row, whatever it sets off
+        except Exception as error:  # noqa: BLE001  # a bad file gives a row, whatever it raises
             return failure(shown, "fatal", type(error).__name__, str(error) or repr(error))
 
 
 def make_reader(
     drivers: Sequence[str] | None, access: Access | None = None, gdal_config: Sequence[str] = ()
 ) -> RasterioReader:
-    """Return a reader for a run; a process needs one, whatever its threads."""
+    """Return a reader for a run; one serves all threads of a process."""
     return RasterioReader(drivers, Folders(), access, gdal_config)
 
 
@@ -261,7 +261,7 @@ _KINDS = {
 
 
 def _filter_warnings() -> None:
-    """Have this module told of missing georeferencing, and not of what rasterio will change."""
+    """Make missing georeferencing an error in this module, and ignore pending deprecations."""
     here = rf"{__name__}$".replace(".", r"\.")
     warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module=here)
     warnings.filterwarnings("error", category=NotGeoreferencedWarning, module=here)
@@ -299,7 +299,7 @@ def _unreachable(path: bytes, error: OSError | ValueError) -> Record:
 
 
 def _access_problem(path: bytes) -> Record | None:
-    """Return the row of a file that may not be read: GDAL only says that it cannot open it."""
+    """Return the row of a file that the system does not open, else None; GDAL gives no reason."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:
@@ -308,7 +308,7 @@ def _access_problem(path: bytes) -> Record | None:
 
 
 def record_time(status: os.stat_result) -> dt.datetime | None:
-    """Return the time of a file's last change; None where it is none that can be stored."""
+    """Return the time of a file's last change; None if a datetime cannot hold it."""
     try:
         return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
     except OverflowError:
@@ -316,14 +316,14 @@ def record_time(status: os.stat_result) -> dt.datetime | None:
 
 
 def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
-    """Return the record of an open dataset, which is in a file, if not an object."""
+    """Return the record of an open dataset; `file` is its local path, None for an object."""
     problems = _Problems()
     ask = problems.unless
     count: int = dataset.count
     crs = ask("crs", lambda: crs_strings(dataset.crs)) or NO_CRS
     structure: Tags = ask("image structure", lambda: dataset.tags(ns="IMAGE_STRUCTURE")) or {}
     dataset_tags, band_tags, imagery_tags = _tags(dataset, problems)
-    # To find overviews, masks and subdatasets, GDAL goes through all images: a kilobyte each.
+    # To find overviews, masks and subdatasets, GDAL goes through all images, a kilobyte each.
     many = file is not None and dataset.driver == GTIFF and has_more_images(file, MAX_PARTS)
     if many:
         problems.append(f"bands, subdatasets: left out: there are more than {MAX_PARTS:,} images")
@@ -338,7 +338,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
     has_rpcs = bool(ask("rpcs", lambda: dataset.tags(ns="RPC")))
     stored = None if many else ask("structure", lambda: structure_of(dataset, file))
     stored = stored or Structure()
-    # Points or coefficients that tell nothing are no problem of the file.
+    # Control points or coefficients that give no footprint are no problem of the file.
     placed = _Problems().unless("footprint", lambda: outline_of(dataset))
     shown, raw = path_columns(path)
     return Record(
@@ -382,13 +382,13 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
 
 
 class _Problems(list[str]):
-    """What could not be found out about a dataset that is open."""
+    """The fields of an open dataset that could not be read, and why."""
 
     def unless(self, name: str, question: Callable[[], T]) -> T | None:
-        """Return the answer; None, and note why, where rasterio raises."""
+        """Return the answer; if rasterio raises, note why and return None."""
         with suppress(Exception):
             return question()
-        # The error may be left over in GDAL from opening the file: then there is an answer now.
+        # GDAL may have kept an error from opening the file: then the second call succeeds.
         try:
             return question()
         except Exception as error:  # noqa: BLE001  # one odd field must not cost the others
@@ -397,14 +397,14 @@ class _Problems(list[str]):
 
 
 def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
-    """Return the parts of a container; their names lack what signs a URL, as its path does."""
-    drivers = [dataset.driver, f"{dataset.driver}Image"]  # HDF5 containers, parts by HDF5Image
+    """Return the parts of a container; their names have no URL signature, like `path`."""
+    drivers = [dataset.driver, f"{dataset.driver}Image"]  # HDF5Image opens the parts of HDF5
 
     def opens(name: str, file: str) -> bool:
         try:
             with _Dataset(name, driver=drivers) as part:
                 return file in part.files
-        except Exception:  # noqa: BLE001  # whatever a name sets off that means something else
+        except Exception:  # noqa: BLE001  # a name of something else may raise anything
             return False
 
     if not is_url(path):
@@ -414,14 +414,14 @@ def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
 
 
 def _shown_part(name: str, container: str) -> str:
-    """Return the name of a subdataset; one of another file, as tags may hold it, lacks secrets."""
+    """Return the name of a subdataset, without secrets if it names another file, as tags may."""
     return name if container in name else redacted(name)
 
 
 def _tags(
     dataset: Any, problems: _Problems
 ) -> tuple[Tags | None, dict[int, Tags] | None, Tags | None]:
-    """Return tags of the dataset, of its bands, and of the domain IMAGERY."""
+    """Return the tags of the dataset, of its bands (1-based), and of the domain IMAGERY."""
     of_dataset: Tags | None = problems.unless("tags", dataset.tags)
     of_imagery: Tags | None = problems.unless("imagery tags", partial(dataset.tags, ns="IMAGERY"))
     of_bands: dict[int, Tags] = {}
@@ -476,5 +476,5 @@ def _bands(dataset: Any) -> list[Band]:
 
 
 def _last_word(value: str | None) -> str | None:
-    """Return e.g. ``jpeg`` of GDAL's ``YCbCr JPEG``, as rasterio's enumerations do."""
+    """Return e.g. ``jpeg`` for GDAL's ``YCbCr JPEG``, as rasterio's enumerations do."""
     return value.split()[-1].lower() if value and not value.isspace() else None

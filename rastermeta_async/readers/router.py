@@ -1,6 +1,6 @@
-"""The reader that runs use: decoders first, and rasterio for what none of them knows.
+"""The reader of runs: asks the decoders first, then rasterio for files that no decoder knows.
 
-A further format is a `HeaderDecoder` in a module of its own, and a line in `DECODERS`.
+To add a format, write a `HeaderDecoder` in a module of its own and add a line to `DECODERS`.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {GTIFF: GeoTiffDecoder}
-"""What makes the decoder of a format, by the name of GDAL's driver for it."""
+"""Factories of decoders, by the name of GDAL's driver for the format."""
 
 _SIDECARS_SHOWN = 3
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Comparison(NamedTuple):
-    """Both answers about one file."""
+    """The records of one file from rasterio and from the decoders."""
 
     rasterio: Record
     decoded: Record | None
-    """None: rasterio reads the file."""
+    """None: no decoder reads the file, so rasterio does."""
     reason: str | None
-    """Why it does, in a few words."""
+    """Why no decoder reads the file, in a few words."""
 
     @property
     def differences(self) -> list[str]:
-        """Names of the columns that differ, but for `reader`."""
+        """Names of the columns that differ; `reader` is not compared."""
         return differing_columns(self.rasterio, self.decoded) if self.decoded else []
 
 
 class _Accompanied(Unsupported):
-    """Files next to a TIFF may say more than its header."""
+    """Sidecars of a TIFF may say more than its header."""
 
     def __init__(self, neighbours: Neighbours) -> None:
         super().__init__("sidecar files")
@@ -62,12 +62,12 @@ class _Accompanied(Unsupported):
 
 
 class Router:
-    """Has each header read by the first decoder that knows it, else by rasterio.
+    """Reads each header with the first decoder that knows it, otherwise with rasterio.
 
     Args:
-        rasterio: reads what no decoder knows.
-        folders: what is known of folders: a file with sidecar files is rasterio's.
-        decoders: in the order in which they are asked; None: one for each of `DECODERS`.
+        rasterio: reads the files that no decoder knows.
+        folders: what is known of folders; rasterio reads the files that have sidecars.
+        decoders: asked in this order; None: one for each of `DECODERS`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Router:
         read_at: ReadAt,
         reference: Record | None = None,
     ) -> Record:
-        """Return what the first decoder that knows a header makes of it; see `HeaderDecoder`."""
+        """Return the record from the first decoder that knows a header; see `HeaderDecoder`."""
         reason = Unsupported("no decoder may read it")
         for decoder in self.decoders:
             try:
@@ -126,7 +126,7 @@ class Router:
         raise reason
 
     def decode_file(self, path: bytes) -> Record:
-        """Return the record of a local file without rasterio's opening it; see `decode`."""
+        """Return the record of a local file without opening it with rasterio; see `decode`."""
         if path.lower().endswith(OVERVIEWS):
             raise Unsupported("overviews of another file")
         neighbours = self._folders.neighbours(path)
@@ -140,9 +140,9 @@ class Router:
     def _decode_beside(
         self, neighbours: Neighbours, path: bytes, reference: Record | None = None
     ) -> Record:
-        """Decode a file of whose neighbours none but a world file may say anything."""
+        """Decode a file; the only neighbour that counts here is a world file."""
         try:
-            # A pipe or device is not to be opened; what takes the file's place now is not read.
+            # Do not open a pipe or device. One that takes the file's place after this is not read.
             only_files = neighbours is Neighbours.FILES
             if not only_files and not stat.S_ISREG(os.stat(path).st_mode):
                 raise Unsupported("no file")
@@ -169,10 +169,10 @@ class Router:
             os.close(file)
 
     def compare(self, path: bytes) -> Comparison:
-        """Return what rasterio says of a file and what the decoders make of it by themselves."""
+        """Return rasterio's record of a file and the record that the decoders make on their own."""
         reference = self._rasterio.read(path)
         try:
-            if reference.reader is None:  # there is no file to be read
+            if reference.reader is None:  # there is no file to read
                 raise Unsupported(reference.error_message or "")
             neighbours = self._folders.neighbours(path)
             decoded = self._decode_beside(neighbours, path, reference)
@@ -186,9 +186,9 @@ class Router:
 
 
 def _count_accompanied(record: Record, path: bytes, neighbours: Neighbours) -> None:
-    """Count a GeoTIFF that is not decoded because of what stands next to it."""
+    """Count a GeoTIFF that is not decoded because of its sidecars."""
     example = SIDECARS.example
-    if not example:  # the folder is listed once more for it
+    if not example:  # finding one lists the folder once more
         example = f"{shortened(record.filepath)}: {_sidecars_in_words(path, neighbours)}"
     SIDECARS.add(1, example)
 
@@ -206,10 +206,10 @@ def _sidecars_in_words(path: bytes, neighbours: Neighbours) -> str:
 def make_reader(
     drivers: Sequence[str] | None, access: Access | None = None, gdal_config: Sequence[str] = ()
 ) -> Router | RasterioReader:
-    """Return the reader that runs use; a process needs one, whatever its threads."""
+    """Return the reader of a run; one serves all threads of a process."""
     folders = Folders()
     rasterio = RasterioReader(drivers, folders, access, gdal_config)
-    if gdal_config:  # decoders know none of GDAL's options
+    if gdal_config:  # decoders do not know GDAL's options
         return rasterio
     allowed = [make for driver, make in DECODERS.items() if not drivers or driver in drivers]
     return Router(rasterio, folders, [make(rasterio) for make in allowed]) if allowed else rasterio

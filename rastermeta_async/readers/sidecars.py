@@ -1,10 +1,9 @@
-"""Which files next to a raster may say something about it, by their names alone.
+"""Finds the files next to a raster that may say something about it, by their names alone.
 
-Georeferencing, statistics, overviews and masks may stand next to a raster (``.aux.xml``, world
-files, ``.ovr``, ``.msk``, product metadata). For each file that it opens, GDAL lists the folder
-to find them, or tries each possible name; one listing that is remembered tells whether there
-is anything to find at all. A file that appears next to a raster that is read later than `MAX_AGE`
-after that is found.
+Georeferencing, statistics, overviews and masks may be in sidecars (``.aux.xml``, world files,
+``.ovr``, ``.msk``, product metadata). For each file that it opens, GDAL lists the folder to find
+them, or tries each possible name. Here, one cached listing of a folder tells whether there is
+anything to find at all. A new sidecar is found if its raster is read more than `MAX_AGE` later.
 """
 
 from __future__ import annotations
@@ -24,54 +23,54 @@ from rastermeta_async.model.file_state import TICK_SECONDS
 
 
 class Tally:
-    """A count and its first example; several threads may add to it."""
+    """A count of files and its first example; several threads may add to it."""
 
     def __init__(self) -> None:
         self.count = 0
         self.example = ""
-        """The first one, and which file was the reason."""
+        """The first file counted, and which sidecar was the reason."""
         self._lock = Lock()
 
     def add(self, count: int, example: str) -> None:
-        """Add some, of which one is told."""
+        """Add a number of files, one of which is the example."""
         with self._lock:
             self.count += count
             self.example = self.example or example
 
     def take(self) -> bytes:
-        """Return what is new since the last time, for `add_taken` in another process."""
+        """Return what was added since the last call, for `add_taken` in another process."""
         with self._lock:
             count, self.count = self.count, 0
         return json.dumps((count, self.example)).encode() if count else b""
 
     def add_taken(self, content: bytes) -> None:
-        """Add what another process took."""
+        """Add what `take` returned in another process."""
         if content:
             self.add(*json.loads(content))
 
 
 SIDECARS = Tally()
-"""Those of this process; in that of a run, also those of its workers."""
+"""GeoTIFFs not decoded because of sidecars, here and, in a run's process, in its workers."""
 
 
 MAX_AGE = 1.0
-"""Seconds for which a folder is taken for unchanged, at most: longer only where it is listed for
-longer than a tenth of a second, and changes all the time."""
+"""Most seconds for which a folder counts as unchanged. Only a folder that changes all the time and
+takes more than a tenth of a second to list counts as unchanged for longer."""
 
 _PAUSE, _LONG_PAUSE = 100, 10
-"""So many times as long as to ask takes, nothing is asked."""
+"""Pauses between checks of a folder, in multiples of the time that a check takes."""
 
 MAX_KEPT = 65_536
-"""Names that are remembered, of all folders together (some 130 bytes each)."""
+"""Names in the cache, of all folders together (some 130 bytes each)."""
 
 _MAX_KEPT_OF_ONE = MAX_KEPT // 4
-"""Names of either sort that are remembered of one folder; where there are more, any may be."""
+"""Names of either sort in the cache for one folder; with more, any name counts as possible."""
 
 _FOLDER_NAMES = 8
-"""Names that a folder without any counts for: its memory is about that of so many."""
+"""Names that an empty folder counts for: it takes about as much memory as so many names."""
 
 MAX_NAMES = 1_000_000
-"""Names looked at in one folder; what comes after them is not known."""
+"""Names looked at in one folder; a folder with more names counts as unknown."""
 
 GDAL_MAX_NAMES = 1000
 """Names up to which GDAL lists a folder itself (``GDAL_READDIR_LIMIT_ON_OPEN``)."""
@@ -80,15 +79,15 @@ GDAL_MAX_NAMES = 1000
 
 _OF_NAME = (
     b".aux.xml",  # gcore/gdalpamdataset.cpp
-    b".ovr",  # gcore/gdaldefaultoverviews.cpp, as the next two
+    b".ovr",  # gcore/gdaldefaultoverviews.cpp, also the next two
     b".msk",
     b".aux",
 )
-"""What follows the raster's whole name."""
+"""Endings that are added to the raster's whole name."""
 
 _OF_STEM = (
     b".aux",  # gcore/gdaldefaultoverviews.cpp
-    b".imd",  # gcore/mdreader/reader_digital_globe.cpp, as the next two
+    b".imd",  # gcore/mdreader/reader_digital_globe.cpp, also the next two
     b".rpb",
     b".xml",  # also reader_rdk1.cpp
     b"_rpc.txt",  # reader_geo_eye.cpp, reader_orb_view.cpp
@@ -96,40 +95,40 @@ _OF_STEM = (
     b".rpc",  # reader_eros.cpp, reader_kompsat.cpp
     b".pass",  # reader_eros.cpp
 )
-"""What follows the raster's name less its last ending.
+"""Endings that are added to the raster's name without its last ending.
 
-What only counts together with one of these is left out: ``.pvl`` (reader_orb_view.cpp) and
-``.txt`` (reader_kompsat.cpp).
+``.pvl`` (reader_orb_view.cpp) and ``.txt`` (reader_kompsat.cpp) are left out: they only count
+together with one of these.
 """
 
 _OF_ALL = (
     b"metadata.dim",  # reader_spot.cpp
     b"summary.txt",  # reader_alos.cpp
 )
-"""Names of metadata of all rasters in a folder."""
+"""Names of files with metadata of all rasters in a folder."""
 
 _ENDINGS = (
     *_OF_NAME, *_OF_STEM, *_OF_ALL, b"_mtl.txt", b"_metadata.txt", b".tab", b".wld", b"w",
 )  # fmt: skip
-"""Endings of all the names that `_sidecar_names` and `_world_file_names` return, but for…"""
+"""Endings of the names from `_sidecar_names` and `_world_file_names`, except ``rpc*.txt``."""
 
 _BEGINNINGS = (b"rpc", b"dim_")
-"""…those that begin like this: what follows is not how the raster's name begins."""
+"""Beginnings of the sidecar names that do not begin like the raster's name."""
 
 _TILE = re.compile(rb"r\s*[+-]?\d+c\s*[+-]?\d")
-"""Row and column of a tile, as C's ``sscanf`` takes them."""
+"""Row and column of a tile, as C's ``sscanf`` reads them."""
 
 _FORM = b"/".join(b"%b" + ending for ending in _OF_NAME + _OF_STEM)
-"""All names at once, for speed; none holds a slash."""
+"""Format of all these names at once, for speed; no name holds a slash."""
 
 
 def _sidecar_names(name: bytes) -> list[bytes]:
-    """Return what may hold metadata, overviews or a mask of a TIFF, in lower case.
+    """Return names, in lower case, of files that may hold metadata, overviews or a mask of a TIFF.
 
     Where GDAL lists the folder, it compares names without regard to case.
 
     Args:
-        name: of the TIFF in lower case, without its folder.
+        name: of the TIFF, in lower case, without its folder.
     """
     stem = _stem(name)
     names = (_FORM % ((name,) * len(_OF_NAME) + (stem,) * len(_OF_STEM))).split(b"/")
@@ -137,7 +136,7 @@ def _sidecar_names(name: bytes) -> list[bytes]:
     names.append(stem.partition(b"_b")[0] + b"_mtl.txt")  # reader_landsat.cpp
     split = b"_rgb_" if b"_rgb_" in stem else b"_pan_"
     names.append(stem.partition(split)[0] + b"_metadata.txt")  # reader_geo_eye.cpp
-    # reader_alos.cpp: what only counts together with HDR…
+    # reader_alos.cpp: these only count together with HDR…
     names += [b"rpc" + stem[cut:] + b".txt" for cut in (3, 6) if len(stem) >= cut]
     dot = stem.find(b".")
     while dot >= 0:
@@ -152,7 +151,7 @@ def _sidecar_names(name: bytes) -> list[bytes]:
 
 
 def _world_file_names(name: bytes) -> list[bytes]:
-    """Return what may place a TIFF that does not do so itself; see `_sidecar_names`.
+    """Return names of files that may place a TIFF if its header does not; see `_sidecar_names`.
 
     The rules are those of gcore/gdal_misc.cpp, ``GDALReadWorldFile2`` and ``GDALReadTabFile2``.
     """
@@ -165,25 +164,25 @@ def _world_file_names(name: bytes) -> list[bytes]:
 
 
 def _stem(name: bytes) -> bytes:
-    """Return a name less its last ending."""
+    """Return a name without its last ending."""
     stem, dot, _ = name.rpartition(b".")
     return stem if dot else name
 
 
 OVERVIEWS = b".ovr"
-"""The ending of files with overviews, which GDAL takes for rasters where they are given."""
+"""The ending of overview files; GDAL opens one as a raster if it is given by itself."""
 
 
 def _is_sought_elsewhere(name: bytes) -> bool:
-    """Whether GDAL looks outside the folder, too.
+    """Whether GDAL also looks outside the folder of a file; its name is in lower case.
 
-    To GDAL a backslash separates folders on all systems; with one, reader_spot.cpp looks for the
-    metadata of an ``IMAGERY.TIF`` next to its folder. The name is given in lower case.
+    For GDAL a backslash separates folders on all systems. reader_spot.cpp adds a backslash and the
+    name of the metadata to the folder of an ``IMAGERY.TIF``: that file is next to the folder.
     """
     return name == b"imagery.tif" or b"\\" in name
 
 
-# The same for files of which it is not known that they are TIFFs.
+# The same rules for files that are not known to be TIFFs.
 
 STANDALONE_SUFFIXES = frozenset(
     b"tif tiff gtiff btf tf8 img jp2 j2k nc nc4 h5 hdf5 he5 grb grb2 grib grib2".split()
@@ -191,24 +190,24 @@ STANDALONE_SUFFIXES = frozenset(
 """Files that are never part of another raster."""
 
 _TRIED_AS_THEY_ARE = (b".aux.xml", b".tfw", b".wld", b".ovr", b".msk")
-"""Endings in the spelling that GDAL tries first where it lists no folder."""
+"""Endings in the spelling that GDAL tries first if it does not list the folder."""
 
 _UNRELATED_SUFFIXES = frozenset(
     b"json geojson csv md html htm pdf png jpg jpeg gif svg log md5 sha1 sha256 zip gz bz2 xz zst"
     b" 7z tar tgz py sh ipynb parquet gpkg kml kmz shp shx dbf cpg prj sbn sbx qix qml sld lyr"
     b" vrt rst pgm ppm pbm pnm".split()
 )
-"""Files that no driver looks for next to such a raster; names without a dot are none, either."""
+"""No driver looks for such files next to such a raster, nor for names without a dot."""
 
 
 class Listing(Enum):
-    """How GDAL is to look for sidecar files: ``GDAL_DISABLE_READDIR_ON_OPEN``."""
+    """How GDAL looks for sidecars: values of ``GDAL_DISABLE_READDIR_ON_OPEN``."""
 
     NOTHING_THERE = "EMPTY_DIR"
     LIST = "FALSE"
-    """Names are compared without regard to case."""
+    """GDAL lists the folder and compares names without regard to case."""
     TRY_EACH_NAME = "TRUE"
-    """Only in some spellings; what GDAL does by itself in a large folder."""
+    """GDAL tries some spellings only; it does so by itself in a large folder."""
 
 
 class Neighbours(Enum):
@@ -217,30 +216,30 @@ class Neighbours(Enum):
     SIDECARS = auto()
     """Files that may say something about it."""
     WORLD_FILES = auto()
-    """Files that may say where it lies, unless it does so itself."""
+    """Files that may say where it lies, if its header does not."""
     OTHERS = auto()
-    """Nothing about it, but links, pipes or devices."""
+    """Nothing about it; there are links, pipes or devices."""
     FILES = auto()
-    """Nothing about it, and files and folders only."""
+    """Nothing about it; there are only files and folders."""
 
 
 @dataclass(frozen=True)
 class _Folder:
     listing: Listing
-    """What GDAL does by default."""
+    """How GDAL looks for sidecars by default."""
     sidecars: frozenset[bytes] | None
     """Names that may be sidecars of a TIFF, in lower case; None: any may be there."""
     words: frozenset[bytes] | None
-    """First words of the names of TIFFs that may have some of them; None: of all."""
+    """First words of the names of TIFFs that may have these sidecars; None: any TIFF may."""
     groups: Mapping[bytes, bytes | None] | None
-    """What precedes the first dot of names that may be sidecars of any raster, in lower case, and
-    as those spell it; None in place of a spelling: not as GDAL tries them. None: any."""
+    """Possible sidecars of any raster, up to the first dot: from the name in lower case to its
+    spelling, or to None if GDAL does not try this spelling. None: any name is possible."""
     only_files: bool
-    """Whether nothing else than files and folders was in it."""
+    """Whether the folder held only files and folders."""
 
     @property
     def size(self) -> int:
-        """Names that it counts for."""
+        """Names that the folder counts for in the cache."""
         return _FOLDER_NAMES + len(self.sidecars or ()) + len(self.groups or ())
 
 
@@ -248,20 +247,20 @@ _UNKNOWN = _Folder(Listing.TRY_EACH_NAME, None, None, None, only_files=False)
 
 
 class _Known:
-    """What is known of one folder, and until when that is good."""
+    """What is known of one folder, and until when that is valid."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
         self._version: tuple[int, ...] | None = None
-        """Of the folder when it was listed; None: a change since need not show."""
+        """Version of the folder when it was listed; None: a later change may not show."""
         self.found = _UNKNOWN
         self.until = -math.inf
         self.asking = Lock()
 
     def ask(self, clock: Callable[[], float]) -> bool:
-        """Find out what is in the folder now; tell whether it was listed for that."""
+        """Find out what is in the folder now; return whether it was listed for that."""
         now = clock()
-        if self.until > -math.inf:  # others do not ask at the same time
+        if self.until > -math.inf:  # other threads do not ask meanwhile
             self.until = now + MAX_AGE
         version = _version(self._path)
         is_new = version is None or version != self._version
@@ -274,29 +273,29 @@ class _Known:
 
 
 class Folders:
-    """Answers about folders, which are remembered, but not for long.
+    """Answers questions about folders, from a cache with a short lifetime.
 
-    Whether a folder has changed is asked again after a hundred times as long as that takes, so it
-    costs a hundredth of the time at most: on a local disk that is for nearly every file, on a far
-    one each second (`MAX_AGE`). Then only what has changed is listed again. Where there is no
-    room for the names of all folders, those that were listed longest ago are forgotten.
+    A folder is checked for changes again after a hundred times as long as the check took, so checks
+    cost a hundredth of the time at most. On a local disk it is checked for nearly every file, on a
+    remote disk once a second (`MAX_AGE`). Only a folder that has changed is listed again. If the
+    names of all folders do not fit, the cache drops the folders that were listed longest ago.
 
     Args:
-        clock: tells the time, seconds from any moment on.
+        clock: returns the time in seconds since any fixed moment.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
         self._sizes: dict[bytes, int] = {}
-        """Names that each folder counts for, in the order in which they were listed."""
+        """Names that each folder counts for; the folders are in the order of their listing."""
         self._kept = 0
         self._lock = Lock()
 
     def _folder(self, path: bytes) -> _Folder:
         known = self._known.get(path) or self._new(path)
         if self._clock() >= known.until:
-            # Many threads come to a new folder at once; one that hangs is not waited for.
+            # Many threads may ask for a new folder at once; they do not wait for one that hangs.
             is_first = known.asking.acquire(timeout=MAX_AGE)
             try:
                 if self._clock() >= known.until and known.ask(self._clock):
@@ -311,7 +310,7 @@ class Folders:
             return self._known.setdefault(path, _Known(path))
 
     def _keep(self, path: bytes, known: _Known) -> None:
-        """Remember a folder; forget others where there is no room."""
+        """Cache a folder; drop others if there is no room."""
         with self._lock:
             self._forget(path)
             self._known[path] = known
@@ -325,7 +324,7 @@ class Folders:
         self._kept -= self._sizes.pop(path, 0)
 
     def listing_on_open(self, path: bytes) -> Listing:
-        """Return how GDAL finds all that belongs to a raster, as by default, at least cost."""
+        """Return the cheapest way for GDAL to find the same sidecars of a raster as by default."""
         folder, name = _split(path)
         found = self._folder(folder)
         if found.sidecars is None or found.groups is None:
@@ -338,13 +337,13 @@ class Folders:
         )
         if group.lower() not in found.groups and not sidecars:
             return Listing.NOTHING_THERE
-        # Only in lower case: else a.TIF may have an a.tif.ovr.
+        # Only if the endings are in lower case: otherwise a.TIF may have an a.tif.ovr.
         as_tried = found.groups.get(group.lower()) == group and _has_lower_endings(name)
         of_group = all(_group(sidecar) == group.lower() for sidecar in sidecars)
         return Listing.TRY_EACH_NAME if as_tried and of_group else found.listing
 
     def neighbours(self, path: bytes) -> Neighbours:
-        """Return what stands next to a TIFF, as far as GDAL and the system are concerned."""
+        """Return what stands next to a TIFF that matters to GDAL or to the operating system."""
         folder, name = _split(path)
         found = self._folder(folder)
         name = name.lower()
@@ -363,11 +362,11 @@ class Folders:
 def sidecars_of(path: bytes, neighbours: Neighbours) -> list[bytes]:
     """Return the names of the files next to a TIFF that may say something about it, sorted.
 
-    None where there are none, or the folder cannot be listed.
+    The list is empty if there are no such files, or the folder cannot be listed.
 
     Args:
         path: of the TIFF.
-        neighbours: what is known to be there: world files, or others.
+        neighbours: which sidecars are known to be there: world files, or others.
     """
     folder, name = _split(path)
     rules = _world_file_names if neighbours is Neighbours.WORLD_FILES else _sidecar_names
@@ -396,9 +395,9 @@ def _has_lower_endings(name: bytes) -> bool:
 
 
 def _version(folder: bytes) -> tuple[int, ...] | None:
-    """Return what is another one after a change of a folder's names.
+    """Return a value that differs after a change of the names in a folder.
 
-    None: it has just changed, and a further change in the same tick would leave no trace.
+    None: the folder has just changed; another change in the same clock tick would not show.
     """
     try:
         status = os.stat(folder)
@@ -430,9 +429,9 @@ def _look_into(folder: bytes) -> _Folder:
                 if groups is not None and b"." in name:
                     _add_to_group(groups, entry.name)
                     groups = groups if len(groups) <= _MAX_KEPT_OF_ONE else None
-    except (OSError, ValueError):  # may be searched but not listed; a name with a NUL byte
+    except (OSError, ValueError):  # no permission to list it, or a NUL byte in its name
         return _UNKNOWN
-    # "." and ".." may count; where it is close GDAL is left to count for itself.
+    # "." and ".." may count; near the limit GDAL counts for itself.
     listing = Listing.LIST if count <= GDAL_MAX_NAMES + 2 else Listing.TRY_EACH_NAME
     words = {_first_word(name) for name in sidecars or ()}
     of_all = any(name in _OF_ALL or name.startswith(_BEGINNINGS) for name in sidecars or ())
@@ -454,12 +453,12 @@ def _is_sidecar(name: bytes) -> bool:
 
 
 def _first_word(name: bytes) -> bytes:
-    """Return what precedes the first dot or underscore, which all endings begin with."""
+    """Return the part before the first dot or underscore; all endings begin with one of these."""
     return name.partition(b".")[0].partition(b"_")[0]
 
 
 def _add_to_group(groups: dict[bytes, bytes | None], name: bytes) -> None:
-    """Note which rasters a file may belong to."""
+    """Add the group of rasters that a file may belong to."""
     group = _group(name)
     usual = name.endswith(_TRIED_AS_THEY_ARE) and _has_lower_endings(name)
     known = groups.get(group.lower(), group)

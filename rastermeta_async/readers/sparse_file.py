@@ -1,4 +1,4 @@
-"""Objects of which only parts are at hand, as files that rasterio can open."""
+"""Local files that rasterio can open, made from parts of objects."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import ExitStack, contextmanager
 from rastermeta_async.model.errors import StoreError
 
 _NAME_BYTES = 255
-"""Of a file's name, at the most (NAME_MAX of most file systems)."""
+"""Longest name of a file (NAME_MAX of most file systems)."""
 
 
 @contextmanager
 def sparse_copy(name: bytes, parts: Mapping[int, bytes], size: int) -> Iterator[bytes]:
-    """Hold a file for a while that is alone in its folder.
+    """Hold a temporary file, alone in its folder, while the context is open; yield its path.
 
     Args:
-        name: what it is called; one that no file can have is left out.
-        parts: bytes by offset; what lies between them is zeros that take no space.
+        name: of the file; a name that no file can have is replaced.
+        parts: bytes by offset; zeros that take no space fill the gaps.
         size: bytes of the file.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     usable = 0 < len(name) <= _NAME_BYTES and b"\0" not in name and name not in (b".", b"..")
     with ExitStack() as stack:
@@ -41,7 +41,7 @@ def sparse_copy(name: bytes, parts: Mapping[int, bytes], size: int) -> Iterator[
 
 
 def _write(path: bytes, parts: Mapping[int, bytes], size: int) -> None:
-    with open(path, "xb") as file:  # as a thread behind the fence may
+    with open(path, "xb") as file:  # the fence allows new files only
         for offset, content in parts.items():
             file.seek(offset)
             file.write(content)

@@ -1,10 +1,10 @@
 """The names under which ``rasterio.open`` opens the parts of a container.
 
-A name is driver, file and part, with colons between them. Where the file or the part holds a
-colon, GDAL puts it between quotes, but not for every driver. rasterio takes all quotes away, also
-those of file names, and turns ``NETCDF:`` into ``netcdf:``. Its names are right where neither file
-nor part holds a colon or a quote. Otherwise GDAL's are, where GDAL quotes, or takes all that
-follows for the file. What is left is opened to see whether a name with all quotes is right.
+A name is driver, file and part, with colons between them. If the file or the part holds a colon,
+GDAL quotes it, but not for every driver. rasterio removes all quotes, also those of file names,
+and turns ``NETCDF:`` into ``netcdf:``. Its names are right if neither file nor part holds a colon
+or a quote. Otherwise GDAL's names are right if GDAL quotes, or takes all that follows for the
+file. For all other parts, a test opens names to see whether the one with all quotes is right.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 from rastermeta_async.model.text import plural
 
 MAX_TRIED = 64
-"""Names of one file that are opened; all parts without a colon or a quote share one try."""
+"""Most names of one file that are opened; all parts without a colon or a quote share one try."""
 
 MAX_PARTS = 10_000
-"""Parts of a container that are listed."""
+"""Most parts of a container that are listed."""
 
 _SAME_UNQUOTED = re.compile(r'[^":]+(?::(?:[^":]*|"[^":]*"))+')
-"""Names that say the same without their quotes."""
+"""Names that mean the same without their quotes."""
 
 _ONE_FIELD = frozenset({"GPKG", "HDF5", "netCDF", "TileDB", "Zarr"})
-"""Drivers that have one field after the file, so that a further colon is the part's. Only names of
-these are opened: GDAL itself makes them, where a GeoTIFF or a VRT may hold any name at all."""
+"""Drivers with one field after the file, so that a further colon belongs to the part. Only their
+names are opened, as GDAL itself makes them; a GeoTIFF or a VRT may hold any name at all."""
 
 _DRIVER_PREFIX = re.compile(r'(?:\w+:)+"?')
-"""What stands before the file in a name that GDAL makes."""
+"""The part before the file in a name that GDAL makes."""
 
 
 class Subdatasets(NamedTuple):
@@ -38,7 +38,7 @@ class Subdatasets(NamedTuple):
 
     names: list[str]
     problems: list[str]
-    """What is to be said of those that are left out, or may not open."""
+    """Messages about parts that are left out, or may not open."""
 
 
 NONE = Subdatasets([], [])
@@ -49,13 +49,13 @@ def subdatasets_of(dataset: Any, given: str, opens: Callable[[str, str], bool]) 
 
     Args:
         dataset: the container.
-        given: its file as it was given; it was opened as `dataset.name`.
-        opens: tells whether a name opens, and opens that file.
+        given: its file as it was given; `dataset.name` is the name that was opened.
+        opens: takes a name and a file; returns whether the name opens, and opens that file.
     """
     tags, left_out = dataset.tags_and_left_out(ns="SUBDATASETS")
     if not (tags or left_out):
         return NONE
-    numbers = sorted({key.split("_")[1] for key in tags})  # as texts: rasterio's order
+    numbers = sorted({key.split("_")[1] for key in tags})  # sorted as texts, like rasterio
     of_gdal = [tags[key] for key in (f"SUBDATASET_{at}_NAME" for at in numbers) if key in tags]
     lost = sum(b"_NAME=" in item for _, item in left_out)
     of_rasterio = of_gdal if lost else dataset.subdatasets
@@ -72,7 +72,7 @@ def subdatasets_of(dataset: Any, given: str, opens: Callable[[str, str], bool]) 
 
 
 class _Search:
-    """Looks for the names of one file's parts."""
+    """Finds the names of one file's parts."""
 
     def __init__(
         self, driver: str, file: str, given: str, opens: Callable[[str, str], bool]
@@ -82,7 +82,7 @@ class _Search:
         self._given = given
         self._opens = opens
         self._found: dict[str, int | None] = {}
-        """Which form opened, by part; those that cannot be misunderstood have one entry."""
+        """Index of the form that opened, by part; all unambiguous parts share one entry."""
         self._failed: list[str] = []
         self._tries = self._untried = 0
         self._foreign: list[str] = []
@@ -98,7 +98,7 @@ class _Search:
         quoted_part = re.fullmatch('"([^"]*)"', part)
         one_field = self._driver in _ONE_FIELD
         odd_part = not quoted_part and ('"' in part or (":" in part and one_field))
-        # GDAL takes blanks and prefixes of its own off a relative name.
+        # GDAL strips blanks and its own prefixes from a relative name.
         sure = quoted and self._given == self._file
         odd_file = '"' in self._given or (not sure and re.search(r":|^\s", self._given) is not None)
         if self._driver not in _ONE_FIELD or (not odd_part and not (odd_file and tail)):
@@ -109,7 +109,7 @@ class _Search:
         start, bare = head.removesuffix('"'), quoted_part[1] if quoted_part else part
         for file in dict.fromkeys((self._given, self._file)):
             forms.append((f"{start}{_quoted(file)}:{_quoted(bare)}", file))
-            if not odd_part:  # else that may be the name of another part
+            if not odd_part:  # otherwise this may be the name of another part
                 forms.append((head + file + tail, file))
         form = self._form_that_opens(part if odd_part else "", forms)
         if form is None:
@@ -125,12 +125,12 @@ class _Search:
             return 0
         self._tries += 1
         form = next((at for at, form in enumerate(forms) if self._opens(*form)), None)
-        if form is not None or part:  # one plain part that does not open says nothing of others
+        if form is not None or part:  # a plain part that fails says nothing about others
             self._found[part] = form
         return form
 
     def problems(self) -> Iterator[str]:
-        """Yield what is to be said of the names."""
+        """Yield the messages about the names."""
         if self._failed:
             yield (
                 f"{plural(len(self._failed), 'name')} left out: GDAL cannot open the part by any "
@@ -146,5 +146,5 @@ class _Search:
 
 
 def _quoted(text: str) -> str:
-    """Return a field as GDAL's ``CSLTokenizeString2`` takes it for one, whatever it holds."""
+    """Return a text quoted so that GDAL's ``CSLTokenizeString2`` reads it as one field."""
     return '"' + re.sub(r'(\\*)"', r'\1\1\\"', text) + '"'

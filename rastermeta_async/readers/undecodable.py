@@ -1,8 +1,9 @@
-r"""Texts of a dataset whose bytes are not UTF-8, kept readable by the rule that paths follow.
+r"""Keeps texts of a dataset that are not UTF-8 readable, by the same rule as for paths.
 
-Most drivers of GDAL hand on texts as a file has them, so Latin-1 is frequent in old ones. rasterio
-takes all for UTF-8: tags that are not it leaves out, with a line in its log; descriptions, units,
-control points, a CRS and messages raise. Here, undecodable bytes become ``\xNN``.
+Most drivers of GDAL pass on texts as the file has them, so Latin-1 is frequent in old files.
+rasterio decodes all texts as UTF-8. It leaves out other tags, with a line in its log; it raises for
+other descriptions, units, control points, CRSs and messages. Here, undecodable bytes become
+``\xNN``.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from rasterio.shutil import copy
 from rastermeta_async.model.record import Tags, readable
 
 _LEFT_OUT = "Failed to decode metadata item"
-"""How the line in the log starts; its arguments are the item's place and bytes."""
+"""Start of that line in the log; its arguments are the index and the bytes of the item."""
 
 _call = threading.local()
-"""`left_out` is the list of what the call of `tags` that is going on leaves out."""
+"""`left_out` is the list of the items that the current call of `tags` leaves out."""
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """What rasterio logs to: a filter would hear nothing where an application turns logs off."""
+    """The logger of rasterio; a filter would get nothing if an application turns logs off."""
 
     def warning(self, msg: object, *args: object, **options: Any) -> None:
-        """Keep what is left out, if one of our calls is going on; pass on all else."""
+        """Keep the items that one of our calls leaves out; pass on all other messages."""
         left_out = getattr(_call, "left_out", None)
         if left_out is not None and str(msg).startswith(_LEFT_OUT):
             left_out.append(args)
@@ -45,10 +46,10 @@ rasterio._base.log = _Log(logging.getLogger(rasterio._base.__name__))
 
 
 class ReadableDataset(DatasetReader):  # type: ignore[misc]  # rasterio publishes no types
-    """A dataset that has all its texts, and costs no more where they are UTF-8."""
+    """A dataset that has all its texts; texts in UTF-8 cost no more than in rasterio."""
 
     def tags(self, bidx: int = 0, ns: str | None = None) -> Tags:
-        """Return tags as rasterio does; it also makes subdatasets and RPCs from them."""
+        """Return tags as rasterio does; rasterio also makes subdatasets and RPCs from them."""
         found, left_out = self.tags_and_left_out(bidx, ns)
         if left_out:
             items = list(found.items())
@@ -60,7 +61,7 @@ class ReadableDataset(DatasetReader):  # type: ignore[misc]  # rasterio publishe
     def tags_and_left_out(
         self, bidx: int = 0, ns: str | None = None
     ) -> tuple[Tags, list[tuple[int, bytes]]]:
-        """Return the tags that are UTF-8, and place and bytes of those that are not."""
+        """Return the tags that are UTF-8, and the index and bytes of each other tag."""
         left_out: list[tuple[int, bytes]] = []
         _call.left_out = left_out
         try:
@@ -102,13 +103,13 @@ class ReadableDataset(DatasetReader):  # type: ignore[misc]  # rasterio publishe
 
 
 def _name_and_value(item: bytes) -> tuple[str, str]:
-    """Return the parts of an item of GDAL's metadata, as ``CPLParseNameValue`` splits it."""
+    """Return name and value of an item of GDAL's metadata, split like ``CPLParseNameValue``."""
     name, value = re.split(b"[=:]", item, maxsplit=1)
     return readable(name.rstrip(b" \t")), readable(value.lstrip(b" \t"))
 
 
 def _as_vrt(dataset: DatasetReader) -> ElementTree.Element:
-    """Return a dataset as GDAL describes it in XML, the only form that rasterio has bytes of."""
+    """Return a dataset as a VRT: only in this form rasterio gives the bytes of its texts."""
     with MemoryFile(ext=".vrt") as file:
         copy(dataset, file.name, driver="VRT")
         return ElementTree.fromstring(readable(file.read()))  # noqa: S314  # GDAL wrote it
@@ -126,7 +127,7 @@ def _of_bands(vrt: ElementTree.Element, name: str) -> tuple[str | None, ...]:
 def message_of(error: Exception) -> tuple[str, str]:
     """Return the type and message of an error that rasterio raises instead of opening a file.
 
-    GDAL's message names the file; where that cannot be decoded, that is what rasterio raises.
+    GDAL's message names the file. If it is not UTF-8, rasterio raises a UnicodeDecodeError instead.
     """
     if isinstance(error, UnicodeDecodeError):
         return RasterioIOError.__name__, readable(error.object)
@@ -134,11 +135,11 @@ def message_of(error: Exception) -> tuple[str, str]:
 
 
 def quiet_undecodable_messages() -> None:
-    """Drop the complaint of rasterio's log hook about GDAL messages that are not UTF-8.
+    """Silence the errors of rasterio's log hook about GDAL messages that are not UTF-8.
 
-    It cannot be caught where it arises, and would go to stderr for every such file. To be
-    called by programs only: it replaces `sys.unraisablehook` and `sys.excepthook`, as Cython tells
-    of such an error twice, the first time as one that ends the program but has no traceback.
+    They cannot be caught where they arise, and would go to stderr for every such file. Only
+    programs may call this: it replaces `sys.unraisablehook` and `sys.excepthook`. Cython reports
+    such an error twice, first as one that ends the program but has no traceback.
     """
     told, ended = sys.unraisablehook, sys.excepthook
 

@@ -1,7 +1,7 @@
 """Where paths come from: standard input, a list file, a prefix in a store, or any iterable.
 
 A source yields blocks of paths, as bytes, exactly as given. It reads on only when asked, so a
-fast source waits for a slow pool.
+fast source waits for a slow pool (backpressure).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rastermeta_async.model.settings import Access
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 MAX_RECORD = 1024 * 1024
-"""Bytes of one path that are kept. No system opens a longer one; the rest is skipped."""
+"""Bytes of one path that are kept; the rest is skipped. No system opens a longer path."""
 
 _STDIN_BLOCK = 64 * 1024
 _LIST_BLOCK = 1024 * 1024
@@ -39,20 +39,20 @@ class Source(Protocol):
     """Yields the paths of a run, once."""
 
     def blocks(self) -> AsyncIterator[list[bytes]]:
-        """Yield blocks of paths; closing the iterator stops whatever reads them.
+        """Yield blocks of paths; closing the iterator stops the reading.
 
         Raises:
-            SourceError: the paths cannot be read (on).
+            SourceError: the paths cannot be read, or not to their end.
         """
         ...
 
     def fraction(self) -> float | None:
-        """Return how much of the source was read, 0 to 1; None where its size is unknown."""
+        """Return the share of the source that was read, 0 to 1; None if its size is unknown."""
         ...
 
 
 class Splitter:
-    """Cuts a byte stream into paths at a separator; empty ones are dropped."""
+    """Splits a byte stream into paths at a separator; drops empty paths."""
 
     def __init__(self, separator: bytes) -> None:
         self._separator = separator
@@ -73,7 +73,7 @@ class Splitter:
         return [path[:MAX_RECORD] for path in paths if path]
 
     def finish(self) -> list[bytes]:
-        """Return the last path, where no separator follows it."""
+        """Return the last path, if no separator follows it."""
         return [self._rest[:MAX_RECORD]] if self._rest else []
 
 
@@ -82,9 +82,9 @@ class StdinSource:
 
     Args:
         fd: the descriptor.
-        separator: what each path ends in.
-        carrier: the process that writes to its other end, where that is one of ours: the list is
-            whole only if it ends well.
+        separator: the bytes that end each path.
+        carrier: our own process that writes to the other end, if there is one; the list is
+            complete only if this process exits with 0.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class StdinSource:
         self._size = _regular_size(fd)
 
     async def blocks(self) -> AsyncIterator[list[bytes]]:
-        """See `Source.blocks`. At most one thread reads, in blocks; it ends soon after this."""
+        """See `Source.blocks`. At most one thread reads; it ends soon after the iterator."""
         splitter = Splitter(self._separator)
         try:
             while data := await asyncio.to_thread(self._next_block):
@@ -119,8 +119,8 @@ class StdinSource:
                 self._carrier.wait()
 
     def _next_block(self) -> bytes:
-        # Not the loop's own pipe support: that aborts or hangs on files and /dev/null, and makes
-        # a terminal's other ends non-blocking.
+        # The event loop's own pipe support aborts or hangs on files and /dev/null, and makes a
+        # terminal's other ends non-blocking.
         while os.name == "posix" and not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
             if self._closed:
                 return b""
@@ -161,7 +161,7 @@ class ListSource:
 
 
 class IterableSource:
-    """Paths from any iterable, which may block: it is advanced in a thread."""
+    """Paths from any iterable, which may block: a thread advances it."""
 
     def __init__(self, paths: Iterable[AnyPath]) -> None:
         self._paths = paths
@@ -177,9 +177,9 @@ class IterableSource:
             taking = asyncio.create_task(asyncio.to_thread(_take, paths, found))
             try:
                 is_taken = False
-                while not is_taken:  # what came so far is handed on now and then
+                while not is_taken:  # hand on at intervals what came so far
                     await asyncio.wait({taking}, timeout=_POLL_SECONDS)
-                    is_taken = taking.done()  # asked first: more may come while a block is read
+                    is_taken = taking.done()  # ask first: more may come while the block is taken
                     if block := found[sent:]:
                         sent += len(block)
                         self._taken += len(block)
@@ -194,7 +194,7 @@ class IterableSource:
 
 
 class AsyncIterableSource:
-    """Paths from an asynchronous iterable, each handed on as it comes."""
+    """Paths from an asynchronous iterable, each handed on at once."""
 
     def __init__(self, paths: AsyncIterable[AnyPath]) -> None:
         self._paths = paths
@@ -209,7 +209,7 @@ class AsyncIterableSource:
 
 
 class StoreSource:
-    """URLs of the objects below a prefix, `Listed` a page at a time.
+    """URLs (`Listed`) of the objects below a prefix, a page at a time.
 
     Args:
         url: of a bucket or prefix, e.g. ``s3://bucket/scenes/``.
@@ -226,7 +226,7 @@ class StoreSource:
         """See `Source.blocks`.
 
         Raises:
-            StoreError: the store does not let itself be listed.
+            StoreError: the store cannot be listed.
         """
         from rastermeta_async.stores.clients import RETRIES, Stores
 
@@ -238,11 +238,11 @@ class StoreSource:
 
 
 class SuffixSource:
-    """Those paths of another source that have one of some endings.
+    """The paths of another source that have one of some endings.
 
     Args:
-        source: the other one.
-        suffixes: lower-case endings; what follows a ``?`` in a URL of the web is no part of them.
+        source: the other source.
+        suffixes: lower-case endings; the part of an HTTP URL from the ``?`` on does not count.
     """
 
     def __init__(self, source: Source, suffixes: tuple[bytes, ...]) -> None:
@@ -281,7 +281,7 @@ class ChainedSource:
 
 
 def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Source:
-    """Return a source of whatever holds paths."""
+    """Return a source for an iterable of paths; return a source as it is."""
     if isinstance(paths, str | bytes | os.PathLike):
         raise SourceError(f"expected several paths, not one: give [{paths!r}]")
     if isinstance(paths, AsyncIterable):
@@ -292,7 +292,7 @@ def source_of(paths: Source | Iterable[AnyPath] | AsyncIterable[AnyPath]) -> Sou
 
 
 def _take(paths: Iterator[AnyPath], found: list[bytes]) -> None:
-    """Append the next paths to a list that others read meanwhile."""
+    """Append the next paths to a list that the event loop reads meanwhile."""
     found.extend(map(os.fsencode, itertools.islice(paths, _PATHS_A_BLOCK)))
 
 

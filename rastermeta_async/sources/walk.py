@@ -1,7 +1,7 @@
-"""Inputs that are folders: the files below them, also where a disk is slow or never answers.
+"""Walks folders: finds the files below them, also if a disk is slow or never answers.
 
-What does not answer, or cannot be listed, is asked again when all else was walked: a disk that has
-to spin up, or a mount that has to come, is slow once. What cannot be listed even then is said.
+A path that does not answer, or cannot be listed, is retried after all others: a disk that has to
+spin up, or a mount that has to appear, is slow once. If the retries fail, a row says so.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from rastermeta_async.model.settings import MAX_STUCK
 from rastermeta_async.model.timeouts import AT_ONCE, answers, no_answer, started
 
 _ASKED_AGAIN = 2
-"""Times that what does not answer is asked again."""
+"""Retries of a path that does not answer."""
 
 _NAMES_A_BLOCK = 1000
 _NAMES_AHEAD = 4000
-"""Names in finished blocks that may wait to be taken; each thread has a block besides."""
+"""Names in finished blocks that may wait for the caller; each thread also has its own block."""
 
 _PAUSE_SECONDS = 0.01
 _OWN_SECONDS = 0.2
-"""That a thread may take for itself on a busy machine, beside the disk."""
+"""Seconds that a thread itself may take on a busy machine, besides the time of the disk."""
 
 _SLOW_SECONDS = 0.001
-"""A folder whose listing takes longer, besides `_NAME_SECONDS` for each name, is worth threads."""
+"""If a listing takes longer than this, plus `_NAME_SECONDS` a name, more threads start."""
 
 _NAME_SECONDS = 0.00001
 _QUICK_IN_A_ROW = 8
-"""Folders listed quickly after which a thread leaves the rest to the others."""
+"""Folders listed quickly in a row after which a thread leaves the rest to the others."""
 
 
 class Walked(bytes):
-    """A folder that was listed: a row that it has from an earlier run is outdated."""
+    """A folder that was listed: its row from an earlier run, if any, is outdated."""
 
     def row(self) -> Record:
-        """Return the row that drops the one there was."""
+        """Return the tombstone of the row from an earlier run."""
         return failure(self, GONE, "Walked", "the folder was walked")
 
 
 class NotWalked(bytes):
-    """What could not be listed, or did not tell whether it is a folder."""
+    """A path that could not be listed, or of which it is unknown whether it is a folder."""
 
     problem: OSError
 
     @classmethod
     def of(cls, path: bytes, problem: OSError) -> Self:
-        """Return a path with what is wrong."""
+        """Return a path with its problem."""
         note = cls(path)
         note.problem = problem
         return note
 
     def row(self) -> Record:
-        """Return the row that says so, however the folder is by now."""
+        """Return the row that tells the problem, whatever state the folder is in now."""
         waited = isinstance(self.problem, TimeoutError) and not self.problem.errno
         kind = "Timeout" if waited else type(self.problem).__name__
         message = (
@@ -74,7 +74,7 @@ class NotWalked(bytes):
 
 
 FolderNote = Walked | NotWalked
-"""A path of which a walk itself knows the row: nothing of it is to be read."""
+"""A path whose row the walk itself makes: no reader gets it."""
 
 
 class InputKind(Enum):
@@ -86,9 +86,9 @@ class InputKind(Enum):
 
 
 def kinds_of(paths: Sequence[bytes], timeout: float) -> list[InputKind | OSError]:
-    """Tell what each of some paths is, or why that cannot be told, e.g. no answer in time."""
+    """Return the kind of each path, or the error of the question, e.g. no answer in time."""
     kinds: list[InputKind | OSError] = []
-    for start in range(0, len(paths), AT_ONCE):  # so few that each which hangs costs no other
+    for start in range(0, len(paths), AT_ONCE):  # so few that a path that hangs delays no other
         kinds += answers(timeout, _kind_of, paths[start : start + AT_ONCE])
     return kinds
 
@@ -108,12 +108,12 @@ def walk(
     """Yield the inputs that are files, and the files below those that are folders.
 
     Links to files are followed, links to folders are not (unless they are an input), so there are
-    no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` where it cannot be.
+    no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` if this fails.
 
     Args:
-        inputs: paths; what does not exist is yielded, too.
+        inputs: paths; missing ones are yielded, too.
         suffixes: lower-case endings of the names taken from folders; empty: all.
-        timeout: seconds that the disk may take for an answer, three times at the most.
+        timeout: seconds that the disk may take for an answer; it is asked three times at most.
     """
     walker = _Walker(suffixes, timeout)
     rest = iter(inputs)
@@ -126,17 +126,17 @@ def walk(
 
 
 class _Walker:
-    """Walks folders, and puts off those that do not answer."""
+    """Walks folders, and notes those that do not answer for a retry."""
 
     def __init__(self, suffixes: tuple[bytes, ...], timeout: float) -> None:
         self.put_off: dict[bytes, OSError] = {}
-        """Paths to be asked again, and what was wrong."""
+        """Paths to retry, with their problems."""
         self._suffixes = suffixes
         self._timeout = timeout
         self._hanging: set[_Lister] = set()
 
     def walk(self, paths: Sequence[bytes]) -> Iterator[bytes]:
-        """Yield those of some paths that are files, and the files below those that are folders."""
+        """Yield the paths that are files, and the files below the paths that are folders."""
         told = zip(kinds_of(paths, self._timeout), paths, strict=True)
         for are_folders, some in itertools.groupby(told, lambda one: one[0] is InputKind.FOLDER):
             if are_folders:
@@ -149,7 +149,7 @@ class _Walker:
                     yield path
 
     def _put_off(self, path: bytes, problem: OSError) -> Iterator[bytes]:
-        """Have a path asked again, if that may help; there are bounds to what is waited for."""
+        """Note a path for a retry if that may help and few wait for one, else yield `NotWalked`."""
         if len(self.put_off) < MAX_STUCK and not isinstance(problem, PermissionError):
             self.put_off[path] = problem
         else:
@@ -167,7 +167,7 @@ class _Walker:
             way.leave()
 
     def _not_folders(self, links: Sequence[bytes]) -> Iterator[bytes]:
-        """Yield the links that lead to no folder, as far as they answer."""
+        """Yield the links that do not lead to a folder, and those that do not answer."""
         kinds = kinds_of(links, self._timeout)
         yield from (
             link for link, kind in zip(links, kinds, strict=True) if kind != InputKind.FOLDER
@@ -179,14 +179,14 @@ class _Block:
     """What was found in some folders, or in a part of a large one."""
 
     found: list[bytes] = field(default_factory=list)
-    """Files, and notes of the folders that were listed to their end."""
+    """Files, and a `Walked` for each folder that was listed completely."""
     links: list[bytes] = field(default_factory=list)
     failed: list[tuple[bytes, OSError]] = field(default_factory=list)
     names: int = 0
-    """That were listed for it, wanted or not."""
+    """Number of names listed for it, wanted or not."""
 
     def __iadd__(self, other: _Block) -> Self:
-        """Add what was found elsewhere, whatever another thread still adds to that."""
+        """Add another block, even one to which another thread still adds."""
         self.found += other.found
         self.links += other.links
         self.failed += other.failed
@@ -199,23 +199,23 @@ class _Lister:
     """A thread that lists folders."""
 
     folder: bytes | None = None
-    """That it lists."""
+    """The folder that it lists."""
     block: _Block = field(default_factory=_Block)
-    """What it found there and has not handed on."""
+    """What it found and has not handed on yet."""
     folders: list[bytes] = field(default_factory=list)
-    """In this one."""
+    """Folders that it found in the folder and has not handed on yet."""
     names: int = 0
-    """In the folder, so far."""
+    """Number of names in the folder, so far."""
     started: float = 0.0
     since: float = math.inf
-    """When it asked the disk what that has not answered."""
+    """When it last asked the disk; infinite while it does not wait for the disk."""
     quick: int = 0
     """Folders in a row that it listed quickly."""
     left: bool = False
-    """Whether nobody takes what it finds any more."""
+    """Whether its results are no longer wanted."""
 
     def add(self, entry: os.DirEntry[bytes], suffixes: tuple[bytes, ...]) -> None:
-        """Add an entry of the folder, where it may be wanted."""
+        """Add an entry of the folder, if it may be wanted."""
         self.names += 1
         self.block.names += 1
         try:
@@ -230,17 +230,17 @@ class _Lister:
 
 
 class _Way:
-    """A way through folders: threads go it ahead of who takes what they find.
+    """A walk through folders, whose threads list ahead of the caller (prefetch).
 
-    One thread goes it where folders are listed at once. Where that takes long there are up to
-    `AT_ONCE`; those that hang are left behind, and as many fewer list on. A folder's names are
-    handed on together: where they are many, part after part, while the other threads wait.
+    One thread lists quick folders; up to `AT_ONCE` threads list slow folders. Threads that hang are
+    left behind, and as many fewer list on. The names of a folder are handed on together: those of
+    a large folder part after part, while the other threads wait.
 
     Args:
         tops: folders to be listed, in order.
         suffixes: see `walk`.
         timeout: seconds that the disk may take for an answer.
-        hanging: the threads that were left behind, of this way and others; changes.
+        hanging: the threads that this walk and others left behind; it is modified.
     """
 
     def __init__(
@@ -252,13 +252,13 @@ class _Way:
         self._timeout = timeout
         self._hanging = hanging
         self._listers: set[_Lister] = set()
-        self._ahead = _Block()  # what was handed on and not taken
-        self._floor: _Lister | None = None  # hands on a large folder
+        self._ahead = _Block()  # handed on, but not taken yet
+        self._floor: _Lister | None = None  # the thread that hands on a large folder
         self._broken: BaseException | None = None
         self._changed = threading.Condition()
 
     def take(self) -> _Block | None:
-        """Return what was found since the last time; None: there is no more."""
+        """Return what was found since the last call; None: there is no more."""
         with self._changed:
             self._help(1 - len(self._listers))
             while self._listers or self._ahead.names:
@@ -277,7 +277,7 @@ class _Way:
         return self._ahead.names >= _NAMES_A_BLOCK or not self._listers
 
     def leave(self) -> None:
-        """Have the threads end as soon as the disk lets them."""
+        """Make the threads end as soon as the disk answers them."""
         with self._changed:
             self._folders.clear()
             for lister in self._listers:
@@ -285,7 +285,7 @@ class _Way:
             self._changed.notify_all()
 
     def _help(self, number: int) -> None:
-        """Start so many threads more, as far as there is work, and room, for them."""
+        """Start up to `number` further threads, as far as folders and `AT_ONCE` allow."""
         most = max(1, AT_ONCE - len(self._hanging))
         for _ in range(min(number, len(self._folders), most - len(self._listers))):
             lister = _Lister()
@@ -295,10 +295,10 @@ class _Way:
                 if not self._listers:
                     raise
                 return
-            self._listers.add(lister)  # it waits for the lock
+            self._listers.add(lister)  # the thread waits for the lock
 
     def _leave_behind(self, last: float) -> None:
-        """Go on without the threads that the disk has not answered since then."""
+        """Go on without the threads that have waited for the disk since before `last`."""
         for lister in [one for one in self._listers if one.since < last]:
             self._end(lister)
             lister.left = True
@@ -315,10 +315,10 @@ class _Way:
             self._floor = None
         self._changed.notify_all()
 
-    # What follows is done in the threads.
+    # The methods below run in the threads.
 
     def _list_all(self, lister: _Lister) -> None:
-        """List folder after folder, until there is none or enough others do."""
+        """List folder after folder, until none is left or enough other threads list."""
         try:
             while folder := self._next_folder(lister):
                 try:
@@ -333,24 +333,24 @@ class _Way:
                 self._end(lister)
 
     def _next_folder(self, lister: _Lister) -> bytes | None:
-        """Go on to the next folder; None: the thread has handed on all it has, and is to end."""
-        lister.since = math.inf  # from here on it is not the disk that it waits for
+        """Return the next folder; None: the thread has handed on all it has, and must end."""
+        lister.since = math.inf  # from here on it does not wait for the disk
         with self._changed:
             if lister.folder is not None:
                 self._finish(lister)
             is_spare = lister.quick >= _QUICK_IN_A_ROW and len(self._listers) > 1
             if lister.left or is_spare or not self._folders:
-                self._end(lister)  # in the same breath: another one may count on it
+                self._end(lister)  # under the same lock: others may rely on it
                 return None
             lister.folder, lister.names = self._folders.pop(), 0
             lister.since = lister.started = time.monotonic()
             return lister.folder
 
     def _finish(self, lister: _Lister) -> None:
-        """Hand on what a folder has, and have as many threads as the time it took shows are due."""
+        """Hand on what was found in a folder; if it was slow, start more threads."""
         seconds = time.monotonic() - lister.started - lister.names * _NAME_SECONDS
         lister.quick = lister.quick + 1 if seconds < _SLOW_SECONDS else 0
-        lister.block.names += 1  # its own
+        lister.block.names += 1  # the folder's own name
         if self._hand_on(lister) and not lister.quick:
             self._help(len(self._listers))
         if self._floor is lister:
@@ -358,7 +358,7 @@ class _Way:
             self._changed.notify_all()
 
     def _hand_on(self, lister: _Lister) -> bool:
-        """Hand on what a thread has, once that may be; False: nobody wants it any more."""
+        """Hand on what a thread has, once there is room; False: it is no longer wanted."""
         start = time.monotonic()
         if not lister.left:
             self._folders += lister.folders
@@ -386,7 +386,7 @@ class _Way:
                 return
 
     def _hand_on_part(self, lister: _Lister) -> bool:
-        """Hand on what a thread has before its folder ends; False: nobody wants it any more."""
+        """Hand on what a thread has before its folder ends; False: it is no longer wanted."""
         lister.since = math.inf
         with self._changed:
             is_wanted = self._hand_on(lister)

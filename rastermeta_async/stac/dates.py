@@ -1,8 +1,8 @@
-"""Dates in the texts of metadata: what is sure of its day becomes an interval, all else nothing.
+"""Read dates in metadata texts: an unambiguous date becomes an interval, any other text None.
 
-A time without a zone is taken for UTC, as satellite products mean it; a date without a time is
-the whole day, a month the whole month. Never guessed at: the order of day and month in
-``01/02/2020``, years of two digits, and bare numbers that may be seconds since some epoch.
+A time without a zone is UTC, as in satellite products. A date without a time is the whole day, a
+month the whole month. This does not guess the order of day and month in ``01/02/2020``, years of
+two digits, and bare numbers that may be seconds since some epoch.
 
 References: ISO 8601-1:2019 (calendar, ordinal and week dates, intervals); RFC 3339, section 5.6;
 RFC 5322, section 3.3; TIFF 6.0, section 8 (DateTime); MIL-STD-2500C (NITF's IDATIM).
@@ -18,11 +18,11 @@ from typing import NamedTuple
 _MOMENT = dt.timedelta(microseconds=1)
 _DAY = dt.timedelta(days=1)
 _LONGEST = 80
-"""Characters of the longest text that is looked at."""
+"""Length of the longest text that is parsed, in characters."""
 
 
 class Interval(NamedTuple):
-    """From when to when, UTC; the same for an instant."""
+    """Start and end, UTC; both are equal for an instant."""
 
     start: dt.datetime
     end: dt.datetime
@@ -48,7 +48,7 @@ _FORMS = tuple(
         # 20200131123456 (NITF)
         rf"{_YEAR}(?P<month>\d\d)(?P<day>\d\d)(?=\d{{6}}){_CLOCK}{_ZONE}",
         rf"{_YEAR}-(?P<month>\d\d)",
-        # 2020-031, 2020:031:12:34:56: a day of the year
+        # 2020-031, 2020:031:12:34:56: day of the year
         rf"{_YEAR}-(?P<ordinal>\d\d\d){_TIME}",
         rf"{_YEAR}:(?P<ordinal>\d\d\d):{_CLOCK}{_ZONE}",
         rf"{_YEAR}-?W(?P<week>\d\d)(?:-?(?P<weekday>[1-7]){_TIME})?",
@@ -65,13 +65,13 @@ _FORMS = tuple(
 
 
 def interval_of(text: str) -> Interval | None:
-    """Return what a text says that is a date, a date and a time, or two of them with a slash."""
+    """Return the interval of a date, a date and time, or two of them with a slash; else None."""
     text = bare(text)
     return _of_stripped(text) if 7 <= len(text) <= _LONGEST else None
 
 
 def bare(text: str) -> str:
-    """Return a text without blanks and quotes around it."""
+    """Return a text without surrounding blanks and quotes."""
     return text.strip(" \t\r\n\0\"'")
 
 
@@ -88,7 +88,7 @@ def _of_stripped(text: str) -> Interval | None:
 
 
 def _usual(text: str) -> dt.datetime | None:
-    """Return the moment that a text tells in the most frequent form; a short cut, no more."""
+    """Return the moment of a text in the most frequent form; this only saves time."""
     if len(text) != 19 or text[10] not in "T " or text[4] != text[7] or text[4] not in ":-":
         return None
     try:
@@ -99,7 +99,7 @@ def _usual(text: str) -> dt.datetime | None:
 
 
 def between(start: Interval | None, end: Interval | None) -> Interval | None:
-    """Return all from one date to another; nothing where one lacks, or they are out of order."""
+    """Return the interval from one date to another; None if one is None, or in wrong order."""
     if start is None or end is None or end.end < start.start:
         return None
     return Interval(start.start, end.end)
@@ -116,7 +116,7 @@ def _one(text: str) -> Interval | None:
 
 
 def _interval(fields: dict[str, str | None]) -> Interval:
-    """Return the interval of a form's groups.
+    """Return the interval of the groups of a form.
 
     Raises:
         ValueError: there is no such day or time.
@@ -146,17 +146,17 @@ def _interval(fields: dict[str, str | None]) -> Interval:
 
 
 def whole(start: dt.datetime, length: dt.timedelta) -> Interval:
-    """Return all of a day, a month or a year: its last microsecond is the last one in it."""
+    """Return the interval of a whole day, month or year, up to its last microsecond."""
     return Interval(start, start + length - _MOMENT)
 
 
 def rfc3339(moment: dt.datetime) -> str:
-    """Return a time as RFC 3339 has it, in UTC."""
+    """Return a time in the form of RFC 3339, in UTC."""
     return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def month_after(first: dt.date) -> dt.date:
-    """Return the first day of the month after that of the first day of one."""
+    """Return the first day of the next month; `first` is the first day of a month."""
     return (first + 31 * _DAY).replace(day=1)
 
 
@@ -164,16 +164,16 @@ def _since_midnight(fields: dict[str, str | None]) -> dt.timedelta:
     hour, minute = int(fields["hour"] or 0), int(fields["minute"] or 0)
     second = int(fields["second"] or 0)
     part = int(f"{fields['part'] or 0:0<6}"[:6])
-    # 24:00 is the end of the day, and nothing comes after it (ISO 8601-1:2019, section 4.3.8).
+    # 24:00 is the end of the day; later times do not exist (ISO 8601-1:2019, section 4.3.8).
     if hour > 24 or (hour == 24 and (minute or second or part)) or minute > 59 or second > 60:
         raise ValueError("no time of day")
     return dt.timedelta(hours=hour, minutes=minute, seconds=second, microseconds=part)
 
 
 def _check_leap(moment: dt.datetime) -> None:
-    """Raise ValueError unless a second numbered 60 can be: it ends a day (RFC 3339, 5.7).
+    """Raise ValueError unless second 60 is a leap second, which ends a day (RFC 3339, 5.7).
 
-    It has no number of its own here, so it is the second after it.
+    `datetime` has no leap seconds, so `moment` is the second after it.
     """
     if moment.time().replace(microsecond=0) != dt.time():
         raise ValueError("no leap second")

@@ -1,6 +1,6 @@
-"""When a raster was taken, from evidence alone: its tags, or its path, by a rule.
+"""Find when a raster was taken, by a rule, from its tags or its path only.
 
-What does not tell it for sure gives nothing; never the time of the file, never now.
+Ambiguous evidence gives None. The time of the file and the present time are never used.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import NamedTuple
 from rastermeta_async.stac.dates import Interval, bare, between, interval_of, month_after, whole
 
 AUTO = "auto"
-"""The rule that stands for the common tags."""
+"""Name of the rule that reads the common tags."""
 
 
 class Evidence(NamedTuple):
-    """What may tell when a raster was taken."""
+    """Path and tags, which may hold the date when a raster was taken."""
 
     path: str
     tags: Mapping[str, str]
-    """By name in upper case."""
+    """Values by name in upper case."""
 
 
 Pairs = Mapping[str, str] | Iterable[tuple[str, str]] | None
-"""Tags as a record has them, or a row."""
+"""Tags of a record, or of a row."""
 
 
 _NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
@@ -34,10 +34,10 @@ _MIDNIGHT = " 00:00:00"
 
 
 def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence:
-    """Return what columns of a row tell; of tags of one name, that of the domain IMAGERY.
+    """Return the evidence in a row's columns; a tag of the domain IMAGERY replaces one of its name.
 
-    There, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the second
-    before it, for a time that they cannot parse, and midnight where they know only the day.
+    In that domain, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the
+    second before it, for a time that they cannot parse, and midnight if they know only the day.
     """
     tags = {name.upper(): value for name, value in dict(dataset_tags or ()).items()}
     for name, value in dict(imagery_tags or ()).items():
@@ -47,11 +47,11 @@ def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence
 
 
 When = Callable[[Evidence], "Interval | None"]
-"""Returns when a raster was taken."""
+"""Returns when a raster was taken; None: unknown."""
 
 
 class _DateTags(NamedTuple):
-    """Tags that tell when, in upper case; a clock holds the time of day where that is apart."""
+    """Names of date tags in upper case; `clock` is the tag of a separate time of day."""
 
     start: str
     end: str = ""
@@ -86,21 +86,21 @@ _OF_WRITING = (
     _DateTags("DATETIME"),
     _DateTags("TIFFTAG_DATETIME"),
 )
-"""Often when the file was written, or the image processed."""
+"""Tags that often hold the time of writing the file, or of processing the image."""
 
 SOURCES = _OF_ACQUISITION + _OF_WRITING
-"""Where it is looked for, the surest first."""
+"""Tags to search for a date, the most reliable first."""
 
 TAGS = frozenset(name for source in SOURCES for name in source if name)
-"""Every tag that is looked at, in upper case."""
+"""All tags of `SOURCES`, in upper case."""
 
 
 _OF_NO_IMAGE = ("NITF_IDATIM", "20021216151629")
-"""What GDAL's NITF driver writes unless it is told a time (``NITFCreateEx``)."""
+"""Default that GDAL's NITF driver writes for a missing time (``NITFCreateEx``)."""
 
 
 def from_tags(evidence: Evidence) -> Interval | None:
-    """Return when the tags say that a raster was taken."""
+    """Return when a raster was taken according to its tags."""
     relevant = {name: evidence.tags[name] for name in TAGS & evidence.tags.keys()}
     if _OF_NO_IMAGE in relevant.items():
         del relevant[_OF_NO_IMAGE[0]]
@@ -110,7 +110,7 @@ def from_tags(evidence: Evidence) -> Interval | None:
 
 
 def _surest(sources: Iterable[_DateTags], tags: Mapping[str, str]) -> Interval | None:
-    # A source with a start and no end tells only a moment: one with both is better.
+    # A start whose end tag is missing is only a moment: a source with both is better.
     partial = None
     for source in sources:
         if source.start not in tags or not (start := _date(tags, source.start, source.clock)):
@@ -136,13 +136,13 @@ def _date(tags: Mapping[str, str], date: str, clock: str) -> Interval | None:
 
 
 class Rules:
-    """Rules that are tried in order, and what has become of each; a `When`.
+    """A `When` that tries rules in order, and notes which of them found a date.
 
     Args:
-        texts: see `rule_of`; none: `AUTO`.
+        texts: see `rule_of`; empty: `AUTO`.
 
     Raises:
-        ValueError: a rule makes no sense; the message names it.
+        ValueError: a rule is invalid; the message names it.
     """
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
@@ -151,7 +151,7 @@ class Rules:
         self._found: set[str] = set()
 
     def __call__(self, evidence: Evidence) -> Interval | None:
-        """Return when the first rule that can tell says that a raster was taken."""
+        """Return the result of the first rule that finds when a raster was taken."""
         for text, rule in self._rules.items():
             self._asked.add(text)
             if found := rule(evidence):
@@ -161,7 +161,7 @@ class Rules:
 
     @property
     def in_vain(self) -> list[tuple[str, str]]:
-        """Rules, but for `AUTO`, that were asked about rasters and could date none, with advice."""
+        """Rules, except `AUTO`, that were tried and dated no raster, each with advice."""
         vain = self._asked - self._found - {AUTO}
         return [(text, _advice_on(text)) for text in self._rules if text in vain]
 
@@ -174,7 +174,7 @@ def _named_rule(text: str) -> When:
 
 
 def _advice_on(text: str) -> str:
-    """Return what to look at where a rule dates nothing."""
+    """Return advice for a rule that dates nothing."""
     if _is_pattern(text) or _is_expression(text):
         return "does it fit the files' names, and is what it finds a date, the year first?"
     return "is it spelt as in the files? `rastermeta show FILE` prints the tags that a catalog has"
@@ -189,17 +189,17 @@ def _is_expression(text: str) -> bool:
 
 
 def rule_of(text: str | None) -> When:
-    """Return how dates are found.
+    """Return the function that finds dates by a rule.
 
     Args:
-        text: None or `AUTO`: in `TAGS`. With ``%`` and a letter: a `datetime.strptime` pattern
-            that the file's name holds (with a slash: the path), e.g. ``%Y%m%d``. With ``(``: a
-            regular expression for the path, whose groups, joined, are a date, or, if there are two,
-            the first and the last one. Else the name of a tag, or of two with a slash between: of
-            the first and the last date.
+        text: None or `AUTO`: it searches `TAGS`. With ``%`` and a letter: a `datetime.strptime`
+            pattern for a part of the file name, e.g. ``%Y%m%d`` (with a slash: of the path). With
+            ``(``: a regular expression for the path. Its joined groups are a date; or two groups
+            are the first and the last date. Else the name of a tag; or two names with a slash
+            between: the tags of the first and the last date.
 
     Raises:
-        ValueError: the rule makes no sense (also re.error).
+        ValueError: the rule is invalid (also re.error).
     """
     if text is None or text == AUTO:
         return from_tags
@@ -230,7 +230,7 @@ def _by_expression(expression: re.Pattern[str]) -> When:
         if not found:
             return None
         groups = [group for group in found.groups() if group]
-        # Year and month alone are a date only with a hyphen between.
+        # Year and month alone are a date only with a hyphen between them.
         joined = interval_of("".join(groups)) or interval_of("-".join(groups))
         if joined or len(groups) != 2:
             return joined
@@ -252,7 +252,7 @@ def _by_pattern(pattern: str) -> When:
     expression = "".join(
         _DIRECTIVES[part] if at % 2 else re.escape(part) for at, part in enumerate(parts)
     )
-    # Not in the midst of a longer number.
+    # Do not match inside a longer number.
     before = "" if parts[0] else r"(?<!\d)"
     after = "" if parts[-1] else r"(?!\d)"
     holds = re.compile(f"{before}(?=({expression}){after})", re.ASCII)
@@ -291,9 +291,9 @@ def _check_pattern(letters: list[str], *, stray: bool) -> None:
 
 @lru_cache(8192)
 def _parsed(text: str, pattern: str, letters: frozenset[str]) -> Interval | None:
-    """Return the year, month, day, hour or moment that a text is by a pattern.
+    """Return the year, month, day, hour or moment of a text by a pattern.
 
-    None where there is no such time, or where it ends after what Python can tell: the year 9999.
+    None: there is no such time, or its end is after the year 9999, the last year of `datetime`.
     """
     try:
         start = dt.datetime.strptime(text, pattern).replace(tzinfo=dt.UTC)
@@ -303,10 +303,10 @@ def _parsed(text: str, pattern: str, letters: frozenset[str]) -> Interval | None
 
 
 def _named(start: dt.datetime, letters: frozenset[str]) -> Interval:
-    """Return all that has a beginning in common, by the finest directive.
+    """Return the interval that begins at `start`; the finest directive gives its length.
 
     Raises:
-        ValueError: it ends after the last year that there is (also OverflowError).
+        ValueError: it ends after the year 9999 (also OverflowError).
     """
     if "M" in letters:
         return Interval(start, start)

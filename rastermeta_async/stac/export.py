@@ -1,9 +1,9 @@
-"""Writing a catalog as STAC items: JSON lines, or stac-geoparquet.
+"""Write a catalog as STAC items: JSON lines, or stac-geoparquet.
 
     rows ──▶ items ──▶ lines ──▶ (Parquet) ──▶ the output's name
 
-Items go to a temporary file first, which also tells which fields are in use: Parquet has a
-column for these alone. Memory does not depend on the number of rows.
+Items go to a temporary file first. This also finds the fields in use: only they become columns in
+Parquet. Memory does not depend on the number of rows.
 
 References: stac-geoparquet 1.0.0 ("Schema", "Metadata"); GeoParquet 1.1.0.
 """
@@ -50,27 +50,27 @@ from rastermeta_async.stac.evidence import When
 from rastermeta_async.stac.items import COLUMNS, Hrefs, LeftOut, collection_of, item_of
 
 PARQUET_KEY = "stac-geoparquet"
-"""In a Parquet file's metadata; its presence tells that the rows are items."""
+"""Key in a Parquet file's metadata; if present, the rows are items."""
 
 _MOST_BYTES = 64 * 1024 * 1024
-"""What is read of a file: an item takes less, however many bands it has."""
+"""Highest number of bytes read of a file; an item is smaller, with any number of bands."""
 
 
 def check_items(path: str) -> None:
-    """Raise ForeignOutputError unless items can take this name."""
+    """Raise ForeignOutputError if a file of this name exists and holds no STAC items."""
     of_items = _is_parquet_of_items if path.endswith(".parquet") else _is_lines_of_items
     _check(path, "holds no STAC items", is_known=of_items(path))
 
 
 def check_collection(path: str) -> None:
-    """Raise ForeignOutputError unless a collection can take this name."""
+    """Raise ForeignOutputError if a file of this name exists and is not a STAC collection."""
     found = _object(_content(path))
     is_known = found.get("type") == "Collection" and "stac_version" in found
     _check(path, "is no STAC collection", is_known=is_known)
 
 
 def check_left_out(path: str) -> None:
-    """Raise ForeignOutputError unless the list of what was left out can take this name."""
+    """Raise ForeignOutputError if a file of this name exists and is not a list of omitted rows."""
     is_known = _first_line(path).count(b"\t") == 1
     _check(path, "is no list of what an export left out", is_known=is_known)
 
@@ -89,27 +89,27 @@ def _is_parquet_of_items(path: str) -> bool:
 
 
 def _is_lines_of_items(path: str) -> bool:
-    if os.path.isfile(path) and not os.path.getsize(path):  # so is an export without items
+    if os.path.isfile(path) and not os.path.getsize(path):  # an export without items is empty
         return True
     return "stac_version" in _object(_first_line(path))
 
 
 def _first_line(path: str) -> bytes:
-    """Return the first line of a file; nothing where it cannot be read."""
+    """Return the first line of a file; empty if it cannot be read."""
     with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
         return file.readline(_MOST_BYTES)
     return b""
 
 
 def _content(path: str) -> bytes:
-    """Return what is in a file; nothing where it cannot be read."""
+    """Return the content of a file; empty if it cannot be read."""
     with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
         return file.read(_MOST_BYTES)
     return b""
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a text is; an empty one where it is none."""
+    """Return the JSON object of a text; an empty one if it is no JSON object."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -153,26 +153,26 @@ _SCHEMA = pa.schema(
         ("proj:bbox", pa.list_(_REAL)),
     ]
 )
-"""Items as stac-geoparquet has them: properties are columns, the geometry is WKB."""
+"""Schema of stac-geoparquet: properties are columns, the geometry is WKB."""
 
 _ALWAYS = frozenset(["datetime", "proj:code"])
-"""Fields that an item has even where they are null."""
+"""Fields that every item has, even if they are null."""
 
 
 @dataclass
 class Export:
-    """What became of a catalog."""
+    """Result of an export."""
 
     items: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that made no item, by reason."""
+    """Number of rows without an item, by reason."""
     fields: set[str] = field(default_factory=set)
-    """Properties, and fields of assets and bands, that are in use."""
+    """Properties, and fields of assets and bands, in use."""
     time: Interval | None = None
     limits: Limits = field(default_factory=Limits)
 
     def add(self, item: dict[str, Any]) -> None:
-        """Take notice of an item."""
+        """Count an item, and extend fields, time and limits to it."""
         self.items += 1
         asset, properties = item["assets"]["data"], item["properties"]
         self.fields.update(item, properties, *asset["bands"])
@@ -195,23 +195,23 @@ def export(
 ) -> Export:
     """Write a catalog as STAC items: one JSON object a line, or stac-geoparquet.
 
-    What makes no item is listed in OUTPUT.left-out.txt: a line each, path, tab, reason. With a
-    collection, that goes to OUTPUT.collection.json. Each file takes its name when it is
-    complete, the items last; after a crash the same command writes them all anew.
+    Rows without an item are listed in OUTPUT.left-out.txt, one a line: path, tab, reason. A
+    collection goes to OUTPUT.collection.json. Each file gets its final name when it is complete,
+    the items last; after a crash the same command writes all files again.
 
     Args:
         catalog: a finished catalog.
-        output: the items' file; one of an earlier export is replaced.
-        when: tells when a raster was taken.
+        output: the items' file; the file of an earlier export is replaced.
+        when: returns the time when a raster was taken.
         collection: the id of a collection to write, too.
-        base_url: where local paths are found.
-        overwrite: also replace files that no export made, but for a catalog.
+        base_url: URL before local paths.
+        overwrite: also replace files that no export made, except a catalog.
 
     Raises:
-        SettingsError: a name or URL makes no sense.
-        OutputError: the catalog is none, or one of another version; the output is a catalog.
-        ForeignOutputError: what has the name of an output was not made by an export.
-        WriteError: the disk refused a write; what stood there stands there still.
+        SettingsError: a name or URL is invalid.
+        OutputError: `catalog` is not a catalog, or of another version; the output is a catalog.
+        ForeignOutputError: a file with the name of an output was not made by an export.
+        WriteError: the disk refused a write; the earlier files are unchanged.
     """
     _check_names(catalog, output, collection)
     hrefs = Hrefs(base_url)
@@ -248,13 +248,13 @@ def export(
 
 
 def _file_at(path: str) -> Identity | None:
-    """Return the identity of a file that may be replaced; refuse what is none."""
+    """Return the identity of a file that may be replaced; refuse what is no regular file."""
     rights_at(path)
     return identity(path)
 
 
 def _check_earlier(output: str, listed: str, described: str | None) -> None:
-    """Raise ForeignOutputError if what stands under these names is not of an earlier export."""
+    """Raise ForeignOutputError if a file of these names exists and no export made it."""
     check_items(output)
     check_left_out(listed)
     if described:
@@ -285,13 +285,13 @@ def _explained(output: str) -> Iterator[None]:
 
 
 class _Temporary:
-    """A new file next to the one that it is to become; removed on leaving, unless it did.
+    """A temporary file next to its final name; removed at the end, unless it was published.
 
     Two exports to the same name do not mix: the second one ends at once.
 
     Args:
-        final: the name that it is to have.
-        kind: tells apart what is to have the same.
+        final: the final name.
+        kind: distinguishes temporary files of the same final name.
     """
 
     def __init__(self, final: str, kind: str = "") -> None:
@@ -315,11 +315,11 @@ class _Temporary:
     def __exit__(self, *_: object) -> None:
         if self._path:
             remove(self._path)
-        with contextlib.suppress(OSError):  # a full disk again; it was told
+        with contextlib.suppress(OSError):  # a full disk again; the error was already raised
             self.file.close()
 
     def publish(self, final: str, stood: Identity | None) -> None:
-        """Give the file its name, durably, in place of what stood there."""
+        """Give the file its final name durably; it replaces the file `stood`."""
         self.file.flush()
         os.fsync(self.file.fileno())
         publish(self._path, final, stood)
@@ -354,7 +354,7 @@ def _write_parquet(
 ) -> None:
     schema = _used(_SCHEMA, result.fields)
     extent = Extent()
-    # No `with`: it would turn an exception into a valid-looking file.
+    # No `with`: after an exception it would close the file as if it were complete.
     writer = pq.ParquetWriter(output.file, schema, version="2.6", compression="zstd")
     lines.file.seek(0)
     for some in _groups(lines.file):
@@ -370,7 +370,7 @@ def _write_parquet(
 
 
 def _moment(text: str) -> dt.datetime:
-    """Return a time of an item: of any year, unlike those that are sure in the texts of others."""
+    """Return a time of an item; any year is valid here, unlike in `interval_of`."""
     return dt.datetime.fromisoformat(text)
 
 
@@ -389,7 +389,7 @@ def _groups(file: IO[bytes]) -> Iterator[list[bytes]]:
 
 
 def _used(schema: pa.Schema, names: set[str]) -> pa.Schema:
-    """Return a schema without the optional fields that are in no item."""
+    """Return a schema without the optional fields that no item uses."""
 
     def used(kind: pa.DataType) -> pa.DataType:
         if kind == _ASSET:
@@ -410,14 +410,14 @@ def _used(schema: pa.Schema, names: set[str]) -> pa.Schema:
 
 
 def _flat(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item as a row: properties at the top, times, WKB, numbers that JSON has not.
+    """Return an item as a row: properties at the top level, times, WKB, NaN and infinity.
 
-    The column of nodata is one of doubles: of a whole number beyond ±2**53 the nearest one.
+    The nodata column has doubles: a whole number beyond ±2**53 becomes the nearest double.
     """
     import shapely
 
     west, south, east, north = item["bbox"]
-    if west > east:  # the covering is planar: it holds both sides of the antimeridian
+    if west > east:  # the covering is planar: it spans both sides of the antimeridian
         west, east = -180.0, 180.0
     for band in item["assets"]["data"]["bands"]:
         if "nodata" in band:

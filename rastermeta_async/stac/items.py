@@ -1,4 +1,4 @@
-"""A catalog's rows as STAC items, and the collection that they make.
+"""Make STAC items of a catalog's rows, and the collection of these items.
 
 References: STAC 1.1.0 (item and collection specification, common metadata, bands); projection
 extension v2.0.0; raster extension v2.0.0; RFC 7946, section 5 (bounding boxes).
@@ -26,11 +26,11 @@ from rastermeta_async.stac.dates import Interval, rfc3339
 from rastermeta_async.stac.evidence import When, evidence_of
 
 _IN_A_PATH = "/!$&'()*+,;=@~"
-"""What stays as it is in a path; a colon does not, as a name before one looks like a scheme."""
+"""Characters that a path keeps unquoted; not the colon, as text before it looks like a scheme."""
 
 _IN_A_URL = "/!$&'()*+,;=@~:?#[]%"
 _IN_A_KEY = "/!$&'()*+,;=@~:#?%"
-"""Keys of object stores are never unquoted: what can stay stays."""
+"""The same for keys of object stores: nobody decodes them, so most characters stay."""
 
 _STORES = ("s3://", "gs://", "az://")
 
@@ -39,24 +39,24 @@ class Hrefs:
     """Turns paths into links.
 
     Args:
-        base_url: where local paths are found; None: the paths themselves are the links.
+        base_url: URL before local paths; None: the paths themselves are the links.
 
     Raises:
-        SettingsError: it is no URL that a path can follow.
+        SettingsError: a path cannot follow `base_url`, or it is not a URL.
     """
 
     def __init__(self, base_url: str | None = None) -> None:
         self._base = None if base_url is None else _checked(base_url)
 
     def of(self, path: bytes) -> str:
-        """Return the link to a path, quoted where that is needed."""
+        """Return the link to a path, percent-encoded as needed."""
         if is_url(path):
             store = path.startswith(tuple(map(str.encode, _STORES)))
             return quote(path, safe=_IN_A_KEY if store else _IN_A_URL)
         if self._base is None:
             return quote(re.sub(rb"^//+", b"/", path), safe=_IN_A_PATH)
         relative = posixpath.normpath(path).lstrip(b"/")
-        while relative.startswith(b"../"):  # nothing is above the base
+        while relative.startswith(b"../"):  # links stay below the base
             relative = relative[3:]
         safe = _IN_A_KEY if self._base.startswith(_STORES) else _IN_A_PATH
         return f"{self._base}/{quote(relative, safe=safe)}"
@@ -87,7 +87,7 @@ COLUMNS = ("filepath", "filepath_bytes", "status", "crs", "crs_wkt", "proj_code"
            "transform", "width", "height", "bands", "cog", "area_or_point", "driver",
            "dataset_tags", "imagery_tags", "subdatasets", "geometry", "bbox",
            "footprint")  # fmt: skip
-"""What an item is made from."""
+"""Columns that an item is made from."""
 
 _DATA_TYPES = {
     "complex_int16": "cint16", "complex_int32": "cint32", "complex64": "cfloat32",
@@ -106,11 +106,11 @@ _TIFF = "image/tiff; application=geotiff"
 
 
 UNDATED = "nothing tells its date"
-"""Why a row is left out that has all but a date."""
+"""Reason for leaving out a row that lacks only a date."""
 
 
 class LeftOut(Exception):  # noqa: N818  # a finding, not an error
-    """A row makes no item; the message says why."""
+    """A row has no item; the message says why."""
 
 
 def item_of(
@@ -120,12 +120,12 @@ def item_of(
 
     Args:
         row: plain values of `COLUMNS`.
-        when: tells when it was taken.
+        when: returns the time when it was taken.
         hrefs: turns paths into links.
         collection: id of its collection, and the link to it.
 
     Raises:
-        LeftOut: there is none: it was not read, or when or where it is from is not known.
+        LeftOut: the row was not read, or has no bands, or its time or place is unknown.
     """
     _check(row)
     interval = when(evidence_of(row["filepath"], row["dataset_tags"], row["imagery_tags"]))
@@ -148,7 +148,7 @@ def item_of(
         "links": [],
         "assets": {"data": asset},
     }
-    # The extension's schema wants at least one of its fields where it is named.
+    # An item that names the extension must have one of its fields, says the extension's schema.
     if any(name.startswith("raster:") for band in bands for name in band):
         item["stac_extensions"].append(RASTER)
     if collection:
@@ -171,7 +171,7 @@ def _check(row: Mapping[str, Any]) -> None:
 
 
 def _times(interval: Interval) -> dict[str, str | None]:
-    """Return the fields of common metadata, "Date and Time": null where it is no instant."""
+    """Return the fields of common metadata, "Date and Time"; `datetime` is null for a range."""
     start, end = map(rfc3339, interval)
     if start == end:
         return {"datetime": start}
@@ -179,9 +179,9 @@ def _times(interval: Interval) -> dict[str, str | None]:
 
 
 def _id(path: bytes) -> str:
-    """Return the file's name without ending, and what tells it from others of that name.
+    """Return the file name without its suffix, and a digest that makes it unique.
 
-    It depends on the path alone, and holds nothing that would have to be quoted in a URL.
+    The id depends only on the path. No character of it needs percent-encoding in a URL.
     """
     name = path.rpartition(b"/")[2].decode("utf-8", "replace")
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"(?<=.)\.[^.]*$", "", name)).strip("-.")
@@ -200,9 +200,9 @@ def _geojson(geometry: bytes) -> dict[str, Any]:
 
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the projection extension; those of approximate footprints lack some.
+    """Return the fields of the projection extension; fewer for approximate footprints.
 
-    A code of null says that the CRS has none; WKT then tells what it is.
+    A null code means that the CRS has no code; then the WKT defines it.
     """
     fields: dict[str, Any] = {
         "proj:code": row["proj_code"], "proj:shape": [row["height"], row["width"]],
@@ -222,7 +222,7 @@ def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transform(row: Mapping[str, Any]) -> Sequence[float] | None:
-    """Return the geotransform of a raster that is placed by it, and by finite numbers."""
+    """Return the geotransform, if it gives the footprint and its numbers are finite; else None."""
     transform: Sequence[float] = row["transform"] or ()
     placed = row["footprint"] == "transform" and all(map(_is_finite, transform))
     return transform if placed and len(transform) == 6 else None
@@ -253,12 +253,12 @@ def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _metres(row: Mapping[str, Any]) -> float | None:
-    """Return the size of a pixel, metres; None where the CRS has no lengths."""
+    """Return the size of a pixel in metres; None: the CRS has no unit of length."""
     transform = _transform(row)
     return transform and _pixel_metres(row["crs"], tuple(transform))  # type: ignore[return-value]  # never empty
 
 
-@lru_cache(256)  # the same for all bands, and mostly for all of many rasters
+@lru_cache(256)  # the same for all bands, and often for many rasters
 def _pixel_metres(crs: str, transform: tuple[float, ...]) -> float | None:
     metres = metres_in_a_unit(crs)
     if metres is None:
@@ -272,7 +272,7 @@ def _is_finite(value: float | None) -> bool:
 
 
 def _number(value: float) -> float | str:
-    """Return a number as common metadata, "nodata", has it."""
+    """Return a number in the form of common metadata, "nodata"."""
     if math.isfinite(value):
         return value
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
@@ -287,9 +287,9 @@ def _media_type(row: Mapping[str, Any]) -> str | None:
 def collection_of(
     name: str, catalog: str, extent: Sequence[float], time: Interval
 ) -> dict[str, Any]:
-    """Return the collection of items that lie within an extent and a time.
+    """Return the collection of items within an extent and a time interval.
 
-    What nobody has told is left to be filled in: the licence is "other", the title is the id.
+    The user has to fill in what the catalog lacks: the licence is "other", there is no title.
     """
     return {
         "type": "Collection",

@@ -1,4 +1,4 @@
-"""Whether a run over an object store is worth going on with, judged by its answers."""
+"""Ends a run over an object store if its answers show that no object can be read."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from rastermeta_async.model.errors import MissingExtraError, StoreError
 from rastermeta_async.model.urls import is_url
 
 ALIKE = 100
-"""Objects in a row that must all fail alike."""
+"""Objects in a row that must all fail for the same reason."""
 
 _HOPELESS = frozenset(
     {"AccessDenied", "Connection", "ExpiredToken", "NameResolution", "NoBucket", "NoCredentials",
      "NoRanges", "StoreError", "TLS", "Timeout", "WrongRegion"}
 )  # fmt: skip
-"""Problems that are not of one object."""
+"""Problems that do not concern a single object only."""
 
 _LOST = frozenset({"Connection", "ExpiredToken", "NameResolution", "NoCredentials", "Timeout"})
-"""Those of them that may begin later, and then be no matter of some objects: each takes its time,
-and none says anything about the object."""
+"""Those of them that may also begin later in a run, and do not concern some objects only: each
+costs time, and none says anything about the object."""
 
 _AT_ONCE = MissingExtraError.__name__
 
 
 class CircuitBreaker:
-    """Looks at the rows of a run: if no object can be reached, somebody should be told."""
+    """Watches the rows of a run, and raises an error if no object can be reached."""
 
     def __init__(self) -> None:
         self._alike = 0
         self._kind: str | None = None
         self._settled = False
-        """Whether the first objects did not all fail alike."""
+        """Whether the first objects did not all fail for the same reason."""
 
     def note(self, rows: pa.RecordBatch) -> None:
-        """Take notice of some rows.
+        """Note the successes and failures in some rows.
 
         Raises:
             MissingExtraError: no object can be read in this installation.
-            StoreError: the first hundred objects, or the last hundred of one host, all failed for
-                one reason that is not theirs.
+            StoreError: the first `ALIKE` objects, or the last `ALIKE` of one host, all failed for
+                one reason that does not lie in the objects.
         """
         if not _in_store(rows):
             return
@@ -55,7 +55,7 @@ class CircuitBreaker:
             raise MissingExtraError(message)
         if not self._settled:
             self._settled = kind not in _HOPELESS or self._kind not in (None, kind)
-        if self._settled:  # from now on it is a host that may be lost
+        if self._settled:  # from now on only a host may be lost
             kind = f"{kind} {path.split('/')[2]}" if kind in _LOST else None
         self._alike = self._alike + 1 if kind == self._kind else 1
         self._kind = kind
@@ -68,6 +68,6 @@ class CircuitBreaker:
 
 
 def _in_store(rows: pa.RecordBatch) -> bool:
-    # For local files, of all of which it is asked: far quicker than to look at each row.
+    # Also called for the rows of local files: it is far faster than a look at each row.
     found: bool = pc.any(pc.match_substring(rows.column("filepath"), "://")).as_py()
     return found

@@ -1,6 +1,6 @@
-"""Object stores: which store and key a URL means, listings, and catalogs on their way there.
+"""Object stores: finds the store and key of a URL, lists objects, uploads catalogs.
 
-obstore, which does the work, is imported when the first URL turns up.
+obstore does the work; it is imported when the first URL is used.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from rastermeta_async.stores.problems import first_line, problem_of
 from rastermeta_async.stores.raw_keys import Key, ObjectBytes, S3Bucket, is_odd
 
 MAX_STORES = 64
-"""Buckets and hosts that connections are kept to."""
+"""Most buckets and hosts whose connections are kept."""
 
 PAGE = 1000
-"""Objects a page of a listing, the most that S3 returns (ListObjectsV2)."""
+"""Objects in a page of a listing, the most that S3 returns (ListObjectsV2)."""
 
 RETRIES = 8
-"""Of a request for a page of a listing, or for a part of a catalog on its way."""
+"""Retries of a request for a page of a listing, or for a part of a catalog in an upload."""
 
 ONE_REQUEST_BYTES = 60 * 1024 * 1024
-"""Of a catalog that goes up in one request, and is in memory meanwhile. Parts of larger ones
-take as much, and no store lets obstore set a condition for what is made of parts."""
+"""Largest catalog that is uploaded in one request, and held in memory meanwhile. The parts of a
+larger one take as much memory, and obstore can set no condition for an upload in parts."""
 
 _PIECE_BYTES = 5 * 1024 * 1024
 _RETRY_SECONDS = 120
@@ -51,7 +51,7 @@ class Located(NamedTuple):
     key: str
 
     def get(self, start: int, end: int) -> ObjectBytes:
-        """Return bytes of the object; raises what obstore or boto3 raise, see `problem_of`."""
+        """Return bytes of the object; errors are those of obstore or boto3, see `problem_of`."""
         if isinstance(self.store, S3Bucket):
             return self.store.get(self.key, start, end)
         import obstore
@@ -68,21 +68,21 @@ class Found(NamedTuple):
     """Bytes."""
     etag: str | None
     version: str | None = None
-    """Where the store has such a thing; for a condition GCS takes nothing else."""
+    """None: the store has no versions. GCS takes only a version as a condition."""
 
     @property
     def condition(self) -> dict[str, str]:
-        """What obstore asks a store to compare with before an object is replaced."""
+        """What a store compares, at obstore's request, before it replaces an object."""
         known = {"e_tag": self.etag, "version": self.version}
         return {name: value for name, value in known.items() if value is not None}
 
 
-class Replaced(Exception):  # noqa: N818  # no error of this program's, it is always caught
-    """There is another object at a URL than the one that may be replaced."""
+class Replaced(Exception):  # noqa: N818  # it is always caught
+    """The object at a URL is not the one that may be replaced."""
 
 
 class Stores:
-    """The stores that a run reads from, lists or writes to; `locate` is for any thread.
+    """The stores that a run reads from, lists or writes to; any thread may call `locate`.
 
     Args:
         access: how they are reached.
@@ -110,7 +110,7 @@ class Stores:
         if scheme in ("http", "https"):
             name = unquote(path)
             if "?" in url or "@" in host or "%2f" in path.lower() or is_odd(name) or _LOST in name:
-                # It would be another one when decoded and encoded again.
+                # Decoding and encoding it again would give another URL.
                 return Located(self._new(scheme, url), "")
             return Located(self._kept(scheme, f"{scheme}://{host}/"), name)
         if not is_odd(path):
@@ -170,7 +170,7 @@ class Stores:
         """Yield all objects below a prefix, a page at a time.
 
         Raises:
-            StoreError: the store does not let itself be listed.
+            StoreError: the store cannot be listed.
         """
         scheme, host, prefix = parts_of(url)
         if scheme in ("http", "https"):
@@ -189,10 +189,10 @@ class Stores:
                 raise _not_listed(url, error) from error
         else:
             return
-        try:  # there is an odd key among those that come now
+        try:  # there is an odd key among the next ones
             bucket: S3Bucket = self._kept(_ODD, host)
             pages = bucket.pages(prefix, last)
-            # A page may be empty and others follow, as some servers cut a listing short.
+            # An empty page need not be the last, as some servers cut a listing short.
             while (more := await asyncio.to_thread(lambda: next(pages, None))) is not None:
                 yield _listed(f"{scheme}://{host}/", more, suffixes)
         except Exception as error:
@@ -202,7 +202,7 @@ class Stores:
         """Return the store and key that a file is to be uploaded to.
 
         Raises:
-            MissingExtraError, StoreError: as for `locate`; or nothing can be uploaded there.
+            MissingExtraError, StoreError: as for `locate`; also if no upload is possible there.
         """
         located = self.locate(url)
         if isinstance(located.store, S3Bucket):
@@ -216,7 +216,7 @@ class Stores:
         """Return what a store says of an object; None: there is none.
 
         Raises:
-            StoreError: it does not tell.
+            StoreError: the store does not tell.
         """
         store, key = self.place(url)
         import obstore
@@ -225,7 +225,7 @@ class Stores:
             meta = await obstore.head_async(store, key)
         except Exception as error:
             problem = problem_of(error)
-            if problem.kind in ("NotFound", "NoBucket"):  # the latter the upload will say
+            if problem.kind in ("NotFound", "NoBucket"):  # the upload reports a NoBucket
                 return None
             raise StoreError(
                 f"{url}: it cannot be told whether a catalog stands there: {problem.message}"
@@ -236,7 +236,7 @@ class Stores:
         """Yield all bytes of an object.
 
         Raises:
-            StoreError: it is not to be had.
+            StoreError: the object cannot be read.
         """
         store, key = self.locate(url)
         import obstore
@@ -252,19 +252,19 @@ class Stores:
     ) -> str | None:
         """Copy a local file to a URL; return the entity tag that it has there.
 
-        The store itself sees to it that nothing else is replaced. It cannot where the file has
-        more than `ONE_REQUEST_BYTES`, or where it knows no such condition: there it is asked
-        what it has after all of the file is sent, right before it makes an object of it.
+        By a condition, the store itself makes sure that nothing else is replaced. It cannot if
+        the file has more than `ONE_REQUEST_BYTES`, or if it knows no conditions. Then it is asked
+        for the present object after the whole file is sent, right before the upload completes.
 
         Args:
             file: the file.
-            url: where to.
-            stood: what may be replaced; None: nothing.
-            regardless: anything may be.
+            url: the destination.
+            stood: the object that may be replaced; None: there must be none.
+            regardless: whether any object may be replaced.
 
         Raises:
-            Replaced: there is something else.
-            StoreError: it does not get there; what stood there before still does.
+            Replaced: there is another object.
+            StoreError: the upload fails; an object that stood there before still does.
         """
         try:
             store, key = self.place(url)
@@ -274,7 +274,7 @@ class Stores:
                 with contextlib.suppress(_NoConditionsError):
                     return await _put(store, key, file, "overwrite" if regardless else condition)
             await self._send(store, key, file, url, None if regardless else (stood,))
-            with contextlib.suppress(StoreError):  # else it will be known by its content
+            with contextlib.suppress(StoreError):  # otherwise its content identifies it
                 there = await self.look(url)
                 return there.etag if there and there.size == size else None
             return None
@@ -290,7 +290,7 @@ class Stores:
     async def _send(
         self, store: Any, key: str, file: str, url: str, stood: tuple[Found | None] | None
     ) -> None:
-        """Send a file in parts; a store forgets them where something else stands there then."""
+        """Send a file in parts; the store drops them if another object stands there by then."""
         import obstore
 
         with open(file, "rb") as content:  # noqa: ASYNC230  # read in threads
@@ -302,7 +302,7 @@ class Stores:
 
 
 class _NoConditionsError(Exception):
-    """A store does not know what it means to replace an object only if it is a certain one."""
+    """A store does not support conditions on the object that is replaced."""
 
 
 async def _put(store: Any, key: str, file: str, mode: Any) -> str | None:
@@ -332,7 +332,7 @@ def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Liste
 
 
 def _is_folder(key: Key) -> bool:
-    """Whether an object only stands for a folder, as consoles make them: empty, without ending."""
+    """Whether an object is only a marker of a folder, as consoles make it: empty, no ending."""
     return not key.size and "." not in key.name.rpartition("/")[2]
 
 

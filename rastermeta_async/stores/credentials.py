@@ -1,6 +1,6 @@
-"""How stores are reached: credentials and endpoints, and the configuration that GDAL needs.
+"""Finds credentials and endpoints of stores, and makes the configurations of obstore and GDAL.
 
-Credentials are found where each cloud's own tools look for them.
+It looks for credentials where each cloud's own tools look for them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def endpoint_of(scheme: str, access: Access) -> str | None:
-    """Return the server that stands in for the cloud's own, if any.
+    """Return the URL of the server that replaces the cloud's own, if any.
 
     Raises:
-        StoreError: what was given is no URL.
+        StoreError: the endpoint is no http or https URL, or holds a question mark.
     """
     endpoint = access.endpoint_url
     if not endpoint and scheme in _ENDPOINTS:
@@ -43,10 +43,10 @@ def endpoint_of(scheme: str, access: Access) -> str | None:
 
 
 def for_obstore(scheme: str, access: Access) -> Options:
-    """Return the configuration of a store: s3, gs or az.
+    """Return obstore's configuration of a store: s3, gs or az.
 
     Raises:
-        StoreError: what was given makes no sense.
+        StoreError: the endpoint, account or credentials are missing or wrong.
     """
     options = _FOR_OBSTORE[scheme](access)
     return {name: value for name, value in options.items() if value is not None}
@@ -103,10 +103,10 @@ def _s3_for_gdal(access: Access) -> Options:
 
 
 def _aws_session(access: Access) -> Any:
-    """Return boto3's session where credentials are to come from AWS's own files, else None.
+    """Return boto3's session if credentials come from AWS's own files, else None.
 
     Raises:
-        StoreError: they say nothing, or not what was asked for.
+        StoreError: these files hold no credentials, or not the profile that was asked for.
     """
     if access.no_sign_request or not _has_profile(access):
         return None
@@ -117,8 +117,8 @@ def boto3_session(access: Access) -> Any:
     """Return a session of boto3 for s3.
 
     Raises:
-        MissingExtraError: it is not installed.
-        StoreError: as `for_obstore`.
+        MissingExtraError: boto3 is not installed.
+        StoreError: as for `for_obstore`.
     """
     return _aws_session(access) or _boto3().Session()
 
@@ -170,7 +170,7 @@ def _gs_endpoint() -> str | None:
 
 
 def _gs_for_obstore(access: Access) -> Options:
-    if endpoint := endpoint_of("gs", access):  # only a service account's file can name one
+    if endpoint := endpoint_of("gs", access):  # only a service account's file names one
         account = {"gcs_base_url": endpoint.rstrip("/"), "disable_oauth": True, "client_email": "",
                    "private_key": "", "private_key_id": ""}  # fmt: skip
         return {"service_account_key": json.dumps(account), "skip_signature": True}
@@ -189,7 +189,7 @@ def _gs_for_gdal(access: Access) -> Options:
 
 
 def _azure_fields() -> dict[str, str]:
-    """Return what the connection string holds."""
+    """Return the fields of Azure's connection string in the environment."""
     given = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
     return dict(item.partition("=")[::2] for item in given.split(";"))
 
@@ -204,10 +204,10 @@ def _azure_endpoint() -> str | None:
 
 
 def _azure_account(access: Access) -> str:
-    """Return the storage account; where only an endpoint is given, as with a SAS, that of it.
+    """Return the storage account; if only an endpoint is given, as with a SAS, its account.
 
     Raises:
-        StoreError: none was named.
+        StoreError: no account is given.
     """
     names = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
     account = _azure_fields().get("AccountName")
@@ -234,7 +234,7 @@ def _azure_key() -> str | None:
 def _azure_signature() -> str | None:
     given = _azure_fields().get("SharedAccessSignature")
     given = given or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
-    return given and given.rpartition("?")[2]  # also of the whole URL
+    return given and given.rpartition("?")[2]  # it may be the whole URL
 
 
 def _azure_for_obstore(access: Access) -> Options:
@@ -250,7 +250,7 @@ def _azure_for_obstore(access: Access) -> Options:
 
 def _azure_for_gdal(access: Access) -> Options:
     options: Options = {
-        "AZURE_STORAGE_CONNECTION_STRING": "",  # what it holds is given one by one
+        "AZURE_STORAGE_CONNECTION_STRING": "",  # its fields are given one by one
         "AZURE_STORAGE_ACCOUNT": _azure_account(access),
         "CPL_AZURE_ENDPOINT": endpoint_of("az", access),
     }
@@ -268,10 +268,10 @@ _FOR_GDAL = {"s3": _s3_for_gdal, "gs": _gs_for_gdal, "az": _azure_for_gdal}
 
 CONNECT_SECONDS = 5
 GDAL_RETRIES = 1
-"""Of a request, so that a single fault does not cost an open; further ones are for the caller."""
+"""Retries of a request, so that a single fault does not cost an open; the caller retries more."""
 
 _RETRIED = "408,429,500,502,503,504"
-"""HTTP statuses; with a list at hand GDAL also retries lost connections, without it not all."""
+"""HTTP statuses. With a list GDAL also retries all lost connections, without one only some."""
 
 _PREFIXES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 
@@ -284,18 +284,18 @@ def gdal_name(url: str) -> str:
 
 
 def gdal_options(url: str, access: Access, timeout: float) -> dict[str, object]:
-    """Return the configuration with which GDAL opens a URL, and nothing else.
+    """Return the configuration with which GDAL opens a URL, and no other file.
 
     Raises:
         StoreError: there are no credentials for it.
     """
     name = gdal_name(url)
     return {
-        # It looks for each possible sidecar by its name: a listing may be without end.
+        # With TRUE, GDAL tries the name of each possible sidecar: a listing may be endless.
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if access.sidecars else "EMPTY_DIR",
         "CPL_VSIL_CURL_ALLOWED_FILENAME": name,
         "CPL_VSIL_CURL_USE_HEAD": "NO",
-        # GDAL remembers what failed, and would for the rest of the run.
+        # Otherwise GDAL would cache failures for the rest of the run.
         "CPL_VSIL_CURL_NON_CACHED": name,
         "CPL_VSIL_CURL_CACHE_SIZE": 4 * 1024 * 1024,
         "GDAL_INGESTED_BYTES_AT_OPEN": 32 * 1024,
@@ -310,6 +310,6 @@ def gdal_options(url: str, access: Access, timeout: float) -> dict[str, object]:
 
 
 def _proxy(url: str) -> str:
-    """Return the proxy that the environment names for a URL, as curl would find it; "": none."""
+    """Return the proxy that the environment names for a URL, found as curl does; "": none."""
     name = "http_proxy" if url.startswith("http://") else "https_proxy"
     return os.environ.get(name) or os.environ.get(name.upper()) or ""

@@ -1,4 +1,4 @@
-"""What goes wrong with requests to stores: told by obstore's errors, said in plain sentences."""
+"""Translates errors of obstore and boto3 into problems of requests, in plain sentences."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Problem(NamedTuple):
     """For the column `error_type`."""
     message: str
     status: int | None = None
-    """HTTP status, where there was an answer."""
+    """HTTP status; None: there was no answer."""
 
     @property
     def passes(self) -> bool:
-        """Whether it is worth while to try again."""
+        """Whether a retry may help."""
         return self.kind in ("Throttled", "ServerError", "Connection", "Timeout")
 
     @property
     def is_overload(self) -> bool:
-        """Whether the store seems to have too much to do."""
+        """Whether the store seems to be overloaded."""
         return self.kind in ("Throttled", "ServerError", "Timeout")
 
 
@@ -40,11 +40,11 @@ _REGION = frozenset(
 
 _CUT = ("kind: connect", "error sending request", "body error", "could not connect",
         "connection was closed", "incompleteread")  # fmt: skip
-"""What libraries say of lost connections."""
+"""Texts in the errors of libraries, in lower case, that mean a lost connection."""
 
 
 def problem_of(error: BaseException) -> Problem:
-    """Return what an error of obstore means, in a sentence, without secrets."""
+    """Return what an error of obstore or boto3 means, in a sentence, without secrets."""
     text = str(error)
     if isinstance(answer := getattr(error, "response", None), dict):  # of boto3
         code = answer["Error"]["Code"]
@@ -60,7 +60,7 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def _problem_of_answer(status: int, code: str) -> Problem:
-    """Return what an HTTP status means, and the code in S3's or Azure's XML that goes with it."""
+    """Return what an HTTP status, with the code in S3's or Azure's XML, means."""
     if code in _EXPIRED:
         kind, means = "ExpiredToken", "the credentials have expired: renew them"
     elif code in _REGION or status == 301:

@@ -1,8 +1,8 @@
-"""How many objects are read at once: more while a store answers well, fewer when it objects.
+"""Sets how many objects are read at once: more while a store answers well, fewer if it refuses.
 
-Half as many again with every round of answers that come as quickly as ever, one more where they
-come more slowly; half as many where a store objects, and then one more a round for a while:
-additive increase and multiplicative decrease, as TCP does it (RFC 5681).
+The limit grows by half with every round of answers that are as fast as ever, and by one if they
+are slower. It is halved if a store refuses, and then grows by one a round for a while: additive
+increase and multiplicative decrease, as in TCP (RFC 5681).
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ START = 32
 """Objects at once at first."""
 
 LEAST = 32
-"""As many are read of a store that refuses everything, so that a run comes to its end: each waits
-for longer after each refusal, so these are few requests."""
+"""Objects at once even if a store refuses everything, so that the run ends. Each object waits
+longer after each refusal (backoff), so these are few requests."""
 
 _GROWTH = 1.5
 _AS_EVER, _SLOWER = 1.5, 4.0
-"""Times the best time for an object up to which it takes as long as ever; beyond which no more are
-read at once."""
+"""Multiples of the best time for an object: up to the first, answers are as fast as ever; beyond
+the second, the limit does not grow."""
 
 _MARGIN_SECONDS = 0.01
 _FORGETS_SECONDS = 60.0
-"""In this time the best one doubles that is remembered: a store may have become slower."""
+"""In this time the remembered best time doubles, as a store may have become slower."""
 
 _CAREFUL_SECONDS = 60.0
 _ROUND_SECONDS = 0.05
-"""Those that were under way together are refused in this time, if not in that for an object."""
+"""A store refuses the requests of one round within this time, or the best time if longer."""
 
 
 class StoreTuner:
-    """Finds how many objects to read at once; see `concurrency.Tuner`, in place of which it stands.
+    """Finds how many objects to read at once; replaces `concurrency.Tuner`, with its methods.
 
     Args:
-        ceiling: objects at once at the most.
-        clock: tells the time, seconds from any moment on.
+        ceiling: most objects at once.
+        clock: returns the time in seconds since any fixed moment.
     """
 
     def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = min(START, ceiling)
         """Objects at once."""
         self.ceiling = ceiling
-        """See above; it may become lower."""
+        """Most objects at once; it may become lower."""
         self._clock = clock
         self._overloaded = False
         self._seconds, self._files = 0.0, 0
@@ -53,7 +53,7 @@ class StoreTuner:
         self._careful_until = self._cut_at
 
     def note_overload(self) -> None:
-        """Note that a store has too much to do; from any thread."""
+        """Note that a store is overloaded; any thread may call this."""
         self._overloaded = True
 
     def note(self, seconds: float, files: int, _cpu: float, _idle: float) -> int:
@@ -69,11 +69,11 @@ class StoreTuner:
         return self.limit
 
     def forget(self) -> None:
-        """Look anew: what was noted says nothing about the limit."""
+        """Drop what was noted, as it says nothing about the limit."""
         self._seconds, self._files = 0.0, 0
 
     def _grow(self, took: float) -> None:
-        """Grow after a round of answers, unless they took too long."""
+        """Raise the limit after a round of answers, unless they took too long."""
         now = self._clock()
         forgotten = 2 ** ((now - self._answered_at) / _FORGETS_SECONDS)
         self._best, self._answered_at = min(took, self._best * forgotten), now
@@ -85,7 +85,7 @@ class StoreTuner:
         self.limit = min(self.ceiling, grown)
 
     def _cut(self) -> None:
-        """Halve the limit; what is refused of one round counts once."""
+        """Halve the limit; all refusals of one round count once."""
         now = self._clock()
         if now - self._cut_at > max(
             self._best if self._best < _FORGETS_SECONDS else 0, _ROUND_SECONDS

@@ -1,7 +1,7 @@
-"""Keys of S3 that obstore cannot name, such as ``a//b``: listed and read with boto3 instead.
+"""Lists and reads keys of S3 that obstore cannot name, such as ``a//b``, with boto3.
 
-To obstore a key is a path without control characters and empty, ``.`` and ``..`` segments; to S3
-it is any text.
+For obstore a key is a path without control characters and without empty, ``.`` and ``..``
+segments; for S3 it is any text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def is_odd(key: str) -> bool:
 
 
 class S3Bucket:
-    """A bucket, asked by boto3; blocks, and may be used from several threads.
+    """A bucket that boto3 reads and lists; blocks, and several threads may use it.
 
     Args:
         name: of the bucket.
@@ -74,14 +74,14 @@ class S3Bucket:
         """Return bytes of an object.
 
         Raises:
-            botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: it does not.
+            botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the request fails.
         """
         found = self._client.get_object(**self._common, Key=key, Range=f"bytes={start}-{end - 1}")
         size = int(found["ContentRange"].rpartition("/")[2])
         return ObjectBytes(found["Body"].read(), size, found["LastModified"], found["ETag"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[Key]]:
-        """Yield the keys below a prefix that come after one, a page at a time; raises as `get`."""
+        """Yield the keys below a prefix that come after `after`, in pages; errors as for `get`."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             **self._common, Prefix=prefix, StartAfter=after
         )

@@ -1,4 +1,4 @@
-"""Bytes of a TIFF file, and what stands in them: numbers, entries of IFDs, values.
+"""Reads the bytes of a TIFF file, and the numbers, IFD entries and values in them.
 
 References: TIFF 6.0 (Adobe, 1992), section 2; the BigTIFF design (libtiff).
 """
@@ -17,12 +17,12 @@ from rastermeta_async.readers.base import ReadAt, Unsupported
 from rastermeta_async.readers.geotiff.cog import EDITED
 
 READ_BYTES = 8 * 1024
-"""Least size of a further read: an IFD at the end of a file is seldom alone."""
+"""Minimum size of a read after the head: an IFD at the end of a file is seldom alone."""
 
 MAX_READS = 32
 MAX_ENTRIES = 100
 MAX_ARRAY_BYTES = 8 * 1024
-"""Largest value, but for points and metadata, that is looked at."""
+"""Size of the largest value that is read, except for points and metadata."""
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 1, 2, 3, 4, 5, 7, 12, 16
 SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, DOUBLE: 8, LONG8: 8}
@@ -37,44 +37,44 @@ class TiffEncoding:
         self.sign = "<" if byteorder == "little" else ">"
         self.big = big
         self.inline = 8 if big else 4
-        """Bytes of a value field, and of an offset."""
+        """Bytes of a value field, which are also the bytes of an offset."""
         self.pointer = "Q" if big else "I"
-        """An offset in the terms of `struct`."""
+        """`struct` code of an offset."""
         self.count_bytes = 8 if big else 2
         self.entry = 20 if big else 12
         self.count_field = (4, self.inline)
         """(start, bytes) in an entry."""
         self.value_field = (4 + self.inline, self.inline)
         self.place = struct.Struct(self.sign + ("QQ" if big else "II"))
-        """Both fields of an entry."""
+        """Unpacks the count field and the value field of an entry."""
         self.places = [self.entry_at(index) + 4 for index in range(MAX_ENTRIES)]
-        """Where they are, by entry."""
+        """Position of these two fields in an IFD, by entry."""
         each = (self.mask((0, 4), [index]) for index in range(MAX_ENTRIES))
         length = (1 << 8 * self.count_bytes) - 1
         self.tags_masks = list(itertools.accumulate(each, initial=length))
-        """Masks that leave tags and types, by number of entries."""
+        """Masks that keep the number of entries, tags and types, by number of entries."""
 
     def number(self, content: bytes) -> int:
-        """Return the whole number in some bytes."""
+        """Return the integer in some bytes."""
         return int.from_bytes(content, self.byteorder)
 
     def mask(self, field: tuple[int, int], indices: Iterable[int]) -> int:
-        """Return the mask that leaves a field of some entries of an IFD as one large number."""
+        """Return the mask that keeps a field of some entries in an IFD as one large number."""
         start, size = field
         ones = (1 << 8 * size) - 1
         return sum(ones << 8 * (self.entry_at(index) + start) for index in indices)
 
     def entry_at(self, index: int) -> int:
-        """Return where in an IFD an entry starts."""
+        """Return the position in an IFD at which an entry starts."""
         return self.count_bytes + self.entry * index
 
     def offsets(self, indices: Sequence[int], span: int) -> struct.Struct:
-        """Return what unpacks the offsets of some entries, in their order, from an IFD."""
+        """Return a struct that unpacks the offsets of some entries, in order, from an IFD."""
         places = [self.entry_at(index) + self.value_field[0] for index in indices]
         return unpacker(self.sign, [*[(at, self.pointer) for at in places], (span, "0x")])
 
     def span(self, count: int) -> int:
-        """Return the bytes of an IFD of so many entries: their number, they, and the link."""
+        """Return the size of an IFD: the number of entries, `count` entries and the link."""
         return self.count_bytes + self.entry * count + self.inline
 
 
@@ -85,7 +85,7 @@ _ORDERS: dict[bytes, TiffEncoding] = {
 
 
 def unpacker(sign: str, fields: Iterable[tuple[int, str]]) -> struct.Struct:
-    """Return what unpacks numbers: where each is, one behind the other, and its `struct` code."""
+    """Return a struct that unpacks numbers from fields: (position, `struct` code), in order."""
     layout, done = sign, 0
     for at, code in fields:
         layout += f"{at - done}x{code}"
@@ -94,20 +94,20 @@ def unpacker(sign: str, fields: Iterable[tuple[int, str]]) -> struct.Struct:
 
 
 class Ghost(NamedTuple):
-    """What GDAL says of a file's layout, between its header and its first IFD.
+    """GDAL's description of a file's layout, between the header and the first IFD.
 
     See GDAL, "COG -- Cloud Optimized GeoTIFF generator", header ghost area.
     """
 
     is_ordered: bool
-    """Whether IFDs come first, and then blocks, those of the smallest overview first."""
+    """Whether all IFDs come first, and then the blocks from the smallest overview on."""
     is_edited: bool
-    """Whether the file was changed in a way that may have spoilt that."""
+    """Whether the file was changed later, so that the order may no longer hold."""
 
 
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 _MAX_GHOST_BYTES = 512
-"""It is half as long."""
+"""Upper bound; the ghost area is about half as long."""
 
 
 @lru_cache
@@ -123,7 +123,7 @@ def _ghost(area: bytes) -> Ghost:
 
 
 class File:
-    """Bytes of a file, read as they are asked for."""
+    """Bytes of a file, read on demand."""
 
     def __init__(self, head: bytes, size: int, read_at: ReadAt, max_reads: int = MAX_READS) -> None:
         order = _ORDERS.get(head[:4])
@@ -135,7 +135,7 @@ class File:
         self.size = size
         self.first = order.number(head[8:16] if order.big else head[4:8])
         self.header_bytes = start = 16 if order.big else 8
-        """The first IFD is right behind them, or GDAL's ghost area is."""
+        """Size of the header. The first IFD or GDAL's ghost area follows it."""
         self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
         self.head = head
         self._window = b""
@@ -145,13 +145,13 @@ class File:
         self._max_reads = max_reads
 
     def is_at_hand(self, offset: int, size: int) -> bool:
-        """Whether bytes were read already."""
+        """Whether these bytes are in memory already."""
         end = offset + size
         start, window = self._start, self._window
         return end <= len(self.head) or (start <= offset and end <= start + len(window))
 
     def get(self, offset: int, size: int) -> bytes:
-        """Return bytes of the file, all of them."""
+        """Return exactly `size` bytes of the file; raise Unsupported if that is not possible."""
         end = offset + size
         if end <= len(self.head):
             return self.head[offset:end]
@@ -173,7 +173,7 @@ class Entries(NamedTuple):
     ifd: bytes
 
     def place(self, index: int) -> tuple[int, int]:
-        """Return how many values an entry has, and where they are if not in the entry."""
+        """Return the number of values of an entry, and their offset if they are outside it."""
         order = self.order
         place: tuple[int, int] = order.place.unpack_from(self.ifd, order.places[index])
         return place
@@ -183,7 +183,7 @@ class Entries(NamedTuple):
         return self.place(index)[0]
 
     def offset(self, index: int) -> int:
-        """Return where an entry's values are."""
+        """Return the offset of an entry's values."""
         return self.place(index)[1]
 
     def content(self, index: int, length: int) -> bytes:
@@ -202,36 +202,36 @@ class Entries(NamedTuple):
         return self.order.number(self.ifd[start + 2 : start + 4])
 
     def number(self, index: int) -> int:
-        """Return an entry's only value, a whole number."""
+        """Return the only value of an entry, an integer."""
         return self.order.number(self.content(index, SIZES[self.kind(index)]))
 
 
 @lru_cache
 def reals(sign: str, count: int) -> struct.Struct:
-    """Return what unpacks so many doubles, of a byte order."""
+    """Return a struct that unpacks `count` doubles of a byte order."""
     return struct.Struct(f"{sign}{count}d")
 
 
 def doubles(file: File, entries: Entries, index: int, count: int) -> tuple[float, ...]:
-    """Return so many doubles, all of an entry, all finite."""
+    """Return all values of an entry; raise Unsupported unless they are `count` finite doubles."""
     found, offset = entries.place(index)
     if found != count:
         raise Unsupported("odd georeferencing")
     values: tuple[float, ...] = reals(file.order.sign, count).unpack(file.get(offset, 8 * count))
-    if not math.isfinite(sum(values)):  # as none is that has one that is not
+    if not math.isfinite(sum(values)):  # the sum is not finite if one value is not
         raise Unsupported("odd georeferencing")
     return values
 
 
 def value_bytes(file: File, entries: Entries, index: int, length: int) -> bytes:
-    """Return the bytes of a value, wherever it is."""
+    """Return the bytes of a value, inside or outside the IFD."""
     if length > file.order.inline:
         return file.get(entries.offset(index), length)
     return entries.content(index, length)
 
 
 def text(file: File, entries: Entries, index: int, limit: int = MAX_ARRAY_BYTES) -> str:
-    """Return an ASCII value, which is mostly UTF-8; see `readable`."""
+    """Return an ASCII value as text; in practice it is mostly UTF-8 (see `readable`)."""
     length, offset = entries.place(index)
     if not 1 < length <= limit:
         raise Unsupported("an odd text")

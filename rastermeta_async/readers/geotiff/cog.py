@@ -1,22 +1,22 @@
-"""Whether a TIFF is a cloud-optimised GeoTIFF, decided from a few numbers of its header.
+"""Decides from a few numbers of the header whether a TIFF is a cloud-optimised GeoTIFF.
 
-The rules are those of rio-cogeo's ``cog_validate`` (not strict): its errors are the problems here,
-its warning (no overviews) is none. GDAL's ``validate_cloud_optimized_geotiff.py`` has the same
-rules but for these, in which rio-cogeo is followed:
+The rules are those of rio-cogeo's ``cog_validate`` (not strict). Its errors are problems here; its
+warning (no overviews) is not a problem. GDAL's ``validate_cloud_optimized_geotiff.py`` differs in
+the following rules, where this module follows rio-cogeo:
 
-- the first IFD may be anywhere up to byte 300, not only right behind GDAL's ghost area;
-- blocks as wide as an image of more than 512 pixels are a problem, also where they are tiles; for
+- the first IFD may be anywhere up to byte 300, not only directly after GDAL's ghost area;
+- blocks as wide as an image of more than 512 pixels are a problem, even if they are tiles; for
   GDAL only if they are wider than 1024;
-- overviews are to be smaller than the image by their widths, in the order of their factors.
+- overviews must have a smaller width than the image, and must be in the order of their factors.
 
-rio-cogeo passes over overviews of an image so flat that its height, divided by their factor, is 0;
-here they count like others.
+One rule differs from rio-cogeo. If the height of an image, divided by the factor of an overview, is
+0, rio-cogeo ignores the overview; this module does not.
 
-Both take notice of ``KNOWN_INCOMPATIBLE_EDITION=YES``, with which GDAL marks a file that was
-changed in place. Until then GDAL's ghost area says that blocks are in order: that is believed where
-a further read would have to tell it. Neither validator looks at masks, at further pages, or at
-bands but the first. The first block of an image is the first that is written: those of sparse
-files may have no place.
+Both validators check ``KNOWN_INCOMPATIBLE_EDITION=YES``. GDAL marks with it a file that was changed
+in place. Without this mark, GDAL's ghost area says that the blocks are in order. This module trusts
+it if the check needs a further read. Neither validator checks masks, further pages, or bands after
+the first. The first block of an image is the first block that is written: in sparse files, other
+blocks may have no offset.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 SMALL = 512
-"""Pixels a side up to which an image needs neither tiles nor overviews."""
+"""An image with sides of at most so many pixels needs neither tiles nor overviews."""
 
 MAX_FIRST_IFD = 300
-"""Offset up to which the first IFD is at the start; GDAL's ghost area lies before it."""
+"""Largest offset of a first IFD that counts as at the start; GDAL's ghost area is before it."""
 
 EDITED = "KNOWN_INCOMPATIBLE_EDITION=YES"
-"""What GDAL writes into the ghost area when it changes a COG in place."""
+"""GDAL writes this into the ghost area when it changes a COG in place."""
 
 NOT_TILED = "Its blocks are as wide as the image, which is larger than 512 pixels."
 OVERVIEW_NOT_TILED = "An overview that is larger than 512 pixels has blocks as wide as itself."
@@ -49,18 +49,18 @@ class Level(NamedTuple):
     """The image, or one of its overviews."""
 
     factor: int
-    """By which it is decimated, as rasterio has it; 1: the image."""
+    """Decimation factor as in rasterio; 1 for the image."""
     wide_blocks: bool
     """See `has_wide_blocks`."""
 
 
 def has_wide_blocks(width: int, height: int, block_width: int) -> bool:
-    """Whether an image should be tiled, and has blocks as wide as itself."""
+    """Whether an image needs tiles, but its blocks are as wide as the image."""
     return block_width == width and (width > SMALL or height > SMALL)
 
 
 def problems_of_levels(levels: Sequence[Level]) -> tuple[str, ...]:
-    """Return what is wrong with the image and its overviews, wherever in the file they are."""
+    """Return the problems of the image and its overviews that do not depend on offsets."""
     image, *overviews = levels
     factors = [overview.factor for overview in overviews]
     found = {
@@ -80,16 +80,16 @@ def cog_problems(
     edited: bool,
     external: bool = False,
 ) -> list[str]:
-    """Return why a TIFF is no cloud-optimised GeoTIFF, a sentence a reason; empty: it is one.
+    """Return why a TIFF is no cloud-optimised GeoTIFF, one sentence a reason; empty if it is one.
 
     Args:
-        of_levels: what `problems_of_levels` said.
-        ifds: offset of the IFD of the image, and of its overviews in their order.
-        blocks: offset of the first block of each, 0: none is written. None, where the first IFD
-            is after `MAX_FIRST_IFD`, as then the order of all else is not told, or where blocks
-            are known to be in order.
+        of_levels: the result of `problems_of_levels`.
+        ifds: offsets of the IFDs of the image and its overviews, in the overviews' order.
+        blocks: offset of the first block of each of them; 0 if no block is written. The list is
+            empty if the first IFD is after `MAX_FIRST_IFD`, because no other order is reported
+            then, or if the blocks are known to be in order.
         edited: whether `EDITED` is in the ghost area.
-        external: whether the overviews are in another file, and so not among these.
+        external: whether the overviews are in another file, so that `ifds` lacks them.
     """
     found = list(of_levels)
     if external:

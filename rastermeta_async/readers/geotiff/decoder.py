@@ -1,8 +1,8 @@
 """The decoder of plain GeoTIFF headers.
 
-rasterio is asked about the first file of each kind (see `header`), and what it says becomes the
-template for the others of that kind, but only if it is what the decoder would have said, to the
-last bit. So each kind of file is compared with rasterio once in every process.
+rasterio reads the first file of each kind (see `header`). Its record becomes the template for the
+other files of that kind, but only if the decoder returns the same record, equal to the last bit.
+So every process compares each kind of file with rasterio once.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class GeoTiffDecoder:
     """Decodes plain GeoTIFFs; see `HeaderDecoder`.
 
     Args:
-        rasterio: is asked about the first file of each kind.
+        rasterio: reads the first file of each kind.
     """
 
     def __init__(self, rasterio: RasterioReader) -> None:
         self._rasterio = rasterio
         self.templates: dict[Hashable, Template | None] = {}
-        """By kind of header; None: rasterio reads all files of this kind."""
+        """Templates by kind of header. None: rasterio reads all files of this kind."""
         self._lock = Lock()
-        # One, however many read: each thread that asks rasterio has PROJ's database open.
+        # One thread for all readers: each thread that uses rasterio keeps PROJ's database open.
         self._learning = ThreadPoolExecutor(1, "rastermeta-templates", fence_thread)
 
     def decode(
@@ -65,7 +65,7 @@ class GeoTiffDecoder:
         return done_in(self._learning, lambda: self._learn_once(header, path, facts, parts))
 
     def _by_template(self, header: Header, path: bytes, facts: Facts) -> Record:
-        template = self.templates.get(header.kind)  # None as well where it was forgotten just now
+        template = self.templates.get(header.kind)  # None also if it was evicted just now
         if template is None:
             raise Unsupported("rasterio says otherwise")
         return template.record(header, path, facts)
@@ -73,10 +73,10 @@ class GeoTiffDecoder:
     def _learn_once(
         self, header: Header, path: bytes, facts: Facts, parts: Mapping[int, bytes]
     ) -> Record:
-        """Return the record of the first file of a kind, once for all threads that wait for it.
+        """Return the record of a file; learn the template if the file is the first of its kind.
 
-        rasterio is asked about the very bytes that were decoded, whatever the file is by now. What
-        lies between them is taken for zeros.
+        rasterio reads the same bytes that were decoded, even if the file has changed since then.
+        The bytes between them are zeros.
         """
         if header.kind in self.templates:  # another thread was first
             return self._by_template(header, path, facts)
@@ -88,12 +88,12 @@ class GeoTiffDecoder:
         shown, raw = path_columns(path)
         record = record._replace(
             filepath=shown, filepath_bytes=raw, mtime=facts.mtime, etag=facts.etag,
-            # Arrays that tell where blocks are may be among the zeros.
+            # The arrays of block offsets may be among the zeros.
             cog=not header.cog_problems, cog_problems=header.cog_problems,
         )  # fmt: skip
         template = Template(record)
         decoded = template.record(header, path, facts)
-        # An outline is made from control points or RPCs, which differ from file to file.
+        # Such a footprint comes from control points or RPCs, which differ from file to file.
         of_points = header.transform is None and (record.gcp_count or record.has_rpcs)
         if of_points or differing_columns(record, decoded):
             self._remember(header, None)

@@ -1,4 +1,4 @@
-"""The metadata that GDAL keeps in a TIFF tag of its own, where it is as GDAL writes it.
+"""Parses GDAL's own TIFF tag for metadata, if the text has the form that GDAL writes.
 
 Reference: GDAL, "GTiff -- GeoTIFF File Format", ``GDAL_METADATA``.
 """
@@ -18,7 +18,7 @@ MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_REMEMBERED = 1024
 
 USES_UNTIL_USUAL = 256
-"""Times that a plan is met before a pattern is made of it, which takes as long as so many files."""
+"""Uses of a plan before its pattern is compiled; compiling takes as long as so many files."""
 
 MAX_PLANS = 256
 MAX_USUAL = 32
@@ -27,17 +27,17 @@ Tags = dict[str, str]
 
 
 class Metadata(NamedTuple):
-    """What a ``GDAL_METADATA`` tag holds."""
+    """The content of a ``GDAL_METADATA`` tag."""
 
     dataset: Tags
     """Tags of the dataset, default domain."""
     bands: dict[int, Tags]
-    """Tags of the bands (1-based) that have any, default domain."""
+    """Tags of the default domain by band (1-based), for bands with tags."""
     descriptions: dict[int, str]
     scales: dict[int, float]
     offsets: dict[int, float]
     asked: tuple[tuple[int, str, str], ...]
-    """(band, role, value) of what rasterio is to interpret: units and colours."""
+    """(band, role, value) of the items that rasterio interprets: units and colours."""
 
 
 NO_METADATA = Metadata({}, {}, {}, {}, {}, ())
@@ -46,11 +46,11 @@ _HEAD = re.compile(
     r'\n  <Item name="([^"&<>=:\s](?:[^"&<>=:\n]*[^"&<>=:\s])?)"(?: sample="([0-9]{1,4})")?'
     r'(?: role="([a-z]+)")?(?: domain="([^"&<>\n]*)")?'
 )
-"""An item of the metadata from the end of the line before up to its value, as GDAL writes it."""
+"""An item as GDAL writes it, from the end of the line before it to the start of its value."""
 _START, _ITEM_END, _END = "<GDALMetadata>\n", "</Item>\n", "</GDALMetadata>"
 _BLANK = frozenset(["", *" \t\r\n\v\f"])
 _VALUE = r"[^<>& \t\r\n\v\f][^<>&]*+"
-"""A value that is neither empty nor starts with a blank, and has nothing to be unescaped."""
+"""A value that is not empty, does not start with a blank and has no escapes."""
 _NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _ENTITY = re.compile(r"&(?:(lt|gt|amp|quot|apos);)?")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -70,12 +70,12 @@ _HARMLESS = re.compile(
 
 @lru_cache(MAX_REMEMBERED)
 def is_harmless(metadata: str) -> bool:
-    """Whether GDAL parses it without a warning."""
+    """Whether GDAL parses this metadata without a warning."""
     return _HARMLESS.fullmatch(metadata) is not None
 
 
 def metadata_of(text: str, bands: int) -> Metadata:
-    """Return the content of a ``GDAL_METADATA`` tag, if it is as GDAL writes it."""
+    """Return the content of a ``GDAL_METADATA`` tag, if it has the form that GDAL writes."""
     plan = _USUAL.get(bands)
     match = plan.pattern.fullmatch(text) if plan and plan.pattern else None
     if plan is None or match is None:
@@ -92,14 +92,14 @@ def metadata_of(text: str, bands: int) -> Metadata:
 
 
 def _looked_at(text: str, bands: int) -> tuple[_MetadataPlan, Sequence[str]]:
-    """Return the plan and the values of a text that is not known to be like one before."""
+    """Return the plan and the values of a text that does not match the usual pattern."""
     body = text.rstrip("\n")
     if not (body.startswith(_START) and body.endswith(_END)):
         raise Unsupported("metadata that GDAL would not write")
     remembered = len(body) <= MAX_ARRAY_BYTES
     body = body[len(_START) - 1 : -len(_END)]
     items = body.count(_ITEM_END)
-    # Every bracket is to be one of an item, so that what follows heads are values, in turn.
+    # Every bracket must belong to an item; then heads and values alternate in `pieces`.
     *pieces, rest = body.replace(_ITEM_END, ">\n").split(">")
     if rest != "\n" or not items or len(pieces) != 2 * items or body.count("<") != 2 * items:
         raise Unsupported("metadata that GDAL would not write")
@@ -112,12 +112,12 @@ def _looked_at(text: str, bands: int) -> tuple[_MetadataPlan, Sequence[str]]:
     if remembered:
         plan.note_use(bands)
     if "&" in body:
-        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL does so twice
+        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL unescapes twice
     return plan, values
 
 
 class _MetadataPlan:
-    """Which value of a ``GDAL_METADATA`` tag is what. Files of one product share one."""
+    """Meaning of each value in a ``GDAL_METADATA`` tag. Files of one product share a plan."""
 
     def __init__(self, heads: tuple[str, ...]) -> None:
         tags: dict[int, dict[str, tuple[str, int]]] = {}
@@ -148,19 +148,19 @@ class _MetadataPlan:
         self.dataset = list(tags.pop(0, {}).values())
         """(name, index of the value) of the dataset's tags."""
         self.of_bands = [(band, list(items.values())) for band, items in tags.items()]
-        """(band, the same of its tags)."""
+        """(band, list of (name, index of the value)) of the bands' tags."""
         texts = {band: at for (band, role), at in roles.items() if role == "description"}
         self.descriptions = list(texts.items())
-        """(band, index of the value)."""
+        """(band, index of the value) of the bands' descriptions."""
         self.roles = [(*key, at) for key, at in roles.items() if key[1] != "description"]
-        """(band, other role, index of the value)."""
+        """(band, role, index of the value) of the roles other than description."""
         self.bands = most
-        """Highest band that is mentioned."""
+        """Highest band that an item names."""
         self.pattern: re.Pattern[str] | None = None
-        """Matches texts of these heads, whose groups are the values, unless they are escaped."""
+        """Matches texts with these heads and without escapes; its groups are the values."""
 
     def note_use(self, bands: int) -> None:
-        """Make it the one that files of so many bands are guessed to have, if it has proved so."""
+        """Count a use; make a frequent plan the first guess for files with `bands` bands."""
         self._uses += 1
         if self._uses < USES_UNTIL_USUAL:
             return
@@ -173,7 +173,7 @@ class _MetadataPlan:
 
 
 _USUAL: dict[int, _MetadataPlan] = {}
-"""The last plan that has proved to be usual, by number of bands."""
+"""The latest plan with enough uses (`USES_UNTIL_USUAL`), by number of bands."""
 
 
 @lru_cache(MAX_PLANS)
@@ -190,7 +190,7 @@ def _has_effect(domain: str, name: str) -> bool:
 def _with_roles(
     metadata: Metadata, roles: list[tuple[int, str, int]], values: Sequence[str]
 ) -> Metadata:
-    """Return the metadata with what stands for other properties of the bands than tags."""
+    """Return the metadata with the bands' properties that are not tags: scale, offset, `asked`."""
     asked = []
     for band, role, at in roles:
         if role == "scale":

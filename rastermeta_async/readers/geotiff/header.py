@@ -1,12 +1,12 @@
-"""A plain GeoTIFF's header, decoded from its bytes without GDAL.
+"""Decodes the header of a plain GeoTIFF from its bytes, without GDAL.
 
-What is decoded here is what differs from file to file: sizes, blocks, overviews, placement and
-tags. All that rasterio must be asked for, such as the CRS, the meaning of the bands or the
-parsing of nodata, depends on a few further tags, whose bytes make up `Header.kind`: files of the
-same kind get the same answer, so it has to be asked for only once.
+This module decodes what differs from file to file: sizes, blocks, overviews, georeferencing and
+tags. The rest must come from rasterio: for example the CRS, the meaning of the bands and the value
+of nodata. It depends on a few further tags, whose bytes make up `Header.kind`. rasterio gives the
+same answer for all files of a kind, so one question for each kind is enough.
 
-Whatever is unusual is not decoded: `Unsupported` is raised, and says why. No other exception is,
-whatever the bytes are; the time and memory that they cost are bounded by the constants below.
+For an unusual file, the decoder raises `Unsupported` with the reason. It raises no other
+exception, whatever the bytes are. The constants below bound the time and memory that it takes.
 
 References: TIFF 6.0 (Adobe, 1992), sections 2, 8, 15; the BigTIFF design (libtiff); OGC GeoTIFF
 1.1 (19-008r4), section 7; GDAL, "GTiff -- GeoTIFF File Format" (``GDAL_METADATA``,
@@ -53,14 +53,14 @@ from rastermeta_async.readers.geotiff.ifd import (
 MAX_POINTS = 1024
 
 MAX_OVERVIEWS = 29
-"""GDAL takes notice of 30 (``GTiffDataset::ScanDirectories``)."""
+"""GDAL reads 30 at most (``GTiffDataset::ScanDirectories``)."""
 
 
 class Header(NamedTuple):
     """What differs between files of the same kind."""
 
     kind: Hashable
-    """Stands for everything else."""
+    """Key of all other properties: files with an equal kind share them."""
     width: int
     height: int
     block_height: int
@@ -68,12 +68,12 @@ class Header(NamedTuple):
     overviews: tuple[int, ...]
     """Decimation factors, in the file's order."""
     transform: tuple[float, ...] | None
-    """Geotransform, GDAL's order, not rotated, as if pixels were areas; None: there is none."""
+    """Geotransform in GDAL's order, not rotated, as if pixels were areas; None if there is none."""
     tags: Tags
-    """What GDAL shows of the TIFF's own tags."""
+    """The TIFF's own tags, as GDAL shows them."""
     metadata: Metadata
     cog_problems: list[str]
-    """Why it is no cloud-optimised GeoTIFF."""
+    """Reasons why the file is no cloud-optimised GeoTIFF."""
 
 
 def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) -> Header:
@@ -82,10 +82,10 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     Args:
         head: the first `HEAD_BYTES` of the file, or all of it.
         size: bytes of the file.
-        read_at: returns bytes from an offset on, fewer only at the end of the file.
+        read_at: returns bytes from an offset on; returns fewer only at the end of the file.
 
     Raises:
-        Unsupported: it is no TIFF, or not one to be decoded here.
+        Unsupported: the file is no TIFF, or this module does not decode it.
     """
     file = File(head, size, read_at)
     layout, entries, images, places = images_of(file)
@@ -109,7 +109,7 @@ _UNITS = {1: "1 (unitless)", 2: "2 (pixels/inch)", 3: "3 (pixels/cm)"}
 
 
 class _Pyramid(NamedTuple):
-    """What the IFDs after the first are."""
+    """What the IFDs after the first say together."""
 
     kind: Hashable
     overviews: tuple[int, ...]
@@ -150,9 +150,9 @@ def factor_of(width: int, reduced: int) -> int:
 def _placement(
     file: File, layout: Layout, entries: Entries
 ) -> tuple[Hashable, tuple[float, ...] | None]:
-    """Return where the raster lies (OGC GeoTIFF 1.1, section 7.2; GDAL's use of it).
+    """Return the georeferencing (OGC GeoTIFF 1.1, section 7.2, as GDAL uses it).
 
-    That is, what about it is part of the kind, and the geotransform as in `Header`.
+    The first item is the part of it that belongs to the kind. The second is `Header.transform`.
     """
     at = layout.at
     if SCALE in at:
@@ -163,14 +163,14 @@ def _placement(
         if not (_is_usual(scale_x) and _is_usual(scale_y) and scale_y > 0):
             raise Unsupported("odd georeferencing")
         transform = (x - column * scale_x, scale_x, 0.0, y - row * -scale_y, 0.0, -scale_y)
-        # A height scale becomes that of the band under a vertical CRS.
+        # Under a vertical CRS, GDAL uses the height scale as the scale of the band.
         heights = reals(file.order.sign, 3).pack(scale_z, level, z)  # 0.0 is not -0.0
         return ("scale", heights), transform
     if MATRIX in at:
         m = doubles(file, entries, at[MATRIX], 16)
         if m[1] or m[4]:
             raise Unsupported("rotated")
-        if RPCS in at:  # which are asked for an outline where the matrix is that of no placement
+        if RPCS in at:  # RPCs give the footprint if the matrix is `UNPLACED`
             raise Unsupported("a matrix and RPCs")
         if not (_is_usual(m[0]) and _is_usual(m[5])):
             raise Unsupported("odd georeferencing")
@@ -185,12 +185,12 @@ def _placement(
 
 
 def _is_usual(scale: float) -> bool:
-    """Whether squaring it neither over- nor underflows: rasterio's `res` is the square's root."""
+    """Whether the square neither overflows nor underflows: rasterio's `res` is its square root."""
     return 1e-150 < abs(scale) < 1e150
 
 
 def _tags(file: File, layout: Layout, entries: Entries) -> Tags:
-    """Return what GDAL shows of the TIFF's own tags, in its order."""
+    """Return the TIFF's own tags as GDAL shows them, in GDAL's order."""
     if layout.shows_nothing:
         return {}
     tags = {name: text(file, entries, index) for index, name in layout.texts}
@@ -198,20 +198,20 @@ def _tags(file: File, layout: Layout, entries: Entries) -> Tags:
         tags[name] = _resolution(file, value_bytes(file, entries, index, 8))
     if RESOLUTION_UNIT in layout.at:
         unit = entries.number(layout.at[RESOLUTION_UNIT])
-        if unit not in _UNITS:  # libtiff drops them
+        if unit not in _UNITS:  # libtiff drops such a unit
             raise Unsupported("an odd resolution")
         tags["TIFFTAG_RESOLUTIONUNIT"] = _UNITS[unit]
     return tags
 
 
 def _resolution(file: File, content: bytes) -> str:
-    """Return a rational as C's ``%.8g`` of the nearest float shows it."""
+    """Return a rational as text: C's ``%.8g`` of the nearest 32-bit float."""
     above, below = struct.unpack(file.order.sign + "II", content)
     if below == 0:
         raise Unsupported("an odd resolution")
     value = _as_float(above / below)
     if value != _as_float(_as_float(above) / _as_float(below)):
-        raise Unsupported("an odd resolution")  # releases of libtiff differ in when they round
+        raise Unsupported("an odd resolution")  # libtiff's releases round at different steps
     return f"{value:.8g}"
 
 

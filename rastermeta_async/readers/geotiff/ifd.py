@@ -1,7 +1,7 @@
-"""What the IFDs of a TIFF file say of its images: sizes, blocks, and all that files share.
+"""Reads the IFDs of a TIFF file: the sizes and blocks of its images, and what files share.
 
-Files of an archive are mostly built alike: an IFD that says the same as one before, which is
-told by masking what may differ, costs one look-up.
+Most files of an archive have the same structure. A mask removes from an IFD what may differ. If
+the rest equals that of an earlier IFD, one look-up replaces the decoding.
 
 References: TIFF 6.0 (Adobe, 1992), sections 2, 8, 15; libtiff, ``TIFFOpen(3)`` (strip
 chopping); GDAL, "GTiff -- GeoTIFF File Format".
@@ -41,7 +41,7 @@ from rastermeta_async.readers.geotiff.ifd_cache import CachedIfds, Piece
 
 MAX_IFDS = 64
 MAX_SPARSE_BLOCKS = 1024
-"""Blocks of an image that are looked at to find one that is written."""
+"""Blocks of an image that are checked to find one that is written."""
 MAX_BANDS = 4096
 
 _SHORTS, _LONGS, _TEXT = frozenset({SHORT}), frozenset({LONG}), frozenset({ASCII})
@@ -61,14 +61,14 @@ _KIND_SCALARS = {
     _SUBFILE: _LONGS, _COMPRESSION: _SHORTS, _PHOTOMETRIC: _SHORTS, 266: _SHORTS, 274: _SHORTS,
     _SAMPLES: _SHORTS, _PLANAR: _SHORTS, 317: _SHORTS,
 }  # fmt: skip
-"""Single numbers that the kind consists of: 266 fill order, 274 orientation, 317 predictor."""
+"""Single numbers that belong to the kind: 266 fill order, 274 orientation, 317 predictor."""
 
 _KIND_ARRAYS = {
     _BITS: _SHORTS, 297: _SHORTS, 338: _SHORTS, 339: _SHORTS, 530: _SHORTS, 532: _RATIOS,
     34735: _SHORTS, 34736: _REALS, 34737: _TEXT, NODATA: _TEXT, 50674: _LONGS,
 }  # fmt: skip
-"""Arrays that the kind consists of: 297 page number, 338 extra samples, 339 sample format, 530
-and 532 YCbCr, 34735 to 34737 GeoKeys, 42113 GDAL_NODATA, 50674 LERC parameters."""
+"""Arrays that belong to the kind: 297 page number, 338 extra samples, 339 sample format, 530 and
+532 YCbCr, 34735 to 34737 GeoKeys, 42113 GDAL_NODATA, 50674 LERC parameters."""
 
 _EXIF, _GPS, _LEFT, _TOP = 34665, 34853, 286, 287
 _OF_NO_EFFECT = {
@@ -76,15 +76,16 @@ _OF_NO_EFFECT = {
     347: _RAW, 700: _OPAQUE, 33723: _OPAQUE | _LONGS, 34377: _OPAQUE, _EXIF: _LONGS,
     34675: _OPAQUE, _GPS: _LONGS, 37724: _OPAQUE, RPCS: _REALS,
 }  # fmt: skip
-"""Tags of which only type and count matter: 285 page name, 318 white point, 319 primaries, 320
-palette, 347 JPEG tables, 700 XMP, 33723 IPTC, 34377 and 37724 Photoshop, 34675 ICC profile."""
+"""Tags whose type and count matter, but not their values: 285 page name, 318 white point, 319
+primaries, 320 palette, 347 JPEG tables, 700 XMP, 33723 IPTC, 34377 and 37724 Photoshop, 34675 ICC
+profile."""
 
 _TEXTS = {
     269: "TIFFTAG_DOCUMENTNAME", 270: "TIFFTAG_IMAGEDESCRIPTION", 305: "TIFFTAG_SOFTWARE",
     306: "TIFFTAG_DATETIME", 315: "TIFFTAG_ARTIST", 316: "TIFFTAG_HOSTCOMPUTER",
     33432: "TIFFTAG_COPYRIGHT",
 }  # fmt: skip
-"""Tags that GDAL shows as metadata of the dataset, in its order."""
+"""Tags that GDAL shows as metadata of the dataset, in GDAL's order."""
 
 _RESOLUTIONS = {_X_RESOLUTION: "TIFFTAG_XRESOLUTION", _Y_RESOLUTION: "TIFFTAG_YRESOLUTION"}
 
@@ -96,7 +97,7 @@ _KNOWN: dict[int, frozenset[int]] = {
     **dict.fromkeys((SCALE, TIE_POINTS, MATRIX), _REALS),
     RESOLUTION_UNIT: _SHORTS, METADATA: _TEXT,
 }  # fmt: skip
-"""Types that a tag may have; what is not here is not plain."""
+"""Types that each tag may have. The decoder does not support other tags and types."""
 
 _SINGLE = (
     *_KIND_SCALARS, _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, RESOLUTION_UNIT,
@@ -105,8 +106,8 @@ _SINGLE = (
 """Tags that have one value."""
 
 _COMPRESSIONS = frozenset({1, 5, 7, 8, 32773, 32946, 34887, 34925, 50000})
-"""None, LZW, JPEG, Deflate, PackBits, old Deflate, LERC, LZMA, ZSTD: opening files of these
-looks at no pixel."""
+"""None, LZW, JPEG, Deflate, PackBits, old Deflate, LERC, LZMA, ZSTD. GDAL opens files of these
+compressions without reading pixels."""
 _NO_COMPRESSION, _JPEG = 1, 7
 _JPEG_BITS = 8
 _CONTIGUOUS = 1
@@ -114,23 +115,23 @@ REDUCED, MASK = 1, 4
 """Bits of NewSubfileType (TIFF 6.0, section 8)."""
 
 _ALL_ROWS = 2**32 - 1
-"""Rows of a strip that is all of the image (TIFF 6.0, section 8)."""
+"""RowsPerStrip when one strip holds the whole image (TIFF 6.0, section 8)."""
 _CHOPPED_STRIP_BYTES = 8192
 _SPLIT_ROWS = 2000
 
 
 _CODES = {SHORT: "H", LONG: "I", LONG8: "Q"}
-"""Whole numbers in the terms of `struct`."""
+"""`struct` codes of integer types."""
 
 
 class Layout:
-    """The tags and types of an IFD: where in it to find what. Many files share one."""
+    """The tags and types of an IFD, and the index of each entry. Many files share a layout."""
 
     def __init__(self, order: TiffEncoding, tags: tuple[int, ...], types: tuple[int, ...]) -> None:
         if any(one >= following for one, following in itertools.pairwise(tags)):
             raise Unsupported("tags out of order")
         for tag, kind in zip(tags, types, strict=True):
-            # In a classic TIFF even a single LONG8 is elsewhere, where libtiff may not find it.
+            # A classic TIFF stores even one LONG8 outside the IFD; libtiff may not find it there.
             if kind not in _KNOWN.get(tag, ()) or (kind == LONG8 and not order.big):
                 raise Unsupported(f"tag {tag} of type {kind}")
         self.order = order
@@ -167,7 +168,7 @@ class Layout:
 
 
 class _Shape:
-    """A layout, and how many values the entries have that do not differ from file to file."""
+    """A layout, and the value counts of the entries whose count does not vary by file."""
 
     def __init__(self, layout: Layout, entries: Entries) -> None:
         order = layout.order
@@ -184,14 +185,14 @@ class _Shape:
             raise Unsupported("a long value")
         contents = {i: lengths[i] for i in layout.arrays if lengths[i] > order.inline}
         self.contents = sorted(contents)
-        """Entries of the arrays outside the IFD that the kind consists of."""
+        """Entries of the kind's arrays whose values are outside the IFD."""
         self.lengths = [contents[index] for index in self.contents]
         self.elsewhere = [(i, lengths[i]) for i in layout.ignored if lengths[i] > order.inline]
-        """Entry and length of what is not looked at."""
+        """(entry, bytes) of the values outside the IFD that are not read."""
         self.taken = tuple(
             (index, lengths[index])
             for index in (*layout.arrays, *layout.ignored)
-            # Of palettes and RPCs the count decides whether GDAL takes them.
+            # GDAL decides by the count whether it uses a palette or RPCs.
             if index in layout.arrays or layout.item_bytes(index) > 1
         )
         outside = {*layout.ignored, *self.contents}
@@ -202,10 +203,10 @@ class _Shape:
         self.values_mask |= order.mask(order.count_field, blocks)
         self.span = order.span(len(layout.types))
         self.mask = order.tags_masks[len(layout.types)] | layout.counts_mask | self.values_mask
-        """What must be the same in two IFDs for them to say the same of their images."""
+        """Bits that must be equal in two IFDs if both are to describe the same image."""
         self.offsets = order.offsets(self.contents, self.span)
         self.follower: _Shape | None = None
-        """Shape of the IFD that came after one of this shape last."""
+        """Shape of the IFD that followed the last IFD of this shape."""
 
     def piece(self, start: int, *, last: bool) -> Piece:
         """Return an IFD of this shape as a piece; the last one has no successor."""
@@ -219,13 +220,13 @@ class _Shape:
         return Piece(start, self.span, self.mask | offsets * offset | offset << link, moving)
 
     def seen(self, ifd: bytes, head: bytes) -> Image | None:
-        """Return what an IFD of this shape says of its image, if another has said the same."""
+        """Return the image that an IFD of this shape describes; None if it is not cached."""
         parts = zip(self.offsets.unpack(ifd), self.lengths, strict=True)
         contents = tuple([head[offset : offset + length] for offset, length in parts])
         return _IMAGES.get((self, int.from_bytes(ifd, "little") & self.mask, contents))
 
     def image(self, file: File, ifd: bytes) -> Image:
-        """Return what an IFD of this shape says of its image."""
+        """Return the image that an IFD of this shape describes."""
         parts = zip(self.offsets.unpack(ifd), self.lengths, strict=True)
         contents = tuple([file.get(offset, length) for offset, length in parts])
         key = self, int.from_bytes(ifd, "little") & self.mask, contents
@@ -239,14 +240,14 @@ class _Shape:
 
 
 _FIRST: dict[TiffEncoding, _Shape] = {}
-"""Shape of the first IFD of the last file; most files are alike."""
+"""Shape of the first IFD of the last file, a guess for the next file."""
 
 _IMAGES: dict[tuple[_Shape, int, tuple[bytes, ...]], Image] = {}
-"""Images by shape, by what its `mask` leaves of the IFD, and by the arrays outside the IFD."""
+"""Images by shape, by the IFD after the shape's `mask`, and by the arrays outside the IFD."""
 
 
 class Array:
-    """The values of an entry, in an IFD or elsewhere. Files that share an `Image` share it."""
+    """The values of an entry, inside or outside the IFD. Files that share an `Image` share it."""
 
     def __init__(self, entries: Entries, index: int) -> None:
         order = entries.order
@@ -256,18 +257,18 @@ class Array:
         self.item = struct.Struct(order.sign + code)
         is_inside = entries.count(index) * self.item.size <= order.inline
         self.at = order.entry_at(index) + order.value_field[0]
-        """Where in the IFD they are, or their offset is."""
+        """Position in the IFD of the values, or of the offset of the values."""
         self.code = code if is_inside else order.pointer
-        """What is there, in the terms of `struct`."""
+        """`struct` code of what is at this position."""
         self.first = None if is_inside else self.item.unpack_from
-        """Unpacks the first value, given bytes of a file and its offset; None: in the IFD."""
+        """Unpacks the first value from a file's bytes at an offset. None: it is in the IFD."""
 
     def is_at_hand(self, file: File, start: int) -> bool:
-        """Whether the first value, at `start` where it is not in the IFD, was read already."""
+        """Whether the first value is in memory; `start` is its offset if it is outside the IFD."""
         return not self.first or file.is_at_hand(start, self.item.size)
 
     def values(self, file: File, ifd: bytes, count: int) -> list[int]:
-        """Return the first values, so many."""
+        """Return the first `count` values."""
         order, length = file.order, count * self.item.size
         field = ifd[self.at : self.at + order.inline]
         content = file.get(order.number(field), length) if self.first else field[:length]
@@ -275,13 +276,13 @@ class Array:
 
 
 class Blocks:
-    """Where an IFD tells of the blocks of its first band.
+    """The blocks of an IFD's first band, and where their offsets and lengths are.
 
     Args:
-        entries: of the IFD.
-        offsets: index of the entry that has their offsets.
-        lengths: the same of their lengths.
-        count: how many there are.
+        entries: entries of the IFD.
+        offsets: index of the entry with the offsets of the blocks.
+        lengths: index of the entry with the lengths of the blocks.
+        count: number of blocks.
     """
 
     def __init__(self, entries: Entries, offsets: int, lengths: int, count: int) -> None:
@@ -290,19 +291,19 @@ class Blocks:
         self._needs_length = entries.count(offsets) > 1 or entries.tag(offsets) != _STRIPS
         fields = [(array.at, array.code) for array in self.arrays]
         self.fields = unpacker(entries.order.sign, fields).unpack_from
-        """Unpacks both, or the offsets of both, from the IFD."""
+        """Unpacks the values of both arrays, or their offsets, from the IFD."""
 
     def first(
         self, file: File, ifd: bytes, *, needed: bool = True, most: int = MAX_SPARSE_BLOCKS
     ) -> int | None:
-        """Return the offset of the first block that is written; 0: there is none.
+        """Return the offset of the first block that is written; 0 if there is none.
 
-        That is one that has an offset and a length (``GTiffDataset::IsBlockAvailable``). For the
-        length of the very first no further read is made. None: one would have to be made for its
-        offset, which is not needed, or, for either, where GDAL tells that blocks are in order.
+        A written block has an offset and a length (``GTiffDataset::IsBlockAvailable``). This
+        method never reads the file only for the length of block 0. It returns None instead of
+        reading if `needed` is false, or if GDAL's ghost area says that the blocks are in order.
 
         Raises:
-            Unsupported: `most` blocks were looked at, or they are not in the file.
+            Unsupported: the first `most` blocks are not written, or an array is not in the file.
         """
         offset, length = self.fields(ifd)
         offsets, lengths = self.arrays
@@ -311,7 +312,7 @@ class Blocks:
                 (offset,) = offsets.first(file.head, offset)
             if lengths.first:
                 (length,) = lengths.first(file.head, length)
-        except (struct.error, OverflowError):  # not both are in the head
+        except (struct.error, OverflowError):  # one of them is not in the head
             if file.ghost.is_ordered or not needed:
                 return None
             (offset,) = offsets.values(file, ifd, 1)
@@ -324,7 +325,7 @@ class Blocks:
     def _next(self, file: File, ifd: bytes, most: int) -> int:
         some = min(self._count, most)
         offsets, lengths = (array.values(file, ifd, some) for array in self.arrays)
-        if not self._needs_length:  # which libtiff makes up for a single strip
+        if not self._needs_length:  # libtiff computes the length of a single strip
             lengths = offsets
         pairs = zip(offsets, lengths, strict=True)
         written = next((offset for offset, length in pairs if offset and length), 0)
@@ -334,7 +335,7 @@ class Blocks:
 
 
 class Image:
-    """What an IFD says of the pixels. Files that say the same share one."""
+    """An image as its IFD describes it. Files with the same description share one."""
 
     def __init__(self, shape: _Shape, entries: Entries, contents: tuple[bytes, ...]) -> None:
         layout = shape.layout
@@ -363,7 +364,7 @@ class Image:
             self.block_width, self.block_height = number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)
         else:
             rows = number(_ROWS, 0)
-            if 2**31 <= rows < _ALL_ROWS:  # libtiff's number of strips overflows
+            if 2**31 <= rows < _ALL_ROWS:  # the number of strips overflows in libtiff
                 raise Unsupported("odd blocks")
             self.block_width, self.block_height = self.width, min(rows, self.height)
         if not (0 < self.block_width < 2**31 and 0 < self.block_height < 2**31):
@@ -378,10 +379,10 @@ class Image:
         if row_bytes * self.block_height >= 2**31:
             raise Unsupported("odd blocks")
         self.one_strip = 0
-        """Bytes of the only strip, where it is one that is not compressed."""
+        """Bytes of the strip if it is the only one and not compressed; otherwise 0."""
         if not layout.tiled and blocks == 1:
             if contiguous and compression == _NO_COMPRESSION:
-                # libtiff cuts it into strips of 8 KiB (TIFFOpen(3), "strip chopping").
+                # libtiff splits it into strips of 8 KiB (TIFFOpen(3), "strip chopping").
                 self.one_strip = row_bytes * self.height
                 rows = max(1, _CHOPPED_STRIP_BYTES // row_bytes)
                 self.block_height = min(self.block_height, rows)
@@ -391,15 +392,15 @@ class Image:
         taken = tuple(outside.get(i, entries.content(i, n)) for i, n in shape.taken)
         self.kind = _image_kind(layout, scalars, shape.taken, taken)
         self.has_unseen = bool(shape.elsewhere or self.one_strip)
-        """Whether it is to be checked that something lies in the file that is not looked at."""
+        """Whether some values or the strip are not read, so that their extent must be checked."""
         self.rest: _Rest | None = None
-        """What came after an IFD that says this, if it came first."""
+        """The IFDs that followed a first IFD of this image."""
         self.is_common = False
-        """Whether several files have it first: else what comes after is not worth learning."""
+        """Whether several files have it as first image; only then is `rest` worth learning."""
 
 
 class _ImageKind:
-    """Stands for all that an `Image` has but sizes; equal only to itself, and so quickly told."""
+    """All of an `Image` but the sizes. It equals only itself, so that comparing is fast."""
 
 
 @lru_cache(MAX_REMEMBERED)
@@ -422,15 +423,15 @@ def _shape(layout: Layout, counts: int) -> _Shape:
 
 
 _Found = tuple[int, bytes, _Shape, Image]
-"""An IFD: its offset, its bytes, its shape, and what it says."""
+"""An IFD: its offset, its bytes, its shape, and its image."""
 
 
 class Places(NamedTuple):
-    """Where the first image and its overviews are: offsets."""
+    """Offsets of the first image and its overviews."""
 
     ifds: list[int]
     blocks: list[int]
-    """First blocks; none: they do not matter, or are known to be in order."""
+    """First blocks. Empty: they do not matter, or GDAL's ghost area says that they are in order."""
 
     @classmethod
     def of_first(
@@ -442,10 +443,10 @@ class Places(NamedTuple):
         is_alone: bool,
         most: int = MAX_SPARSE_BLOCKS,
     ) -> Self:
-        """Return those of the first image; `most` is that of `Blocks.first`."""
+        """Return the places of the first image; for `most` see `Blocks.first`."""
         places = cls([file.first], [])
         if file.first <= MAX_FIRST_IFD:
-            needed = not is_alone or file.first > file.header_bytes  # else no block is before it
+            needed = not is_alone or file.first > file.header_bytes  # else no block precedes it
             block = blocks.first(file, ifd, needed=needed, most=most)
             if block is not None:
                 places.blocks.append(block)
@@ -454,7 +455,7 @@ class Places(NamedTuple):
     def add(
         self, file: File, offset: int, ifd: bytes, blocks: Blocks, most: int = MAX_SPARSE_BLOCKS
     ) -> None:
-        """Add those of an overview."""
+        """Add the places of an overview."""
         self.ifds.append(offset)
         if self.blocks:
             block = blocks.first(file, ifd, most=most)
@@ -465,9 +466,9 @@ class Places(NamedTuple):
 
 
 def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
-    """Return the first IFD's layout and entries, what each IFD says of its image, and places.
+    """Return the first IFD's layout and entries, the image of each IFD, and the places.
 
-    What comes after the first IFD is guessed to be what came after the last one of that content.
+    It guesses that the other IFDs are those that followed an equal first IFD before.
     """
     order = file.order
     if not file.first:
@@ -494,9 +495,9 @@ def images_of(file: File) -> tuple[Layout, Entries, tuple[Image, ...], Places]:
 
 
 def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
-    """Return the IFD at an offset, guessed to be of a shape.
+    """Return the IFD at an offset; try the shape `guess` first.
 
-    Taken as one large number, it tells by a mask whether it is like one before.
+    The IFD, as one large integer under the mask of the shape, is the key of the cached images.
     """
     image = None
     if guess is not None and offset + guess.span <= len(file.head):
@@ -512,7 +513,7 @@ def _found(file: File, offset: int, guess: _Shape | None) -> _Found:
 
 
 def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
-    """Return the IFDs after the first, each guessed to be like the one there in the last file."""
+    """Return the IFDs after the first; the guess for each is the last file's IFD in that place."""
     order = file.order
     others: list[_Found] = []
     while offset:
@@ -529,7 +530,7 @@ def _others(file: File, offset: int, previous: _Shape) -> list[_Found]:
 
 
 class _Rest:
-    """All that came after a first IFD."""
+    """All IFDs that followed a first IFD, to recognise them in the next file."""
 
     def __init__(
         self, order: TiffEncoding, cached: CachedIfds, image: Image, others: list[_Found]
@@ -551,7 +552,7 @@ class _Rest:
         self._first += [array.first for _, array in arrays]
 
     def places(self, file: File, ifd: bytes, start: int) -> Places:
-        """Return those of a file that has this IFD first, and the cached ones from `start` on."""
+        """Return the places in a file with this first IFD and the cached IFDs from `start` on."""
         head = file.head
         if file.first <= MAX_FIRST_IFD:
             fields = (*self._image.blocks.fields(ifd), *self._fields(head, start))
@@ -560,7 +561,7 @@ class _Rest:
                     unpack(head, field)[0] if unpack else field
                     for unpack, field in zip(self._first, fields, strict=True)
                 ]
-            except (struct.error, OverflowError):  # not all are in the head
+            except (struct.error, OverflowError):  # some are not in the head
                 numbers = [] if file.ghost.is_ordered else [0]
             if 0 not in numbers:
                 return Places([file.first, *[start + at for at in self._starts]], numbers[::2])
@@ -572,7 +573,7 @@ class _Rest:
 
 
 def _rest(head: bytes, image: Image, others: list[_Found]) -> _Rest | None:
-    """Return how to recognise what came after a first IFD; None: it is to be looked at."""
+    """Return the IFDs after a first IFD as a cache; None if each file's have to be decoded."""
     order = others[0][2].layout.order
     offsets = [offset for offset, *_ in others]
     if order.byteorder == "big" or offsets != sorted(offsets):
@@ -589,7 +590,7 @@ def _rest(head: bytes, image: Image, others: list[_Found]) -> _Rest | None:
 
 
 def ifd_at(file: File, offset: int) -> bytes:
-    """Return the bytes of an IFD: the number of its entries, they, and the link to the next."""
+    """Return the bytes of an IFD: the number of entries, the entries, the link to the next IFD."""
     order = file.order
     count = order.number(file.get(offset, order.count_bytes))
     if not 0 < count <= MAX_ENTRIES:
@@ -598,10 +599,10 @@ def ifd_at(file: File, offset: int) -> bytes:
 
 
 def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
-    """Return the bytes of a tag of single bytes.
+    """Return the value of a tag whose type has one byte a value.
 
     Raises:
-        Unsupported: it is not there, or longer than the limit.
+        Unsupported: the tag is missing, or the value is longer than the limit.
     """
     order = file.order
     ifd = ifd_at(file, file.first)
@@ -617,13 +618,13 @@ def value_in_first_ifd(file: File, tag: int, limit: int) -> bytes:
 
 def _shape_of(order: TiffEncoding, ifd: bytes) -> _Shape:
     count = order.number(ifd[: order.count_bytes])
-    number = int.from_bytes(ifd, "little")  # whatever the order: only the place matters
+    number = int.from_bytes(ifd, "little")  # in either byte order: only positions matter
     layout = _layout(order, count, number & order.tags_masks[count])
     return _shape(layout, number & layout.counts_mask)
 
 
 def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
-    """Raise Unsupported if values that are not looked at, or the strip, are not in the file."""
+    """Raise Unsupported if values that are not read, or the only strip, reach beyond the file."""
     entries = Entries(file.order, ifd)
     for index, length in shape.elsewhere:
         if entries.offset(index) + length > file.size:
@@ -635,6 +636,6 @@ def _check_places(file: File, ifd: bytes, shape: _Shape, image: Image) -> None:
 
 
 def _check_metadata_of_overview(file: File, layout: Layout, entries: Entries) -> None:
-    """Raise Unsupported if GDAL, which parses also that of overviews and masks, might complain."""
+    """Raise Unsupported if GDAL may warn: it also parses the metadata of overviews and masks."""
     if not is_harmless(text(file, entries, layout.at[METADATA])):
         raise Unsupported("odd metadata of an overview")

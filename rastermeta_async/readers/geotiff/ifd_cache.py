@@ -1,9 +1,9 @@
-"""The IFDs after the first, recognised as a whole in the next file.
+"""Recognises all IFDs after the first at once, if an earlier file had the same ones.
 
-GDAL writes the IFDs of overviews and masks, and the values that belong to them, one after the
-other. From file to file of a product these bytes are the same, but for where the blocks are, which
-does not matter, and for offsets within them, which move as the bytes do. So one comparison of
-large numbers stands for decoding each IFD.
+GDAL writes the IFDs of overviews and masks, and their values, one after the other. The files of a
+product have the same bytes there, with two exceptions. The offsets of the blocks differ, but do
+not matter. The offsets of the values and IFDs move together with the bytes. So one comparison of
+large integers replaces the decoding of each IFD.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Piece(NamedTuple):
     start: int
     length: int
     mask: int
-    """What of it, as one little-endian number, must be the same, offsets included."""
+    """Bits of the piece, as one little-endian number, that must be equal, offsets included."""
     offsets: int = 0
-    """Number that has a 1 where an offset of another part is: times n, it moves them by n."""
+    """Number with a 1 at each offset of another piece; n times this number moves them by n."""
 
 
 class CachedIfds:
-    """IFDs and their values, wherever they are in a file, in all that matters of them."""
+    """The relevant bits of IFDs and their values, independent of where they are in a file."""
 
     def __init__(self, plan: _IfdPlan, number: int) -> None:
         self._plan = plan
@@ -39,13 +39,13 @@ class CachedIfds:
         """Return the IFDs and values from `start` on in the head of a little-endian file.
 
         Args:
-            head: of the file.
+            head: first bytes of the file.
             start: offset of the first piece.
             parts: the pieces; offsets in them point to other pieces.
 
         Returns:
-            None where they reach beyond the head, or one overlaps with another, so that its bytes
-            may be offsets that move.
+            None if the pieces reach beyond the head, or if two pieces overlap: bytes of one may
+            then be offsets of the other, which move.
         """
         moved = (part._replace(start=part.start - start) for part in parts)
         plan = _plan(tuple(sorted(moved)))
@@ -54,13 +54,13 @@ class CachedIfds:
         return cls(plan, plan.number(head, start))
 
     def is_at(self, start: int, head: bytes) -> bool:
-        """Whether the same IFDs, moved there as a whole, are in the head of a file."""
+        """Whether the head of a file has the same IFDs at `start`, moved as a whole."""
         plan = self._plan
         return start + plan.length <= len(head) and plan.number(head, start) == self._number
 
 
 class _IfdPlan:
-    """How to take IFDs for one number. Files of one product share a plan."""
+    """How to convert IFDs to one number. Files of one product share a plan."""
 
     def __init__(self, parts: tuple[Piece, ...]) -> None:
         self.length = parts[-1].start + parts[-1].length
@@ -68,7 +68,7 @@ class _IfdPlan:
         self._offsets = sum(part.offsets << 8 * part.start for part in parts)
 
     def number(self, head: bytes, start: int) -> int:
-        """Return what is at `start`, less that in each offset: equal if and only if it matters."""
+        """Return the relevant bits from `start` on, offsets relative: equal for equal IFDs."""
         content = int.from_bytes(head[start : start + self.length], "little")
         return (content & self._mask) - start * self._offsets
 

@@ -1,8 +1,8 @@
-"""How a TIFF that rasterio reads is stored: in tiles or strips, and whether it is a COG.
+"""Tells how a TIFF that rasterio reads is stored: in tiles or strips, and whether it is a COG.
 
-GDAL does not tell whether blocks as wide as the image are tiles, and of an object it would fetch
-what tells where blocks are while it holds Python's lock. So the bytes are asked, whatever else
-the file holds; what they say of overviews is to be what GDAL says.
+GDAL does not tell whether blocks as wide as the image are tiles. For an object, GDAL would fetch
+the offsets of the blocks while it holds Python's GIL. So this module reads the bytes itself,
+whatever else the file holds. The overviews that it finds must be those that GDAL finds.
 
 References: TIFF 6.0, sections 2, 8, 15; ``GTiffDataset::ScanDirectories`` (which images are
 overviews).
@@ -29,20 +29,20 @@ from rastermeta_async.readers.geotiff.header import factor_of
 from rastermeta_async.readers.geotiff.ifd import MASK, REDUCED, Blocks, Places, ifd_at
 
 GTIFF = "GTiff"
-"""GDAL's driver, also of files that its driver COG made."""
+"""GDAL's driver that reads TIFFs, including files that its driver COG wrote."""
 
 MAX_READS = 2048
 MAX_BLOCKS = 2**18
-"""Blocks of an image that are looked at to find one that is written."""
+"""Blocks of an image that are checked to find one that is written."""
 
 _SUBFILE, _WIDTH, _HEIGHT, _SAMPLES, _ROWS, _SUB_IFDS = 254, 256, 257, 277, 278, 330
 _STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 273, 279, 322, 323, 324, 325
 _WHOLE = {BYTE: "B", SHORT: "H", LONG: "I", 13: "I", LONG8: "Q", 18: "Q"}
-"""Types of whole numbers, offsets of IFDs among them, in the terms of `struct`."""
+"""`struct` codes of integer types, including the types for offsets of IFDs."""
 
 
 class Structure(NamedTuple):
-    """Columns of a record."""
+    """Columns of a record; None where nothing is known."""
 
     tiled: bool | None = None
     cog: bool | None = None
@@ -50,16 +50,16 @@ class Structure(NamedTuple):
 
 
 def structure_of(dataset: Any, path: bytes | None) -> Structure:
-    """Return how an open dataset is stored; of a TIFF that is an object nothing is known.
+    """Return how an open dataset is stored; all None for a TIFF that is an object.
 
     Args:
-        dataset: what rasterio opened.
-        path: the file; None: it is an object.
+        dataset: dataset that rasterio opened.
+        path: path of the file; None for an object.
     """
     if dataset.driver != GTIFF:
         if not dataset.count:
             return Structure()
-        # As rasterio's `is_tiled`, which warns that it will go.
+        # The same as rasterio's `is_tiled`, which is deprecated and warns.
         return Structure(tiled=dataset.block_shapes[0][1] != dataset.width)
     factors = dataset.overviews(1)
     with suppress(OSError, Unsupported):
@@ -72,9 +72,9 @@ def structure_of(dataset: Any, path: bytes | None) -> Structure:
 
 
 def has_more_images(path: bytes, most: int) -> bool:
-    """Tell whether a file is a TIFF of more images than some, which follow each other.
+    """Tell whether a file is a TIFF with more than `most` images in its chain of IFDs.
 
-    What cannot be read to its end has as many as were read.
+    If the chain cannot be read to its end, only the images read so far count.
     """
     with suppress(OSError, Unsupported), open(path, "rb") as content:
         size = os.fstat(content.fileno()).st_size
@@ -98,12 +98,12 @@ def structure_of_bytes(
 
     Args:
         size: bytes of the file.
-        read_at: returns some of them; what it raises is passed on.
-        factors: of the overviews that GDAL finds.
+        read_at: returns bytes of the file; its exceptions are passed on.
+        factors: decimation factors of the overviews that GDAL finds.
         external: whether there are overviews in another file.
 
     Raises:
-        Unsupported: it is damaged, or GDAL finds other overviews.
+        Unsupported: the file is damaged, or GDAL finds other overviews.
     """
     file = File(read_at(0, min(size, HEAD_BYTES)), size, read_at, MAX_READS)
     image = _Image(file, file.first)
@@ -128,7 +128,7 @@ def structure_of_bytes(
 
 
 def _overviews(file: File, image: _Image, count: int) -> list[_Image]:
-    """Return the first so many overviews, in the order in which GDAL comes across them."""
+    """Return the first `count` overviews, in the order in which GDAL finds them."""
     found: list[_Image] = []
     others = _others(file, image)
     while len(found) < count and (other := next(others, None)):
@@ -148,7 +148,7 @@ def _others(file: File, image: _Image) -> Iterator[_Image]:
 
 
 class _Image:
-    """What the IFD at an offset says of its image."""
+    """The image that the IFD at an offset describes."""
 
     def __init__(self, file: File, start: int) -> None:
         self.start = start
@@ -165,7 +165,7 @@ class _Image:
         self.sub_ifds = self._values(_SUB_IFDS)
 
     def is_overview_of(self, image: _Image) -> bool:
-        """Whether it is one, and not that of a mask."""
+        """Whether this is an overview of the image, and not of a mask."""
         kind = self._number(_SUBFILE) & (REDUCED | MASK)
         return kind == REDUCED and self._number(_SAMPLES, 1) == image._number(_SAMPLES, 1)
 
@@ -177,7 +177,7 @@ class _Image:
 
     @property
     def blocks(self) -> Blocks:
-        """Where its blocks are."""
+        """The blocks of the first band."""
         tags = (_TILES, _TILE_BYTES) if self.is_tiled else (_STRIPS, _STRIP_BYTES)
         if not all(tag in self._at for tag in tags):
             raise Unsupported("tags missing")
@@ -192,7 +192,7 @@ class _Image:
         return next(iter(self._values(tag, 1)), default)
 
     def _values(self, tag: int, most: int = 64) -> tuple[int, ...]:
-        """Return the first whole numbers of an entry; none: there is no such entry."""
+        """Return the first `most` integers of an entry; none if there is no such entry."""
         if tag not in self._at:
             return ()
         entries, order, index = self._entries, self._file.order, self._at[tag]
@@ -211,7 +211,7 @@ class _Image:
 def _has_external_overviews(dataset: Any, path: bytes) -> bool:
     try:
         return any(name.lower().endswith(".ovr") for name in dataset.files)
-    except UnicodeDecodeError:  # rasterio cannot say names that are not UTF-8
+    except UnicodeDecodeError:  # rasterio cannot return names that are not UTF-8
         return any(map(os.path.exists, (path + b".ovr", path + b".OVR")))
 
 

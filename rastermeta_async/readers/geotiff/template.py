@@ -1,4 +1,4 @@
-"""What rasterio said of one GeoTIFF, as a template for all others of its kind."""
+"""The record that rasterio returns for one GeoTIFF, as a template for others of its kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rastermeta_async.readers.base import Facts
 from rastermeta_async.readers.geotiff.header import Header
 
 MAX_BANDS_KEPT = 512
-"""Bands that are remembered of each template."""
+"""Maximum number of bands that a template caches."""
 
 (
     _FILEPATH, _FILEPATH_BYTES, _BOUNDS, _RES, _TRANSFORM, _DATASET_TAGS, _BAND_TAGS,
@@ -24,10 +24,10 @@ MAX_BANDS_KEPT = 512
 
 
 class Template:
-    """The columns that all files of a kind share; a file's header gives the others.
+    """The columns that all files of a kind share; a file's header gives the other columns.
 
     Args:
-        record: what rasterio said of one of them.
+        record: rasterio's record of one of these files.
     """
 
     def __init__(self, record: Record) -> None:
@@ -37,14 +37,14 @@ class Template:
 
     def record(self, header: Header, path: bytes, facts: Facts) -> Record:
         """Return the record of a file of this kind."""
-        fields = list(self.like)  # by place: that is three times as fast as by name
+        fields = list(self.like)  # by index: this is three times as fast as by name
         fields[_FILEPATH], fields[_FILEPATH_BYTES] = path_columns(path)
         x, a, _, y, _, e = fields[_TRANSFORM] = self._transform(header)
         fields[_BOUNDS] = Bounds(x, y + e * header.height, x + a * header.width, y)
         fields[_RES] = (abs(a), abs(e))
         fields[_DATASET_TAGS] = self._tags(header)
         fields[_BAND_TAGS] = self._band_tags(header)
-        fields[_IMAGERY_TAGS] = {}  # what has that domain is not plain
+        fields[_IMAGERY_TAGS] = {}  # a file with this domain is Unsupported
         fields[_WIDTH] = header.width
         fields[_HEIGHT] = header.height
         fields[_BANDS] = self._bands_of(header)
@@ -64,7 +64,7 @@ class Template:
         if header.transform is None:
             return self.like.transform or ()
         x, a, b, y, d, e = header.transform
-        if self.like.area_or_point == "Point":  # coordinates are those of the pixel's centre
+        if self.like.area_or_point == "Point":  # the coordinates are of the pixel's centre
             x -= a * 0.5
             y -= e * 0.5
         return (x, a, b, y, d, e)
@@ -76,7 +76,7 @@ class Template:
         return {band: given.get(band, {}) for band in self._numbers}
 
     def _bands_of(self, header: Header) -> list[Band]:
-        """Return the bands; files that have the same share one list."""
+        """Return the bands; files with the same bands share one list."""
         metadata = header.metadata
         key: Hashable = (header.block_height, header.block_width, header.overviews)
         if metadata.descriptions or metadata.scales or metadata.offsets:
