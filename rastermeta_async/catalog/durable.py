@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -53,8 +54,6 @@ def sync_file(fd: int) -> None:
 
 def sync_folder(path: str) -> None:
     """Wait until the names in a folder are on the disk."""
-    if os.name != "posix":  # Windows cannot open a folder, but it journals renames
-        return
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -111,7 +110,7 @@ class Rights(NamedTuple):
     @property
     def ours(self) -> Rights:
         """The same rights, owned by the user that runs this program."""
-        return self._replace(uid=_user())
+        return self._replace(uid=os.geteuid())
 
     def give(self, fd: int, *, folder: bool = False) -> None:
         """Give these rights to an open file or folder, as far as the system allows it.
@@ -252,7 +251,7 @@ def temporaries_beside(path: str) -> list[str]:
             for entry in entries
             if own.fullmatch(entry.name)
             and entry.is_file(follow_symlinks=False)
-            and entry.stat(follow_symlinks=False).st_uid == _user()
+            and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
         ]
 
 
@@ -343,11 +342,11 @@ def check_owner(status: os.stat_result, path: str) -> None:
     """
     folder = os.stat(folder_of(path))
     shared = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
-    if status.st_uid not in (_user(), folder.st_uid) and not shared:
+    if status.st_uid not in (os.geteuid(), folder.st_uid) and not shared:
         raise ForeignOutputError(
-            f"{path} belongs to user {status.st_uid}, and this run is user {_user()}'s, who may "
-            "not trust it: run it as that user, or have the file belong to this one (chown), or "
-            "give another -o"
+            f"{path} belongs to user {status.st_uid}, and this run is user {os.geteuid()}'s, who "
+            "may not trust it: run it as that user, or have the file belong to this one (chown), "
+            "or give another -o"
         )
 
 
@@ -380,13 +379,6 @@ def remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
 
-
-def _user() -> int:
-    return os.geteuid() if os.name == "posix" else 0
-
-
-if os.name == "posix":
-    import fcntl
 
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE = 0.02
@@ -470,8 +462,6 @@ def is_locked(path: str) -> bool:
 
 def _locked(fd: int, *, exclusively: bool) -> bool:
     """Lock an open file without waiting; tell whether it is locked now."""
-    if os.name != "posix":  # Windows has no advisory locks, but an open handle prevents a rename
-        return True
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -72,8 +72,6 @@ def default_workers(cores: int, memory: int | None) -> int:
     Returns:
         0 if there is no memory for one: then headers are opened in this process.
     """
-    if os.name != "posix":
-        return 0
     if memory is None:
         return cores
     spare = int(memory * _USABLE_SHARE) - _BASE_BYTES

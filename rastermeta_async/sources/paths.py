@@ -121,7 +121,7 @@ class StdinSource:
     def _next_block(self) -> bytes:
         # The event loop's own pipe support aborts or hangs on files and /dev/null, and makes a
         # terminal's other ends non-blocking.
-        while os.name == "posix" and not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
+        while not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
             if self._closed:
                 return b""
         return os.read(self._fd, _STDIN_BLOCK)
