@@ -65,11 +65,11 @@ def _remote() -> str:
 def _sealing() -> str:
     report = _report("sealing")
     by_path, rows = report["sealing"]["path"], report["settings"]["rows"]
-    as_they_come = report["sealing"]["none"]["rows_per_s"]
+    by_place = report["sealing"]["spatial"]["rows_per_s"]
     footprint = report["footprints_us_per_file"]["footprint"]
     return (
         f"| sealing {rows:,} rows that were read | {by_path['rows_per_s']:,.0f} rows/s, "
-        f"{by_path['grown_mib']:.0f} MiB | `--sort none` {as_they_come:,.0f} rows/s; a footprint, "
+        f"{by_path['grown_mib']:.0f} MiB | `--sort spatial` {by_place:,.0f} rows/s; a footprint, "
         f"while reading: {footprint:.0f} µs |"
     )
 

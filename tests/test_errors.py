@@ -6,7 +6,13 @@ import re
 import pytest
 
 from rastermeta_async.model import errors
-from rastermeta_async.model.errors import RastermetaError, SettingsError, StuckError, first_error
+from rastermeta_async.model.errors import (
+    RastermetaError,
+    SettingsError,
+    StuckError,
+    first_error,
+    first_error_only,
+)
 
 
 def drawn() -> dict[str, str | None]:
@@ -62,3 +68,12 @@ def test_a_settings_error_is_a_value_error() -> None:
 
 def test_none_is_an_os_error_that_a_handler_could_take_for_a_bad_file() -> None:
     assert not any(issubclass(kind, OSError) for kind in classes().values())
+
+
+def test_the_first_error_of_a_group_tells_of_the_others() -> None:
+    first, others = StuckError("first"), [OSError(f"another {at}") for at in range(9)]
+    with pytest.raises(StuckError) as caught, first_error_only():
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [first, *others])])
+    assert caught.value is first
+    notes = [f"Another error at the same time: OSError: another {at}" for at in range(5)]
+    assert first.__notes__ == notes
