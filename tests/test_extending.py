@@ -66,7 +66,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def apart(work: Callable[[], T]) -> T:
-    """Return what `work` returns in a new thread: GDAL's environment stays in a thread that reads."""
+    """Return what `work` returns in a new thread: one that reads keeps GDAL's environment."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
 

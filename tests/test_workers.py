@@ -246,6 +246,7 @@ def test_work_goes_to_whichever_process_has_least_to_do(run: Run) -> None:
     assert run(work()) == (1, 2)
 
 
+@pytest.mark.campaign
 def test_files_that_end_workers_share_one_process_of_their_own(run: Run, tmp_path: Path) -> None:
     """However many chunks have some: each of these ends its worker, then hangs."""
 
