@@ -100,6 +100,19 @@ def test_a_decoder_keeps_to_the_drivers_that_are_allowed(toy: Path) -> None:
     assert read_one(toy, ["TOY"]).reader == "toy"
 
 
+def test_a_decoder_with_a_fault_ends_no_run(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Record:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ToyDecoder, "decode", fail)
+    caplog.set_level("DEBUG", "rastermeta_async")
+    (record,) = read([toy], Settings(workers=0))
+    assert (record.error_type, record.reader) == ("RasterioIOError", "rasterio")
+    assert f"{toy}: a decoder failed, so rasterio reads the file" in caplog.text
+
+
 # A pool
 
 

@@ -5,6 +5,7 @@ To add a format, write a `HeaderDecoder` in a module of its own and add a line t
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from rastermeta_async.model.errors import StoreError
+from rastermeta_async.model.errors import RastermetaError, StoreError
 from rastermeta_async.model.file_state import is_unchanged, settled
-from rastermeta_async.model.record import Record, differing_columns
+from rastermeta_async.model.record import Record, differing_columns, path_columns
 from rastermeta_async.model.settings import Access
 from rastermeta_async.model.text import shortened
 from rastermeta_async.model.urls import is_url
@@ -33,6 +34,8 @@ from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neig
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {GTIFF: GeoTiffDecoder}
 """Factories of decoders, by the name of GDAL's driver for the format."""
+
+log = logging.getLogger(__name__)
 
 _SIDECARS_SHOWN = 3
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -104,6 +107,12 @@ class Router:
                 _count_accompanied(record, path, event.neighbours)
             return record
         except (Unsupported, StoreError):
+            return self._rasterio.read(path)
+        except RastermetaError:
+            raise
+        except Exception:  # a fault in a decoder must not end a run
+            name = shortened(path_columns(path)[0])
+            log.debug("%s: a decoder failed, so rasterio reads the file", name, exc_info=True)
             return self._rasterio.read(path)
 
     def decode(
