@@ -24,7 +24,8 @@ from rastermeta_async.model.record import path_columns
 from rastermeta_async.readers import router
 from rastermeta_async.readers.base import Facts, ReadAt, Reader, Unsupported
 from rastermeta_async.readers.rasterio_reader import RasterioReader
-from rastermeta_async.readers.router import make_reader
+from rastermeta_async.readers.router import Router, make_reader
+from rastermeta_async.readers.sidecars import Folders
 
 T = TypeVar("T")
 
@@ -93,6 +94,12 @@ def test_an_object_is_read_by_it_as_well(toy: Path) -> None:
         (record,) = read([f"{server.url}/bucket/a.toy"], Settings(workers=0))
     assert told(record) == ("toy", "success", 640, 480, 11)
     assert record.etag
+
+
+def test_why_no_decoder_reads_a_file_is_said_of_each(toy: Path) -> None:
+    toy.write_bytes(b"text")
+    with pytest.raises(Unsupported, match=r"^no TIFF; no toy$"):
+        Router(RasterioReader(), Folders()).decode_file(bytes(toy))
 
 
 def test_a_decoder_keeps_to_the_drivers_that_are_allowed(toy: Path) -> None:

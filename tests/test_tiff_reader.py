@@ -92,9 +92,11 @@ class Both:
     @property
     def templates(self) -> dict[Hashable, Template | None]:
         """Templates of the kinds of GeoTIFFs so far."""
-        (decoder,) = self.reader.decoders
-        assert isinstance(decoder, GeoTiffDecoder)
-        return decoder.templates
+        return next(
+            decoder.templates
+            for decoder in self.reader.decoders
+            if isinstance(decoder, GeoTiffDecoder)
+        )
 
     def read(self, path: Path) -> Record:
         return self.reader.read(os.fsencode(path))

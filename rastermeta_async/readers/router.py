@@ -124,15 +124,15 @@ class Router:
         reference: Record | None = None,
     ) -> Record:
         """Return the record from the first decoder that knows a header; see `HeaderDecoder`."""
-        reason = Unsupported("no decoder may read it")
+        reasons = []
         for decoder in self.decoders:
             try:
                 return decoder.decode(path, facts, head, read_at, reference)
             except Unplaced:
                 raise
             except Unsupported as unsupported:
-                reason = unsupported
-        raise reason
+                reasons.append(str(unsupported))
+        raise Unsupported("; ".join(reasons))
 
     def decode_file(self, path: bytes) -> Record:
         """Return the record of a local file without opening it with rasterio; see `decode`."""
