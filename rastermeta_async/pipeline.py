@@ -23,10 +23,10 @@ import pyarrow as pa
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.sink import Log, Sink
-from rastermeta_async.model.errors import first_error_only
+from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import SUCCESSES, to_batch
+from rastermeta_async.model.record import SCHEMA, SUCCESSES, to_batch
 from rastermeta_async.model.row_ops import count_failures, count_missing, count_passing, kept
 from rastermeta_async.model.settings import (
     BATCH_BYTES,
@@ -262,7 +262,7 @@ async def _read_all(
         async for chunk in paths:
             if stop.is_set():  # taken but not read, so that the producer can end
                 continue
-            async for batch in _rows_of(chunk, pool):
+            async for batch in _rows_of(chunk, pool, stop):
                 if breaker:
                     breaker.note(batch)
                 _count_rows(batch, progress)
@@ -274,14 +274,44 @@ async def _read_all(
     to_consumer.close()
 
 
-async def _rows_of(paths: Sequence[bytes], pool: Pool) -> AsyncIterator[pa.RecordBatch]:
+async def _rows_of(
+    paths: Sequence[bytes], pool: Pool, stop: asyncio.Event
+) -> AsyncIterator[pa.RecordBatch]:
     """Yield the rows of some paths; notes about folders become rows without the pool."""
     if said := [path.row() for path in paths if isinstance(path, FolderNote)]:
         yield to_batch(said)
         paths = [path for path in paths if not isinstance(path, FolderNote)]
     if paths:
-        async for batch in pool.read(paths):
+        async for batch in _read(paths, pool, stop):
             yield batch
+
+
+async def _read(
+    paths: Sequence[bytes], pool: Pool, stop: asyncio.Event
+) -> AsyncIterator[pa.RecordBatch]:
+    """Yield what a pool reads, checked: a row that the pool loses would be lost unseen.
+
+    Raises:
+        PoolError: there are not as many rows as paths, though the run goes on, or no rows at all.
+    """
+    name, found = f"{type(pool).__name__}.read", 0
+    try:
+        async for batch in pool.read(paths):
+            if not isinstance(batch, pa.RecordBatch):
+                kind = type(batch).__name__
+                raise PoolError(f"{name} gave a {kind}, not a record batch of SCHEMA")
+            if not batch.schema.equals(SCHEMA):
+                raise PoolError(f"{name} gave a RecordBatch with other columns than SCHEMA")
+            found += batch.num_rows
+            yield batch
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # A task group takes a task that ends so for one that has done its work.
+        raise PoolError(f"{name} was cancelled, though the run was not") from error
+    if found > len(paths) or (found < len(paths) and not stop.is_set()):
+        raise PoolError(f"{name} gave {found} rows for {len(paths)} paths")
 
 
 def _files_among(paths: Sequence[bytes]) -> int:

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command import write_raster
+from factory import record
 from range_server import serving
 
 import rastermeta_async
 from rastermeta_async import Pool, Record, Settings
 from rastermeta_async.footprints.rows import rows_with_footprints
+from rastermeta_async.model.errors import PoolError
 from rastermeta_async.model.record import path_columns
 from rastermeta_async.readers import router
 from rastermeta_async.readers.base import Facts, ReadAt, Reader, Unsupported
@@ -76,8 +78,8 @@ def read_one(path: Path, drivers: list[str] | None = None) -> Record:
     return apart(lambda: make_reader(drivers).read(bytes(path)))
 
 
-def told(record: Record) -> tuple[object, ...]:
-    return record.reader, record.status, record.width, record.height, record.file_size
+def told(row: Record) -> tuple[object, ...]:
+    return row.reader, row.status, row.width, row.height, row.file_size
 
 
 def test_a_file_is_read_by_the_decoder_that_knows_it(toy: Path) -> None:
@@ -91,9 +93,9 @@ def test_a_file_is_read_by_the_decoder_that_knows_it(toy: Path) -> None:
 
 def test_an_object_is_read_by_it_as_well(toy: Path) -> None:
     with serving(str(toy.parent.parent)) as server:
-        (record,) = read([f"{server.url}/bucket/a.toy"], Settings(workers=0))
-    assert told(record) == ("toy", "success", 640, 480, 11)
-    assert record.etag
+        (row,) = read([f"{server.url}/bucket/a.toy"], Settings(workers=0))
+    assert told(row) == ("toy", "success", 640, 480, 11)
+    assert row.etag
 
 
 def test_why_no_decoder_reads_a_file_is_said_of_each(toy: Path) -> None:
@@ -115,8 +117,8 @@ def test_a_decoder_with_a_fault_ends_no_run(
 
     monkeypatch.setattr(ToyDecoder, "decode", fail)
     caplog.set_level("DEBUG", "rastermeta_async")
-    (record,) = read([toy], Settings(workers=0))
-    assert (record.error_type, record.reader) == ("RasterioIOError", "rasterio")
+    (row,) = read([toy], Settings(workers=0))
+    assert (row.error_type, row.reader) == ("RasterioIOError", "rasterio")
     assert f"{toy}: a decoder failed, so rasterio reads the file" in caplog.text
 
 
@@ -160,10 +162,54 @@ def read(
     paths: Sequence[str | Path], settings: Settings | None = None, pool: Pool | None = None
 ) -> list[Record]:
     async def collect() -> list[Record]:
-        async with aclosing(rastermeta_async.extract(paths, settings, pool=pool)) as records:
-            return [record async for record in records]
+        async with aclosing(rastermeta_async.extract(paths, settings, pool=pool)) as rows:
+            return [row async for row in rows]
 
     return apart(lambda: asyncio.run(collect()))
+
+
+class Faulty(CallersThread):
+    """Breaks what a pool promises."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(make_reader(None))
+        self._how = how
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        rows = rows_with_footprints([record(path) for path in paths])
+        match self._how:
+            case "cancelled":  # as whoever waits for a future of an executor that was shut down
+                raise asyncio.CancelledError
+            case "too few":
+                yield rows.slice(1)
+            case "too many":
+                yield rows
+                yield rows.slice(0, 1)
+            case "no batch":
+                yield rows.to_pylist()
+            case "other columns":
+                yield rows.select(["filepath", "status"])
+
+
+@pytest.mark.parametrize("files", [3, 30_000])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("cancelled", "Faulty.read was cancelled, though the run was not"),
+        ("too few", r"Faulty.read gave \d+ rows for \d+ paths"),
+        ("too many", r"Faulty.read gave \d+ rows for \d+ paths"),
+        ("no batch", "Faulty.read gave a list, not a record batch of SCHEMA"),
+        ("other columns", "Faulty.read gave a RecordBatch with other columns than SCHEMA"),
+    ],
+)
+def test_a_pool_that_breaks_its_promise_ends_the_run_and_no_row_is_lost_unseen(
+    tmp_path: Path, how: str, message: str, files: int
+) -> None:
+    paths = [f"/none/{number}.tif" for number in range(files)]
+    catalog = tmp_path / "c.parquet"
+    with pytest.raises(PoolError, match=message):
+        apart(lambda: asyncio.run(rastermeta_async.extract_to(catalog, paths, pool=Faulty(how))))
+    assert not catalog.exists()
 
 
 def test_headers_are_read_in_a_pool_of_ones_own(tmp_path: Path) -> None:

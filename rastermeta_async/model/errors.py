@@ -7,6 +7,7 @@
     ├── StoreError         an object store cannot be used at all
     │   └── MissingExtraError    the library for stores is not installed
     ├── WorkerError        worker processes cannot be started
+    ├── PoolError          a pool does not do what `Pool` promises
     └── OutputError        the output cannot be used
         ├── ForeignOutputError   it was not made by this program, or was changed since
         ├── OutputLockedError    another run is writing it
@@ -53,6 +54,10 @@ class MissingExtraError(StoreError):
 
 class WorkerError(RastermetaError):
     """Worker processes cannot be started, or end as soon as they start."""
+
+
+class PoolError(RastermetaError):
+    """A pool of the caller does not do what `Pool` promises; what was committed is safe."""
 
 
 class OutputError(RastermetaError):

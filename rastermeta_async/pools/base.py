@@ -30,6 +30,9 @@ class Pool(Protocol):
     def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
 
+        A run ends with `PoolError` where there are more rows, or fewer before `stop`. Whether they
+        are of these paths is not checked.
+
         When cancelled, it returns at once; header opens already running go on, and their results
         are dropped.
         """
