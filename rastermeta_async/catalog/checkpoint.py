@@ -69,7 +69,7 @@ class LogHeader:
     order: str | None = None
     """The `Order` that was asked for last; None: no order was ever asked for."""
     gdal_config: str = ""
-    """GDAL's options that the rows were read with, in the form of `environment.options_as_json`."""
+    """GDAL's options that the rows were read with, as by `gdal_options.options_as_json`."""
 
 
 @dataclass(frozen=True)

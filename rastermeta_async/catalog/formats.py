@@ -74,7 +74,7 @@ _ORDER_KEY = b"rastermeta:order"
 """Key in a Parquet catalog's metadata; the value is one of `Order`."""
 
 _GDAL_CONFIG_KEY = b"rastermeta:gdal_config"
-"""Key of GDAL's options that the rows were read with, see `environment.options_as_json`; missing
+"""Key of GDAL's options that the rows were read with, see `gdal_options.options_as_json`; missing
 if there were none."""
 
 _LOOSE_BATCHES = 32

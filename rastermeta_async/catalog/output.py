@@ -106,7 +106,7 @@ class Output:
         order: of the rows in the sealed catalog. None: the order that was asked for last, else the
             order that the catalog has; a new catalog is sorted by path.
         gdal_config: options of GDAL that further rows are read with, see
-            `environment.options_as_json`; None: there are no further rows.
+            `gdal_options.options_as_json`; None: there are no further rows.
 
     Raises (on construction, before anything changes):
         SettingsError: no format has the name's ending, or the format does not have this order.
