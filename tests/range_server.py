@@ -16,6 +16,7 @@ import os
 import random
 import re
 import ssl
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -276,6 +277,25 @@ def serving(
         loop.call_soon_threadsafe(loop.call_later, 0.05, loop.stop)
         thread.join(5)
         loop.close()
+
+
+@contextmanager
+def serving_apart(folder: str, delay: float = 0.0) -> Iterator[str]:
+    """Serve a folder from a process of its own, as rasterio may hold the GIL while GDAL waits.
+
+    Yields:
+        the server's address.
+    """
+    server = subprocess.Popen(
+        [sys.executable, __file__, folder, str(delay)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with server:
+        assert server.stdout
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.communicate()
 
 
 async def _main() -> None:

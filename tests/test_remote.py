@@ -33,9 +33,11 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import rasterio.shutil
+from command import write_raster
 from factory import exact
+from formats_of_gdal import every_format
 from obstore.store import AzureStore
-from range_server import Server, serving, some
+from range_server import Server, serving, serving_apart, some
 
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
@@ -101,8 +103,10 @@ def keys(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
 
 
-def anonymous(server: Server, **more: Any) -> Settings:
-    access = Access(no_sign_request=True, endpoint_url=server.url, region="us-east-1")
+def anonymous(server: Server | str, **more: Any) -> Settings:
+    """Return settings for a server or its address."""
+    url = server if isinstance(server, str) else server.url
+    access = Access(no_sign_request=True, endpoint_url=url, region="us-east-1")
     return Settings(access=access, **more)
 
 
@@ -208,6 +212,40 @@ def test_records_are_as_from_disk_over_s3_with_credentials(bucket: Path, s3: Any
     for key, path in keys(bucket).items():
         s3.upload_file(str(path), "bucket", key)
     assert_as_from_disk(read_bucket(bucket, Settings()), bucket)
+
+
+def test_each_format_that_gdal_writes_is_read_as_from_disk(tmp_path: Path) -> None:
+    every_format(tmp_path / "all")
+    for file in sorted((tmp_path / "all").glob("*/a.*")):
+        place = tmp_path / "bucket" / file.parent.name / file.suffix  # without the files beside it
+        if file.is_file() and file.stat().st_size:
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+    assert len(keys(tmp_path)) > 20
+    with serving_apart(str(tmp_path)) as url:
+        found = read_bucket(tmp_path, anonymous(url, timeout=20.0))
+    only_local = [found.pop(key) for key in ("netCDF/.nc/a.nc", "PCRaster/.map/a.map")]
+    for driver in ("netCDF/.nc", "PCRaster/.map"):
+        shutil.rmtree(tmp_path / "bucket" / driver)
+    assert {record.driver for record in found.values()} - {None} >= {"HFA", "JP2OpenJPEG", "NITF"}
+    assert {record.error_type for record in only_local} == {"NotReadInStores"}
+    assert_as_from_disk(found, tmp_path)
+
+
+def test_netcdf_in_a_store_is_read_by_the_hdf5_driver_and_says_so(tmp_path: Path) -> None:
+    place = tmp_path / "bucket"
+    place.mkdir()
+    source = write_raster(tmp_path / "a.tif")
+    for name, kind in (("a.nc", "NC4"), ("b.nc", "NC"), ("c.nc", "NC2")):
+        rasterio.shutil.copy(source, place / name, driver="netCDF", FORMAT=kind)
+    shutil.copy(place / "a.nc", place / "A.NC4")
+    with serving_apart(str(tmp_path)) as url:
+        found = read_bucket(tmp_path, anonymous(url, timeout=20.0))
+    classic = [found.pop(name) for name in ("b.nc", "c.nc")]
+    assert {record.driver for record in found.values()} == {"HDF5Image"}
+    assert {record.error_type for record in found.values()} == {"PartlyRead"}
+    assert {"HDF5 driver" in (record.error_message or "") for record in found.values()} == {True}
+    assert {record.error_type for record in classic} == {"NotReadInStores"}
 
 
 def test_records_are_as_from_disk_over_http(bucket: Path) -> None:

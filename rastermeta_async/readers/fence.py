@@ -14,7 +14,7 @@ with a filter, which applies to the calling thread and to the threads that it st
 Names can be made and removed, as temporary files need this.
 
 On other systems only the options in `gdal_options.GDAL_OPTIONS` protect. Threads that read objects
-in stores have no fence, as GDAL has to connect for them.
+in stores have no such fence, as GDAL has to connect for them; see `refuse_page_faults`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import errno
 import os
 import struct
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38  # linux/prctl.h
@@ -55,6 +56,7 @@ class _Machine(NamedTuple):
     openat: int
     openat2: int
     truncate: int
+    userfaultfd: int
     attributes: tuple[int, ...]
     """Calls that change owner, mode, times or extended attributes."""
     open: int | None = None
@@ -63,12 +65,12 @@ class _Machine(NamedTuple):
 
 _MACHINES = {
     "x86_64": _Machine(
-        0xC000003E, 41, 425, 257, 437, 76,
+        0xC000003E, 41, 425, 257, 437, 76, 323,
         (*range(90, 95), 260, 268, 132, 235, 261, 280, *range(188, 191), *range(197, 200), *_NEWER),
         open=2, creat=85,
     ),
     "aarch64": _Machine(
-        0xC00000B7, 198, 425, 56, 437, 45,
+        0xC00000B7, 198, 425, 56, 437, 45, 282,
         (*range(52, 56), 88, *range(5, 8), *range(14, 17), *_NEWER),
     ),
 }  # fmt: skip
@@ -80,12 +82,26 @@ class _Filter(ctypes.Structure):
 
 def fence_thread() -> bool:
     """Fence the calling thread for the rest of its life; return whether this worked."""
+    return _set_filter(_fence)
+
+
+def refuse_page_faults() -> bool:
+    """Refuse userfaultfd(2) to the calling thread from now on; return whether this worked.
+
+    GDAL's netCDF driver maps an object into memory and fetches a page when it is touched, in a
+    thread of its own (GDAL, cpl_userfaultfd.cpp). That thread does not have this thread's
+    credentials, and where it cannot fetch a page, this thread waits for ever.
+    """
+    return _set_filter(lambda machine: _refused(machine.userfaultfd, errno.ENOSYS))
+
+
+def _set_filter(rules: Callable[[_Machine], list[_Instruction]]) -> bool:
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return False
     machine = _MACHINES.get(os.uname().machine)
     if machine is None:
         return False
-    instructions = _filter(machine)
+    instructions = _filter(machine.architecture, rules(machine))
     program = ctypes.byref(_Filter(len(instructions) // 8, instructions))
     prctl = ctypes.CDLL(None).prctl
     # An unprivileged thread may only set a filter after PR_SET_NO_NEW_PRIVS.
@@ -95,13 +111,21 @@ def fence_thread() -> bool:
     return not failed
 
 
-def _filter(machine: _Machine) -> bytes:
-    """Return the filter's instructions (struct sock_filter)."""
+def _filter(architecture: int, rules: list[_Instruction]) -> bytes:
+    """Return a filter of instructions (struct sock_filter) that allows what no rule refuses."""
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_JUMP_EQUAL, 1, 0, machine.architecture),
+        (_JUMP_EQUAL, 1, 0, architecture),
         _refusal(errno.ENOSYS),  # a call of another architecture, e.g. 32-bit
         (_LOAD, 0, 0, _NUMBER_AT),
+        *rules,
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _fence(machine: _Machine) -> list[_Instruction]:
+    rules = [
         *_refused(machine.socket, errno.EACCES),
         *_refused(machine.io_uring_setup, errno.ENOSYS),  # it does I/O without further calls
         *_refused(machine.openat2, errno.ENOSYS),  # a filter cannot see its flags
@@ -110,11 +134,10 @@ def _filter(machine: _Machine) -> bytes:
         *_open(machine.openat, 2),
     ]
     if machine.open is not None and machine.creat is not None:
-        code += [*_open(machine.open, 1), *_refused(machine.creat, errno.EROFS)]
+        rules += [*_open(machine.open, 1), *_refused(machine.creat, errno.EROFS)]
         # x32 has its own numbers for calls, with this bit set (asm/unistd.h).
-        code += [(_JUMP_SET, 0, 1, 0x40000000), _refusal(errno.ENOSYS)]
-    code.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+        rules += [(_JUMP_SET, 0, 1, 0x40000000), _refusal(errno.ENOSYS)]
+    return rules
 
 
 _Instruction = tuple[int, int, int, int]

@@ -10,13 +10,14 @@ from functools import partial
 from threading import Lock, Semaphore
 
 from rastermeta_async.model.errors import RastermetaError, StoreError
+from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
 from rastermeta_async.model.urls import without_secrets
 from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
-from rastermeta_async.readers.fence import fence_thread
+from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.readers.router import Router
@@ -39,11 +40,25 @@ _THREADS_OF_OBSTORE = 512
 _STACK_OF_OBSTORE = 2 * 1024 * 1024
 """obstore looks up host names in at most so many threads, each with a stack of this size."""
 
+_ONLY_LOCAL = {
+    b"CDF": "netCDF",  # NetCDF Classic Format Specification; other NetCDF files are HDF5
+    b"\x0e\x03\x13\x01": "HDF4",  # HDF Specification and Developer's Guide, "File Identification"
+    b"RUU CROSS SYSTEM MAP FORMAT": "PCRaster",  # PCRaster, "CSF file format"
+}
+"""Drivers that read local files only (GDAL, "Raster drivers": no VSI support), by a file's first
+bytes."""
+
+_NETCDF_ENDINGS = (b".nc", b".nc4", b".cdf")
+
 _FOREIGN = "not recognized as being in a supported file format"
 
 
 class ObjectReader:
     """Reads headers of objects; blocks, and several threads may use it.
+
+    GDAL sends its requests itself. It cannot read through Python (rasterio's `opener`): its HDF5
+    drivers hold a lock of the process while they read, and rasterio holds Python's lock (the GIL)
+    while it waits for theirs, as when it closes a file. Two threads then wait for each other.
 
     Args:
         rasterio: reads what the decoder does not, also local copies of first bytes.
@@ -71,7 +86,9 @@ class ObjectReader:
         self._copies = ThreadPoolExecutor(1, "rastermeta-copies", fence_thread)
         self.stuck = 0
         """Threads that hang in rasterio now."""
-        self._opens = ThreadPoolExecutor(REMOTE_OPENS + MAX_STUCK, "rastermeta-opens")
+        self._opens = ThreadPoolExecutor(
+            REMOTE_OPENS + MAX_STUCK, "rastermeta-opens", refuse_page_faults
+        )
         self._may_open = Semaphore(REMOTE_OPENS)
         self._most_waiting = settings.concurrency
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -132,10 +149,16 @@ class ObjectReader:
         if self._decoder is not None:
             with suppress(Unsupported):
                 return self._decoder.decode(shown, facts, found.head, found.read_at)
+        for first_bytes, driver in _ONLY_LOCAL.items():
+            if found.head.startswith(first_bytes) and driver in drivers_here():
+                why = f"GDAL's {driver} driver reads local files only: copy the object to a disk"
+                return failure(shown, "error", "NotReadInStores", why)
         record = self._read_with_rasterio(path, shown, found)
         if record.driver == GTIFF:
             found.start_over()
             record = record._replace(**_structure(found, record)._asdict())
+        elif record.driver in ("HDF5", "HDF5Image") and _is_netcdf(shown):
+            record = _without_netcdf(record)
         return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
 
     def _read_with_rasterio(self, path: bytes, shown: bytes, found: StoredObject) -> Record:
@@ -197,6 +220,20 @@ def _structure(found: StoredObject, record: Record) -> Structure:
     with suppress(Unsupported, FetchError):
         return structure_of_bytes(found.size, found.read_at, factors)
     return Structure()
+
+
+def _is_netcdf(path: bytes) -> bool:
+    return path.partition(b"?")[0].lower().endswith(_NETCDF_ENDINGS)
+
+
+def _without_netcdf(record: Record) -> Record:
+    """Return the record of a NetCDF-4 object with a note of what GDAL's HDF5 driver leaves out."""
+    note = (
+        "GDAL's netCDF driver reads local files only, and its HDF5 driver, which was used, leaves "
+        "out the CRS and the transform"
+    )
+    known = f"{record.error_message}; " if record.error_message else ""
+    return record._replace(error_type="PartlyRead", error_message=known + note)
 
 
 def _failed(path: bytes, error: FetchError) -> Record:

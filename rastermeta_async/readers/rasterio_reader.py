@@ -213,6 +213,12 @@ class RasterioReader:
         here = [name for name in drivers_here() if name.lower() in wanted]
         return here or list(self._wanted) or None
 
+    @cached_property
+    def _drivers_for_objects(self) -> list[str] | None:
+        """The same without netCDF: the HDF5 driver opens its files (see `refuse_page_faults`)."""
+        others = [name for name in self._drivers or drivers_here() if name != "netCDF"]
+        return others or self._drivers
+
     def _open(self, path: bytes, size: int) -> Record:
         options = database_options(path, size)
         if options is None:
@@ -236,7 +242,7 @@ class RasterioReader:
             with rasterio.Env(session=DummySession(), **options):
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
-                with _Dataset(name, driver=self._drivers) as dataset:
+                with _Dataset(name, driver=self._drivers_for_objects) as dataset:
                     return _describe(shown, dataset)._replace(reader="rasterio")
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
