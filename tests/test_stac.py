@@ -961,3 +961,17 @@ def test_a_bad_rule_is_wrong_usage(catalog: Path, rule: str) -> None:
     done = command.run(["export", "stac", catalog, "-o", "x.ndjson", "--datetime", rule])
     assert done.returncode == 2
     assert b"--datetime" in done.stderr
+
+
+def test_without_the_extra_a_message_says_what_to_install(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
+    (tmp_path / "stac_geoparquet").mkdir()
+    (tmp_path / "stac_geoparquet" / "__init__.py").write_text("raise ImportError")
+    for name, status, message in (
+        ("items.parquet", 1, "pip install '.[stac]'"), ("items.ndjson", 0, ""),
+    ):  # fmt: skip
+        done = command.run(["export", "stac", catalog, "-o", tmp_path / name],
+                           PYTHONPATH=str(tmp_path))  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert message in done.stderr.decode()
+    assert not (tmp_path / "items.parquet").exists()

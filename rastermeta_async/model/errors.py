@@ -5,7 +5,7 @@
     ├── SourceError        the list of paths cannot be read
     ├── StuckError         too many header reads hang
     ├── StoreError         an object store cannot be used at all
-    │   └── MissingExtraError    the library for stores is not installed
+    ├── MissingExtraError  an optional library is not installed
     ├── WorkerError        worker processes cannot be started
     ├── PoolError          a pool does not do what `Pool` promises
     └── OutputError        the output cannot be used
@@ -48,8 +48,8 @@ class StoreError(RastermetaError):
     """An object store cannot be used at all; nothing is read from it."""
 
 
-class MissingExtraError(StoreError):
-    """The library for object stores is not installed."""
+class MissingExtraError(RastermetaError):
+    """An optional library is not installed."""
 
 
 class WorkerError(RastermetaError):

@@ -167,7 +167,7 @@ class _LeftOut:
     """An import hook that reports optional modules of libraries as not installed.
 
     rasterio imports boto3 for credentials (60 MiB, 0.3 s), pyarrow imports pandas to accept data
-    frames (50 MiB, 0.4 s), if they are installed. The program needs neither.
+    frames (50 MiB, 0.4 s), if they are installed. Most runs need neither: see `allow_import`.
     """
 
     def __init__(self) -> None:
@@ -274,6 +274,6 @@ def collect_seldom() -> None:
     gc.set_threshold(20_000)
 
 
-def allow_boto3() -> None:
-    """Allow imports of boto3 again, after `spare_memory`."""
-    _left_out.names.discard("boto3")
+def allow_import(name: str) -> None:
+    """Allow imports of a module again that `spare_memory` leaves out."""
+    _left_out.names.discard(name)

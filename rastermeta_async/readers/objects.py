@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from threading import Lock, Semaphore
 
-from rastermeta_async.model.errors import RastermetaError, StoreError
+from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
@@ -124,7 +124,7 @@ class ObjectReader:
                 return self._read(path, shown)
             except UnicodeDecodeError:
                 return failure(shown, "error", "UnicodeDecodeError", "a URL must be UTF-8")
-            except StoreError as error:
+            except (StoreError, MissingExtraError) as error:
                 return failure(shown, "fatal", type(error).__name__, str(error))
             except FetchError as error:
                 failed = _failed(shown, error)

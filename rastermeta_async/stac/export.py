@@ -41,8 +41,14 @@ from rastermeta_async.catalog.formats import Extent
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.footprints.limits import Limits
-from rastermeta_async.model.errors import ForeignOutputError, OutputError, SettingsError, WriteError
-from rastermeta_async.model.record import BBox
+from rastermeta_async.model.errors import (
+    ForeignOutputError,
+    MissingExtraError,
+    OutputError,
+    SettingsError,
+    WriteError,
+)
+from rastermeta_async.model.machine import allow_import
 from rastermeta_async.model.text import on_a_line
 from rastermeta_async.model.urls import is_url, shown_url
 from rastermeta_async.stac.dates import Interval
@@ -120,43 +126,13 @@ def _object(text: bytes) -> dict[str, Any]:
 ENDINGS = (".parquet", ".ndjson", ".jsonl")
 _GROUP_ROWS, _GROUP_BYTES = 4096, 8 * 1024 * 1024
 
-_TIME = pa.timestamp("us", tz="UTC")
-_TEXT, _REAL = pa.string(), pa.float64()
-_BAND = pa.struct(
-    [
-        ("name", _TEXT), ("data_type", _TEXT), ("description", _TEXT), ("nodata", _REAL),
-        ("unit", _TEXT), ("raster:scale", _REAL), ("raster:offset", _REAL),
-        ("raster:sampling", _TEXT), ("raster:spatial_resolution", _REAL),
-    ]
-)  # fmt: skip
-_ASSET = pa.struct(
-    [("href", _TEXT), ("type", _TEXT), ("roles", pa.list_(_TEXT)), ("bands", pa.list_(_BAND))]
-)
-_SCHEMA = pa.schema(
-    [
-        ("type", _TEXT),
-        ("stac_version", _TEXT),
-        ("stac_extensions", pa.list_(_TEXT)),
-        ("id", _TEXT),
-        pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
-        ("bbox", pa.struct([(name, _REAL) for name in BBox._fields])),
-        ("links", pa.list_(pa.struct([("rel", _TEXT), ("href", _TEXT), ("type", _TEXT)]))),
-        ("assets", pa.struct([("data", _ASSET)])),
-        ("collection", _TEXT),
-        ("datetime", _TIME),
-        ("start_datetime", _TIME),
-        ("end_datetime", _TIME),
-        ("proj:code", _TEXT),
-        ("proj:shape", pa.list_(pa.int64())),
-        ("proj:wkt2", _TEXT),
-        ("proj:transform", pa.list_(_REAL)),
-        ("proj:bbox", pa.list_(_REAL)),
-    ]
-)
-"""Schema of stac-geoparquet: properties are columns, the geometry is WKB."""
-
-_ALWAYS = frozenset(["datetime", "proj:code"])
-"""Fields that every item has, even if they are null."""
+_EXAMPLE = {
+    "type": "Feature", "stac_version": "", "stac_extensions": [""], "id": "",
+    "geometry": {"type": "Point", "coordinates": [0, 0]}, "bbox": [0.0, 0.0, 0.0, 0.0],
+    "properties": {"datetime": "1970-01-01T00:00:00Z"}, "links": [],
+    "assets": {"data": {"href": "", "bands": []}},
+}  # fmt: skip
+"""An item with the fields that every item has."""
 
 
 @dataclass
@@ -166,22 +142,37 @@ class Export:
     items: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     """Number of rows without an item, by reason."""
-    fields: set[str] = field(default_factory=set)
-    """Properties, and fields of assets and bands, in use."""
+    examples: list[dict[str, Any]] = field(default_factory=lambda: [_EXAMPLE])
+    """Items with all fields in use, of properties, assets and bands, and all types of values."""
     time: Interval | None = None
     limits: Limits = field(default_factory=Limits)
+    _known: set[tuple[str, type]] = field(default_factory=set)
+    """Names and types of values in the examples."""
 
     def add(self, item: dict[str, Any]) -> None:
-        """Count an item, and extend fields, time and limits to it."""
+        """Count an item, and extend examples, time and limits to it."""
         self.items += 1
-        asset, properties = item["assets"]["data"], item["properties"]
-        self.fields.update(item, properties, *asset["bands"])
-        self.fields.update(f"asset {name}" for name in asset)
+        properties = item["properties"]
+        self._add_example(item, properties, item["assets"]["data"])
         start = _moment(properties["datetime"] or properties["start_datetime"])
         end = _moment(properties["datetime"] or properties["end_datetime"])
         old = self.time or Interval(start, end)
         self.time = Interval(min(old.start, start), max(old.end, end))
         self.limits.add(item["bbox"])
+
+    def _add_example(
+        self, item: dict[str, Any], properties: dict[str, Any], asset: dict[str, Any]
+    ) -> None:
+        bands = [band for band in asset["bands"] if self._is_new(band)]
+        if self._is_new(properties) | self._is_new(asset) | self._is_new(item) or bands:
+            # An item may have 10^5 bands.
+            assets = {"data": {**asset, "bands": bands}}
+            self.examples.append({**item, "assets": assets})
+
+    def _is_new(self, part: dict[str, Any]) -> bool:
+        kinds = {(name, type(value)) for name, value in part.items()} - self._known
+        self._known |= kinds
+        return bool(kinds)
 
 
 def export(
@@ -209,11 +200,14 @@ def export(
 
     Raises:
         SettingsError: a name or URL is invalid.
+        MissingExtraError: the output is Parquet, and stac-geoparquet is not installed.
         OutputError: `catalog` is not a catalog, or of another version; the output is a catalog.
         ForeignOutputError: a file with the name of an output was not made by an export.
         WriteError: the disk refused a write; the earlier files are unchanged.
     """
     _check_names(catalog, output, collection)
+    if output.endswith(".parquet"):
+        _parser()  # before the work begins
     hrefs = Hrefs(base_url)
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
     stood = {name: _file_at(name) for name in (output, listed, described)}
@@ -352,21 +346,57 @@ def _write_lines(
 def _write_parquet(
     lines: _Temporary, output: _Temporary, result: Export, collection: dict[str, Any] | None
 ) -> None:
-    schema = _used(_SCHEMA, result.fields)
+    """Write the items of lines as Parquet; stac-geoparquet turns them into rows."""
     extent = Extent()
+    schema = _schema_of(result.examples)
+    (nothing,) = _rows_of(result.examples[:1], schema)
     # No `with`: after an exception it would close the file as if it were complete.
-    writer = pq.ParquetWriter(output.file, schema, version="2.6", compression="zstd")
+    writer = pq.ParquetWriter(output.file, nothing.schema, version="2.6", compression="zstd")
     lines.file.seek(0)
     for some in _groups(lines.file):
-        items = [_flat(json.loads(line)) for line in some]
-        table = pa.Table.from_pylist(items, schema=schema)
-        extent.add(table)
-        writer.write_table(table, row_group_size=len(items))
+        for batch in _rows_of([_for_parquet(json.loads(line)) for line in some], schema):
+            table = pa.Table.from_batches([batch])
+            extent.add(table)
+            writer.write_table(table, row_group_size=len(table))
     about: dict[str, Any] = {"version": "1.0.0"}
     if collection:
         about["collections"] = {collection["id"]: collection}
     writer.add_key_value_metadata({"geo": extent.metadata(), PARQUET_KEY: json.dumps(about)})
     writer.close()
+
+
+def _schema_of(items: list[dict[str, Any]]) -> pa.Schema:
+    """Return the Arrow schema of items as JSON, with binary geometries."""
+    rows = pa.array([{**_for_parquet(item), "geometry": b""} for item in items])
+    schema = pa.schema(list(rows.type))
+    at = schema.get_field_index("properties")
+    properties = [  # such a property is null in all items: it would be of the type null
+        one.with_type(pa.string()) if pa.types.is_null(one.type) else one
+        for one in schema.field(at).type
+    ]
+    return schema.set(at, schema.field(at).with_type(pa.struct(properties)))
+
+
+def _rows_of(items: list[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Return items as rows; `schema` is that of their JSON."""
+    yield from _parser()(items, chunk_size=len(items), schema=schema)
+
+
+def _parser() -> Any:
+    """Return the function of stac-geoparquet that makes rows of items.
+
+    Raises:
+        MissingExtraError: stac-geoparquet is not installed.
+    """
+    allow_import("pandas")
+    try:
+        from stac_geoparquet.arrow import parse_stac_items_to_arrow
+    except ImportError:
+        raise MissingExtraError(
+            "items as Parquet need the extra stac, in a clone: pip install '.[stac]'; "
+            "-o NAME.ndjson needs none"
+        ) from None
+    return parse_stac_items_to_arrow
 
 
 def _moment(text: str) -> dt.datetime:
@@ -388,44 +418,19 @@ def _groups(file: IO[bytes]) -> Iterator[list[bytes]]:
         yield group
 
 
-def _used(schema: pa.Schema, names: set[str]) -> pa.Schema:
-    """Return a schema without the optional fields that no item uses."""
-
-    def used(kind: pa.DataType) -> pa.DataType:
-        if kind == _ASSET:
-            return pa.struct(
-                [(one.name, used(one.type)) for one in kind if f"asset {one.name}" in names]
-            )
-        if pa.types.is_list(kind) and kind.value_type == _BAND:
-            return pa.list_(pa.struct([one for one in _BAND if one.name in names]))
-        if pa.types.is_struct(kind) and kind.get_field_index("data") >= 0:
-            return pa.struct([("data", used(_ASSET))])
-        return kind
-
-    return pa.schema(
-        [one.with_type(used(one.type)) for one in schema if one.name in names | _ALWAYS]
-        if names
-        else schema
-    )
-
-
-def _flat(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item as a row: properties at the top level, times, WKB, NaN and infinity.
+def _for_parquet(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item with a planar bounding box, and with NaN and infinity as numbers.
 
     The nodata column has doubles: a whole number beyond ±2**53 becomes the nearest double.
     """
-    import shapely
-
     west, south, east, north = item["bbox"]
     if west > east:  # the covering is planar: it spans both sides of the antimeridian
         west, east = -180.0, 180.0
-    for band in item["assets"]["data"]["bands"]:
-        if "nodata" in band:
-            band["nodata"] = float(band["nodata"])
-    properties = item.pop("properties")
-    for name in ("datetime", "start_datetime", "end_datetime"):
-        text = properties.get(name)
-        properties[name] = text and _moment(text)
-    shape = shapely.from_geojson(json.dumps(item["geometry"]))
-    box = dict(zip(BBox._fields, (west, south, east, north), strict=True))
-    return {**item, **properties, "geometry": shapely.to_wkb(shape, byte_order=1), "bbox": box}
+    asset = item["assets"]["data"]
+    bands = [
+        band | {"nodata": float(band["nodata"])} if "nodata" in band else band
+        for band in asset["bands"]
+    ]
+    return {
+        **item, "bbox": [west, south, east, north], "assets": {"data": {**asset, "bands": bands}}
+    }  # fmt: skip

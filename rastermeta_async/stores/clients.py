@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from rastermeta_async.model.errors import MissingExtraError, StoreError
+from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.settings import Access
 from rastermeta_async.model.urls import Listed, parts_of, redacted, requested, shown_url
 from rastermeta_async.stores.credentials import CONNECT_SECONDS, endpoint_of, for_obstore
@@ -160,7 +160,7 @@ class Stores:
                 return store.HTTPStore.from_url(name, **common)
             kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
             return kinds[scheme](name, **for_obstore(scheme, self._access), **common)
-        except StoreError:
+        except (StoreError, MissingExtraError):
             raise
         except Exception as error:
             said = redacted(first_line(error), remote=True)
@@ -281,7 +281,7 @@ class Stores:
         except Replaced:
             raise
         except Exception as error:
-            why = str(error) if isinstance(error, StoreError) else problem_of(error).message
+            why = str(error) if isinstance(error, RastermetaError) else problem_of(error).message
             raise StoreError(
                 f"{url}: the catalog cannot be uploaded: {why}. It is complete in {file}; mend "
                 "that, then run the same command again to upload it."
@@ -337,5 +337,5 @@ def _is_folder(key: Key) -> bool:
 
 
 def _not_listed(url: str, error: Exception) -> StoreError:
-    why = str(error) if isinstance(error, StoreError) else problem_of(error).message
+    why = str(error) if isinstance(error, RastermetaError) else problem_of(error).message
     return StoreError(f"{url}: cannot be listed: {why}")

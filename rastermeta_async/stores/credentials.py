@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rastermeta_async.model.errors import MissingExtraError, StoreError
-from rastermeta_async.model.machine import allow_boto3
+from rastermeta_async.model.machine import allow_import
 from rastermeta_async.model.settings import Access
 from rastermeta_async.model.urls import parts_of, requested, shown_url
 
@@ -124,7 +124,7 @@ def boto3_session(access: Access) -> Any:
 
 
 def _boto3() -> Any:
-    allow_boto3()
+    allow_import("boto3")
     try:
         import boto3
     except ImportError:
