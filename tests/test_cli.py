@@ -749,7 +749,7 @@ def test_foreign_output(raster: Path, name: str) -> None:
     before = output.read_bytes()
     refused = run(["extract", raster, "-o", name])
     assert refused.returncode == FAILED
-    assert f"{name} exists and was not made by rastermeta".encode() in (refused.stderr)
+    assert f"{name} was not made by rastermeta".encode() in (refused.stderr)
     assert output.read_bytes() == before
     assert not Path(f"{name}.checkpoint").exists()
     assert run(["extract", "--overwrite", raster, "-o", name]).returncode == OK

@@ -280,14 +280,14 @@ def test_a_file_that_is_no_parquet_is_foreign(tmp_path: Path, content: bytes) ->
     path = tmp_path / "catalog.parquet"
     path.write_bytes(content)
     assert refusal(ParquetFormat, str(path)) == (
-        f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
+        f"{path} was not made by rastermeta. Give --overwrite to replace it, or another -o."
     )
 
 
 def test_a_parquet_file_without_our_key_is_foreign(tmp_path: Path) -> None:
     path = parquet(tmp_path / "catalog.parquet", SCHEMA.with_metadata({"other": "1"}))
     assert refusal(ParquetFormat, path) == (
-        f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
+        f"{path} was not made by rastermeta. Give --overwrite to replace it, or another -o."
     )
 
 
@@ -295,8 +295,8 @@ def test_a_parquet_file_without_our_key_is_foreign(tmp_path: Path) -> None:
 def test_a_catalog_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
     path = parquet(tmp_path / "catalog.parquet", SCHEMA.with_metadata({VERSION_KEY: version}))
     assert refusal(ParquetFormat, path) == (
-        f"{path} was made by another version of rastermeta (schema {version}; this one writes "
-        f"{SCHEMA_VERSION}). Give --overwrite to make it anew, or another -o."
+        f"{path} was made by another version of rastermeta (schema {version}; this one has "
+        f"{SCHEMA_VERSION}). Give --overwrite to replace it, or another -o."
     )
 
 
@@ -317,8 +317,8 @@ def test_json_without_its_log_is_foreign(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "catalog.json"
     path.write_bytes(content_of(kind, grouped([to_batch([record()])], 1, 10**9)))
     assert refusal(kind, str(path)) == (
-        f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; "
-        "give --overwrite or another -o"
+        f"{path} was not made by rastermeta, or its checkpoint log is gone. "
+        "Give --overwrite to replace it, or another -o."
     )
 
 

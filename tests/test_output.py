@@ -502,8 +502,8 @@ def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
 def test_a_foreign_file_is_refused(any_path: str) -> None:
     Path(any_path).write_bytes(b'{"mine": 1}\n')
     said = refused(ForeignOutputError, any_path)
-    assert said.startswith(f"{any_path} exists and was not made by rastermeta")
-    assert said.endswith("give --overwrite or another -o")
+    assert said.startswith(f"{any_path} was not made by rastermeta")
+    assert said.endswith("Give --overwrite to replace it, or another -o.")
 
 
 def test_a_catalog_that_may_not_be_read_is_not_called_foreign(
@@ -523,8 +523,8 @@ def test_a_catalog_that_may_not_be_read_is_not_called_foreign(
 def test_a_catalog_of_another_version_is_refused(path: str) -> None:
     pq.write_table(SCHEMA.with_metadata({VERSION_KEY: "0"}).empty_table(), path)
     assert refused(ForeignOutputError, path) == (
-        f"{path} was made by another version of rastermeta (schema 0; this one writes "
-        f"{SCHEMA_VERSION}). Give --overwrite to make it anew, or another -o."
+        f"{path} was made by another version of rastermeta (schema 0; this one has "
+        f"{SCHEMA_VERSION}). Give --overwrite to replace it, or another -o."
     )
 
 

@@ -820,7 +820,7 @@ def test_a_catalog_of_others_and_one_in_the_making(tmp_path: Path) -> None:
         tmp_path / "foreign.parquet"
     )
     done = command.run(["summary", tmp_path / "foreign.parquet"])
-    assert (done.returncode, b"no catalog made by rastermeta" in done.stderr) == (1, True)
+    assert (done.returncode, b"was not made by rastermeta" in done.stderr) == (1, True)
     (tmp_path / "new.parquet.checkpoint").touch()
     done = command.run(["summary", tmp_path / "new.parquet"])
     assert b"rastermeta status" in done.stderr

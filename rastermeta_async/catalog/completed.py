@@ -14,11 +14,10 @@ from rastermeta_async.catalog.reading import (
     NotRowsError,
     ParquetRows,
     checked,
-    footer_of,
+    fault_of,
     json_batches,
 )
 from rastermeta_async.model.errors import OutputError, SettingsError
-from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
 
 _LINES = 1024
 _ROWS = 64
@@ -73,18 +72,6 @@ def _not_there(catalog: str) -> str:
 def _from_parquet(
     catalog: str, file: IO[bytes], columns: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    footer = footer_of(file)
-    version = (footer.metadata or {}).get(VERSION_KEY)
-    if version is None:
-        raise OutputError(f"{catalog} is a Parquet file, but no catalog made by rastermeta")
-    if version != str(SCHEMA_VERSION).encode():
-        raise OutputError(
-            f"{catalog} was made by another version of rastermeta (schema {readable(version)}; "
-            f"this one reads {SCHEMA_VERSION}): make it anew, or use that version"
-        )
-    if not footer.schema.to_arrow_schema().equals(SCHEMA):
-        raise OutputError(
-            f"{catalog} was changed by another program: its columns are not those of a catalog. "
-            "Take a copy as rastermeta wrote it, or make it anew"
-        )
+    if fault := fault_of(file):
+        raise OutputError(f"{catalog} {fault}. Make it anew, or take a copy as rastermeta wrote it")
     yield from ParquetRows(file).batches(columns, rows)

@@ -22,10 +22,17 @@ import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.json_rows import to_lines
-from rastermeta_async.catalog.reading import NotRowsError, ParquetRows, footer_of, json_batches
+from rastermeta_async.catalog.reading import (
+    NOT_OURS,
+    NotRowsError,
+    ParquetRows,
+    fault_of,
+    footer_of,
+    json_batches,
+)
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.errors import ForeignOutputError, SettingsError
-from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY, readable
+from rastermeta_async.model.record import SCHEMA, readable
 from rastermeta_async.model.row_ops import row_bytes
 from rastermeta_async.model.settings import Order
 
@@ -332,30 +339,17 @@ class ParquetFormat:
         """See `Format.check`."""
         try:
             with open(open_regular(path), "rb") as file:
-                found = footer_of(file).schema.to_arrow_schema()
+                fault = fault_of(file)
         except PermissionError as error:
             raise ForeignOutputError(
                 f"{path} cannot be read: {os.strerror(errno.EACCES)}. Get the right to "
                 "read it, or give another -o."
             ) from error
         except (pa.ArrowException, OSError, NotRowsError):
-            found = pa.schema([])
-        version = (found.metadata or {}).get(VERSION_KEY)
-        if version is None:
+            fault = NOT_OURS
+        if fault:
             raise ForeignOutputError(
-                f"{path} exists and was not made by rastermeta; give --overwrite or another -o"
-            )
-        if version == str(SCHEMA_VERSION).encode() and not found.equals(SCHEMA):
-            raise ForeignOutputError(
-                f"{path} was changed by another program: its columns are not those of a catalog. "
-                "Put it back as rastermeta wrote it, give --overwrite to make it anew, or another "
-                "-o."
-            )
-        if version != str(SCHEMA_VERSION).encode():
-            raise ForeignOutputError(
-                f"{path} was made by another version of rastermeta (schema {readable(version)}; "
-                f"this one writes {SCHEMA_VERSION}). Give --overwrite to make it anew, or "
-                "another -o."
+                f"{path} {fault}. Give --overwrite to replace it, or another -o."
             )
 
 
@@ -404,8 +398,8 @@ class NdjsonFormat:
     def check(self, path: str) -> None:
         """See `Format.check`; always raises, as only a checkpoint log says who made a JSON file."""
         raise ForeignOutputError(
-            f"{path} exists and was not made by rastermeta, or its checkpoint log is gone; give "
-            "--overwrite or another -o"
+            f"{path} was not made by rastermeta, or its checkpoint log is gone. Give --overwrite "
+            "to replace it, or another -o."
         )
 
 

@@ -23,7 +23,17 @@ import pyarrow.parquet as pq
 from rastermeta_async.catalog.json_rows import from_lines
 from rastermeta_async.catalog.pages import ColumnChunk, chunk_of
 from rastermeta_async.footprints.limits import MULTIPOLYGON, POLYGON, is_shape
-from rastermeta_async.model.record import GONE, MAX_MESSAGE, SCHEMA, SUCCESSES, BBox, Record
+from rastermeta_async.model.record import (
+    GONE,
+    MAX_MESSAGE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SUCCESSES,
+    VERSION_KEY,
+    BBox,
+    Record,
+    readable,
+)
 
 
 class Flaw(NamedTuple):
@@ -326,6 +336,29 @@ class ParquetRows:
                 **_OPTIONS,
             )
         return self._tables[with_dictionary]
+
+
+NOT_OURS = "was not made by rastermeta"
+
+
+def fault_of(file: IO[bytes]) -> str | None:
+    """Return why a Parquet file is no catalog of this version, as the end of a sentence.
+
+    Raises:
+        NotRowsError, pa.ArrowException, OSError: as for `ParquetRows`.
+    """
+    footer = footer_of(file)
+    version = (footer.metadata or {}).get(VERSION_KEY)
+    if version is None:
+        return NOT_OURS
+    if version != str(SCHEMA_VERSION).encode():
+        return (
+            f"was made by another version of rastermeta (schema {readable(version)}; this one "
+            f"has {SCHEMA_VERSION})"
+        )
+    if not footer.schema.to_arrow_schema().equals(SCHEMA):
+        return "was changed by another program: its columns are not those of a catalog"
+    return None
 
 
 def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:
