@@ -151,6 +151,13 @@ def test_wrong_commands(arguments: list[str]) -> None:
     assert b"Usage: rastermeta" in done.stderr
 
 
+def test_no_text_of_the_help_is_cut_off() -> None:
+    for arguments in ([], ["export"]):
+        text = run([*arguments, "--help"], COLUMNS="80").stdout.decode()
+        assert "Commands" in text
+        assert "..." not in text.replace("[ARGS]...", "")
+
+
 def test_help_says_what_exit_statuses_mean() -> None:
     done = run(["extract", "--help"])
     assert (done.returncode, done.stderr) == (OK, b"")

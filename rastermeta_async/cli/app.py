@@ -119,7 +119,7 @@ def extract(
     verbose: options.Verbose = False,
     log_json: options.LogJson = False,
 ) -> None:
-    """Read the header of every raster into one catalog; again, to resume."""
+    """Read the header of every raster into one catalog."""
     from rastermeta_async.cli.console import Console, explained_exit
     from rastermeta_async.model.machine import default_workers, usable_cores, usable_memory
 
@@ -272,7 +272,7 @@ def summary(
     catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say what is in a catalog: counts, bytes, extent in space and time, errors."""
+    """Say what is in a catalog: counts, bytes, extent, errors."""
     from rastermeta_async.cli.console import Console, explained_exit
     from rastermeta_async.cli.summary import as_text, summary_of, to_json
 
@@ -326,7 +326,9 @@ def stac(
         bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
     ] = False,
 ) -> None:
-    """Write STAC items; the rows that make none are listed in FILE.left-out.txt.
+    """Write STAC items.
+
+    The rows that make none are listed in FILE.left-out.txt.
 
     Exit status 3: done, but some --datetime could date no row that it was tried on.
     """
@@ -366,7 +368,7 @@ def show_topic(
         str | None, typer.Argument(metavar="[TOPIC]", help="What to read about; none: the topics.")
     ] = None,
 ) -> None:
-    """Show a topic of the help: options, columns, stores, crashes, ..."""
+    """Show a topic of the help; without one, list the topics."""
     from rastermeta_async.cli.topics import list_of_topics, topic, topics
 
     if name is None:
