@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rastermeta_async.api import Outcome, extract, extract_to
+    from rastermeta_async.api import Merged, Outcome, extract, extract_to, merge_to
     from rastermeta_async.catalog.sink import Sink
     from rastermeta_async.model.errors import RastermetaError
     from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
@@ -27,6 +27,8 @@ _HOMES = {
     "extract": "api",
     "extract_to": "api",
     "Outcome": "api",
+    "merge_to": "api",
+    "Merged": "api",
     "Settings": "model.settings",
     "Access": "model.settings",
     "RastermetaError": "model.errors",
@@ -45,6 +47,8 @@ __all__ = [
     "extract",
     "extract_to",
     "Outcome",
+    "merge_to",
+    "Merged",
     "Settings",
     "Access",
     "RastermetaError",

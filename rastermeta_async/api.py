@@ -5,22 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from tempfile import TemporaryDirectory, mkstemp
+from threading import Event
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
-from rastermeta_async.model.errors import PruneError, WriteError
+from rastermeta_async.model.errors import (
+    ForeignOutputError,
+    PruneError,
+    SettingsError,
+    WriteError,
+)
 from rastermeta_async.model.gdal_options import may_change_answers, options_as_json
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import Record, from_batch
-from rastermeta_async.model.settings import STREAM_SECONDS, Access, Settings
+from rastermeta_async.model.settings import STREAM_SECONDS, Access, Order, Settings
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.timeouts import to_the_end
+from rastermeta_async.model.urls import is_url, local_name, local_path, shown_url
 from rastermeta_async.pipeline import (
     Consumer,
     Inputs,
@@ -139,20 +149,11 @@ async def extract_to(
     settings = settings or Settings()
     progress = progress or Progress()
     stop = stop or asyncio.Event()
-    target = await to_the_end(
-        partial(
-            open_output,
-            os.fsdecode(output),
-            overwrite=overwrite,
-            order=settings.sort,
-            gdal_config=options_as_json(settings.gdal_config),
-        ),
-        if_cancelled=Output.close,
+    config = options_as_json(settings.gdal_config)
+    opening = _opened(
+        output, settings.access, overwrite=overwrite, order=settings.sort, gdal_config=config
     )
-    try:
-        upload = _upload(target, settings.access) if target.url else None
-        if upload:
-            await upload.check(overwrite=overwrite)
+    async with opening as (target, upload):
         failed = PathSet()
         finished = await to_the_end(
             partial(
@@ -183,6 +184,26 @@ async def extract_to(
         if refused:
             raise refused
         return Outcome(totals.rows, totals.failures, complete=True)
+
+
+@asynccontextmanager
+async def _opened(
+    output: AnyPath, access: Access, *, overwrite: bool, order: Order | None, gdal_config: str
+) -> AsyncIterator[tuple[Output, Upload | None]]:
+    """Open an output, and yield it with what copies it to its URL, if it has one."""
+    opening = partial(
+        open_output,
+        os.fsdecode(output),
+        overwrite=overwrite,
+        order=order,
+        gdal_config=gdal_config,
+    )
+    target = await to_the_end(opening, if_cancelled=Output.close)
+    try:
+        upload = _upload(target, access) if target.url else None
+        if upload:
+            await upload.check(overwrite=overwrite)
+        yield target, upload
     finally:
         target.close()
 
@@ -203,6 +224,97 @@ def _prune(
     except PruneError as error:
         return error
     return None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge wrote."""
+
+    rows: int
+    failures: int
+    """Rows that are not a success."""
+
+
+async def merge_to(
+    output: AnyPath,
+    catalogs: Sequence[AnyPath],
+    *,
+    sort: Order | None = None,
+    overwrite: bool = False,
+    access: Access | None = None,
+) -> Merged:
+    """Make one catalog of several finished ones, each path once.
+
+    Of a path that is in several catalogs, the row whose file has the newest modification time
+    counts; of several such rows, that of the last catalog. A row without a time, as of a file that
+    could not be reached, counts only if there is no other. Memory does not depend on the number of
+    rows. If the process is killed, the same call makes the catalog.
+
+    Args:
+        output: as for `extract_to`; it may be one of the catalogs.
+        catalogs: files or URLs, of this version's schema. URLs are downloaded first, to
+            Python's folder for temporary files.
+        sort: order of the rows: by path (None: the same) or spatial.
+        overwrite: replace an output that is there.
+        access: how object stores are reached; None: by the environment.
+
+    Raises:
+        ForeignOutputError: there is an output already; nothing was changed.
+        OutputError: a catalog is missing, damaged, of another version, or no catalog.
+        SettingsError: a name or order makes no sense, or rows were read with different options.
+        StoreError: a store does not give a catalog, or does not take the output.
+    """
+    from rastermeta_async.catalog.combine import FinishedCatalog, combined, common_gdal_config
+
+    order = Order.PATH if sort is None else sort
+    if order is Order.NONE:
+        raise SettingsError("merged catalogs are sorted: by path or spatial, not none")
+    if not catalogs:
+        raise SettingsError("there is no catalog to merge: name one or more")
+    access, stop = access or Access(), Event()
+    names = [os.fsdecode(name) for name in catalogs]
+    if not overwrite:
+        await to_the_end(partial(_check_new, local_name(os.fsdecode(output))))
+    with TemporaryDirectory(prefix="rastermeta-") as folder:
+        paths = [await _local_copy(name, folder, access) for name in names]
+
+        def opened() -> tuple[list[FinishedCatalog], str]:
+            found = [
+                FinishedCatalog(path, shown_url(name), stop)
+                for path, name in zip(paths, names, strict=True)
+            ]
+            return found, common_gdal_config(found)
+
+        finished, config = await to_the_end(opened)
+        opening = _opened(output, access, overwrite=overwrite, order=order, gdal_config=config)
+        async with opening as (target, upload):
+            sealing = partial(target.seal_rows, partial(combined, finished))
+            totals = await to_the_end(sealing, on_cancel=stop.set)
+            if upload:
+                await upload.send()
+    return Merged(totals.rows, totals.failures)
+
+
+def _check_new(local: str) -> None:
+    """Raise ForeignOutputError if a file, folder or link has this name."""
+    if os.path.lexists(local):
+        raise ForeignOutputError(f"{local} exists: give --overwrite to replace it, or another -o")
+
+
+async def _local_copy(name: str, folder: str, access: Access) -> str:
+    """Return a local file's own path, or the path of a copy of an object in a folder."""
+    path = local_path(os.fsencode(name))
+    if not is_url(path):
+        return os.fsdecode(path)
+    from rastermeta_async.catalog.uploads import UPLOAD_SECONDS
+    from rastermeta_async.stores.clients import RETRIES, Stores
+
+    name_there = os.path.basename(urlsplit(name).path)
+    number, copy = mkstemp(f"-{name_there}", dir=folder)
+    with open(number, "wb") as file:  # noqa: ASYNC230  # the thread writes
+        async for some in Stores(access, UPLOAD_SECONDS, RETRIES).content(name):
+            await asyncio.to_thread(file.write, some)
+    return copy
 
 
 async def extract_to_stream(

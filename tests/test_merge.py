@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
-from rastermeta_async.catalog.merge import Batches, Run, crowded, merge, merge_many, overlap
+from rastermeta_async.catalog.merge import Batches, Pick, Run, crowded, merge, merge_many, overlap
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.model.record import to_batch
+from rastermeta_async.model.row_ops import path_keys
 
 Pieces = list[list[bytes]]
 """The batches of a run, as their paths."""
@@ -89,10 +90,10 @@ def test_merge_takes_the_last_run_of_each_path_in_byte_order(runs: list[Pieces])
     assert [source.open for source in sources] == [0] * len(runs)
 
 
-def checked_merge(runs: Sequence[Run], *keys_of: Keys) -> Batches:
+def checked_merge(runs: Sequence[Run], keys_of: Keys = path_keys, *pick: Pick) -> Batches:
     """Merge, but not more runs at once than there may be."""
     assert overlap(runs)[0] <= merging.FAN_IN
-    yield from merge(runs, *keys_of)
+    yield from merge(runs, keys_of, *pick)
 
 
 @pytest.mark.campaign

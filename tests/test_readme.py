@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from bench.figures import table
 from rastermeta_async.cli.sample import write_sample
@@ -62,6 +64,7 @@ def test_the_front_page_is_one() -> None:
         "columns",
         "updating",
         "stores",
+        "shards",
         "stac",
         "python",
         "limits",
@@ -89,7 +92,7 @@ def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
     assert marks[:2] == ["command: sample", "command: tests"]
-    assert set(marks[2:]) == {"catalog", "store", "nightly"}
+    assert set(marks[2:]) == {"catalog", "store", "nightly", "shards"}
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -198,3 +201,63 @@ def test_the_export_is_told_as_its_help_tells_it(archive: Path) -> None:
     told = TOPICS["stac"]
     words = r"(?<![\w-])--[a-z][a-z-]+|FILE\.[a-z.-]+[a-z]"
     assert set(re.findall(words, told)) == set(re.findall(words, shown)) - {"--help", "--output"}
+
+
+def marked(name: str) -> str:
+    (text,) = [text for mark, _, text in BLOCKS if mark == name]
+    return str(text)
+
+
+def assert_merged_is_whole(shards: list[str]) -> None:
+    run("rastermeta extract archive -o whole.parquet")
+    done = run(f"rastermeta merge {' '.join(shards)} -o merged-here.parquet")
+    assert done.returncode == 0, done.stderr
+    assert Path("merged-here.parquet").read_bytes() == Path("whole.parquet").read_bytes()
+
+
+def test_shards_make_the_catalog_of_one_run(archive: Path) -> None:
+    for line in marked("shards").splitlines():
+        assert run(line).returncode in (0, SOME_FAILED)
+    assert_merged_is_whole(["shard-0.parquet", "shard-1.parquet"])
+    assert Path("merged.parquet").read_bytes() == Path("whole.parquet").read_bytes()
+
+
+def here(recipe: str) -> str:
+    """Return a recipe that works in the current folder."""
+    return recipe.replace("/archive ", "archive ").replace("/catalogs/", "")
+
+
+def test_the_recipe_for_slurm(archive: Path) -> None:
+    recipe = marked("slurm")
+    first, last = re.findall(r"^#SBATCH --array=(\d+)-(\d+)$", recipe, re.MULTILINE)[0]
+    count = int(last) - int(first) + 1
+    Path("shards.sh").write_text(here(recipe))
+    for index in range(count):
+        numbers = f"SLURM_ARRAY_TASK_ID={index} SLURM_ARRAY_TASK_COUNT={count}"
+        assert run(f"{numbers} bash shards.sh").returncode == 0
+    assert_merged_is_whole([f"shard-{index}.parquet" for index in range(count)])
+
+
+def test_the_recipe_for_kubernetes(archive: Path) -> None:
+    job = yaml.safe_load(marked("kubernetes"))
+    spec = job["spec"]
+    assert (job["kind"], spec["completionMode"]) == ("Job", "Indexed")
+    (container,) = spec["template"]["spec"]["containers"]
+    claims = {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == claims
+    for index in range(spec["completions"]):
+        done = subprocess.run(
+            [*container["command"], here(container["args"][0])], capture_output=True,
+            env=os.environ | {"JOB_COMPLETION_INDEX": str(index)}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert_merged_is_whole([f"shard-{index}.parquet" for index in range(spec["completions"])])
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+def test_the_recipe_for_gnu_parallel(archive: Path) -> None:
+    nodes = "-S node1,node2"
+    assert nodes in marked("parallel")
+    run(here(marked("parallel")).replace(nodes, "-S :"))
+    assert_merged_is_whole([f"shard-{index}.parquet" for index in range(4)])

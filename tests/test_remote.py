@@ -1529,3 +1529,39 @@ def test_show_without_credentials_says_what_a_run_says(plain: Path) -> None:
         record = rastermeta_async.read_record(f"{server.url}/bucket/1.tif")
     said = "HTTP 403 AccessDenied: access is denied, with these credentials or for want of any"
     assert (record.status, record.error_message) == ("fatal", said)
+
+
+def test_catalogs_in_a_store_are_merged_into_one_there(
+    plain: Path, tmp_path: Path, s3: Any, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    names = []
+    for index in range(2):
+        name = f"shards/{index}.parquet"
+        command.run(["extract", plain, "--shard", f"{index}/2", "-o", name])
+        s3.upload_file(name, "bucket", name)
+        names.append(f"s3://bucket/{name}")
+    shutil.rmtree(tmp_path / "shards")
+    environment: Any = {**CREDENTIALS, "AWS_ENDPOINT_URL": moto, "TMPDIR": str(tmp_path)}
+    done = command.run(["merge", *names, "-o", "s3://bucket/all.parquet"], **environment)
+    assert done.returncode == 0, done.stderr
+    s3.download_file("bucket", "all.parquet", "copy.parquet")
+    command.run(["extract", plain, "-o", "whole.parquet"])
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    assert (tmp_path / "copy.parquet").read_bytes() == whole
+    assert (tmp_path / "all.parquet").read_bytes() == whole
+    assert not list(tmp_path.glob("rastermeta-*"))
+    again = command.run(["merge", *names, "-o", "s3://bucket/all.parquet"], **environment)
+    assert b"all.parquet exists: give --overwrite" in again.stderr
+    s3.put_object(Bucket="bucket", Key="bad.parquet", Body=whole[:-9])
+    for name, why in (("bad.parquet", "s3://bucket/bad.parquet"), ("none.parquet", "404")):
+        wrong = command.run(["merge", f"s3://bucket/{name}", "-o", "x.parquet"], **environment)
+        assert wrong.returncode == 1
+        assert why in wrong.stderr.decode()
+        assert str(tmp_path) not in wrong.stderr.decode()
+        assert not list(tmp_path.glob("rastermeta-*"))
+    with serving(str(plain)) as server:
+        url = f"{server.url}/bucket/none.parquet?X-Amz-Signature=hidden"
+        signed = command.run(["merge", url, "-o", "x.parquet"])
+        assert (signed.returncode, b"hidden" in signed.stderr) == (1, False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rastermeta_async.model.errors import SourceError
+from rastermeta_async.model.errors import SettingsError, SourceError
 from rastermeta_async.sources import paths
 from rastermeta_async.sources.paths import (
     MAX_RECORD,
@@ -23,6 +24,8 @@ from rastermeta_async.sources.paths import (
     ChainedSource,
     IterableSource,
     ListSource,
+    Shard,
+    ShardSource,
     Source,
     Splitter,
     StdinSource,
@@ -357,3 +360,37 @@ def test_what_holds_paths_becomes_a_source() -> None:
 def test_one_path_is_not_several(single: Any) -> None:
     with pytest.raises(SourceError, match=r"give \[.*a.tif.*\]"):
         source_of(single)
+
+
+# Shards.
+
+
+def test_each_path_is_in_one_shard_and_the_shards_are_of_like_size(run: Run) -> None:
+    paths = [b"/archive/%d/scene_%05d.tif" % (n % 7, n) for n in range(20_000)] + [b"\xff\n", b"x"]
+    shards = [ShardSource(IterableSource(paths), Shard(index, 5)) for index in range(5)]
+    found = [run(paths_of(shard)) for shard in shards]
+    assert sorted(itertools.chain(*found)) == sorted(paths)
+    assert all(shard == [path for path in paths if path in set(shard)] for shard in found)
+    assert {3800 < len(shard) < 4200 for shard in found} == {True}
+
+
+def test_a_path_is_in_the_same_shard_for_ever_and_whatever_signs_it() -> None:
+    known = {b"/archive/a.tif": 4, b"s3://bucket/b.tif": 2, b"\xff\xfe": 1}
+    for path, index in known.items():
+        assert [Shard(at, 10).holds(path) for at in range(10)] == [at == index for at in range(10)]
+    signed = [b"https://host/a.tif?X-Amz-Signature=%d" % number for number in range(20)]
+    assert len({tuple(Shard(at, 10).holds(url) for at in range(10)) for url in signed}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4/4", "there is no shard 4/4: the indices begin with 0, so 4 shards are 0/4 to 3/4"),
+        ("0/0", "there is no shard 0/0"), ("1", "is no shard"), ("-1/4", "is no shard"),
+        ("1/4/2", "is no shard"), ("", "is no shard"), ("٣/4", "is no shard"),
+    ],
+)  # fmt: skip
+def test_what_is_no_shard_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Shard.of(text)
+    assert Shard.of("3/4") == Shard(3, 4)

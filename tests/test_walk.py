@@ -384,7 +384,7 @@ def test_an_input_of_which_nothing_is_known_at_first_is_walked_if_it_is_a_folder
 ) -> None:
     """As on a disk that has to spin up."""
     trouble.with_call("stat", b"top", 1, OSError(errno.EIO, "no answer"))
-    given = Given(["top"], [], null=False, suffixes=[".tif"], timeout=9)
+    given = Given(["top"], [], null=False, suffixes=[".tif"], shard=None, timeout=9)
 
     async def collect() -> list[bytes]:
         source = given.source(Settings(), lambda _: pytest.fail("nobody asked for it"))

@@ -38,6 +38,9 @@ _TO_READ = {"use_threads": False}
 
 Batches = Generator[pa.RecordBatch, None, None]
 
+Pick = Callable[[pa.Table, Keys], pa.RecordBatch]
+"""Sorts rows by their keys and picks one row a key; rows of later runs come later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -94,8 +97,8 @@ class _Cursor:
         self._batches.close()
 
 
-def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
-    """Yield all rows in the order of their keys, one row a key; later runs win.
+def merge(runs: Sequence[Run], keys_of: Keys = path_keys, pick: Pick = newest) -> Batches:
+    """Yield all rows in the order of their keys, one row a key, as `pick` picks it.
 
     The number of runs that are open at once is at most the one that `overlap` returns.
     """
@@ -113,7 +116,7 @@ def merge(runs: Sequence[Run], keys_of: Keys = path_keys) -> Batches:
             if len(taken) == 1:  # the rows of one run are already in order
                 yield taken[0]
             elif taken:
-                yield newest(pa.Table.from_batches(taken, schema=SCHEMA), keys_of)
+                yield pick(pa.Table.from_batches(taken, schema=SCHEMA), keys_of)
             cursors = [cursor for cursor in cursors if cursor.batch is not None]
     finally:
         for cursor in cursors:
@@ -151,27 +154,33 @@ def crowded(runs: Sequence[Run]) -> list[slice]:
     return sorted(slices[:enough], key=lambda some: some.start, reverse=True)
 
 
-def merge_many(runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys) -> Batches:
+def merge_many(
+    runs: Sequence[Run], scratch: str, keys_of: Keys = path_keys, pick: Pick = newest
+) -> Batches:
     """Merge any number of runs like `merge`; at most `FAN_IN` are open at once.
 
     Args:
-        runs: sorted runs; of rows with the same key, the row of the last run wins.
+        runs: sorted runs.
         scratch: existing folder for temporary files of runs that are merged first (Arrow IPC
             streams). They are removed in the end, also after an error.
         keys_of: returns the keys of rows.
+        pick: picks one row a key; by default that of the last run. The result must not depend on
+            which neighbours are merged first.
     """
     left = list(runs)
     slices = crowded(left)
     if not slices:  # the usual case
-        yield from merge(left, keys_of)
+        yield from merge(left, keys_of, pick)
         return
     with scratch_folder(scratch) as folder:
         while slices:
             for some in slices:
                 # A slice is shorter than the list of runs, so the recursion ends.
-                left[some] = [stored(merge_many(left[some], folder, keys_of), folder, keys_of)]
+                left[some] = [
+                    stored(merge_many(left[some], folder, keys_of, pick), folder, keys_of)
+                ]
             slices = crowded(left)
-        yield from merge(left, keys_of)
+        yield from merge(left, keys_of, pick)
 
 
 def scratch_folder(parent: str) -> tempfile.TemporaryDirectory[str]:

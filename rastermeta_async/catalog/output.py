@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -274,30 +274,41 @@ class Output:
         if state.sealed and not state.parts and self._order is self._had:
             return Totals(state.sealed.rows, state.sealed.failures)
         give_back()  # memory that reading has freed
+        unsorted = self._order is Order.NONE
+        return self._seal(self._as_they_come(state) if unsorted else self._merged(state))
+
+    def seal_rows(self, rows_in: Callable[[str, Order], Batches]) -> Totals:
+        """Write the catalog from other rows than those that were committed; see `seal`.
+
+        Args:
+            rows_in: returns the rows, each path once, in an order; takes a folder for scratch
+                files.
+        """
+        return self._seal(rows_in(self._parts_folder, self._order))
+
+    def _seal(self, rows: Batches) -> Totals:
+        last_seq = self._state.last_seq
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder, self._hidden)
             temporary = sealed_temporary(self._parts_folder)
             with created(temporary, self._rights) as file:
                 content = Content(file.fileno())
                 try:
-                    totals = self._write(state, content)
+                    totals = self._write(rows, content)
                 finally:
                     content.finish()
-            sealing = Sealing(
-                state.last_seq, totals.rows, totals.failures, content.size, content.digest
-            )
+            sealing = Sealing(last_seq, totals.rows, totals.failures, content.size, content.digest)
             self.log.append(sealing)
             self._stood = publish(temporary, self.path, self._stood)
             self._finish_sealing(sealing)
             self._had = self._order
         return totals
 
-    def _write(self, state: History, content: Content) -> Totals:
+    def _write(self, rows: Batches, content: Content) -> Totals:
         """Write the catalog."""
         file = io.BufferedWriter(content, WRITE_BYTES)
-        unsorted = self._order is Order.NONE
         # Closing the rows removes the scratch files of the merge, also after an error.
-        with closing(self._as_they_come(state) if unsorted else self._merged(state)) as rows:
+        with closing(rows):
             counted = Counted(rows)
             with closing(ahead(self._groups(counted))) as ready:
                 self._format.write(file, ready, self._order, self.log.gdal_config)

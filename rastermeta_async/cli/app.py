@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from rastermeta_async.cli import options
 from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED
-from rastermeta_async.model.settings import CONCURRENCY, Access, Settings
+from rastermeta_async.model.settings import CONCURRENCY, Access, Order, Settings
 from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -23,7 +23,6 @@ _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 if TYPE_CHECKING:
     from rastermeta_async.cli.console import Console
-    from rastermeta_async.model.settings import Access
 
 
 class _Program(TyperGroup):
@@ -91,6 +90,7 @@ def extract(
     null: options.Null = False,
     from_file: options.FromFile = None,
     suffix: options.Suffix = None,
+    shard: options.ShardName = None,
     batch_size: options.BatchSize = Settings.batch_size,
     concurrency: options.Concurrency = CONCURRENCY,
     workers: options.Workers = None,
@@ -161,7 +161,7 @@ def extract(
         from rastermeta_async.cli.run import list_lost, paths_on_stdin, run_extract
 
         names, lists = inputs or [], from_file or []
-        given = Given(names, lists, null=null, suffixes=suffix or [], timeout=timeout)
+        given = Given(names, lists, null=null, suffixes=suffix or [], shard=shard, timeout=timeout)
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
         stdin = partial(paths_on_stdin, console=console, read_here=not workers)
         if dry_run:
@@ -279,6 +279,41 @@ def summary(
     with explained_exit(Console()):
         found = summary_of(catalog)
     _say(to_json(found) if as_json else as_text(found), as_json=as_json)
+
+
+@app.command(epilog="Exit status: 0 done; 1 it failed; 2 usage; 130/143 interrupted.")
+def merge(
+    catalogs: Annotated[
+        list[str], typer.Argument(metavar="CATALOG", help="Finished catalogs: files or URLs.")
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The catalog to write.")
+    ],
+    sort: options.SortMerged = Order.PATH,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a catalog of that name.")
+    ] = False,
+    no_sign_request: options.NoSignRequest = False,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.Profile = None,
+    requester_pays: options.RequesterPays = False,
+) -> None:
+    """Make one catalog of several, each path once.
+
+    Of a path that is in several, the row whose file has the newest time of change counts; of
+    several such rows, that of the last catalog named. A row without such a time, as of a file that
+    could not be reached, counts only if there is no other.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.run import run_merge
+
+    console = Console()
+    access = Access(no_sign_request, endpoint_url, region, profile, requester_pays)
+    with explained_exit(console):
+        status = run_merge(catalogs, output, sort, access, console, overwrite=overwrite)
+    console.close()
+    os._exit(status)
 
 
 export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)

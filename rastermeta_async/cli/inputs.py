@@ -12,6 +12,8 @@ from rastermeta_async.sources.paths import (
     ChainedSource,
     IterableSource,
     ListSource,
+    Shard,
+    ShardSource,
     Source,
     StoreSource,
     SuffixSource,
@@ -29,10 +31,11 @@ class Given:
         lists: files that hold paths.
         null: whether paths in lists and on standard input end in NUL bytes, not in line feeds.
         suffixes: endings of the names that are taken, also several with commas between; none: all.
+        shard: take only the paths of this shard, e.g. ``0/4``; None: all.
         timeout: seconds that the disk may take to tell whether a name is a file or a folder.
 
     Raises:
-        SettingsError: a list does not exist.
+        SettingsError: a list or shard does not exist.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Given:
         *,
         null: bool,
         suffixes: Sequence[str],
+        shard: str | None,
         timeout: float,
     ) -> None:
+        self._shard = Shard.of(shard) if shard is not None else None
         for path in lists:
             if not os.path.exists(path):
                 raise SettingsError(f"--from-file: {path} does not exist")
@@ -79,7 +84,8 @@ class Given:
             sources.append(IterableSource(self._named if self._plain else below))
         if self._stdin:
             sources.append(self._with_suffixes(stdin(self._separator)))
-        return sources[0] if len(sources) == 1 else ChainedSource(sources)
+        source = sources[0] if len(sources) == 1 else ChainedSource(sources)
+        return ShardSource(source, self._shard) if self._shard else source
 
     def _with_suffixes(self, source: Source) -> Source:
         return SuffixSource(source, self._suffixes) if self._suffixes else source

@@ -79,6 +79,17 @@ Suffix = Annotated[
     ),
 ]
 
+ShardName = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Take only the paths of shard I of N, from 0/N on, so that N runs, also on other "
+        "machines, share the work; rastermeta merge makes one catalog of theirs.",
+        show_default=False,
+    ),
+]
+
 BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")]
 
 Concurrency = Annotated[
@@ -198,6 +209,17 @@ Sort = Annotated[
         "on the ground are in the file, too; or as they come, which takes the least time at the "
         "end.  [default: the one asked for last; path]",
         show_default=False,
+    ),
+]
+
+SortMerged = Annotated[
+    Order,
+    typer.Option(
+        "--sort",
+        parser=_one_of(Order),
+        metavar="path|spatial",
+        help="Order of the rows: by path; so that rows that are near each other on the ground are "
+        "in the file, too.",
     ),
 ]
 

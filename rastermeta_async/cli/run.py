@@ -16,13 +16,13 @@ from stat import S_ISFIFO
 
 import uvloop
 
-from rastermeta_async.api import Outcome, extract_to, extract_to_stream
+from rastermeta_async.api import Outcome, extract_to, extract_to_stream, merge_to
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED, Console, interrupted
 from rastermeta_async.model.errors import PruneError, SourceError
 from rastermeta_async.model.machine import collect_seldom
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.settings import Access, Order, Settings
 from rastermeta_async.model.streams import silence_libraries
 from rastermeta_async.model.text import plural
 from rastermeta_async.pipeline import Inputs, Progress
@@ -51,6 +51,40 @@ def run_extract(
     if not outcome.complete:
         return interrupted(signalled) if signalled else FAILED
     return SOME_FAILED if outcome.failures else OK
+
+
+def run_merge(
+    catalogs: list[str], output: str, sort: Order, access: Access, console: Console, *,
+    overwrite: bool,
+) -> int:  # fmt: skip
+    """Merge catalogs; return the exit status. A first signal ends the work, a second the program.
+
+    The caller must exit with `os._exit`, as for `run_extract`.
+    """
+    silence_libraries()
+    collect_seldom()
+
+    async def work() -> int:
+        stop = asyncio.Event()
+        merging = asyncio.create_task(
+            merge_to(output, catalogs, sort=sort, overwrite=overwrite, access=access)
+        )
+        with _signals(stop, console, _ENDING) as received:
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({merging, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if received and merging.cancel():
+                await asyncio.wait({merging})
+                return interrupted(received[0])
+            merged = await merging
+        rows, failed = plural(merged.rows, "row"), plural(merged.failures, "error row")
+        console.hint(f"{output}: {rows}" + (f", {failed} among them" if merged.failures else ""))
+        return OK
+
+    return uvloop.new_event_loop().run_until_complete(work())
+
+
+_ENDING = "stopping: nothing is written; once more to stop at once"
 
 
 def list_lost(
@@ -123,7 +157,7 @@ async def _extract(
     stop = asyncio.Event()
     following = asyncio.create_task(console.follow(progress))
     try:
-        with _signals(stop, console) as received:
+        with _signals(stop, console, _FINISHING) as received:
             if output == "-":
                 outcome = await extract_to_stream(
                     sys.stdout.fileno(), source, settings, progress=progress, stop=stop
@@ -210,9 +244,12 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
         )
 
 
+_FINISHING = "stopping: finishing what is in flight; once more to stop at once"
+
+
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
-    """Set `stop` on the first signal; end the process on the second.
+def _signals(stop: asyncio.Event, console: Console, hint: str) -> Iterator[list[int]]:
+    """Set `stop` and print a hint on the first signal; end the process on the second.
 
     The second signal is as safe as a crash: the files on disk are consistent at any moment.
     """
@@ -223,7 +260,7 @@ def _signals(stop: asyncio.Event, console: Console) -> Iterator[list[int]]:
         if len(received) > 1:
             os._exit(interrupted(number))
         stop.set()
-        console.hint("stopping: finishing what is in flight; once more to stop at once")
+        console.hint(hint)
 
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -127,7 +127,11 @@ def done_in(executor: Executor, work: Callable[[], T]) -> T:
     return call.result()
 
 
-async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | None = None) -> T:
+async def to_the_end(
+    work: Callable[[], T],
+    if_cancelled: Callable[[T], None] | None = None,
+    on_cancel: Callable[[], None] | None = None,
+) -> T:
     """Return the result of `work` in another thread; when cancelled, still wait for its end.
 
     Use it for work that writes: the files must stay locked until the work has ended.
@@ -135,6 +139,7 @@ async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | 
     Args:
         work: the function to call.
         if_cancelled: called with the result of `work` after a cancellation.
+        on_cancel: called at once on a cancellation, e.g. to make `work` end early.
     """
     import asyncio  # `show` needs no event loop
 
@@ -142,6 +147,8 @@ async def to_the_end(work: Callable[[], T], if_cancelled: Callable[[T], None] | 
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
+        if on_cancel:
+            on_cancel()
         await asyncio.wait({call})
         if not call.cancelled() and call.exception() is None and if_cancelled:
             if_cancelled(call.result())

@@ -7,18 +7,22 @@ fast source waits for a slow pool (backpressure).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
+import re
 import select
 import subprocess
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from stat import S_ISREG
 from typing import Protocol
 
 import aiofiles
 
-from rastermeta_async.model.errors import SourceError
+from rastermeta_async.model.errors import SettingsError, SourceError
 from rastermeta_async.model.settings import Access
+from rastermeta_async.model.urls import without_secrets
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -257,6 +261,59 @@ class SuffixSource:
     def _ends_well(self, path: bytes) -> bool:
         name = path.partition(b"?")[0] if path.startswith(b"http") else path
         return name.lower().endswith(self._suffixes)
+
+    def fraction(self) -> float | None:
+        """See `Source.fraction`."""
+        return self._source.fraction()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of all paths, so that several runs may share the work."""
+
+    index: int
+    """From 0."""
+    count: int
+    """Number of shards."""
+
+    def holds(self, path: bytes) -> bool:
+        """Return whether a path is in this shard; this is the same on every machine, for ever.
+
+        The signature of a URL does not count.
+        """
+        digest = hashlib.blake2b(without_secrets(path), digest_size=8).digest()
+        return int.from_bytes(digest) % self.count == self.index
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """Return the shard that a text such as ``0/4`` names.
+
+        Raises:
+            SettingsError: it names none.
+        """
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        if found is None:
+            raise SettingsError(f"{text!r} is no shard: give its index and their number, e.g. 0/4")
+        index, count = map(int, found.groups())
+        if index >= count:
+            raise SettingsError(
+                f"there is no shard {text}: the indices begin with 0, so {count} shards are "
+                f"0/{count} to {max(count - 1, 0)}/{count}"
+            )
+        return cls(index, count)
+
+
+class ShardSource:
+    """The paths of another source that are in a shard."""
+
+    def __init__(self, source: Source, shard: Shard) -> None:
+        self._source = source
+        self._shard = shard
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """See `Source.blocks`."""
+        async for block in self._source.blocks():
+            yield list(filter(self._shard.holds, block))
 
     def fraction(self) -> float | None:
         """See `Source.fraction`."""

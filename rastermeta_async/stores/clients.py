@@ -245,7 +245,8 @@ class Stores:
             async for some in (await obstore.get_async(store, key)).stream():
                 yield some
         except Exception as error:
-            raise StoreError(f"{url}: cannot be read: {problem_of(error).message}") from error
+            why = problem_of(error).message
+            raise StoreError(f"{shown_url(url)}: cannot be read: {why}") from error
 
     async def upload(
         self, file: str, url: str, stood: Found | None, *, regardless: bool = False

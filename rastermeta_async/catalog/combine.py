@@ -1,0 +1,191 @@
+"""Combine finished catalogs into the rows of one, in bounded memory, each path once.
+
+    catalogs ──▶ runs by path, checked ──▶ merge ──▶ (sorted by place)
+
+Of a path that is in several catalogs, the row whose file has the newest modification time counts,
+and of several such rows that of the last catalog; a row without a time, as of a file that could
+not be reached, counts only if there is no other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from threading import Event
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rastermeta_async.catalog.completed import batches_of
+from rastermeta_async.catalog.formats import format_of
+from rastermeta_async.catalog.merge import Batches, Run, merge_many
+from rastermeta_async.catalog.order import Keys, keys_of
+from rastermeta_async.catalog.reading import footer_of
+from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
+from rastermeta_async.model.errors import ForeignOutputError, OutputError, SettingsError
+from rastermeta_async.model.gdal_options import options_in_words
+from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.row_ops import IDENTITY, path_keys
+from rastermeta_async.model.settings import Order
+from rastermeta_async.model.timeouts import Stopped
+
+_PLACE = [*IDENTITY, "bbox"]
+"""Columns that tell the key of a row in any order."""
+
+
+_BYTES_A_LINE = 1000
+
+_NO_TIME = -(2**63)
+
+
+class FinishedCatalog:
+    """A finished catalog that is read as a run.
+
+    Args:
+        path: of a local file.
+        shown: its name in messages.
+        stop: when set, reading raises `Stopped`.
+
+    Raises:
+        SettingsError, OutputError: see `batches_of`; also if it does not tell its order.
+    """
+
+    def __init__(self, path: str, shown: str, stop: Event) -> None:
+        self._path = path
+        self._shown = shown
+        self._stop = stop
+        with closing(self.batches(["status"])) as rows:
+            next(rows, None)  # raises if it is no catalog
+        form = format_of(path)
+        try:
+            self._order = form.order(path)
+        except ForeignOutputError as error:
+            raise OutputError(
+                f"{shown} was written anew by another program: nothing tells the "
+                "order of its rows any more. Make it anew, or restore it."
+            ) from error
+        self.gdal_config = form.gdal_config(path)
+        self.count = _rows_about(path)
+        """Number of its rows; of JSON an estimate."""
+
+    def batches(self, columns: Sequence[str]) -> Batches:
+        """Yield some columns of its rows, in its order.
+
+        Raises:
+            OutputError: it is damaged, or no run wrote it.
+            Stopped: `stop` is set.
+        """
+        try:
+            for batch in batches_of(self._path, columns):
+                if self._stop.is_set():
+                    raise Stopped
+                yield batch
+        except OutputError as error:
+            raise OutputError(str(error).replace(self._path, self._shown)) from error
+
+    def run(self, scratch: str) -> Run:
+        """Return its rows as a run by path.
+
+        Args:
+            scratch: folder for scratch files.
+        """
+        return Run(b"", None, self.count, lambda: self._by_path(scratch))
+
+    def _by_path(self, scratch: str) -> Batches:
+        rows = self.batches(SCHEMA.names)
+        if self._order is not Order.PATH:
+            sample = list(self.sample(path_keys, self.count))
+            rows = resorted(rows, sample, self.count, scratch, path_keys)
+        last = None
+        with closing(rows):
+            for batch in rows:
+                if not batch.num_rows:
+                    continue
+                keys = path_keys(batch)
+                if not _is_ascending(keys) or (last is not None and keys[0].as_py() <= last):
+                    raise OutputError(
+                        f"{self._shown}: its rows are not sorted by path, each path once. No run "
+                        "writes that: make the catalog anew, or restore it."
+                    )
+                last = keys[-1].as_py()
+                yield batch
+
+    def sample(self, keys: Keys, count: int) -> Iterator[bytes]:
+        """Yield the keys of evenly spaced rows, `SAMPLE_KEYS` of `count`."""
+        step = count // SAMPLE_KEYS + 1
+        start = 0
+        for batch in self.batches(_PLACE):
+            yield from keys(batch.slice(start))[::step].to_pylist()
+            start = (start - batch.num_rows) % step
+
+
+def _rows_about(path: str) -> int:
+    if path.endswith(".parquet"):
+        with open(path, "rb") as file:
+            return int(footer_of(file).num_rows)
+    return os.path.getsize(path) // _BYTES_A_LINE + 1
+
+
+def common_gdal_config(catalogs: Sequence[FinishedCatalog]) -> str:
+    """Return the options of GDAL that all rows were read with.
+
+    Raises:
+        SettingsError: the catalogs differ.
+    """
+    first, *others = {catalog.gdal_config for catalog in catalogs}
+    if others:
+        raise SettingsError(
+            f"rows were read with different --gdal-config: {options_in_words(first)}; "
+            f"{options_in_words(others[0])}. Merge those that were read alike"
+        )
+    return first
+
+
+def combined(catalogs: Sequence[FinishedCatalog], scratch: str, order: Order) -> Batches:
+    """Yield the rows of all catalogs in an order, each path once.
+
+    Args:
+        catalogs: the order tells which row counts, see above.
+        scratch: existing folder for scratch files.
+        order: by path or by place.
+
+    Raises:
+        OutputError: a catalog is damaged, or no run wrote it.
+        Stopped: the catalogs were told to stop.
+    """
+    runs = [catalog.run(scratch) for catalog in catalogs]
+    rows = merge_many(runs, scratch, pick=latest)
+    if order is Order.PATH:
+        yield from rows
+        return
+    keys, count = keys_of(order), sum(catalog.count for catalog in catalogs)
+    sample = itertools.chain.from_iterable(catalog.sample(keys, count) for catalog in catalogs)
+    with closing(rows):
+        yield from resorted(rows, list(sample), count, scratch, keys)
+
+
+def latest(rows: pa.Table, keys_of: Keys) -> pa.RecordBatch:
+    """Return rows sorted by their keys, one a key: that with the newest time, of several the last.
+
+    A row without a time is older than all others.
+    """
+    keys = keys_of(rows).combine_chunks()
+    order = pc.array_sort_indices(keys)  # stable
+    ordered = keys.take(order)
+    if len(order) > 1 and pc.any(pc.equal(ordered[1:], ordered[:-1])).as_py():
+        times = pc.fill_null(rows.column("mtime").cast(pa.int64()), _NO_TIME)
+        ages = pa.array(range(len(keys)), pa.int64())
+        sorting = pa.table([keys, times, ages], ["key", "time", "age"])
+        by = [(name, "ascending") for name in sorting.column_names]
+        order = pc.sort_indices(sorting, sort_keys=by)
+        ordered = keys.take(order)
+        last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
+        order = order.filter(pa.concat_arrays(last))
+    columns = [column.combine_chunks().take(order) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
+def _is_ascending(keys: pa.Array) -> bool:
+    return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
