@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rastermeta_async.api import Merged, Outcome, extract, extract_to, merge_to
+    from rastermeta_async.api import Merged, Outcome, extract, extract_to, merge_to, read_table
     from rastermeta_async.catalog.sink import Sink
     from rastermeta_async.model.errors import RastermetaError
     from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
@@ -28,6 +28,7 @@ _HOMES = {
     "extract_to": "api",
     "Outcome": "api",
     "merge_to": "api",
+    "read_table": "api",
     "Merged": "api",
     "Settings": "model.settings",
     "Access": "model.settings",
@@ -48,6 +49,7 @@ __all__ = [
     "extract_to",
     "Outcome",
     "merge_to",
+    "read_table",
     "Merged",
     "Settings",
     "Access",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ from rastermeta_async.model.errors import (
 )
 from rastermeta_async.model.gdal_options import may_change_answers, options_as_json
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import Record, from_batch
+from rastermeta_async.model.record import SCHEMA, Record, from_batch
 from rastermeta_async.model.settings import STREAM_SECONDS, Access, Order, Settings
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.timeouts import to_the_end
@@ -115,6 +116,30 @@ async def extract(
         await asyncio.wait({reading})
         if not reading.cancelled():
             reading.exception()  # marks it as retrieved: it was raised above, or the caller left
+
+
+def read_table(paths: Iterable[AnyPath], settings: Settings | None = None) -> pa.Table:
+    """Return a row of `SCHEMA` for each path, in any order; blocks until all are read.
+
+    It is for the functions that an engine calls with some thousand paths, such as Dask, Ray or
+    Spark: it may be pickled, works also where an event loop runs, and leaves nothing behind.
+
+    Args:
+        paths: files and URLs.
+        settings: how to read them; None: the defaults.
+
+    Raises:
+        RastermetaError: as for `extract`.
+    """
+    names = [local_path(os.fsencode(path)) for path in paths]
+
+    async def read() -> list[pa.RecordBatch]:
+        async with pool_for(settings or Settings()) as pool:
+            return [batch async for batch in pool.read(names)] if names else []
+
+    with ThreadPoolExecutor(1) as thread:
+        batches = thread.submit(asyncio.run, read()).result()
+    return pa.Table.from_batches(batches, SCHEMA)
 
 
 async def extract_to(
@@ -324,6 +349,7 @@ async def extract_to_stream(
     *,
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
+    pool: Pool | None = None,
 ) -> Outcome:
     """Write every path's record to an open file descriptor, as lines of JSON.
 
@@ -338,7 +364,7 @@ async def extract_to_stream(
     inputs = Inputs(source_of(paths), PathSet(), PathSet())
     consume = committer(LineSink(fd, stop.is_set), NoLog(), settings, progress, STREAM_SECONDS)
     try:
-        await _run(inputs, consume, settings, progress, stop)
+        await _run(inputs, consume, settings, progress, stop, pool)
     except WriteError:
         if not stop.is_set():  # after a stop, unread rows may be lost
             raise

@@ -261,3 +261,33 @@ def test_the_recipe_for_gnu_parallel(archive: Path) -> None:
     assert nodes in marked("parallel")
     run(here(marked("parallel")).replace(nodes, "-S :"))
     assert_merged_is_whole([f"shard-{index}.parquet" for index in range(4)])
+
+
+ENGINES = {
+    "dask": (
+        "import dask, pyarrow as pa\ndask.config.set(scheduler='threads')\n",
+        "found = pa.concat_tables(tables)['filepath'].to_pylist()\n",
+    ),
+    "spark": (
+        (
+            "import pyspark.sql\nbuilder = pyspark.sql.SparkSession.builder.master('local[2]')\n"
+            "spark = builder.config('spark.ui.enabled', 'false').getOrCreate()\n"
+        ),
+        "found = [row.filepath for row in rows.collect()]\nspark.stop()\n",
+    ),
+}
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+def test_an_engine_reads_tables(archive: Path, engine: str) -> None:
+    before, after = ENGINES[engine]
+    paths = "paths = sorted(map(str, Path('archive').rglob('*.tif'))) * 30\n"
+    script = f"from pathlib import Path\nimport rastermeta_async as rm\n{paths}{before}"
+    script += f"{marked(engine)}\n{after}assert sorted(found) == sorted(paths), found\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False,
+        env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from rastermeta_async.cli import options
 from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED
-from rastermeta_async.model.settings import CONCURRENCY, Access, Order, Settings
+from rastermeta_async.model.settings import CLUSTER_QUEUE, CONCURRENCY, Access, Order, Settings
 from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -94,6 +94,7 @@ def extract(
     batch_size: options.BatchSize = Settings.batch_size,
     concurrency: options.Concurrency = CONCURRENCY,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     queue_size: options.QueueSize = None,
     timeout: options.Timeout = Settings.timeout,
     reader: options.Reader = options.ReaderName.AUTO,
@@ -123,6 +124,8 @@ def extract(
     from rastermeta_async.cli.console import Console, explained_exit
     from rastermeta_async.model.machine import default_workers, usable_cores, usable_memory
 
+    if cluster:
+        workers, queue_size = 0, queue_size or CLUSTER_QUEUE
     if workers is None:
         workers = default_workers(usable_cores(), usable_memory())
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json, bar=progress)
@@ -163,14 +166,14 @@ def extract(
         names, lists = inputs or [], from_file or []
         given = Given(names, lists, null=null, suffixes=suffix or [], shard=shard, timeout=timeout)
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
-        stdin = partial(paths_on_stdin, console=console, read_here=not workers)
+        stdin = partial(paths_on_stdin, console=console, read_here=not (workers or cluster))
         if dry_run:
             _check_catalog(output)
             source = given.source(settings, stdin) if names or lists else None
             status = list_lost(output, source, settings, console, partial(_list, null=null))
         else:
             source = given.source(settings, stdin)
-            status = run_extract(source, output, settings, overwrite, console)
+            status = run_extract(source, output, settings, overwrite, console, cluster)
     console.close()
     # A normal exit would wait forever for threads that hang on a dead mount.
     os._exit(status)

@@ -111,9 +111,23 @@ Workers = Annotated[
     ),
 ]
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Read on the workers of a Dask cluster: its scheduler's address, e.g. "
+        "tcp://host:8786, or local:N.",
+        show_default=False,
+    ),
+]
+
 QueueSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Paths that may wait.  [default: 1024 for each worker]"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Paths that may wait.  [default: 1024 a worker, 65536 for a cluster]",
+    ),
 ]
 
 Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for one file.")]

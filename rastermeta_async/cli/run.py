@@ -26,14 +26,18 @@ from rastermeta_async.model.settings import Access, Order, Settings
 from rastermeta_async.model.streams import silence_libraries
 from rastermeta_async.model.text import plural
 from rastermeta_async.pipeline import Inputs, Progress
+from rastermeta_async.pools.base import Pool
 from rastermeta_async.readers.sidecars import SIDECARS
 from rastermeta_async.sources.paths import Source, StdinSource
 
 
 def run_extract(
-    source: Source, output: str, settings: Settings, overwrite: bool, console: Console
-) -> int:
+    source: Source, output: str, settings: Settings, overwrite: bool, console: Console,
+    cluster: str | None = None,
+) -> int:  # fmt: skip
     """Run to the end, or to the second signal; return the exit status.
+
+    With the address of a `cluster`, its nodes read.
 
     The caller must exit with `os._exit`: threads that hang cannot be joined.
     """
@@ -44,7 +48,8 @@ def run_extract(
     progress = Progress()
     loop = uvloop.new_event_loop()
     try:
-        work = _extract(source, output, settings, overwrite, console, progress)
+        pool = _cluster_pool(cluster, settings) if cluster else None
+        work = _extract(source, output, settings, overwrite, console, progress, pool)
         outcome, signalled = loop.run_until_complete(work)
     except BrokenPipeError:
         return READER_GONE
@@ -143,6 +148,18 @@ def _say_folders(target: Output, given: PathSet, settings: Settings, console: Co
         console.hint(f"but without --prune-folders: {error}")
 
 
+def _cluster_pool(address: str, settings: Settings) -> Pool:
+    from rastermeta_async.pools.cluster import ClusterPool
+
+    with contextlib.suppress(ImportError):  # the pool says what to install
+        import dask
+
+        # Dask sets its loggers up when it is imported. Its errors end the run with a message.
+        quiet = dict.fromkeys(("distributed", "distributed.client"), "critical")
+        dask.config.set(logging=quiet)
+    return ClusterPool(address, settings)
+
+
 def _quiet_rasterio() -> None:
     from rastermeta_async.readers.undecodable import quiet_undecodable_messages
 
@@ -152,7 +169,7 @@ def _quiet_rasterio() -> None:
 
 async def _extract(
     source: Source, output: str, settings: Settings, overwrite: bool, console: Console,
-    progress: Progress,
+    progress: Progress, pool: Pool | None,
 ) -> tuple[Outcome, int]:  # fmt: skip
     stop = asyncio.Event()
     following = asyncio.create_task(console.follow(progress))
@@ -160,13 +177,14 @@ async def _extract(
         with _signals(stop, console, _FINISHING) as received:
             if output == "-":
                 outcome = await extract_to_stream(
-                    sys.stdout.fileno(), source, settings, progress=progress, stop=stop
+                    sys.stdout.fileno(), source, settings, progress=progress, stop=stop, pool=pool
                 )
             else:
                 try:
                     outcome = await extract_to(
-                        output, source, settings, overwrite=overwrite, progress=progress, stop=stop
-                    )
+                        output, source, settings, overwrite=overwrite, progress=progress,
+                        stop=stop, pool=pool,
+                    )  # fmt: skip
                 except PruneError:  # all other work is done
                     console.report("finished", progress)
                     raise

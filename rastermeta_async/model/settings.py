@@ -42,6 +42,9 @@ REMOTE_OPENS = 16
 """Objects in stores that a process opens with rasterio at once: each of these threads has PROJ's
 database and GDAL's buffers in memory."""
 
+CLUSTER_QUEUE = 65_536
+"""Paths that wait for the nodes of a cluster, see `Settings.queue_size`."""
+
 READERS = {
     "auto": "rastermeta_async.readers.router:make_reader",
     "rasterio": "rastermeta_async.readers.rasterio_reader:make_reader",

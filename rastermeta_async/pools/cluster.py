@@ -1,0 +1,265 @@
+"""The pool of a Dask cluster: nodes read, this process keeps sink, log and resume.
+
+    read(paths) ──task──▶ node (a `WorkerPool` of its own) ──Arrow──▶ read(paths)
+
+A task carries some hundred paths. No more tasks are under way than two for each thread of the
+cluster at this moment. What a node loses when it dies, another one reads. Where tasks die with
+every node that takes them, their paths are halved until one path is to blame, which gets an error
+row. While the scheduler does not answer, tasks wait, and are sent again when it is back.
+
+References: Dask, "Futures", "Scheduling Policies", "Resilience".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from concurrent import futures
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from rastermeta_async.model.errors import MissingExtraError, SettingsError, WorkerError
+from rastermeta_async.model.record import failure, to_batch
+from rastermeta_async.model.row_ops import path_keys, was_there
+from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.urls import is_url
+from rastermeta_async.pools import node
+
+SCHEDULER_SECONDS = 60.0
+"""How long the scheduler, or the first worker, may stay away before the run ends."""
+
+TASKS_A_THREAD = 2
+"""Tasks under way for each thread of the cluster: one is read while the next one waits there."""
+
+_LOOK_SECONDS = 1.0
+_LOCAL = "local:"
+
+
+class ClusterPool:
+    """Reads headers on the workers of a Dask cluster.
+
+    Args:
+        address: of its scheduler, e.g. ``tcp://scheduler:8786``; ``local:N`` starts a cluster of
+            N processes on this machine.
+        settings: `timeout`, `drivers`, `access` and the like, which the nodes get; `concurrency`
+            holds for each node. Credentials are those of each node.
+    """
+
+    capacity = 128
+    """Most tasks under way."""
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        self._address = address
+        self._settings = settings
+        self._run = uuid.uuid4().hex
+        self._cluster: Any = None
+        self._client: Any = None
+        self._threads = 0
+        self._under_way = 0
+        self._room = asyncio.Condition()
+        self._connecting = asyncio.Lock()
+        self._seen = False
+        self._stopping = False
+        self._local = 0
+        if address.startswith(_LOCAL):
+            count = address.removeprefix(_LOCAL)
+            if not (count.isascii() and count.isdigit() and 0 < int(count) < 1000):
+                raise SettingsError(f"--cluster {address}: give local:N, N processes")
+            self._local = int(count)
+        elif "://" not in address:
+            raise SettingsError(
+                f"--cluster {address}: give a scheduler's address, e.g. tcp://host:8786, or local:N"
+            )
+
+    async def __aenter__(self) -> Self:
+        """Connect to the scheduler, and compare versions with all workers.
+
+        Raises:
+            MissingExtraError: Dask is not installed.
+            WorkerError: no scheduler or worker answers, or a version differs.
+        """
+        try:
+            import distributed
+        except ImportError:
+            raise MissingExtraError(
+                "--cluster needs the extra dask, in a clone: pip install '.[dask]'"
+            ) from None
+        if self._local:
+            self._cluster = await distributed.LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
+                n_workers=self._local, threads_per_worker=1, asynchronous=True,
+                dashboard_address=None,
+            )  # fmt: skip
+            self._address = self._cluster.scheduler_address
+        try:
+            await self._connect()
+            await self._client.wait_for_workers(1, timeout=SCHEDULER_SECONDS)
+            self._versions = node.versions()
+            for name, found in (await self._client.run(node.here)).values():
+                if found != self._versions:
+                    raise WorkerError(node.mismatch(name, found, self._versions))
+        except (OSError, TimeoutError) as error:
+            await self._leave()
+            raise WorkerError(
+                f"the cluster {self._address} does not answer, or has no worker: {error}"
+            ) from error
+        except BaseException:
+            await self._leave()
+            raise
+        self._looking = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run's processes on the nodes, and disconnect."""
+        self._looking.cancel()
+        with contextlib.suppress(Exception):  # the nodes end them by themselves, a little later
+            await asyncio.wait_for(self._client.run(node.stop, self._run), 5.0)
+        await self._leave()
+
+    def stop(self) -> None:
+        """See `Pool.stop`."""
+        self._stopping = True
+        self._stopped = asyncio.ensure_future(self._stop_nodes())
+
+    async def _stop_nodes(self) -> None:
+        async with self._room:
+            self._room.notify_all()
+        with contextlib.suppress(Exception):  # then what is under way is read to its end
+            await self._client.run(node.stop, self._run)
+
+    async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+        """See `Pool.read`.
+
+        Raises:
+            WorkerError: the cluster cannot work: see the class and `__aenter__`.
+        """
+        left = [list(paths)]
+        while left and not self._stopping:
+            some = left.pop()
+            answer = await self._answer(some)
+            if answer is None:  # the node died, several times
+                if len(some) > 1:
+                    half = len(some) // 2
+                    left += [some[half:], some[:half]]
+                    continue
+                yield to_batch([failure(some[0], "fatal", "Crash", _CRASH)])
+                continue
+            if answer.error:
+                raise WorkerError(answer.error)
+            batches = node.decoded(answer.rows)
+            if not self._seen:
+                self._seen = await asyncio.to_thread(_are_seen, batches, self._address)
+            for batch in batches:
+                yield batch
+
+    async def _answer(self, paths: list[bytes]) -> node.Answer | None:
+        """Return what a node answers; None: each node that was asked died."""
+        from distributed import KilledWorker
+
+        async with self._room:
+            await self._room.wait_for(lambda: self._may_send() or self._stopping)
+            self._under_way += 1
+        try:
+            while True:
+                client = self._client
+                try:
+                    return await self._sent(client, paths)
+                except KilledWorker:
+                    return None
+                except (OSError, asyncio.CancelledError, futures.CancelledError) as error:
+                    # Dask cancels tasks whose scheduler is lost.
+                    task = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                        raise
+                    await self._connect_again(client)
+        finally:
+            async with self._room:
+                self._under_way -= 1
+                self._room.notify_all()
+
+    async def _sent(self, client: Any, paths: list[bytes]) -> node.Answer:
+        future = client.submit(
+            node.read, node.Job(self._run, self._settings), self._versions, node.Paths(paths),
+            key=f"rastermeta-{uuid.uuid4().hex}", pure=False,
+        )  # fmt: skip
+        try:
+            answer: node.Answer = await future
+        finally:
+            future.release()
+        return answer
+
+    def _may_send(self) -> bool:
+        return self._under_way < max(1, TASKS_A_THREAD * self._threads)
+
+    async def _look(self) -> None:
+        """Follow how many threads the cluster has."""
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                self._threads = sum((await self._client.nthreads()).values())
+                async with self._room:
+                    self._room.notify_all()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _connect(self) -> None:
+        from distributed import Client
+
+        self._client = await Client(  # type: ignore[no-untyped-call]  # Dask's
+            self._address, asynchronous=True, timeout=SCHEDULER_SECONDS, set_as_default=False
+        )
+
+    async def _connect_again(self, lost: Any) -> None:
+        """Connect to a scheduler that was lost; once for all tasks."""
+        async with self._connecting:
+            if self._client is not lost:
+                return
+            began = time.monotonic()
+            with contextlib.suppress(Exception):  # it is lost
+                await asyncio.wait_for(lost.close(timeout=1), 5.0)
+            while True:
+                try:
+                    await self._connect()
+                    return
+                except (OSError, TimeoutError) as error:
+                    if time.monotonic() > began + SCHEDULER_SECONDS:
+                        raise WorkerError(
+                            f"the scheduler {self._address} does not answer any more: {error}. "
+                            "What was committed is safe: run the same command again to go on."
+                        ) from error
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _leave(self) -> None:
+        for one in (self._client, self._cluster):
+            if one is not None:
+                with contextlib.suppress(Exception):  # it may be lost
+                    await asyncio.wait_for(one.close(), 10.0)
+
+
+_CRASH = "each process of the cluster that read it died"
+
+
+def _are_seen(batches: Sequence[pa.RecordBatch], address: str) -> bool:
+    """Return whether the nodes see any of the files.
+
+    Raises:
+        WorkerError: they see none, though this machine does.
+    """
+    local = [path for batch in batches for path in path_keys(batch).to_pylist() if not is_url(path)]
+    if not local or any(there for batch in batches for there in was_there(batch).to_pylist()):
+        return bool(batches)
+    for path in local:
+        if os.path.lexists(path):
+            raise WorkerError(
+                f"the nodes of {address} do not see {os.fsdecode(path)}, which is on this machine: "
+                "mount the archive there under the same name, or read it without --cluster"
+            )
+    return False
