@@ -22,7 +22,9 @@ def test_the_first_objects_all_fail_alike() -> None:
         note(breaker, 1, "AccessDenied")
 
 
-@pytest.mark.parametrize("kind", ["Timeout", "ExpiredToken"])
+@pytest.mark.parametrize(
+    "kind", ["Connection", "ExpiredToken", "NameResolution", "NoCredentials", "Timeout"]
+)
 def test_a_store_is_lost_on_the_way(kind: str) -> None:
     breaker = CircuitBreaker()
     note(breaker, 1000, None)
