@@ -141,7 +141,16 @@ class Progress:
     sealing: bool = False
     """Whether the catalog is being written."""
     started: float = field(default_factory=time.monotonic)
-    """`time.monotonic` at the start."""
+    """`time.monotonic` when the first file was taken for reading."""
+    passed_over: int = 0
+    """Input paths skipped before the first file was taken."""
+
+    def take(self, files: int, skipped: int) -> None:
+        """Count input paths that are taken for reading, and those that are skipped."""
+        if files and not (self.taken or self.done):
+            self.started, self.passed_over = time.monotonic(), self.skipped
+        self.taken += files
+        self.skipped += skipped
 
     def snapshot(self) -> Progress:
         """Return a copy that does not change."""
@@ -156,8 +165,17 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Rows a second since the start."""
+        """Rows a second since the first file was taken."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until all is read, if as many of the further paths need reading; None: unknown."""
+        if not (self.fraction and self.done):
+            return None
+        given = self.taken + self.skipped
+        new = self.taken / (given - self.passed_over)
+        return ((given / self.fraction - given) * new + self.taken - self.done) / self.rate
 
 
 @dataclass
@@ -179,15 +197,17 @@ class Inputs:
 
     async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
         """Return the new paths that need a row, and the folders whose row is outdated."""
-        new = self.seen.add_new(list(map(local_path, paths)))
-        walked = [path for path in new if isinstance(path, Walked)]
-        files = [path for path in new if not isinstance(path, Walked)] if walked else new
+        files = list(map(local_path, paths))
+        walked = [path for path in files if isinstance(path, Walked)]
+        if walked:
+            files = [path for path in files if not isinstance(path, Walked)]
         self.given.add_new(self.failed.known(files))
         if isinstance(self.finished, Unchanged):  # it asks the disk
-            unread = await asyncio.to_thread(self._changed, self.finished, files)
+            new = self.seen.add_new(files)
+            unread = await asyncio.to_thread(self._changed, self.finished, new)
         else:
-            unread = self.finished.missing(files)
-        return self.failed.known(walked) + unread
+            unread = self.seen.add_new(self.finished.missing(files))
+        return self.failed.known(self.seen.add_new(walked)) + unread
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that have changed, or whose state the disk does not report in time.
@@ -244,8 +264,7 @@ async def _produce(
         if new is None:
             break
         files = _files_among(new)
-        progress.taken += files
-        progress.skipped += _files_among(block) - files
+        progress.take(files, _files_among(block) - files)
         progress.fraction = inputs.source.fraction()
         for chunk in _chunks(new, pool.capacity, progress.rate):
             if stop.is_set():

@@ -481,6 +481,7 @@ def test_the_first_failure_is_the_example(run: Run) -> None:
 
 
 def test_what_waits_is_not_done() -> None:
+    assert Progress().seconds_left is None
     assert Progress().share is None
     assert Progress(done=0, fraction=0.0).share == 0
     assert Progress(done=10, taken=40, fraction=0.5).share == 0.125
@@ -628,3 +629,19 @@ def test_cancelled_as_its_items_end_it_leaves_no_error_unheard(run: Run, through
         return found
 
     assert run(work())
+
+
+def test_the_time_left_after_a_resume_is_that_of_what_is_new() -> None:
+    """Nine tenths of the input were read in an earlier run, and are passed over at once."""
+    progress = Progress(fraction=0.9)
+    progress.take(0, 9000)
+    progress.started -= 1000.0
+    progress.fraction = 0.95
+    progress.take(500, 0)
+    progress.started = time.monotonic() - 10.0
+    progress.done = 400
+    assert progress.rate == pytest.approx(40, rel=0.01)
+    assert progress.seconds_left == pytest.approx((500 + 100) / 40, rel=0.01)
+    progress.take(0, 500)  # of what comes only half is new
+    progress.fraction = 1.0
+    assert progress.seconds_left == pytest.approx(100 / 40, rel=0.01)

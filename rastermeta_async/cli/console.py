@@ -178,10 +178,9 @@ def _counts(progress: Progress) -> str:
 
 def _time_left(progress: Progress) -> str:
     """Return how long the rest takes, ``h:mm:ss``; empty: unknown."""
-    if not progress.done or not progress.share or progress.share >= 1:
+    seconds = round(progress.seconds_left or 0)
+    if not seconds:
         return ""
-    passed = time.monotonic() - progress.started
-    seconds = round(passed * (1 - progress.share) / progress.share)
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rastermeta_async.model.urls import without_secrets
+from rastermeta_async.model.urls import all_without_secrets
 
 _SALT = b"\0rastermeta"
 _BUFFERED = 1 << 14
@@ -79,12 +79,15 @@ class PathSet:
 
     def _unknown(self, paths: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
         """Return the paths that are in no segment, with their fingerprints as bytes."""
-        words = fingerprints(list(map(without_secrets, paths)))
+        words = fingerprints(all_without_secrets(paths))
         keyed = zip(paths, words.view(_KEY).ravel().tolist(), strict=True)
-        known = np.zeros(len(words), dtype=bool)
+        # Words in ascending order are near each other in a segment: in the processor's cache.
+        order = np.argsort(words[:, 0])
+        a, b = words[order].T.copy()
+        is_new = np.ones(len(words), dtype=bool)
         for first, second in self._segments:
-            known |= _contains(first, second, words[:, 0], words[:, 1])
-        return itertools.compress(keyed, (~known).tolist())
+            is_new[order[_contains(first, second, a, b)]] = False
+        return itertools.compress(keyed, is_new.tolist())
 
     def _add_segment(self, words: Words) -> None:
         self._segments.append(_sorted(words[:, 0], words[:, 1]))
