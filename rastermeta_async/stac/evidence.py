@@ -194,9 +194,9 @@ def rule_of(text: str | None) -> When:
     Args:
         text: None or `AUTO`: it searches `TAGS`. With ``%`` and a letter: a `datetime.strptime`
             pattern for a part of the file name, e.g. ``%Y%m%d`` (with a slash: of the path). With
-            ``(``: a regular expression for the path. Its joined groups are a date; or two groups
-            are the first and the last date. Else the name of a tag; or two names with a slash
-            between: the tags of the first and the last date.
+            ``(``: a regular expression for the path. Its joined groups are a date, or a year; or
+            two groups are the first and the last date. Else the name of a tag; or two names with a
+            slash between: the tags of the first and the last date.
 
     Raises:
         ValueError: the rule is invalid (also re.error).
@@ -232,11 +232,17 @@ def _by_expression(expression: re.Pattern[str]) -> When:
         groups = [group for group in found.groups() if group]
         # Year and month alone are a date only with a hyphen between them.
         joined = interval_of("".join(groups)) or interval_of("-".join(groups))
-        if joined or len(groups) != 2:
+        if joined or len(groups) > 2:
             return joined
-        return between(*map(interval_of, groups))
+        found_of = [interval_of(group) or _year(group) for group in groups]
+        return between(found_of[0], found_of[-1]) if found_of else None
 
     return when
+
+
+def _year(text: str) -> Interval | None:
+    """Return the year that four digits of a path name, where the user says that they are one."""
+    return _parsed(text, "%Y", frozenset("Y")) if re.fullmatch(r"\d{4}", text, re.ASCII) else None
 
 
 _DIRECTIVES = {
