@@ -312,6 +312,17 @@ def test_what_a_node_cannot_do_ends_the_run_with_its_words() -> None:
         read(_Scripted(lambda _: node.Answer(b"", "on node1: no processes")), [b"/a"])
 
 
+def test_what_dask_cannot_do_ends_the_run_with_a_message_and_no_secret() -> None:
+    def answer(_paths: list[bytes]) -> node.Answer:
+        raise RuntimeError("deserialization failed at https://me:hidden@host/\nTraceback ...")
+
+    with pytest.raises(WorkerError, match="also where the scheduler runs") as raised:
+        read(_Scripted(answer), [b"/a"])
+    assert "deserialization failed" in str(raised.value)
+    assert "hidden" not in str(raised.value)
+    assert "Traceback" not in str(raised.value)
+
+
 def test_versions_that_differ_are_both_named() -> None:
     ours = node.versions()
     theirs = {**ours, "GDAL": "3.0.0"}

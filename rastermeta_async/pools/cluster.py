@@ -28,8 +28,9 @@ from rastermeta_async.model.errors import MissingExtraError, SettingsError, Work
 from rastermeta_async.model.record import failure, to_batch
 from rastermeta_async.model.row_ops import path_keys, was_there
 from rastermeta_async.model.settings import Settings
-from rastermeta_async.model.urls import is_url
+from rastermeta_async.model.urls import is_url, redacted
 from rastermeta_async.pools import node
+from rastermeta_async.stores.problems import first_line
 
 SCHEDULER_SECONDS = 60.0
 """How long the scheduler, or the first worker, may stay away before the run ends."""
@@ -85,22 +86,19 @@ class ClusterPool:
             WorkerError: no scheduler or worker answers, or a version differs.
         """
         try:
-            import distributed
+            import distributed  # noqa: F401  # so that its absence is said first
         except ImportError:
             raise MissingExtraError(
                 "--cluster needs the extra dask, in a clone: pip install '.[dask]'"
             ) from None
-        if self._local:
-            self._cluster = await distributed.LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
-                n_workers=self._local, threads_per_worker=1, asynchronous=True,
-                dashboard_address=None,
-            )  # fmt: skip
-            self._address = self._cluster.scheduler_address
         try:
+            if self._local:
+                await self._start()
             await self._connect()
             await self._client.wait_for_workers(1, timeout=SCHEDULER_SECONDS)
             self._versions = node.versions()
-            for name, found in (await self._client.run(node.here)).values():
+            nodes = await self._client.run(node.here)
+            for name, found in (await self._client.run_on_scheduler(node.here), *nodes.values()):
                 if found != self._versions:
                     raise WorkerError(node.mismatch(name, found, self._versions))
         except (OSError, TimeoutError) as error:
@@ -108,11 +106,23 @@ class ClusterPool:
             raise WorkerError(
                 f"the cluster {self._address} does not answer, or has no worker: {error}"
             ) from error
-        except BaseException:
+        except (WorkerError, asyncio.CancelledError):
             await self._leave()
             raise
+        except Exception as error:  # of Dask, or what the nodes raise
+            await self._leave()
+            raise self._cannot_work(error) from error
         self._looking = asyncio.create_task(self._look())
         return self
+
+    async def _start(self) -> None:
+        """Start a cluster on this machine."""
+        from distributed import LocalCluster
+
+        self._cluster = await LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
+            n_workers=self._local, threads_per_worker=1, asynchronous=True, dashboard_address=None
+        )
+        self._address = self._cluster.scheduler_address
 
     async def __aexit__(
         self,
@@ -182,6 +192,8 @@ class ClusterPool:
                     if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                         raise
                     await self._connect_again(client)
+                except Exception as error:  # of Dask: `node.read` raises none
+                    raise self._cannot_work(error) from error
         finally:
             async with self._room:
                 self._under_way -= 1
@@ -197,6 +209,13 @@ class ClusterPool:
         finally:
             future.release()
         return answer
+
+    def _cannot_work(self, error: Exception) -> WorkerError:
+        said = redacted(first_line(error), remote=True)
+        return WorkerError(
+            f"the cluster {self._address} cannot work ({said}): install this version of "
+            "rastermeta-async on all nodes, also where the scheduler runs"
+        )
 
     def _may_send(self) -> bool:
         return self._under_way < max(1, TASKS_A_THREAD * self._threads)
