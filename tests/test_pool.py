@@ -202,6 +202,26 @@ def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
     assert started > most, "else it was not tried"
 
 
+def test_where_no_thread_can_be_had_at_all_the_run_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("rastermeta-read"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    async def work() -> None:
+        async with ThreadPool(FakeReader(), Settings()) as pool, asyncio.timeout(PATIENCE):
+            await rows_of(pool, names(10))
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(work())
+
+
 def test_where_no_thread_can_be_had_for_rows_the_first_that_reads_makes_them(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
