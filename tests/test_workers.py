@@ -497,6 +497,16 @@ def test_a_memory_hog_costs_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -
     }  # fmt: skip
 
 
+def test_files_in_a_row_that_end_their_workers_are_rows_not_failed_starts(run: Run) -> None:
+    paths = [b"crash-%d" % number for number in range(5)]
+
+    async def work() -> list[Record]:
+        async with poisoned(settings()) as pool:
+            return await rows_of(pool, paths)
+
+    assert verdicts(run(work())) == dict.fromkeys(paths, ("fatal", "Crash"))
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(300)
 def test_a_thousand_files_of_which_twenty_are_poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
