@@ -17,12 +17,21 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from rastermeta_async.catalog.combine import (
+    FinishedCatalog,
+    combined,
+    common_gdal_config,
+    unfinished,
+)
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
 from rastermeta_async.model.errors import (
+    CheckpointError,
     ForeignOutputError,
+    OutputError,
     PruneError,
     SettingsError,
+    SourceError,
     WriteError,
 )
 from rastermeta_async.model.gdal_options import may_change_answers, options_as_json
@@ -131,6 +140,8 @@ def read_table(paths: Iterable[AnyPath], settings: Settings | None = None) -> pa
     Raises:
         RastermetaError: as for `extract`.
     """
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise SourceError(f"expected several paths, not one: give [{paths!r}]")
     names = [local_path(os.fsencode(path)) for path in paths]
 
     async def read() -> list[pa.RecordBatch]:
@@ -270,10 +281,10 @@ async def merge_to(
 ) -> Merged:
     """Make one catalog of several finished ones, each path once.
 
-    Of a path that is in several catalogs, the row whose file has the newest modification time
-    counts; of several such rows, that of the last catalog. A row without a time, as of a file that
-    could not be reached, counts only if there is no other. Memory does not depend on the number of
-    rows. If the process is killed, the same call makes the catalog.
+    If several catalogs have a path, the row whose file has the newest modification time is taken,
+    and of several such rows that of the last catalog. A row without a time, as of a file that could
+    not be reached, is taken only if no other catalog has a row with one. Memory does not depend on
+    the number of rows. If the process is killed, the same call makes the catalog.
 
     Args:
         output: as for `extract_to`; it may be one of the catalogs.
@@ -289,15 +300,15 @@ async def merge_to(
         SettingsError: a name or order makes no sense, or rows were read with different options.
         StoreError: a store does not give a catalog, or does not take the output.
     """
-    from rastermeta_async.catalog.combine import FinishedCatalog, combined, common_gdal_config
-
     order = Order.PATH if sort is None else sort
     if order is Order.NONE:
-        raise SettingsError("merged catalogs are sorted: by path or spatial, not none")
-    if not catalogs:
-        raise SettingsError("there is no catalog to merge: name one or more")
+        raise SettingsError("a merged catalog is sorted: give --sort path or spatial, not none")
+    if not catalogs or isinstance(catalogs, str | bytes):
+        raise SettingsError("expected a list of catalogs to merge, of one or more")
     access, stop = access or Access(), Event()
     names = [os.fsdecode(name) for name in catalogs]
+    if os.fsdecode(output) == "-":
+        raise SettingsError("a merged catalog is a file: give -o a name that ends in .parquet")
     if not overwrite:
         await to_the_end(partial(_check_new, local_name(os.fsdecode(output))))
     with TemporaryDirectory(prefix="rastermeta-") as folder:
@@ -311,13 +322,39 @@ async def merge_to(
             return found, common_gdal_config(found)
 
         finished, config = await to_the_end(opened)
-        opening = _opened(output, access, overwrite=overwrite, order=order, gdal_config=config)
+        again = overwrite and await to_the_end(partial(_starts_over, output, order, config))
+        opening = _opened(output, access, overwrite=again, order=order, gdal_config=config)
         async with opening as (target, upload):
             sealing = partial(target.seal_rows, partial(combined, finished))
-            totals = await to_the_end(sealing, on_cancel=stop.set)
+            try:
+                totals = await to_the_end(sealing, on_cancel=stop.set)
+            except BaseException:
+                target.forget()
+                raise
             if upload:
                 await upload.send()
     return Merged(totals.rows, totals.failures)
+
+
+def _starts_over(output: AnyPath, order: Order, config: str) -> bool:
+    """Return whether an output can only be replaced by starting from nothing.
+
+    Else a catalog that is there, and its log, stay whole until the new catalog takes its place.
+
+    Raises:
+        OutputError: rows were committed for the output that are in no catalog yet.
+    """
+    local = local_name(os.fsdecode(output))
+    if unfinished(local):
+        raise OutputError(
+            f"{local} has rows of a run that was not finished, which would be lost: run the same "
+            "extract command to its end first, or give another -o"
+        )
+    try:
+        open_output(os.fsdecode(output), order=order, gdal_config=config).close()
+    except (ForeignOutputError, CheckpointError):
+        return True
+    return False
 
 
 def _check_new(local: str) -> None:

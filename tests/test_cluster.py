@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,10 @@ def until(is_so: Callable[[], Any], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+def more_than_none(output: Path) -> bool:
+    return command.committed(output) > 0
+
+
 def finish(run: command.Running) -> tuple[int, str]:
     _, said = run.finish()
     return run.wait(), said.decode()
@@ -180,6 +187,38 @@ def test_a_node_that_dies_costs_nothing(
         status, said = finish(run)
     assert status == 3, said
     assert output.read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_kills_at_random_cost_nothing(
+    two: Cluster, archive: Path, whole: bytes, tmp_path: Path
+) -> None:
+    dice = random.Random(5)
+    kills: Counter[str] = Counter()
+    for number in range(20):
+        output = tmp_path / f"{number}.parquet"
+        with command.running(*arguments(archive, output, two.address)) as run:
+            until(partial(more_than_none, output))
+            time.sleep(dice.uniform(0, 1))
+            what = dice.choice([READS, COMPUTES, "nanny", "coordinator"])
+            nanny = dice.choice(two.workers)
+            victims = running(nanny, what) or running(nanny, COMPUTES)
+            if what == "coordinator":
+                run.process.kill()
+            elif what == "nanny":
+                nanny.kill()
+                two.workers.remove(nanny)
+                two.start_worker()
+            for one in victims if what != "coordinator" else ():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            kills[what] += 1
+            status, said = finish(run)
+        if status != 3:
+            assert what == "coordinator", said
+            assert command.run(arguments(archive, output, two.address)).returncode == 3
+        assert output.read_bytes() == whole, (what, said)
 
 
 @pytest.mark.campaign

@@ -219,9 +219,13 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     other.close()
     output = tmp_path / "all.parquet"
     wrong: list[tuple[list[Path], dict[str, Any], str]] = [
-        ([], {}, "there is no catalog to merge"),
-        ([a], {"sort": Order.NONE}, "merged catalogs are sorted"),
-        ([a, tmp_path / "b.parquet"], {}, "different --gdal-config: .*--gdal-config A=1"),
+        ([], {}, "expected a list of catalogs"),
+        ([a], {"sort": Order.NONE}, "a merged catalog is sorted"),
+        (
+            [a, tmp_path / "b.parquet"],
+            {},
+            r"a\.parquet was read without --gdal-config, but .*b\.parquet with --gdal-config A=1",
+        ),
         ([tmp_path / "a.csv"], {}, "the name of a catalog ends in"),
     ]
     for catalogs, how, message in wrong:
@@ -245,7 +249,7 @@ def test_the_command_merges_shards(tmp_path: Path, sample_archive: Path) -> None
     output = tmp_path / "all.parquet"
     done = command.run(["merge", *shards, "-o", output])
     assert (done.returncode, done.stdout) == (0, b"")
-    said = f"rastermeta: {output}: {sum(counts)} rows, "
+    said = f"rastermeta: {output}: 3 catalogs merged, {sum(counts)} rows, "
     assert done.stderr.decode().startswith(said), done.stderr
     assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     again = command.run(["merge", *shards, "-o", output])
@@ -266,8 +270,7 @@ def test_an_interrupted_merge_leaves_nothing_and_says_so(tmp_path: Path) -> None
             run.signal(number)
             run.message("stopping: nothing is written")
             assert run.wait() == 128 + number
-        assert not output.exists()
-        assert not list(tmp_path.rglob("*.tmp"))
+        assert beside(tmp_path) == set()
     assert command.run(["merge", *shards, "-o", output, "--overwrite"]).returncode == 0
 
 
@@ -305,3 +308,35 @@ def test_paths_stay_sorted_where_many_catalogs_overlap(tmp_path: Path) -> None:
     paths = [row["filepath"] for row in command.rows_of(tmp_path / "all.parquet")]
     assert len(paths) == 600
     assert all(one < other for one, other in pairwise(paths))
+
+
+def test_what_stands_at_the_output_stays_whole_until_it_is_replaced(tmp_path: Path) -> None:
+    """Also its log: a later run must go on from the old catalog if the merge was not finished."""
+    output = catalog(tmp_path / "all.parquet", some_rows(30))
+    bad = tmp_path / "bad.parquet"
+    _damaged(bad)
+    before = output.read_bytes()
+    with pytest.raises(OutputError):
+        merged(output, catalog(tmp_path / "a.parquet", [record(b"/a")]), bad, overwrite=True)
+    assert output.read_bytes() == before
+    assert seal(output, [record(b"/further")], order=None).rows == 31
+    (tmp_path / "all.parquet.checkpoint").unlink()
+    with pytest.raises(OutputError):
+        merged(output, bad, overwrite=True)
+    assert seal(output, [record(b"/one more")], order=None).rows == 32
+    output.write_bytes(b"mine")
+    assert merged(output, tmp_path / "a.parquet", overwrite=True) == Merged(1, 0)
+
+
+def test_rows_that_are_in_no_catalog_yet_are_not_left_behind(tmp_path: Path) -> None:
+    a = catalog(tmp_path / "a.parquet", [record(b"/a")])
+    b = catalog(tmp_path / "b.parquet", [record(b"/b")])
+    going_on = Output(str(b))
+    commit(going_on, [record(b"/c")])
+    going_on.close()
+    with pytest.raises(OutputError, match=r"b\.parquet has rows of a run that was not finished"):
+        merged(tmp_path / "all.parquet", a, b)
+    with pytest.raises(OutputError, match="which would be lost"):
+        merged(b, a, overwrite=True)
+    assert seal(b, order=None).rows == 2
+    assert merged(tmp_path / "all.parquet", a, b).rows == 3

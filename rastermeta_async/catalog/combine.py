@@ -9,6 +9,7 @@ not be reached, counts only if there is no other.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,21 @@ from threading import Event
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.catalog.checkpoint import history, log_content, read_entries
 from rastermeta_async.catalog.completed import batches_of
+from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
+from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.order import Keys, keys_of
 from rastermeta_async.catalog.reading import footer_of
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
-from rastermeta_async.model.errors import ForeignOutputError, OutputError, SettingsError
+from rastermeta_async.model.errors import (
+    CheckpointError,
+    ForeignOutputError,
+    OutputError,
+    SettingsError,
+)
 from rastermeta_async.model.gdal_options import options_in_words
 from rastermeta_async.model.record import SCHEMA
 from rastermeta_async.model.row_ops import IDENTITY, path_keys
@@ -49,15 +58,21 @@ class FinishedCatalog:
         stop: when set, reading raises `Stopped`.
 
     Raises:
-        SettingsError, OutputError: see `batches_of`; also if it does not tell its order.
+        SettingsError, OutputError: see `batches_of`; also if it does not tell its order, or more
+            rows were committed for it.
     """
 
     def __init__(self, path: str, shown: str, stop: Event) -> None:
         self._path = path
-        self._shown = shown
+        self.shown = shown
         self._stop = stop
         with closing(self.batches(["status"])) as rows:
             next(rows, None)  # raises if it is no catalog
+        if path == shown and unfinished(path):
+            raise OutputError(
+                f"{shown} has rows of a run that was not finished: run the same extract command to "
+                "its end first"
+            )
         form = format_of(path)
         try:
             self._order = form.order(path)
@@ -83,7 +98,7 @@ class FinishedCatalog:
                     raise Stopped
                 yield batch
         except OutputError as error:
-            raise OutputError(str(error).replace(self._path, self._shown)) from error
+            raise OutputError(str(error).replace(self._path, self.shown)) from error
 
     def run(self, scratch: str) -> Run:
         """Return its rows as a run by path.
@@ -106,7 +121,7 @@ class FinishedCatalog:
                 keys = path_keys(batch)
                 if not _is_ascending(keys) or (last is not None and keys[0].as_py() <= last):
                     raise OutputError(
-                        f"{self._shown}: its rows are not sorted by path, each path once. No run "
+                        f"{self.shown}: its rows are not sorted by path, each path once. No run "
                         "writes that: make the catalog anew, or restore it."
                     )
                 last = keys[-1].as_py()
@@ -119,6 +134,16 @@ class FinishedCatalog:
         for batch in self.batches(_PLACE):
             yield from keys(batch.slice(start))[::step].to_pylist()
             start = (start - batch.num_rows) % step
+
+
+def unfinished(catalog: str) -> bool:
+    """Tell whether rows were committed for a catalog that are not in it yet."""
+    log = log_path(catalog)
+    if not os.path.isfile(log):
+        return False
+    with contextlib.suppress(CheckpointError), open(open_regular(log), "rb") as file:
+        return bool(history(read_entries(log_content(file, log), log)).parts)
+    return False
 
 
 def _rows_about(path: str) -> int:
@@ -134,13 +159,14 @@ def common_gdal_config(catalogs: Sequence[FinishedCatalog]) -> str:
     Raises:
         SettingsError: the catalogs differ.
     """
-    first, *others = {catalog.gdal_config for catalog in catalogs}
-    if others:
-        raise SettingsError(
-            f"rows were read with different --gdal-config: {options_in_words(first)}; "
-            f"{options_in_words(others[0])}. Merge those that were read alike"
-        )
-    return first
+    first = catalogs[0]
+    for other in catalogs:
+        if other.gdal_config != first.gdal_config:
+            raise SettingsError(
+                f"{first.shown} was read {options_in_words(first.gdal_config)}, but {other.shown} "
+                f"{options_in_words(other.gdal_config)}: merge those that were read alike"
+            )
+    return first.gdal_config
 
 
 def combined(catalogs: Sequence[FinishedCatalog], scratch: str, order: Order) -> Batches:

@@ -65,8 +65,8 @@ def _not_there(catalog: str) -> str:
     if os.path.isdir(catalog):
         return f"{text}, but a folder"
     if os.path.exists(log_path(catalog)):
-        text += f" yet: `rastermeta status {catalog}` tells how far it is"
-    return text
+        return f"{text} yet: `rastermeta status {catalog}` tells how far it is"
+    return f"{text}, nor any other file"
 
 
 def _from_parquet(

@@ -40,6 +40,7 @@ from rastermeta_async.catalog.durable import (
     identity,
     open_folder,
     publish,
+    remove,
     rights_at,
     sync_folder,
 )
@@ -176,6 +177,13 @@ class Output:
     def close(self) -> None:
         """Release the lock."""
         self.log.close()
+
+    def forget(self) -> None:
+        """Remove log and folder, unless something was committed or a catalog is to be replaced."""
+        state = self._state
+        if not (state.sealed or state.parts or os.path.lexists(self.path)):
+            remove_unlogged(self._parts_folder, ())
+            remove(self.log.path)
 
     def finished(
         self, *, retry_failed: bool = False, update: bool = False, failed: PathSet | None = None

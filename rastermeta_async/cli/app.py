@@ -304,9 +304,9 @@ def merge(
 ) -> None:
     """Make one catalog of several, each path once.
 
-    Of a path that is in several, the row whose file has the newest time of change counts; of
-    several such rows, that of the last catalog named. A row without such a time, as of a file that
-    could not be reached, counts only if there is no other.
+    If several catalogs have a path, the row whose file has the newest time of change is taken, and
+    of several such rows that of the last catalog named. A row without a time, as of a file that
+    could not be reached, is taken only if no other catalog has a row with one.
     """
     from rastermeta_async.cli.console import Console, explained_exit
     from rastermeta_async.cli.run import run_merge

@@ -219,9 +219,9 @@ Sort = Annotated[
     typer.Option(
         parser=_one_of(Order),
         metavar="|".join(Order),
-        help="Order of a .parquet catalog's rows: by path; so that rows that are near each other "
-        "on the ground are in the file, too; or as they come, which takes the least time at the "
-        "end.  [default: the one asked for last; path]",
+        help="Order of a .parquet catalog's rows: path; spatial, where rows that are near each "
+        "other on the ground are near each other in the file; or none, as they come, which takes "
+        "the least time at the end.  [default: the one asked for last; path]",
         show_default=False,
     ),
 ]
@@ -232,8 +232,8 @@ SortMerged = Annotated[
         "--sort",
         parser=_one_of(Order),
         metavar="path|spatial",
-        help="Order of the rows: by path; so that rows that are near each other on the ground are "
-        "in the file, too.",
+        help="Order of the rows: path; or spatial, where rows that are near each other on the "
+        "ground are near each other in the file.",
     ),
 ]
 

@@ -83,7 +83,8 @@ def run_merge(
                 return interrupted(received[0])
             merged = await merging
         rows, failed = plural(merged.rows, "row"), plural(merged.failures, "error row")
-        console.hint(f"{output}: {rows}" + (f", {failed} among them" if merged.failures else ""))
+        several = f"{output}: {plural(len(catalogs), 'catalog')} merged, {rows}"
+        console.hint(several + (f", {failed} among them" if merged.failures else ""))
         return OK
 
     return uvloop.new_event_loop().run_until_complete(work())

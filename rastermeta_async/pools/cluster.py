@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -71,11 +72,12 @@ class ClusterPool:
         if address.startswith(_LOCAL):
             count = address.removeprefix(_LOCAL)
             if not (count.isascii() and count.isdigit() and 0 < int(count) < 1000):
-                raise SettingsError(f"--cluster {address}: give local:N, N processes")
+                raise SettingsError(f"--cluster {address!r}: give e.g. local:2 for two processes")
             self._local = int(count)
         elif "://" not in address:
             raise SettingsError(
-                f"--cluster {address}: give a scheduler's address, e.g. tcp://host:8786, or local:N"
+                f"--cluster {address!r}: give a scheduler's address, e.g. tcp://host:8786, or e.g. "
+                "local:2"
             )
 
     async def __aenter__(self) -> Self:
@@ -104,7 +106,9 @@ class ClusterPool:
         except (OSError, TimeoutError) as error:
             await self._leave()
             raise WorkerError(
-                f"the cluster {self._address} does not answer, or has no worker: {error}"
+                f"the cluster {self._address} does not answer, or has no worker: {error}. Start "
+                "them (`dask scheduler`, and `dask worker ADDRESS` on each node), or give another "
+                "--cluster"
             ) from error
         except (WorkerError, asyncio.CancelledError):
             await self._leave()
@@ -119,9 +123,15 @@ class ClusterPool:
         """Start a cluster on this machine."""
         from distributed import LocalCluster
 
-        self._cluster = await LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
-            n_workers=self._local, threads_per_worker=1, asynchronous=True, dashboard_address=None
-        )
+        # Its processes inherit the mask: Ctrl-C in the terminal is for the run, not for them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._cluster = await LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
+                n_workers=self._local, threads_per_worker=1, asynchronous=True,
+                dashboard_address=None,
+            )  # fmt: skip
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._address = self._cluster.scheduler_address
 
     async def __aexit__(

@@ -8,12 +8,15 @@ cluster's logs.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import platform
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -69,11 +72,20 @@ def versions() -> dict[str, str]:
     from rastermeta_async import __version__
 
     return {
-        "rastermeta-async": __version__,
+        "rastermeta-async": f"{__version__} ({_code()})",
         "rasterio": rasterio.__version__,
         "GDAL": rasterio.__gdal_version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }
+
+
+@cache
+def _code() -> str:
+    """Return a fingerprint of this package's code: two versions in development have one number."""
+    digest = hashlib.blake2b(digest_size=4)
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def here() -> tuple[str, dict[str, str]]:
