@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory, mkstemp
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -322,7 +329,7 @@ async def merge_to(
             return found, common_gdal_config(found)
 
         finished, config = await to_the_end(opened)
-        again = overwrite and await to_the_end(partial(_starts_over, output, order, config))
+        again = await to_the_end(partial(_starts_over, output, order, config, overwrite))
         opening = _opened(output, access, overwrite=again, order=order, gdal_config=config)
         async with opening as (target, upload):
             sealing = partial(target.seal_rows, partial(combined, finished))
@@ -336,7 +343,7 @@ async def merge_to(
     return Merged(totals.rows, totals.failures)
 
 
-def _starts_over(output: AnyPath, order: Order, config: str) -> bool:
+def _starts_over(output: AnyPath, order: Order, config: str, overwrite: bool) -> bool:
     """Return whether an output can only be replaced by starting from nothing.
 
     Else a catalog that is there, and its log, stay whole until the new catalog takes its place.
@@ -350,10 +357,11 @@ def _starts_over(output: AnyPath, order: Order, config: str) -> bool:
             f"{local} has rows of a run that was not finished, which would be lost: run the same "
             "extract command to its end first, or give another -o"
         )
-    try:
-        open_output(os.fsdecode(output), order=order, gdal_config=config).close()
-    except (ForeignOutputError, CheckpointError):
-        return True
+    if overwrite:
+        try:
+            open_output(os.fsdecode(output), order=order, gdal_config=config).close()
+        except (ForeignOutputError, CheckpointError):
+            return True
     return False
 
 
@@ -416,12 +424,30 @@ async def _run(
     stop: asyncio.Event,
     given: Pool | None = None,
 ) -> None:
-    async with given or pool_for(settings) as pool:
+    async with AsyncExitStack() as entered:
+        pool = given or pool_for(settings)
+        if not await _done_before(stop, entered.enter_async_context(pool)):
+            return
         stopping = asyncio.create_task(_stop_pool(stop, pool))
         try:
             await run(inputs, pool, consume, settings, progress, stop)
         finally:
             stopping.cancel()
+
+
+async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Wait for some work; when `stop` is set first, cancel it, wait for its end, return False."""
+    doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if is_late := not doing.done():
+            doing.cancel()
+            await asyncio.wait({doing})
+    if not is_late:
+        await doing
+    return not is_late
 
 
 def pool_for(settings: Settings) -> Pool:

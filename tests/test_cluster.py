@@ -284,6 +284,60 @@ def test_a_run_is_stopped_and_gone_on_with(
 
 
 @pytest.mark.campaign
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 5.0])
+def test_ctrl_c_in_a_terminal_is_for_the_run(
+    archive: Path, whole: bytes, tmp_path: Path, seconds: float
+) -> None:
+    """It reaches all processes of the terminal's group, also while a cluster is started here."""
+    output = tmp_path / "catalog.parquet"
+    options = [*command.COMMAND, *arguments(archive, output, "local:2")]
+    with subprocess.Popen(options, stderr=subprocess.PIPE, start_new_session=True) as process:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert b"Traceback" not in said
+    if process.returncode != 3:  # it was finished already
+        assert process.returncode in (130, -signal.SIGINT), said
+        assert not output.exists()
+        assert command.run(arguments(archive, output, "local:2")).returncode == 3
+    assert output.read_bytes() == whole
+
+
+@pytest.mark.campaign
+def test_a_node_that_is_frozen_does_not_hold_up_the_end(
+    two: Cluster, archive: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "catalog.parquet"
+    with command.running(*arguments(archive, output, two.address)) as run:
+        until(partial(more_than_none, output))
+        frozen = [one for nanny in two.workers for one in running(nanny, COMPUTES)]
+        for one in frozen:
+            one.suspend()
+        run.signal(signal.SIGINT)
+        status, said = finish(run)
+        for one in frozen:
+            one.resume()
+    assert status == 130, said
+    assert "what was read is safe" in said
+
+
+@pytest.mark.campaign
+def test_ctrl_c_ends_a_run_that_waits_for_a_worker(archive: Path, tmp_path: Path) -> None:
+    alone = Cluster(tmp_path)
+    try:
+        output = tmp_path / "a.parquet"
+        with command.running(*arguments(archive, output, alone.address)) as run:
+            time.sleep(2)
+            began = time.monotonic()
+            run.signal(signal.SIGINT)
+            status, said = finish(run)
+        assert status == 130, said
+        assert time.monotonic() < began + 10
+    finally:
+        alone.end()
+
+
+@pytest.mark.campaign
 def test_no_path_is_in_the_logs_of_the_cluster(two: Cluster, archive: Path, tmp_path: Path) -> None:
     signed = "https://127.0.0.1:1/a.tif?X-Amz-Signature=hidden"
     done = command.run(
@@ -412,10 +466,25 @@ def test_logs_show_neither_paths_nor_settings() -> None:
     assert "hidden" not in text
 
 
-@pytest.mark.parametrize("address", ["host:8786", "local:", "local:0", "local:x", "local:99999"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "host:8786",
+        "local:",
+        "local:0",
+        "local:x",
+        "local:99999",
+        "tcp://host",
+        "tcp://",
+        "foo://x:1",
+        "tcp://host:abc",
+        "tcp://me:hidden@host:8786",
+    ],
+)
 def test_an_address_that_makes_no_sense_is_refused(address: str) -> None:
-    with pytest.raises(SettingsError, match="--cluster"):
+    with pytest.raises(SettingsError, match="--cluster") as raised:
         ClusterPool(address, Settings())
+    assert "hidden" not in str(raised.value)
 
 
 def test_a_scheduler_that_is_not_there_is_said_so(

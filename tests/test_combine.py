@@ -339,4 +339,9 @@ def test_rows_that_are_in_no_catalog_yet_are_not_left_behind(tmp_path: Path) -> 
     with pytest.raises(OutputError, match="which would be lost"):
         merged(b, a, overwrite=True)
     assert seal(b, order=None).rows == 2
+    new = Output(str(tmp_path / "new.parquet"))
+    commit(new, [record(b"/d")])
+    new.close()
+    with pytest.raises(OutputError, match="which would be lost"):
+        merged(tmp_path / "new.parquet", a)
     assert merged(tmp_path / "all.parquet", a, b).rows == 3

@@ -179,10 +179,11 @@ class Output:
         self.log.close()
 
     def forget(self) -> None:
-        """Remove log and folder, unless something was committed or a catalog is to be replaced."""
+        """Remove the folder of parts if there are none, and the log if nothing is there."""
         state = self._state
-        if not (state.sealed or state.parts or os.path.lexists(self.path)):
+        if not state.parts:
             remove_unlogged(self._parts_folder, ())
+        if not (state.sealed or state.parts or os.path.lexists(self.path)):
             remove(self.log.path)
 
     def finished(

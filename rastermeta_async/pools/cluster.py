@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent import futures
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -29,7 +34,8 @@ from rastermeta_async.model.errors import MissingExtraError, SettingsError, Work
 from rastermeta_async.model.record import failure, to_batch
 from rastermeta_async.model.row_ops import path_keys, was_there
 from rastermeta_async.model.settings import Settings
-from rastermeta_async.model.urls import is_url, redacted
+from rastermeta_async.model.timeouts import let_go
+from rastermeta_async.model.urls import is_url, redacted, shown_url
 from rastermeta_async.pools import node
 from rastermeta_async.stores.problems import first_line
 
@@ -40,7 +46,13 @@ TASKS_A_THREAD = 2
 """Tasks under way for each thread of the cluster: one is read while the next one waits there."""
 
 _LOOK_SECONDS = 1.0
+_STOP_SECONDS = 10.0
+"""How long tasks under way may take to end after `stop`; what they read is read again later."""
+
 _LOCAL = "local:"
+_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")
+_ORPHAN_TIMEOUT = "120"
+"""Seconds after which the processes of a cluster on this machine end without a run."""
 
 
 class ClusterPool:
@@ -60,7 +72,9 @@ class ClusterPool:
         self._address = address
         self._settings = settings
         self._run = uuid.uuid4().hex
-        self._cluster: Any = None
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._folder: TemporaryDirectory[str] | None = None
+        self._too_late = asyncio.Event()
         self._client: Any = None
         self._threads = 0
         self._under_way = 0
@@ -74,11 +88,8 @@ class ClusterPool:
             if not (count.isascii() and count.isdigit() and 0 < int(count) < 1000):
                 raise SettingsError(f"--cluster {address!r}: give e.g. local:2 for two processes")
             self._local = int(count)
-        elif "://" not in address:
-            raise SettingsError(
-                f"--cluster {address!r}: give a scheduler's address, e.g. tcp://host:8786, or e.g. "
-                "local:2"
-            )
+        else:
+            _check_address(address)
 
     async def __aenter__(self) -> Self:
         """Connect to the scheduler, and compare versions with all workers.
@@ -120,19 +131,33 @@ class ClusterPool:
         return self
 
     async def _start(self) -> None:
-        """Start a cluster on this machine."""
-        from distributed import LocalCluster
+        """Start a cluster on this machine, and wait for its scheduler.
 
-        # Its processes inherit the mask: Ctrl-C in the terminal is for the run, not for them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._cluster = await LocalCluster(  # type: ignore[no-untyped-call]  # Dask's
-                n_workers=self._local, threads_per_worker=1, asynchronous=True,
-                dashboard_address=None,
+        Its processes are in sessions of their own, so that Ctrl-C in the terminal is for the run.
+        They end by themselves if this process is killed.
+        """
+        self._folder = TemporaryDirectory(prefix="rastermeta-", ignore_cleanup_errors=True)
+        file = os.path.join(self._folder.name, "scheduler.json")
+        common = ["--no-dashboard", "--scheduler-file", file]
+        programs = [
+            ["scheduler", "--host", "127.0.0.1", "--port", "0", "--idle-timeout", _ORPHAN_TIMEOUT],
+            ["worker", "--nworkers", str(self._local), "--nthreads", "1", "--death-timeout",
+             _ORPHAN_TIMEOUT, "--local-directory", self._folder.name],
+        ]  # fmt: skip
+        for program in programs:
+            self._processes.append(
+                await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "dask", *program, *common, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                )
             )  # fmt: skip
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._address = self._cluster.scheduler_address
+        began = time.monotonic()
+        while not self._address.startswith("tcp://"):
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(OSError, ValueError), open(file) as found:  # noqa: ASYNC230  # small
+                self._address = json.load(found)["address"]
+            if time.monotonic() > began + SCHEDULER_SECONDS:
+                raise TimeoutError("its scheduler does not start")
 
     async def __aexit__(
         self,
@@ -149,6 +174,7 @@ class ClusterPool:
     def stop(self) -> None:
         """See `Pool.stop`."""
         self._stopping = True
+        asyncio.get_running_loop().call_later(_STOP_SECONDS, self._too_late.set)
         self._stopped = asyncio.ensure_future(self._stop_nodes())
 
     async def _stop_nodes(self) -> None:
@@ -193,7 +219,7 @@ class ClusterPool:
             while True:
                 client = self._client
                 try:
-                    return await self._sent(client, paths)
+                    return await self._in_time(self._sent(client, paths))
                 except KilledWorker:
                     return None
                 except (OSError, asyncio.CancelledError, futures.CancelledError) as error:
@@ -208,6 +234,17 @@ class ClusterPool:
             async with self._room:
                 self._under_way -= 1
                 self._room.notify_all()
+
+    async def _in_time(self, sending: Coroutine[Any, Any, node.Answer]) -> node.Answer:
+        """Return an answer; an empty one if it does not come soon after `stop`."""
+        answer = asyncio.ensure_future(sending)
+        late = asyncio.ensure_future(self._too_late.wait())
+        try:
+            await asyncio.wait({answer, late}, return_when=asyncio.FIRST_COMPLETED)
+            return answer.result() if answer.done() else node.Answer(node.encoded([]))
+        finally:
+            late.cancel()
+            let_go(answer)
 
     async def _sent(self, client: Any, paths: list[bytes]) -> node.Answer:
         future = client.submit(
@@ -240,10 +277,16 @@ class ClusterPool:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _connect(self) -> None:
-        from distributed import Client
+        from distributed import Client, Security
 
+        secure = self._address.startswith(("tls:", "wss:"))
+        safe = Security() if secure else None  # type: ignore[no-untyped-call]  # Dask's
         self._client = await Client(  # type: ignore[no-untyped-call]  # Dask's
-            self._address, asynchronous=True, timeout=SCHEDULER_SECONDS, set_as_default=False
+            self._address,
+            asynchronous=True,
+            timeout=SCHEDULER_SECONDS,
+            set_as_default=False,
+            security=safe,
         )
 
     async def _connect_again(self, lost: Any) -> None:
@@ -267,10 +310,26 @@ class ClusterPool:
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _leave(self) -> None:
-        for one in (self._client, self._cluster):
-            if one is not None:
-                with contextlib.suppress(Exception):  # it may be lost
-                    await asyncio.wait_for(one.close(), 10.0)
+        if self._client is not None:
+            with contextlib.suppress(Exception):  # it may be lost
+                await asyncio.wait_for(self._client.close(), 10.0)
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        if self._folder:
+            self._folder.cleanup()
+
+
+def _check_address(address: str) -> None:
+    split = urlsplit(address)
+    with contextlib.suppress(ValueError):  # of a port that is no number
+        if split.scheme in _SCHEMES and split.hostname and split.port and not split.username:
+            return
+    raise SettingsError(
+        f"--cluster {shown_url(address)}: give a scheduler's address, e.g. tcp://host:8786, or "
+        "e.g. local:2"
+    )
 
 
 _CRASH = "each process of the cluster that read it died"
