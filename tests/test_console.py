@@ -694,3 +694,13 @@ def test_rows_below_a_folder_that_did_not_answer_are_not_said_to_be_dropped(
     said = capsys.readouterr().err
     assert "--retry-failed" in said
     assert ("5 error rows are of paths that are not in this input" in said) == (not passing)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_message_holds_a_password(as_json: bool) -> None:
+    options = ["--log-json"] if as_json else []
+    url = "https://me:hidden@host/list.txt"
+    done = run(["extract", "-o", "-", "--from-file", url, *options])
+    assert done.returncode != 0
+    assert b"list.txt" in done.stderr
+    assert b"hidden" not in done.stderr
