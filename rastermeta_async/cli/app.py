@@ -390,7 +390,7 @@ def stac(
         remedy = "; name what does with --datetime" if reason == UNDATED else ""
         console.hint(f"{count:,} {rows} left out: {reason}{remedy}")
     if done.left_out:
-        console.hint(f"which ones is in {output}.left-out.txt")
+        console.hint(f"{output}.left-out.txt lists them")
     if not collection and os.path.exists(f"{output}.collection.json"):
         console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
     _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")

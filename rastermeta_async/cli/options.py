@@ -90,7 +90,7 @@ ShardName = Annotated[
     ),
 ]
 
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Rows a batch.")]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")]
 
 Concurrency = Annotated[
     int,
@@ -195,7 +195,7 @@ KeepGoing = Annotated[
 
 Update = Annotated[
     bool,
-    typer.Option("--update", help="Also redo files whose size or time of change is another one."),
+    typer.Option("--update", help="Also read files again whose size or time of change differs."),
 ]
 
 Prune = Annotated[
@@ -246,7 +246,7 @@ SkipOffline = Annotated[
 ]
 
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Also redo paths that have an error row.")
+    bool, typer.Option("--retry-failed", help="Also read paths again that have an error row.")
 ]
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again from nothing.")]
