@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,28 +45,31 @@ def free_port() -> int:
 class Cluster:
     """A scheduler and workers, each in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.port = free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
+        self._host = host
+        self.address = f"tcp://{host}:{self.port}"
         self._folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self.start_scheduler()
 
     def start_scheduler(self) -> None:
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"
+            "scheduler", "--host", self._host, "--port", str(self.port), "--no-dashboard"
         )
 
-    def start_worker(self) -> None:
+    def start_worker(self, *, host: str | None = None, within: Sequence[str] = ()) -> None:
+        """Start a worker; `within` is a command that runs it elsewhere."""
+        at = ["--host", host] if host else []
         self.workers.append(
-            self._start("worker", self.address, "--nthreads", "1", "--no-dashboard",
-                        "--local-directory", str(self._folder))
+            self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", *at,
+                        "--local-directory", str(self._folder), within=within)
         )  # fmt: skip
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with open(self._folder / "log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments], stdout=log, stderr=log,
+                [*within, sys.executable, "-m", "dask", *arguments], stdout=log, stderr=log,
                 cwd=self._folder,
             )  # fmt: skip
 
@@ -74,7 +77,7 @@ class Cluster:
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
 
-    def end(self) -> None:
+    def close(self) -> None:
         for process in (self.scheduler, *self.workers):
             for child in children(process):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -114,7 +117,7 @@ def two(tmp_path: Path) -> Iterator[Cluster]:
             found.start_worker()
         yield found
     finally:
-        found.end()
+        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +190,52 @@ def test_a_node_that_dies_costs_nothing(
         status, said = finish(run)
     assert status == 3, said
     assert output.read_bytes() == whole
+
+
+@contextlib.contextmanager
+def two_machines() -> Iterator[list[str]]:
+    """Make two network namespaces that reach this one at 10.213.0.1; yield their names."""
+    names = [f"rastermeta-{number}" for number in (2, 3)]
+    commands = ["link add rmbridge type bridge", "addr add 10.213.0.1/24 dev rmbridge",
+                "link set rmbridge up"]  # fmt: skip
+    for number, name in zip((2, 3), names, strict=True):
+        commands += [
+            f"netns add {name}", f"link add rmhere{number} type veth peer name rmthere{number}",
+            f"link set rmhere{number} master rmbridge up",
+            f"link set rmthere{number} netns {name}",
+            f"-n {name} addr add 10.213.0.{number}/24 dev rmthere{number}",
+            f"-n {name} link set rmthere{number} up", f"-n {name} link set lo up",
+        ]  # fmt: skip
+    try:
+        for one in commands:
+            if subprocess.run(["ip", *one.split()], capture_output=True).returncode:
+                pytest.skip("not run: this machine makes no network namespaces")
+        yield names
+    finally:
+        for one in (*(f"netns del {name}" for name in names), "link del rmbridge"):
+            subprocess.run(["ip", *one.split()], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees", [True, False])
+def test_nodes_on_machines_of_their_own(
+    archive: Path, whole: bytes, tmp_path: Path, sees: bool
+) -> None:
+    """The second time something else is mounted there in place of the archive."""
+    output = tmp_path / "catalog.parquet"
+    hide = 'exec "$@"' if sees else f'mount -t tmpfs none {archive} && exec "$@"'
+    with two_machines() as names, contextlib.closing(Cluster(tmp_path, "10.213.0.1")) as cluster:
+        for number, name in zip((2, 3), names, strict=True):
+            within = ["ip", "netns", "exec", name, "sh", "-c", hide, "sh"]
+            cluster.start_worker(host=f"10.213.0.{number}", within=within)
+        done = command.run(arguments(archive, output, cluster.address))
+    if sees:
+        assert done.returncode == 3, done.stderr
+        assert output.read_bytes() == whole
+    else:
+        assert done.returncode == 1
+        assert b"do not see" in done.stderr
+        assert len(done.stderr.splitlines()) < 4
 
 
 @pytest.mark.slow
@@ -334,7 +383,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_a_worker(archive: Path, tmp_path: Path
         assert status == 130, said
         assert time.monotonic() < began + 10
     finally:
-        alone.end()
+        alone.close()
 
 
 @pytest.mark.campaign
