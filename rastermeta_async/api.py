@@ -276,6 +276,8 @@ class Merged:
     rows: int
     failures: int
     """Rows that are not a success."""
+    repeated: int
+    """Rows that were left out, as another catalog's row of the same path was taken."""
 
 
 async def merge_to(
@@ -340,7 +342,8 @@ async def merge_to(
                 raise
             if upload:
                 await upload.send()
-    return Merged(totals.rows, totals.failures)
+    repeated = sum(catalog.rows_read for catalog in finished) - totals.rows
+    return Merged(totals.rows, totals.failures, repeated)
 
 
 def _starts_over(output: AnyPath, order: Order, config: str, overwrite: bool) -> bool:

@@ -79,7 +79,7 @@ def test_a_path_has_one_row_and_that_of_the_newest_file_or_else_the_last_catalog
         "/read by b": "b", "/read by a": "a", "/by none": None, r"/only b \xff": "b",
     }  # fmt: skip
     assert rows["/by none"]["status"] == "fatal"
-    assert found == Merged(8, 1)
+    assert found == Merged(8, 1, 6)
     assert list(rows) == sorted(rows)
 
 
@@ -116,7 +116,7 @@ def test_catalogs_of_any_form_and_order_make_one_of_any(tmp_path: Path) -> None:
         catalog(tmp_path / "e.parquet", rows[4::5], Order.PATH),
     ]
     for name in ("all.parquet", "all.ndjson", "all.json"):
-        assert merged(tmp_path / name, *parts) == Merged(2000, 0)
+        assert merged(tmp_path / name, *parts) == Merged(2000, 0, 0)
         found = dicts_of(str(tmp_path / name), ["filepath"])
         assert [row["filepath"] for row in found] == [row.filepath for row in rows]
     merged(tmp_path / "by-place.parquet", *parts, sort=Order.SPATIAL)
@@ -145,7 +145,7 @@ def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ForeignOutputError, match=r"b\.parquet exists: give --overwrite"):
         merged(b, a)
     assert b.read_bytes() == before
-    assert merged(b, a, b, overwrite=True) == Merged(2, 0)
+    assert merged(b, a, b, overwrite=True) == Merged(2, 0, 0)
     assert list(rows_of(b)) == ["/a", "/b"]
 
 
@@ -252,6 +252,8 @@ def test_the_command_merges_shards(tmp_path: Path, sample_archive: Path) -> None
     said = f"rastermeta: {output}: 3 catalogs merged, {sum(counts)} rows, "
     assert done.stderr.decode().startswith(said), done.stderr
     assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    twice = command.run(["merge", *shards, shards[0], "-o", output, "--overwrite"])
+    assert f"{counts[0]} rows left out: other catalogs".encode() in twice.stderr
     again = command.run(["merge", *shards, "-o", output])
     assert (again.returncode, b"give --overwrite to replace it" in again.stderr) == (1, True)
 
@@ -325,7 +327,7 @@ def test_what_stands_at_the_output_stays_whole_until_it_is_replaced(tmp_path: Pa
         merged(output, bad, overwrite=True)
     assert seal(output, [record(b"/one more")], order=None).rows == 32
     output.write_bytes(b"mine")
-    assert merged(output, tmp_path / "a.parquet", overwrite=True) == Merged(1, 0)
+    assert merged(output, tmp_path / "a.parquet", overwrite=True) == Merged(1, 0, 0)
 
 
 def test_rows_that_are_in_no_catalog_yet_are_not_left_behind(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class FinishedCatalog:
         self.gdal_config = form.gdal_config(path)
         self.count = _rows_about(path)
         """Number of its rows; of JSON an estimate."""
+        self.rows_read = 0
+        """Rows that its run has yielded."""
 
     def batches(self, columns: Sequence[str]) -> Batches:
         """Yield some columns of its rows, in its order.
@@ -125,6 +127,7 @@ class FinishedCatalog:
                         "writes that: make the catalog anew, or restore it."
                     )
                 last = keys[-1].as_py()
+                self.rows_read += batch.num_rows
                 yield batch
 
     def sample(self, keys: Keys, count: int) -> Iterator[bytes]:

@@ -85,6 +85,9 @@ def run_merge(
         rows, failed = plural(merged.rows, "row"), plural(merged.failures, "error row")
         several = f"{output}: {plural(len(catalogs), 'catalog')} merged, {rows}"
         console.hint(several + (f", {failed} among them" if merged.failures else ""))
+        if merged.repeated:
+            left = plural(merged.repeated, "row")
+            console.hint(f"{left} left out: other catalogs have rows of the same paths, see --help")
         return OK
 
     return uvloop.new_event_loop().run_until_complete(work())
