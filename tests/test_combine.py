@@ -264,6 +264,7 @@ def big(folder: Path) -> list[Path]:
     return [catalog(folder / f"{at}.parquet", rows[at::2]) for at in range(2)]
 
 
+@pytest.mark.campaign
 def test_an_interrupted_merge_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     shards, output = big(tmp_path), tmp_path / "all.parquet"
     for number in (signal.SIGINT, signal.SIGTERM):

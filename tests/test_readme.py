@@ -227,6 +227,7 @@ def here(recipe: str) -> str:
     return recipe.replace("/archive ", "archive ").replace("/catalogs/", "")
 
 
+@pytest.mark.campaign
 def test_the_recipe_for_slurm(archive: Path) -> None:
     recipe = marked("slurm")
     first, last = re.findall(r"^#SBATCH --array=(\d+)-(\d+)$", recipe, re.MULTILINE)[0]
@@ -238,6 +239,7 @@ def test_the_recipe_for_slurm(archive: Path) -> None:
     assert_merged_is_whole([f"shard-{index}.parquet" for index in range(count)])
 
 
+@pytest.mark.campaign
 def test_the_recipe_for_kubernetes(archive: Path) -> None:
     job = yaml.safe_load(marked("kubernetes"))
     spec = job["spec"]

@@ -1531,6 +1531,7 @@ def test_show_without_credentials_says_what_a_run_says(plain: Path) -> None:
     assert (record.status, record.error_message) == ("fatal", said)
 
 
+@pytest.mark.campaign
 def test_catalogs_in_a_store_are_merged_into_one_there(
     plain: Path, tmp_path: Path, s3: Any, moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -370,7 +370,8 @@ def test_each_path_is_in_one_shard_and_the_shards_are_of_like_size(run: Run) -> 
     shards = [ShardSource(IterableSource(paths), Shard(index, 5)) for index in range(5)]
     found = [run(paths_of(shard)) for shard in shards]
     assert sorted(itertools.chain(*found)) == sorted(paths)
-    assert all(shard == [path for path in paths if path in set(shard)] for shard in found)
+    for shard, held in zip(found, map(set, found), strict=True):
+        assert shard == [path for path in paths if path in held]
     assert {3800 < len(shard) < 4200 for shard in found} == {True}
 
 
