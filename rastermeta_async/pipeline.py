@@ -207,7 +207,9 @@ class Inputs:
             unread = await asyncio.to_thread(self._changed, self.finished, new)
         else:
             unread = self.seen.add_new(self.finished.missing(files))
-        return self.failed.known(self.seen.add_new(walked)) + unread
+        # A folder that is given as a file, too, keeps its row.
+        only_walked = self.given.missing(self.seen.add_new(walked))
+        return self.failed.known(only_walked) + unread
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that have changed, or whose state the disk does not report in time.
