@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rastermeta_async.api import Merged, Outcome, extract, extract_to, merge_to, read_table
+    from rastermeta_async.api import Outcome, extract, extract_to, read_table
     from rastermeta_async.catalog.sink import Sink
+    from rastermeta_async.merging import Merged, merge_to
     from rastermeta_async.model.errors import RastermetaError
     from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
     from rastermeta_async.model.settings import Access, Settings
@@ -27,9 +28,9 @@ _HOMES = {
     "extract": "api",
     "extract_to": "api",
     "Outcome": "api",
-    "merge_to": "api",
+    "merge_to": "merging",
     "read_table": "api",
-    "Merged": "api",
+    "Merged": "merging",
     "Settings": "model.settings",
     "Access": "model.settings",
     "RastermetaError": "model.errors",

@@ -1555,6 +1555,11 @@ def test_catalogs_in_a_store_are_merged_into_one_there(
     assert not list(tmp_path.glob("rastermeta-*"))
     again = command.run(["merge", *names, "-o", "s3://bucket/all.parquet"], **environment)
     assert b"all.parquet exists: give --overwrite" in again.stderr
+    s3.put_object(Bucket="bucket", Key="all.parquet", Body=b"of somebody else")
+    over = ["merge", *names, "-o", "s3://bucket/all.parquet", "--overwrite"]
+    assert command.run(over, **environment).returncode == 0
+    s3.download_file("bucket", "all.parquet", "copy.parquet")
+    assert (tmp_path / "copy.parquet").read_bytes() == whole
     s3.put_object(Bucket="bucket", Key="bad.parquet", Body=whole[:-9])
     for name, why in (("bad.parquet", "s3://bucket/bad.parquet"), ("none.parquet", "404")):
         wrong = command.run(["merge", f"s3://bucket/{name}", "-o", "x.parquet"], **environment)

@@ -16,7 +16,7 @@ from stat import S_ISFIFO
 
 import uvloop
 
-from rastermeta_async.api import Outcome, extract_to, extract_to_stream, merge_to
+from rastermeta_async.api import Outcome, extract_to, extract_to_stream
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED, Console, interrupted
 from rastermeta_async.model.errors import PruneError, SourceError
@@ -66,6 +66,8 @@ def run_merge(
 
     The caller must exit with `os._exit`, as for `run_extract`.
     """
+    from rastermeta_async.merging import merge_to  # only this command needs it
+
     silence_libraries()
     collect_seldom()
 
