@@ -32,7 +32,7 @@ from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SCHEMA, Record, from_batch
 from rastermeta_async.model.settings import STREAM_SECONDS, Access, Order, Settings
 from rastermeta_async.model.text import plural
-from rastermeta_async.model.timeouts import to_the_end
+from rastermeta_async.model.timeouts import let_go, to_the_end
 from rastermeta_async.model.urls import local_path
 from rastermeta_async.pipeline import (
     Consumer,
@@ -326,7 +326,7 @@ async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> b
     finally:
         stopped.cancel()
         if is_late := not doing.done():
-            doing.cancel()
+            let_go(doing)
             await asyncio.wait({doing})
     if not is_late:
         await doing

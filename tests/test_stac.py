@@ -272,6 +272,18 @@ def test_years_of_old_maps(tmp_path: Path, year: int, name: str) -> None:
     assert content["extent"]["temporal"]["interval"] == [span]
 
 
+def test_a_field_that_comes_late_is_in_parquet_too(tmp_path: Path) -> None:
+    """Its name may be that of another field elsewhere in the item: an item has a type, too."""
+    records = [
+        dated(b"/1.xyz", driver="none"),
+        dated(b"/2.tif"),
+    ]
+    lines, _ = made(tmp_path, records)
+    rows, _ = made(tmp_path, records, "items.parquet")
+    assert [_plain(item) for item in rows] == [_plain(item) for item in lines]
+    assert ["type" in item["assets"]["data"] for item in lines] == [False, True]
+
+
 def test_a_crs_without_code_is_told_in_wkt2(tmp_path: Path) -> None:
     (item,), _ = made(tmp_path, [dated(crs=WKT1, proj_code=None, crs_wkt=WKT1)])
     assert item["properties"]["proj:code"] is None

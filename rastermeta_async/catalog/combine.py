@@ -2,9 +2,9 @@
 
     catalogs ──▶ runs by path, checked ──▶ merge ──▶ (sorted by place)
 
-Of a path that is in several catalogs, the row whose file has the newest modification time counts,
-and of several such rows that of the last catalog; a row without a time, as of a file that could
-not be reached, counts only if there is no other.
+If several catalogs have a path, `latest` picks its row. So that it does not matter which catalogs
+are merged first, rows without a modification time, as of files that could not be reached, are
+older than all others.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ from rastermeta_async.model.errors import (
 )
 from rastermeta_async.model.gdal_options import options_in_words
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import IDENTITY, path_keys
+from rastermeta_async.model.row_ops import IDENTITY, last_of_each, path_keys
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.timeouts import Stopped
 
 _PLACE = [*IDENTITY, "bbox"]
 """Columns that tell the key of a row in any order."""
 
-
 _BYTES_A_LINE = 1000
+"""Roughly those of a row as JSON; only estimates depend on it."""
 
 _NO_TIME = -(2**63)
+"""Stands for a missing modification time, in microseconds."""
 
 
 class FinishedCatalog:
@@ -68,7 +69,7 @@ class FinishedCatalog:
         self._stop = stop
         with closing(self.batches(["status"])) as rows:
             next(rows, None)  # raises if it is no catalog
-        if path == shown and unfinished(path):
+        if unfinished(path):
             raise OutputError(
                 f"{shown} has rows of a run that was not finished: run the same extract command to "
                 "its end first"
@@ -201,7 +202,7 @@ def latest(rows: pa.Table, keys_of: Keys) -> pa.RecordBatch:
     A row without a time is older than all others.
     """
     keys = keys_of(rows).combine_chunks()
-    order = pc.array_sort_indices(keys)  # stable
+    order = pc.array_sort_indices(keys)
     ordered = keys.take(order)
     if len(order) > 1 and pc.any(pc.equal(ordered[1:], ordered[:-1])).as_py():
         times = pc.fill_null(rows.column("mtime").cast(pa.int64()), _NO_TIME)
@@ -209,11 +210,7 @@ def latest(rows: pa.Table, keys_of: Keys) -> pa.RecordBatch:
         sorting = pa.table([keys, times, ages], ["key", "time", "age"])
         by = [(name, "ascending") for name in sorting.column_names]
         order = pc.sort_indices(sorting, sort_keys=by)
-        ordered = keys.take(order)
-        last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
-        order = order.filter(pa.concat_arrays(last))
-    columns = [column.combine_chunks().take(order) for column in rows.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+    return last_of_each(rows, keys, order)
 
 
 def _is_ascending(keys: pa.Array) -> bool:

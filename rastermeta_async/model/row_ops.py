@@ -108,7 +108,11 @@ def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa
     keys = keys_of(rows)
     if isinstance(keys, pa.ChunkedArray):
         keys = keys.combine_chunks()
-    order = pc.array_sort_indices(keys)  # stable
+    return last_of_each(rows, keys, pc.array_sort_indices(keys))  # stable
+
+
+def last_of_each(rows: pa.Table, keys: pa.Array, order: pa.Array) -> pa.RecordBatch:
+    """Return rows in an order that sorts them by their keys, of each key the last one."""
     if len(order) > 1:
         ordered = keys.take(order)
         last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]

@@ -227,6 +227,8 @@ class ClusterPool:
                     task = asyncio.current_task()
                     if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                         raise
+                    if self._stopping:
+                        return _NOTHING
                     await self._connect_again(client)
                 except Exception as error:  # of Dask: `node.read` raises none
                     raise self._cannot_work(error) from error
@@ -241,7 +243,7 @@ class ClusterPool:
         late = asyncio.ensure_future(self._too_late.wait())
         try:
             await asyncio.wait({answer, late}, return_when=asyncio.FIRST_COMPLETED)
-            return answer.result() if answer.done() else node.Answer(node.encoded([]))
+            return answer.result() if answer.done() else _NOTHING
         finally:
             late.cancel()
             let_go(answer)
@@ -331,6 +333,8 @@ def _check_address(address: str) -> None:
         "e.g. local:2"
     )
 
+
+_NOTHING = node.Answer(node.encoded([]))
 
 _CRASH = "each process of the cluster that read it died"
 

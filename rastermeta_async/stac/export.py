@@ -146,8 +146,8 @@ class Export:
     """Items with all fields in use, of properties, assets and bands, and all types of values."""
     time: Interval | None = None
     limits: Limits = field(default_factory=Limits)
-    _known: set[tuple[str, type]] = field(default_factory=set)
-    """Names and types of values in the examples."""
+    _known: set[tuple[str, str, type]] = field(default_factory=set)
+    """Where a field is in the examples, its name, and the type of its value."""
 
     def add(self, item: dict[str, Any]) -> None:
         """Count an item, and extend examples, time and limits to it."""
@@ -163,14 +163,15 @@ class Export:
     def _add_example(
         self, item: dict[str, Any], properties: dict[str, Any], asset: dict[str, Any]
     ) -> None:
-        bands = [band for band in asset["bands"] if self._is_new(band)]
-        if self._is_new(properties) | self._is_new(asset) | self._is_new(item) or bands:
+        bands = [band for band in asset["bands"] if self._is_new("band", band)]
+        parts = {"item": item, "properties": properties, "asset": asset}
+        if sum(self._is_new(*part) for part in parts.items()) or bands:  # of each: no `any`
             # An item may have 10^5 bands.
             assets = {"data": {**asset, "bands": bands}}
             self.examples.append({**item, "assets": assets})
 
-    def _is_new(self, part: dict[str, Any]) -> bool:
-        kinds = {(name, type(value)) for name, value in part.items()} - self._known
+    def _is_new(self, where: str, part: dict[str, Any]) -> bool:
+        kinds = {(where, name, type(value)) for name, value in part.items()} - self._known
         self._known |= kinds
         return bool(kinds)
 
