@@ -44,7 +44,7 @@ from rastermeta_async.pipeline import (
     committer,
     run,
 )
-from rastermeta_async.pools.base import Pool
+from rastermeta_async.pools.base import HasWorkers, Pool
 from rastermeta_async.readers.base import load_reader
 from rastermeta_async.sources.paths import AnyPath, Source, source_of
 
@@ -58,6 +58,9 @@ log = logging.getLogger(__name__)
 DUPLICATE_WINDOW = 1 << 20
 """Number of latest paths among which a duplicate is skipped. An older duplicate is read again;
 the catalog still has one row for it."""
+
+_NOTE_SECONDS = 1.0
+"""How often a run looks whether its workers have changed."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,9 @@ async def extract_to(
         seen = PathSet(window=DUPLICATE_WINDOW)
         inputs = Inputs(source_of(paths), finished, seen, settings.timeout, failed)
         consume = committer(target.sink, target.log, settings, progress)
-        await _run(inputs, consume, settings, progress, stop, pool)
+        pool = pool or pool_for(settings)
+        async with _noting_workers(pool, target):
+            await _run(inputs, consume, settings, progress, stop, pool)
         if stop.is_set():
             return Outcome(progress.committed, progress.failures, complete=False)
         refused = None
@@ -256,6 +261,27 @@ def _upload(target: Output, access: Access) -> Upload:
     from rastermeta_async.catalog.uploads import Upload  # only outputs in a store need it
 
     return Upload(target, access)
+
+
+@asynccontextmanager
+async def _noting_workers(pool: Pool, target: Output) -> AsyncIterator[None]:
+    """Note each second which workers a pool has, if it can tell them."""
+
+    async def note(pool: HasWorkers) -> None:
+        noted: list[str] = []
+        while True:
+            names = pool.workers()
+            if names != noted and await to_the_end(partial(target.note_workers, names)):
+                noted = names
+            await asyncio.sleep(_NOTE_SECONDS)
+
+    noting = asyncio.create_task(note(pool)) if isinstance(pool, HasWorkers) else None
+    try:
+        yield
+    finally:
+        if noting:
+            noting.cancel()
+            await asyncio.wait({noting})
 
 
 def _prune(

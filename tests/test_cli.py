@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -1027,6 +1028,18 @@ def test_a_comparison_of_what_is_not_there_says_so(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == b"  does not decode it: No such file or directory"
 
 
+def workers_of(catalog: Path) -> list[str]:
+    """Return the workers in which both forms of the report agree."""
+    workers: list[str] = from_json(run(["status", "--json", catalog]).stdout)["workers"]
+    line = f"  workers   {', '.join(workers)}"
+    assert (line in run(["status", catalog]).stdout.decode().splitlines()) is bool(workers)
+    return workers
+
+
+def processes_of(process: subprocess.Popen[bytes]) -> list[str]:
+    return [f"process {child.pid}" for child in psutil.Process(process.pid).children()]
+
+
 def status_of(catalog: Path) -> tuple[str, int, int]:
     """Return state, rows and failures, in which both forms of the report agree."""
     shown = run(["status", catalog])
@@ -1054,9 +1067,11 @@ def test_status(catalog: Path, raster: Path, slow: SlowFile) -> None:
         slow.wait_until_opened()
         wait_until(lambda: committed(catalog) == 1)
         assert status_of(catalog) == ("running", 1, 1)
+        wait_until(lambda: workers_of(catalog) == processes_of(run_.process))
         run_.process.kill()
         run_.wait()
     assert status_of(catalog) == ("stopped", 1, 1)
+    assert workers_of(catalog) == []
     slow.release()
     run(arguments)
     assert status_of(catalog) == ("complete", 2, 1)

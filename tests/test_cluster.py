@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -192,6 +193,13 @@ def test_a_node_that_dies_costs_nothing(
     assert output.read_bytes() == whole
 
 
+def workers_of(output: Path) -> list[str]:
+    """Return the nodes that `status` names."""
+    workers: list[str] = json.loads(command.run(["status", "--json", output]).stdout)["workers"]
+    assert all(name.startswith("tcp://") and name.endswith("(1 thread)") for name in workers)
+    return workers
+
+
 @contextlib.contextmanager
 def two_machines() -> Iterator[list[str]]:
     """Make two network namespaces that reach this one at 10.213.0.1; yield their names."""
@@ -362,6 +370,7 @@ def test_a_node_that_is_frozen_does_not_hold_up_the_end(
         frozen = [one for nanny in two.workers for one in running(nanny, COMPUTES)]
         for one in frozen:
             one.suspend()
+        until(lambda: len(workers_of(output)) == len(two.workers))
         run.signal(signal.SIGINT)
         status, said = finish(run)
         for one in frozen:

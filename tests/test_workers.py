@@ -32,9 +32,9 @@ from rastermeta_async.model.record import Record, from_batch
 from rastermeta_async.model.settings import CHUNK_PATHS, MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.pools import child
 from rastermeta_async.pools import processes as workers
-from rastermeta_async.pools.child import Child, ChildLost
+from rastermeta_async.pools.child import Child, ChildLost, Launched
 from rastermeta_async.pools.processes import PATHS_A_WORKER, WorkerPool
-from rastermeta_async.pools.protocol import STOP, WorkerConfig, encode_job
+from rastermeta_async.pools.protocol import STOP, encode_job
 
 PATIENCE = 30.0
 ALLOWANCE = 512 * 1024 * 1024
@@ -406,7 +406,7 @@ def test_a_row_quotes_the_last_line_that_its_worker_said(run: Run) -> None:
 
 def test_of_much_that_a_worker_says_little_is_kept(run: Run) -> None:
     async def work() -> int:
-        worker = await Child.start(child.worker_config(settings(), poison.MAKE))
+        worker = await Child.start(child.launch(child.worker_config(settings(), poison.MAKE)))
         try:
             with pytest.raises(ChildLost):
                 async for _ in worker.ask([b"yell-1"]):
@@ -711,7 +711,7 @@ def test_a_dead_worker_whose_answers_nobody_takes_takes_no_job(run: Run) -> None
         return sum([batch.num_rows async for batch in answers])
 
     async def work() -> list[type]:
-        worker = await Child.start(child.worker_config(settings(), poison.MAKE))
+        worker = await Child.start(child.launch(child.worker_config(settings(), poison.MAKE)))
         try:
             slow = worker.ask([b"nap-%d" % number for number in range(400)])
             await anext(slow)
@@ -804,8 +804,8 @@ def test_a_worker_that_is_started_as_the_pool_is_stopped_reads_nothing(
     async def work() -> list[Record]:
         async with poisoned(settings()) as pool:
 
-            async def meanwhile(config: WorkerConfig) -> Child:
-                worker = await start(config)
+            async def meanwhile(launched: Launched) -> Child:
+                worker = await start(launched)
                 pool.stop()
                 return worker
 

@@ -26,6 +26,7 @@ from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.order import Keys, keys_of
+from rastermeta_async.catalog.prefetch import prefetched
 from rastermeta_async.catalog.reading import footer_of
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import (
@@ -109,7 +110,7 @@ class FinishedCatalog:
         Args:
             scratch: folder for scratch files.
         """
-        return Run(b"", None, self.count, lambda: self._by_path(scratch))
+        return Run(b"", None, self.count, lambda: prefetched(self._by_path(scratch)))
 
     def _by_path(self, scratch: str) -> Batches:
         rows = self.batches(SCHEMA.names)

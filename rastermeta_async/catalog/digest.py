@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Any
@@ -17,7 +16,6 @@ import pyarrow as pa
 from rastermeta_async.catalog.checkpoint import damaged
 from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.model.errors import CheckpointError
-from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.row_ops import count_failures
 from rastermeta_async.model.streams import write_all
 
@@ -165,26 +163,6 @@ _MAX_UNHASHED = 4
 
 _LARGE_WRITE = 512 * 1024
 """Bytes; only one larger write may wait."""
-
-_GIVEN_BACK_AFTER = 4
-"""Groups between calls of `give_back`; a call after each takes a fourth of the total time."""
-
-
-def ahead(groups: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
-    """Yield groups, and prefetch the next one in another thread.
-
-    From time to time this gives freed memory back to the system.
-    """
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        following: Future[Any] = thread.submit(next, groups, end)
-        for number in itertools.count(1):
-            if (group := following.result()) is end:
-                return
-            following = thread.submit(next, groups, end)
-            yield group
-            if number % _GIVEN_BACK_AFTER == 0:
-                give_back()
 
 
 class Counted:

@@ -35,6 +35,11 @@ def part_temporary(folder: str) -> str:
     return os.path.join(folder, f"{_MARK}{secrets.token_hex(8)}.tmp")
 
 
+def workers_note(folder: str) -> str:
+    """Return the path of the note about a run's workers in a parts folder."""
+    return os.path.join(folder, f"{_MARK}workers.tmp")
+
+
 def sealed_temporary(folder: str) -> str:
     """Return an unguessable temporary path for a catalog in a parts folder."""
     return os.path.join(folder, f"{_MARK}sealed-{secrets.token_hex(8)}.tmp")

@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from rastermeta_async.catalog.checkpoint import (
     history,
 )
 from rastermeta_async.catalog.dedupe import replaced
-from rastermeta_async.catalog.digest import WRITE_BYTES, Content, Counted, ahead
+from rastermeta_async.catalog.digest import WRITE_BYTES, Content, Counted
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -49,10 +49,12 @@ from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
+from rastermeta_async.catalog.prefetch import prefetched
 from rastermeta_async.catalog.prune import Seen, check_folders, gone, tombstones
 from rastermeta_async.catalog.recovery import Recovery, check_unlogged, remove_unlogged, start_over
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.catalog.sink import PartSink
+from rastermeta_async.catalog.workers import note_workers
 from rastermeta_async.model.errors import ForeignOutputError, SettingsError
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
@@ -60,6 +62,9 @@ from rastermeta_async.model.record import SUCCESSES
 from rastermeta_async.model.row_ops import IDENTITY, is_success, kept, path_keys, was_there
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.urls import local_name
+
+_GIVEN_BACK_AFTER = 4
+"""Groups between calls of `give_back`; a call after each takes a fourth of the total time."""
 
 SEALED_GROUP_ROWS = 32_768
 SEALED_GROUP_BYTES = 4 * 1024 * 1024
@@ -177,6 +182,10 @@ class Output:
     def close(self) -> None:
         """Release the lock."""
         self.log.close()
+
+    def note_workers(self, names: Sequence[str]) -> bool:
+        """See `workers.note_workers`."""
+        return note_workers(self._parts_folder, names, self._hidden)
 
     def forget(self) -> None:
         """Remove the folder of parts if there are none, and the log if nothing is there."""
@@ -319,7 +328,7 @@ class Output:
         # Closing the rows removes the scratch files of the merge, also after an error.
         with closing(rows):
             counted = Counted(rows)
-            with closing(ahead(self._groups(counted))) as ready:
+            with closing(prefetched(self._groups(counted))) as ready:
                 self._format.write(file, ready, self._order, self.log.gdal_config)
                 file.flush()
         return Totals(counted.rows, counted.failures)
@@ -355,9 +364,13 @@ class Output:
             start = (start - batch.num_rows) % step
         return resorted(rows, sample, count, self._parts_folder, keys)
 
-    def _groups(self, rows: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    def _groups(self, rows: Iterable[pa.RecordBatch]) -> Generator[pa.Table, None, None]:
         """Yield the rows, cut into the row groups of a catalog."""
-        return grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES, SEALED_GROUP_GROWTH)
+        groups = grouped(rows, SEALED_GROUP_ROWS, SEALED_GROUP_BYTES, SEALED_GROUP_GROWTH)
+        for number, group in enumerate(groups, 1):
+            yield group
+            if number % _GIVEN_BACK_AFTER == 0:
+                give_back()
 
     @property
     def uploaded(self) -> str | None:

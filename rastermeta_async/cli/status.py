@@ -12,12 +12,15 @@ from rastermeta_async.catalog.checkpoint import History, Part, history, log_cont
 from rastermeta_async.catalog.durable import is_locked, open_regular
 from rastermeta_async.catalog.formats import FORMATS
 from rastermeta_async.catalog.names import log_path, parts_folder, sealed_temporaries
+from rastermeta_async.catalog.workers import noted_workers
 from rastermeta_async.model.errors import OutputError
-from rastermeta_async.model.text import plural, seconds_in_words
+from rastermeta_async.model.text import on_a_line, plural, seconds_in_words
 from rastermeta_async.model.urls import local_name
 
 PAUSE = 300.0
 """Longest usual time between two parts of a running run, seconds: a batch closes in a minute."""
+
+_SHOWN_WORKERS = 10
 
 RECENT = 60.0
 """The rate is of the parts in this many seconds before the last part, and of at least two."""
@@ -47,6 +50,8 @@ class Status:
     """File name of the last part that is not in the catalog yet."""
     last_rows: int | None
     """Rows of the last part."""
+    workers: list[str]
+    """Processes or nodes that read for a running run."""
     sealing: bool
     """Whether the catalog is being written, or was being written when the run ended."""
 
@@ -69,6 +74,10 @@ class Status:
             yield f"  rate      {self.rate:,.0f} files/s over {span}"
         if self.first is not None and self.state == "running":
             yield f"  since     {seconds_in_words(now - self.first)}"
+        if self.workers:
+            some = ", ".join(map(on_a_line, self.workers[:_SHOWN_WORKERS]))
+            further = len(self.workers) - _SHOWN_WORKERS
+            yield f"  workers   {some}{f' and {further:,} more' if further > 0 else ''}"
         if self.last is None:
             yield "  last      nothing is committed yet"
             return
@@ -116,13 +125,14 @@ def status_of(output: str) -> Status:
     last_part = parts[-1] if parts else None
     latest = last_part or sealed
     latest_run = _without_pause(parts)
+    now = _state(output, path, state)
     recent = [part for part in latest_run if part.time >= latest_run[-1].time - RECENT]
     if len(recent) < 2:
         recent = latest_run[-2:]
     seconds = recent[-1].time - recent[0].time if len(recent) > 1 else 0.0
     return Status(
         output=os.path.basename(output),
-        state=_state(output, path, state),
+        state=now,
         rows=(sealed.rows if sealed else 0) + sum(part.rows for part in parts),
         failures=(sealed.failures if sealed else 0) + sum(part.failures for part in parts),
         parts=len(parts),
@@ -132,6 +142,7 @@ def status_of(output: str) -> Status:
         last=latest.time if latest else None,
         last_part=last_part.name if last_part else None,
         last_rows=last_part.rows if last_part else None,
+        workers=noted_workers(parts_folder(output)) if now == "running" else [],
         sealing=state.sealing is not None or bool(sealed_temporaries(parts_folder(output))),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
@@ -40,6 +40,15 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """Let `read` end after the files that are open now."""
+        ...
+
+
+@runtime_checkable
+class HasWorkers(Protocol):
+    """A pool that can tell who reads for it; `status` names them."""
+
+    def workers(self) -> list[str]:
+        """Return the names of the processes or nodes that read now."""
         ...
 
 

@@ -193,13 +193,9 @@ class Child:
         """Whether it does not answer any more."""
 
     @classmethod
-    async def start(cls, config: WorkerConfig) -> Self:
-        """Return a worker whose process is starting; it takes jobs at once.
-
-        Raises:
-            WorkerError: the system starts no process.
-        """
-        child = cls(*launch(config))
+    async def start(cls, launched: Launched) -> Self:
+        """Return a worker whose process is starting; it takes jobs at once."""
+        child = cls(*launched)
         await child._connect()
         return child
 
@@ -217,6 +213,11 @@ class Child:
     def jobs(self) -> int:
         """Number of its unfinished jobs."""
         return len(self._answers)
+
+    @property
+    def name(self) -> str:
+        """The process, for a message."""
+        return f"process {self._process.pid}"
 
     @property
     def ended(self) -> bool:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent import futures
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -34,6 +34,7 @@ from rastermeta_async.model.errors import MissingExtraError, SettingsError, Work
 from rastermeta_async.model.record import failure, to_batch
 from rastermeta_async.model.row_ops import path_keys, was_there
 from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.text import plural
 from rastermeta_async.model.timeouts import let_go
 from rastermeta_async.model.urls import is_url, redacted, shown_url
 from rastermeta_async.pools import node
@@ -63,20 +64,27 @@ class ClusterPool:
             N processes on this machine.
         settings: `timeout`, `drivers`, `access` and the like, which the nodes get; `concurrency`
             holds for each node. Credentials are those of each node.
+        read: runs on the nodes, and returns what `node.read` does.
     """
 
     capacity = 128
     """Most tasks under way."""
 
-    def __init__(self, address: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        address: str,
+        settings: Settings,
+        read: Callable[[node.Job, dict[str, str], node.Paths], node.Answer] = node.read,
+    ) -> None:
         self._address = address
+        self._read = read
         self._settings = settings
         self._run = uuid.uuid4().hex
         self._processes: list[asyncio.subprocess.Process] = []
         self._folder: TemporaryDirectory[str] | None = None
         self._too_late = asyncio.Event()
         self._client: Any = None
-        self._threads = 0
+        self._nodes: dict[str, int] = {}
         self._under_way = 0
         self._room = asyncio.Condition()
         self._connecting = asyncio.Lock()
@@ -177,6 +185,10 @@ class ClusterPool:
         asyncio.get_running_loop().call_later(_STOP_SECONDS, self._too_late.set)
         self._stopped = asyncio.ensure_future(self._stop_nodes())
 
+    def workers(self) -> list[str]:
+        """See `HasWorkers.workers`."""
+        return [f"{at} ({plural(threads, 'thread')})" for at, threads in self._nodes.items()]
+
     async def _stop_nodes(self) -> None:
         async with self._room:
             self._room.notify_all()
@@ -250,7 +262,7 @@ class ClusterPool:
 
     async def _sent(self, client: Any, paths: list[bytes]) -> node.Answer:
         future = client.submit(
-            node.read, node.Job(self._run, self._settings), self._versions, node.Paths(paths),
+            self._read, node.Job(self._run, self._settings), self._versions, node.Paths(paths),
             key=f"rastermeta-{uuid.uuid4().hex}", pure=False,
         )  # fmt: skip
         try:
@@ -267,13 +279,13 @@ class ClusterPool:
         )
 
     def _may_send(self) -> bool:
-        return self._under_way < max(1, TASKS_A_THREAD * self._threads)
+        return self._under_way < max(1, TASKS_A_THREAD * sum(self._nodes.values()))
 
     async def _look(self) -> None:
-        """Follow how many threads the cluster has."""
+        """Follow which nodes the cluster has."""
         while True:
             with contextlib.suppress(OSError, TimeoutError):
-                self._threads = sum((await self._client.nthreads()).values())
+                self._nodes = dict(await self._client.nthreads())
                 async with self._room:
                     self._room.notify_all()
             await asyncio.sleep(_LOOK_SECONDS)

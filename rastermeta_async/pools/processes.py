@@ -10,7 +10,7 @@ abandoned if that does not end it. Processes are spawned, never forked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,15 @@ from rastermeta_async.model.machine import own_cpus
 from rastermeta_async.model.record import Record, failure, to_batch
 from rastermeta_async.model.settings import MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.pools.base import timeout_row
-from rastermeta_async.pools.child import Child, ChildLost, worker_config, workers_for
+from rastermeta_async.pools.child import (
+    Child,
+    ChildLost,
+    Launched,
+    launch,
+    worker_config,
+    workers_for,
+)
+from rastermeta_async.pools.protocol import WorkerConfig
 
 PATHS_A_WORKER = 200
 """A further worker is started after this many paths for each running worker."""
@@ -41,13 +49,20 @@ class WorkerPool:
     Args:
         settings: at most `workers` processes, at least 1; `concurrency` files at once over all.
         reader: ``module:function`` that makes each process's reader; None: that of the settings.
+        launch: starts a process that speaks `protocol`; raises WorkerError if it cannot.
     """
 
-    def __init__(self, settings: Settings, reader: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reader: str | None = None,
+        launch: Callable[[WorkerConfig], Launched] = launch,
+    ) -> None:
         self._most, _ = workers_for(settings)
         self.capacity = READS_AT_ONCE * self._most
         self._settings = settings
         self._config = worker_config(settings, reader)
+        self._launch = launch
         self._cpus = own_cpus(self._most)
         self._workers: list[Child] = []
         self._choosing = asyncio.Lock()
@@ -84,6 +99,10 @@ class WorkerPool:
         self._stopping = True
         for worker in self._workers:
             worker.stop()
+
+    def workers(self) -> list[str]:
+        """See `HasWorkers.workers`."""
+        return [worker.name for worker in self._workers]
 
     async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """See `Pool.read`.
@@ -186,7 +205,7 @@ class WorkerPool:
     async def _open(self, alone: bool) -> Child:
         taken = [worker.cpu for worker in self._workers]
         cpu = min(self._cpus, key=taken.count, default=None)
-        worker = await Child.start(replace(self._config, cpu=cpu))
+        worker = await Child.start(self._launch(replace(self._config, cpu=cpu)))
         worker.alone = alone
         worker.cpu = cpu
         self._workers.append(worker)
