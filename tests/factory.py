@@ -116,6 +116,7 @@ _text = st.text(max_size=8)
 _real = st.floats()
 _int32 = st.integers(-(2**31), 2**31 - 1)
 _tags = st.dictionaries(_text, _text, max_size=3)
+_some_tags = st.dictionaries(_text, _text, min_size=1, max_size=3)
 _bands = st.builds(
     Band,
     dtype=_text,
@@ -140,7 +141,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "nodata": _real,
     "transform": st.tuples(*[_real] * 6),
     "dataset_tags": _tags,
-    "band_tags": st.dictionaries(_int32, _tags, max_size=3),
+    "band_tags": st.dictionaries(_int32, _some_tags, max_size=3),
     "imagery_tags": _tags,
     "driver": _text,
     "width": _int32,

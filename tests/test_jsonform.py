@@ -69,13 +69,15 @@ def test_floats_keep_every_bit() -> None:
     assert exact(tuple(only_row(record(transform=transform))["transform"])) == exact(transform)
 
 
-def test_structs_and_maps_are_objects() -> None:
-    fields = only_row(record(dataset_tags={"b": "1", "a": "2"}, band_tags={2: {"k": "v"}, 10: {}}))
+def test_structs_and_tags_are_objects() -> None:
+    fields = only_row(
+        record(dataset_tags={"b": "1", "a": "2"}, band_tags={2: {"k": "v"}, 10: {"a": ""}})
+    )
     assert fields["bounds"] == {
         "left": 300000.0, "bottom": 5000000.0, "right": 300010.5, "top": 5000021.0
     }  # fmt: skip
     assert list(fields["dataset_tags"].items()) == [("b", "1"), ("a", "2")]
-    assert fields["band_tags"] == {"2": {"k": "v"}, "10": {}}
+    assert fields["band_tags"] == {"2": {"k": "v"}, "10": {"a": ""}}
     assert fields["bands"][0]["overviews"] == [2, 4]
 
 

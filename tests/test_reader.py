@@ -139,7 +139,7 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "nodata": dataset.nodata if dataset.count else None,
         "transform": dataset.transform.to_gdal(),
         "dataset_tags": dataset.tags(),
-        "band_tags": {index: dataset.tags(index) for index in dataset.indexes},
+        "band_tags": {index: tags for index in dataset.indexes if (tags := dataset.tags(index))},
         "imagery_tags": dataset.tags(ns="IMAGERY"),
         "driver": dataset.driver,
         "width": dataset.width,
@@ -1457,7 +1457,7 @@ def test_texts_that_are_no_utf_8_are_kept_readable(tmp_path: Path) -> None:
     tags = {"first": "1", r"gr\xf6\xdfe": r"5 \xb5m", "last": "3"}
     assert list((record.dataset_tags or {}).items()) == list(tags.items())
     assert record.imagery_tags == {"SATELLITEID": r"Z\xe9ro"}
-    assert record.band_tags == {1: {r"\xe9": r"\xff"}, 2: {}}
+    assert record.band_tags == {1: {r"\xe9": r"\xff"}}
     assert record.has_rpcs
     assert record.subdatasets == []
     assert [band.description for band in record.bands or ()] == [r"d\xe9bit", "second"]

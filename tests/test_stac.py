@@ -42,7 +42,7 @@ from rastermeta_async.model.errors import (
     SettingsError,
     WriteError,
 )
-from rastermeta_async.model.record import BBox, Record
+from rastermeta_async.model.record import BBox, Record, tags_of
 from rastermeta_async.stac import export as exporting
 from rastermeta_async.stac.evidence import rule_of
 from rastermeta_async.stac.export import Export, _Temporary, export
@@ -174,7 +174,7 @@ def test_the_command_says_what_the_rows_say(catalog: Path, tmp_path: Path, name:
         assert [one["data_type"] for one in bands_of(item)] == [row["dtype"]] * row["count"]
         assert bands_of(item)[0]["raster:spatial_resolution"] == 0.2
         assert shapely.geometry.shape(item["geometry"]).bounds == tuple(item["bbox"])
-        when = dict(row["dataset_tags"])["TIFFTAG_DATETIME"].replace(":", "-", 2)
+        when = tags_of(row["dataset_tags"])["TIFFTAG_DATETIME"].replace(":", "-", 2)
         assert item["properties"]["datetime"][:19] == when.replace(" ", "T")
     lines = Path(f"{output}.left-out.txt").read_text().splitlines()
     assert len({item["assets"]["data"]["type"] for item in items}) == 2
@@ -909,7 +909,7 @@ def test_a_scene_is_of_the_time_that_its_product_tells(tmp_path: Path) -> None:
     command.run(["extract", tmp_path / "scenes", "--suffix", ".tif", "-o", catalog])
     for row in command.rows_of(catalog):
         with rasterio.open(row["filepath"]) as dataset:
-            assert dict(row["imagery_tags"]) == dataset.tags(ns="IMAGERY") != {}
+            assert tags_of(row["imagery_tags"]) == dataset.tags(ns="IMAGERY") != {}
     export(str(catalog), str(output), rule_of(None))
     items = {
         os.path.relpath(item["assets"]["data"]["href"], tmp_path / "scenes"): item["properties"]

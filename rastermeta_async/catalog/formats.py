@@ -236,9 +236,6 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
     if pa.types.is_struct(kind):
         for field in kind:
             yield from _leaves(f"{name}.{field.name}", field.type)
-    elif pa.types.is_map(kind):
-        yield from _leaves(f"{name}.key_value.key", kind.key_type)
-        yield from _leaves(f"{name}.key_value.value", kind.item_type)
     elif pa.types.is_list(kind):
         yield from _leaves(f"{name}.list.element", kind.value_type)
     else:
@@ -259,7 +256,7 @@ _ALIKE = [
     for field in SCHEMA
     if field.name not in _UNLIKE
     for leaf in _leaves(field.name, field.type)
-    if not leaf.endswith(".key_value.value")  # only the names of tags repeat
+    if not leaf.endswith(".element.value")  # only the names of tags repeat
 ]
 """Leaf columns whose values repeat, for a dictionary. A dictionary for all other columns takes a
 fourth of the time of writing, and more space than it saves."""

@@ -30,8 +30,10 @@ from rastermeta_async.model.record import (
     SCHEMA_VERSION,
     SUCCESSES,
     VERSION_KEY,
+    BandTag,
     BBox,
     Record,
+    Tag,
     readable,
 )
 
@@ -89,7 +91,7 @@ class _Rule(NamedTuple):
 
     optional: bool
     inner: tuple[tuple[str, _Rule], ...]
-    """Rules of the fields, elements, or keys and values, each with the suffix of its name."""
+    """Rules of the fields, or of the elements, each with the suffix of its name."""
 
     @property
     def is_void(self) -> bool:
@@ -107,7 +109,7 @@ def _rule(hint: Any) -> _Rule:
         named = get_type_hints(hint)
         return _Rule(optional, tuple((f".{name}", _rule(one)) for name, one in named.items()))
     if get_origin(hint) is dict:
-        return _Rule(optional, ((" (a key)", _rule(inner[0])), (" (a value)", _rule(inner[1]))))
+        inner = (BandTag if inner[0] is int else Tag,)
     return _Rule(optional, ((" (an element)", _rule(inner[0])),) if inner else ())
 
 
@@ -127,17 +129,16 @@ def _null(name: str, values: pa.Array, rule: _Rule) -> str:
 
 
 def children(values: pa.Array) -> list[pa.Array]:
-    """Return the fields, the elements, or the keys and values, of all values that are not null."""
+    """Return the fields, or the elements, of all values that are not null."""
     kind = values.type
     if pa.types.is_struct(kind):
         there = values.drop_null() if values.null_count else values
         return [there.field(index) for index in range(kind.num_fields)]
-    if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
+    if not pa.types.is_list(kind):
         return []
     # In Arrow a null list may have elements, but not if it was read from a file.
     start, end = (values.offsets[at].as_py() for at in (0, len(values))) if len(values) else (0, 0)
-    children = [values.keys, values.items] if pa.types.is_map(kind) else [values.values]
-    return [child.slice(start, end - start) for child in children]
+    return [values.values.slice(start, end - start)]
 
 
 # Ranges
@@ -231,7 +232,7 @@ MAX_PAGE_BYTES = 128 * 1024 * 1024
 """Limits of decompressed bytes: of the columns that are read in a row group, and of a page."""
 
 MAX_VALUES = 1 << 25
-"""Limit of the values of lists and maps in each column of a row group."""
+"""Limit of the values of lists in each column of a row group."""
 
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 """Limit of the texts of a batch, after decoding of dictionaries."""

@@ -46,6 +46,7 @@ from rastermeta_async.model.record import (
     MISSING,
     UNPLACED,
     Band,
+    BandTags,
     Bounds,
     Record,
     Tags,
@@ -424,16 +425,15 @@ def _shown_part(name: str, container: str) -> str:
     return name if container in name else redacted(name)
 
 
-def _tags(
-    dataset: Any, problems: _Problems
-) -> tuple[Tags | None, dict[int, Tags] | None, Tags | None]:
-    """Return the tags of the dataset, of its bands (1-based), and of the domain IMAGERY."""
+def _tags(dataset: Any, problems: _Problems) -> tuple[Tags | None, BandTags | None, Tags | None]:
+    """Return the tags of the dataset, of its bands that have any, and of the domain IMAGERY."""
     of_dataset: Tags | None = problems.unless("tags", dataset.tags)
     of_imagery: Tags | None = problems.unless("imagery tags", partial(dataset.tags, ns="IMAGERY"))
-    of_bands: dict[int, Tags] = {}
+    of_bands: BandTags = {}
     for band in dataset.indexes:
         tags: Tags | None = problems.unless(f"tags of band {band}", partial(dataset.tags, band))
-        of_bands[band] = tags or {}
+        if tags:
+            of_bands[band] = tags
     size = sum(
         len(key) + len(value)
         for tags in (of_dataset or {}, of_imagery or {}, *of_bands.values())
