@@ -202,10 +202,10 @@ class Record(NamedTuple):
     ] = None
     crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
     geometry: Annotated[
-        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (OGC:CRS84)")
+        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (EPSG:4326)")
     ] = None
     bbox: Annotated[
-        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (OGC:CRS84)")
+        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (EPSG:4326)")
     ] = None
     footprint: Annotated[
         str | None,
