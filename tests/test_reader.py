@@ -137,6 +137,7 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "count": dataset.count,
         "dtype": dataset.dtypes[0] if dataset.count else None,
         "nodata": dataset.nodata if dataset.count else None,
+        "nodata_text": nodata_text(dataset.nodata) if dataset.count else None,
         "transform": dataset.transform.to_gdal(),
         "dataset_tags": dataset.tags(),
         "band_tags": {index: tags for index in dataset.indexes if (tags := dataset.tags(index))},
@@ -166,12 +167,16 @@ def bands_of(dataset: Any) -> list[tuple[Any, ...]] | None:
         return None
 
 
+def nodata_text(value: float | None) -> str | None:
+    return None if value is None or math.isfinite(value) else str(value)
+
+
 def band_of(dataset: Any, index: int) -> tuple[Any, ...]:
     at = index - 1
     return (
         dataset.dtypes[at],
         dataset.nodatavals[at],
-        None,
+        nodata_text(dataset.nodatavals[at]),
         dataset.descriptions[at],
         dataset.colorinterp[at].name,
         dataset.scales[at],
@@ -504,6 +509,7 @@ def test_nodata_of_64_bits_is_exact(
     (band,) = record.bands or []
     assert (band.dtype, band.nodata_text) == (dtype.lower(), str(value))
     assert (record.nodata, band.nodata) == (float(value), float(value))
+    assert record.nodata_text == band.nodata_text
     with warnings.catch_warnings(action="ignore"), rasterio.open(path) as dataset:
         assert dataset.nodata in (None, band.nodata)
 

@@ -1,9 +1,9 @@
 """Convert rows to JSON and back, by the Arrow schema; strict JSON in both directions.
 
 Structs are objects; so are tags, by their names, and band tags have the keys ``"1"``, ``"2"``, …;
-times are ISO 8601 in UTC, bytes are base64. JSON has no NaN, so non-finite numbers are the strings
-``"nan"``, ``"inf"`` and ``"-inf"``, as in STAC's raster extension. This keeps a nodata of NaN
-different from no nodata.
+times are ISO 8601 in UTC, bytes are base64. JSON has no NaN. A nodata that is not finite is null,
+and `nodata_text` says what it is, so that the field has the same type in all rows. Any other number
+that is not finite, which hardly a raster has, is the string ``"nan"``, ``"inf"`` or ``"-inf"``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from rastermeta_async.model.record import (
     tags_of,
 )
 
+_NODATA, _NODATA_TEXT = "nodata", "nodata_text"
+
 _Function = Callable[[Any], Any]
 
 
@@ -51,9 +53,15 @@ def encoder(kind: pa.DataType) -> _Function:
         element = _nullable(encoder(kind.value_type))
         return lambda value: [element(one) for one in value]
     if pa.types.is_struct(kind):
-        fields = [(field.name, _nullable(encoder(field.type))) for field in kind]
+        fields = [(field.name, _nullable(_field_encoder(field))) for field in kind]
         return lambda value: {name: field(value[name]) for name, field in fields}
     return _as_it_is
+
+
+def _field_encoder(field: pa.Field) -> _Function:
+    if field.name == _NODATA:
+        return lambda value: value if math.isfinite(value) else None
+    return encoder(field.type)
 
 
 @lru_cache
@@ -74,8 +82,20 @@ def decoder(kind: pa.DataType) -> _Function:
         return lambda value: [element(one) for one in _listed(value)]
     if pa.types.is_struct(kind):
         fields = [(field.name, _nullable(decoder(field.type))) for field in kind]
-        return lambda value: {name: field(value[name]) for name, field in fields}
+        special = _nodata if kind.get_field_index(_NODATA) >= 0 else _nothing
+        return lambda value: {name: field(value[name]) for name, field in fields} | special(value)
     return _as_it_is
+
+
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
+def _nodata(value: dict[str, Any]) -> dict[str, float | None]:
+    number = value[_NODATA]
+    if number is None:
+        number = value[_NODATA_TEXT]
+    return {_NODATA: None if number is None else _real(number)}
 
 
 def _nullable(plain: _Function) -> _Function:

@@ -202,19 +202,24 @@ def _shaped(shapes: pa.Array) -> str:
     return "" if fine else "is no WKB of a polygon or of several"
 
 
-def _exact(bands: pa.Array) -> str:
-    (there,) = children(bands)
-    texts = there.field("nodata_text")
+def _exact(texts: pa.Array) -> str:
     if texts.null_count == len(texts):
         return ""
-    numbers = pc.match_substring_regex(texts, r"^-?[0-9]{1,20}$")
-    return "has a nodata_text that is no whole number" if pc.all(numbers).as_py() is False else ""
+    numbers = pc.match_substring_regex(texts, r"^(nan|-?inf|-?[0-9]{1,20})$")
+    return "is no number" if pc.all(numbers).as_py() is False else ""
+
+
+def _exact_in_bands(bands: pa.Array) -> str:
+    (there,) = children(bands)
+    what = _exact(there.field("nodata_text"))
+    return what and f"has a nodata_text that {what}"
 
 
 _CHECKS: dict[str, Callable[[pa.Array], str]] = {
     "status": _known, "res": _of_length(2), "transform": _of_length(6), "count": _counted,
     "width": _counted, "height": _counted, "gcp_count": _counted, "file_size": _counted,
-    "mtime": _dated, "bbox": _on_earth, "geometry": _shaped, "bands": _exact,
+    "mtime": _dated, "bbox": _on_earth, "geometry": _shaped, "bands": _exact_in_bands,
+    "nodata_text": _exact,
     "error_message": _short,
 }  # fmt: skip
 

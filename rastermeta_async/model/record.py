@@ -72,7 +72,7 @@ class Band(NamedTuple):
     nodata: Annotated[float | None, Column(_REAL, "nodata value, may be NaN")]
     nodata_text: Annotated[
         str | None,
-        Column(_TEXT, "exact nodata value where it is a whole number beyond ±2^53; else null"),
+        Column(_TEXT, "exact nodata where it is nan, inf, -inf or a whole number beyond ±2^53"),
     ]
     description: Annotated[str | None, Column(_TEXT, "description")]
     color_interp: Annotated[str | None, Column(_TEXT, "colour interpretation, e.g. gray, red")]
@@ -141,6 +141,10 @@ class Record(NamedTuple):
     count: Annotated[int | None, Column(pa.int32(), "number of bands; 0: a container")] = None  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
     dtype: Annotated[str | None, Column(_TEXT, "data type of band 1")] = None
     nodata: Annotated[float | None, Column(_REAL, "nodata value of band 1, may be NaN")] = None
+    nodata_text: Annotated[
+        str | None,
+        Column(_TEXT, "exact nodata of band 1 where it is nan, inf, -inf or beyond ±2^53"),
+    ] = None
     transform: Annotated[
         tuple[float, ...] | None,
         Column(pa.list_(_REAL), "geotransform, 6 numbers in GDAL's order, unrounded"),

@@ -64,7 +64,7 @@ from rastermeta_async.readers.geotiff.structure import (
     has_more_images,
     structure_of,
 )
-from rastermeta_async.readers.nodata import Nodata, nodata_of
+from rastermeta_async.readers.nodata import nodata_of, told
 from rastermeta_async.readers.sidecars import Folders
 from rastermeta_async.readers.subdatasets import MAX_PARTS, NONE, Subdatasets, subdatasets_of
 from rastermeta_async.readers.undecodable import ReadableDataset, message_of
@@ -336,7 +336,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         problems.append(f"bands, subdatasets: left out: there are more than {MAX_PARTS:,} images")
     subdatasets = None if many else ask("subdatasets", lambda: _subdatasets(path, dataset))
     problems += [f"subdatasets: {problem}" for problem in (subdatasets or NONE).problems]
-    nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
+    nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(told, dataset.nodatavals)]
     bands = None if many else ask("bands", lambda: _bands(dataset))
     if bands:
         pairs = zip(bands, nodata, strict=True)
@@ -360,6 +360,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         count=count,
         dtype=dataset.dtypes[0] if count else None,
         nodata=nodata[0].value if count else None,
+        nodata_text=nodata[0].text if count else None,
         transform=tuple(dataset.get_transform()),
         dataset_tags=dataset_tags,
         band_tags=band_tags,

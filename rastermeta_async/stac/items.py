@@ -240,7 +240,8 @@ def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
         found["description"] = band["description"]
     if band["nodata"] is not None:
         exact = band["nodata_text"]
-        found["nodata"] = int(exact) if exact else _number(band["nodata"])
+        is_whole = exact and exact[-1].isdigit()
+        found["nodata"] = int(exact) if is_whole else _number(band["nodata"])
     if band["unit"]:
         found["unit"] = band["unit"]
     scaling = band["scale"], band["offset"]
