@@ -35,7 +35,7 @@ from rastermeta_async.catalog.pages import BINARY, I32, LIST, STRUCT, TRUE, chun
 from rastermeta_async.cli.status import status_of
 from rastermeta_async.cli.summary import as_text, summary_of, to_json
 from rastermeta_async.model.errors import OutputError, RastermetaError
-from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
 
@@ -390,6 +390,19 @@ def test_a_list_of_millions_of_nothing_is_refused(tmp_path: Path) -> None:
     )
     assert len(content) < 200_000
     assert "lists that are too long" in refused_in_little_memory(tmp_path, content)
+
+
+def test_rows_of_another_version_say_so(tmp_path: Path) -> None:
+    """As the parts of a run that another version began."""
+    part = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"filepath": ["a"]}).replace_schema_metadata({VERSION_KEY: "3"}), part)
+    told = (
+        rf"^it was made by another version of rastermeta \(schema 3; this one has {SCHEMA_VERSION}"
+    )
+    with part.open("rb") as file, pytest.raises(reading.NotRowsError, match=told):
+        reading.ParquetRows(file)
+    with pytest.raises(OutputError, match=f"`rastermeta extract … --overwrite -o {part}`"):
+        whole(part)
 
 
 def test_a_large_dictionary_that_is_little_used_is_read(tmp_path: Path) -> None:

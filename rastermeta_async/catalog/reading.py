@@ -278,7 +278,8 @@ class ParquetRows:
         self._paths = [schema.column(index).path for index in range(len(schema))]
         self._tables: dict[tuple[str, ...], pq.ParquetFile] = {(): table}
         if not table.schema_arrow.equals(SCHEMA):
-            raise NotRowsError("its columns are not those of a catalog")
+            other = _other_version(self.meta)
+            raise NotRowsError(f"it {other}" if other else "its columns are not those of a catalog")
 
     def _groups(self) -> Iterator[Any]:
         return map(self.meta.row_group, range(self.meta.num_row_groups))
@@ -354,17 +355,23 @@ def fault_of(file: IO[bytes]) -> str | None:
         NotRowsError, pa.ArrowException, OSError: as for `ParquetRows`.
     """
     footer = footer_of(file)
-    version = (footer.metadata or {}).get(VERSION_KEY)
-    if version is None:
+    if VERSION_KEY not in (footer.metadata or {}):
         return NOT_OURS
-    if version != str(SCHEMA_VERSION).encode():
-        return (
-            f"was made by another version of rastermeta (schema {readable(version)}; this one "
-            f"has {SCHEMA_VERSION})"
-        )
+    if other := _other_version(footer):
+        return other
     if not footer.schema.to_arrow_schema().equals(SCHEMA):
         return "was changed by another program: its columns are not those of a catalog"
     return None
+
+
+def _other_version(footer: pq.FileMetaData) -> str:
+    version = (footer.metadata or {}).get(VERSION_KEY)
+    if version in (None, str(SCHEMA_VERSION).encode()):
+        return ""
+    return (
+        f"was made by another version of rastermeta (schema {readable(version)}; this one "
+        f"has {SCHEMA_VERSION})"
+    )
 
 
 def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:
