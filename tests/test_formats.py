@@ -225,7 +225,10 @@ def strict(text: str) -> Any:
 
 @pytest.mark.parametrize("number", [0, 1, 2, 5])
 def test_json_is_one_strict_array(number: int) -> None:
-    rows = [record(b"/%d\xff\n.tif" % at, nodata=float("nan")) for at in range(number)]
+    rows = [
+        record(b"/%d\xff\n.tif" % at, nodata=float("nan"), nodata_text="nan")
+        for at in range(number)
+    ]
     array = strict(content_of(JsonFormat, grouped([to_batch(rows)], 2, 10**9)).decode())
     assert [row["nodata"] for row in array] == ["nan"] * number
     assert [row["filepath"] for row in array] == [row.filepath for row in rows]

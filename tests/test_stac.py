@@ -559,7 +559,8 @@ def test_a_base_that_is_no_url(base: str) -> None:
 
 @pytest.mark.parametrize("ending", [".parquet", ".ndjson", ".jsonl", ".json"])
 def test_every_form_of_a_catalog_gives_the_same_items(tmp_path: Path, ending: str) -> None:
-    records = [dated(bands=[band(nodata=math.nan)]), dated(b"/\xff.tif"), failed()]
+    bands = [band(nodata=math.nan, nodata_text="nan")]
+    records = [dated(bands=bands), dated(b"/\xff.tif"), failed()]
     expected, _ = made(tmp_path, records)
     catalog = write_catalog(tmp_path / f"other{ending}", records)
     export(str(catalog), str(tmp_path / "o.ndjson"), rule_of(None))
