@@ -230,7 +230,8 @@ def test_json_is_one_strict_array(number: int) -> None:
         for at in range(number)
     ]
     array = strict(content_of(JsonFormat, grouped([to_batch(rows)], 2, 10**9)).decode())
-    assert [row["nodata"] for row in array] == ["nan"] * number
+    found = [(row["nodata"], row["nodata_text"]) for row in array]
+    assert found == [(None, "nan")] * number
     assert [row["filepath"] for row in array] == [row.filepath for row in rows]
 
 
