@@ -116,11 +116,27 @@ _text = st.text(max_size=8)
 _real = st.floats()
 _int32 = st.integers(-(2**31), 2**31 - 1)
 _tags = st.dictionaries(_text, _text, max_size=3)
+_some_tags = st.dictionaries(_text, _text, min_size=1, max_size=3)
+_finite = st.floats(allow_nan=False, allow_infinity=False)
+_nodata = st.one_of(
+    st.tuples(st.none() | _finite, st.none()),
+    st.integers(-(2**63), 2**64 - 1).map(lambda number: (float(number), str(number))),
+    st.sampled_from(["nan", "inf", "-inf"]).map(lambda text: (float(text), text)),
+)
+"""A nodata value, and its text."""
+
+
+@st.composite
+def _some_bands(draw: st.DrawFn) -> Band:
+    nodata, text = draw(_nodata)
+    return draw(_bands)._replace(nodata=nodata, nodata_text=text)
+
+
 _bands = st.builds(
     Band,
     dtype=_text,
-    nodata=st.none() | _real,
-    nodata_text=st.none() | st.integers(-(2**63), 2**64 - 1).map(str),
+    nodata=st.none(),
+    nodata_text=st.none(),
     description=st.none() | _text,
     color_interp=st.none() | _text,
     scale=_real,
@@ -137,15 +153,14 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "res": st.tuples(_real, _real),
     "count": _int32,
     "dtype": _text,
-    "nodata": _real,
     "transform": st.tuples(*[_real] * 6),
     "dataset_tags": _tags,
-    "band_tags": st.dictionaries(_int32, _tags, max_size=3),
+    "band_tags": st.dictionaries(_int32, _some_tags, max_size=3),
     "imagery_tags": _tags,
     "driver": _text,
     "width": _int32,
     "height": _int32,
-    "bands": st.lists(_bands, max_size=2),
+    "bands": st.lists(_some_bands(), max_size=2),
     "compression": _text,
     "interleave": _text,
     "photometric": _text,
@@ -174,4 +189,5 @@ def some_records(draw: st.DrawFn) -> Record:
     status = draw(st.sampled_from(["success", "no_georef", "error", "fatal"]))
     error = draw(st.tuples(st.none() | _text, st.none() | _text))
     fields = draw(st.fixed_dictionaries({}, optional=_FIELDS))
-    return Record(shown, raw, status, *error, **fields)
+    nodata, text = draw(_nodata)
+    return Record(shown, raw, status, *error, nodata=nodata, nodata_text=text, **fields)

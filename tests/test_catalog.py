@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import command
 import duckdb
 import geopandas
+import lonboard
+import pandas
 import polars
 import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
-from factory import record, table
+from factory import exact, record, table
 from specs import check_by_schema
 
 from rastermeta_async.catalog.formats import Extent
@@ -48,7 +52,8 @@ def test_columns_carry_their_meaning(catalog: Path) -> None:
 
 def test_geopandas_reads_it(catalog: Path) -> None:
     frame = geopandas.read_parquet(catalog)
-    assert frame.crs.equals("OGC:CRS84") or frame.crs.equals("EPSG:4326", ignore_axis_order=True)
+    assert frame.crs == "EPSG:4326"
+    assert frame.crs.to_epsg() == 4326, "the SRID that to_postgis writes"
     known = frame[frame["status"] == "success"]
     assert known.geometry.notna().sum() == 39
     assert known.geometry.dropna().is_valid.all()
@@ -58,6 +63,67 @@ def test_geopandas_reads_it(catalog: Path) -> None:
     touching = bounds[(bounds.minx <= 18) & (bounds.maxx >= 13) & (bounds.miny <= 60)
                       & (bounds.maxy >= 40)]  # fmt: skip
     assert len(some) == len(touching)
+
+
+PLACE = (13.0, 40.0, 18.0, 60.0)
+
+
+@pytest.fixture(scope="module")
+def some(catalog: Path) -> geopandas.GeoDataFrame:
+    return geopandas.read_parquet(catalog, bbox=PLACE)
+
+
+def test_geopandas_writes_geoparquet_of_a_part(
+    some: geopandas.GeoDataFrame, catalog: Path, tmp_path: Path
+) -> None:
+    some.to_parquet(tmp_path / "some.parquet")
+    rows = {row["filepath"]: row for row in pq.read_table(catalog).to_pylist()}
+    found = pq.read_table(tmp_path / "some.parquet").to_pylist()
+    assert len(found) == len(some) > 0
+    for name in ("dataset_tags", "band_tags", "imagery_tags", "bands", "geometry"):
+        assert exact([row[name] for row in found]) == exact(
+            [rows[row["filepath"]][name] for row in found]
+        )
+    assert any(row["band_tags"] for row in found)
+
+
+def test_geopandas_writes_flatgeobuf_of_a_part(
+    some: geopandas.GeoDataFrame, tmp_path: Path
+) -> None:
+    some.to_file(tmp_path / "some.fgb", driver="FlatGeobuf")
+    found = geopandas.read_file(tmp_path / "some.fgb")
+    assert found.crs == "EPSG:4326"
+    shapes = dict(zip(found["filepath"], found.geometry, strict=True))
+    assert shapes == dict(zip(some["filepath"], some.geometry, strict=True))
+    assert min(shape.bounds[1] for shape in shapes.values()) > 18, "longitude comes first"
+
+
+def test_geopandas_writes_geojson_of_a_part(some: geopandas.GeoDataFrame) -> None:
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
+    features = json.loads(some.to_json(default=plain))["features"]
+    found = {one["properties"]["filepath"]: one["properties"]["band_tags"] for one in features}
+    assert found == {
+        path: list(tags) for path, tags in zip(some["filepath"], some["band_tags"], strict=True)
+    }
+    assert {"band", "key", "value"} == {*chain.from_iterable(chain.from_iterable(found.values()))}
+
+
+@pytest.mark.filterwarnings("ignore:The .* keyword in DataFrame.convert_dtypes")  # lonboard's call
+def test_lonboard_shows_a_part(some: geopandas.GeoDataFrame) -> None:
+    layer = lonboard.PolygonLayer.from_geopandas(some[some.geometry.notna()])
+    assert layer.table.num_rows == some.geometry.notna().sum()
+    assert "band_tags" in layer.table.schema.names
+
+
+def test_pandas_has_lists_of_dicts(catalog: Path) -> None:
+    frame = pandas.read_parquet(catalog)
+    rows = pq.read_table(catalog, columns=["dataset_tags", "band_tags"])
+    for name in rows.column_names:
+        assert [tags is not None and list(tags) for tags in frame[name]] == [
+            tags is not None and tags for tags in rows[name].to_pylist()
+        ]
 
 
 def test_duckdb_reads_it(catalog: Path) -> None:
@@ -83,7 +149,7 @@ def test_gdal_reads_it_where_it_can(catalog: Path) -> None:
     if "Parquet" in pyogrio.list_drivers():  # PyPI's wheels lack it
         info = pyogrio.read_info(catalog)
         assert info["features"] == 45
-        assert "4326" in info["crs"] or "CRS84" in info["crs"]
+        assert info["crs"] == "EPSG:4326"
 
 
 def test_limits_in_columns_and_metadata_are_the_geometries(catalog: Path) -> None:

@@ -35,7 +35,7 @@ from rastermeta_async.catalog.pages import BINARY, I32, LIST, STRUCT, TRUE, chun
 from rastermeta_async.cli.status import status_of
 from rastermeta_async.cli.summary import as_text, summary_of, to_json
 from rastermeta_async.model.errors import OutputError, RastermetaError
-from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.record import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
 
@@ -165,9 +165,16 @@ BAD_VALUES: dict[str, tuple[dict[str, pa.Array], str]] = {
     "an exact nodata in words": (
         column("bands", [PLAIN | {"nodata_text": "9" * 5000}]), "row 3: bands has a nodata_text"
     ),
-    "a tag of nothing": (column("dataset_tags", [("DATETIME", None)]), "dataset_tags (a value)"),
-    "a tag of a band": (column("band_tags", [(1, [("A", None)])]), "band_tags (a value) (a value)"),
-    "bands' tags of nothing": (column("band_tags", [(1, None)]), "band_tags (a value) is null"),
+    "a tag of nothing": (
+        column("dataset_tags", [{"key": "DATETIME"}]), "dataset_tags (an element).value is null"
+    ),
+    "a tag that is null": (column("dataset_tags", [None]), "dataset_tags (an element) is null"),
+    "a tag of a band": (
+        column("band_tags", [{"band": 1, "key": "A"}]), "band_tags (an element).value is null"
+    ),
+    "a tag of no band": (
+        column("band_tags", [{"key": "A", "value": "x"}]), "band_tags (an element).band is null"
+    ),
     "a problem that is null": (column("cog_problems", [None]), "cog_problems (an element)"),
     "another type": ({"count": pa.array(["1", "2"])}, "changed by another program"),
 }  # fmt: skip
@@ -197,7 +204,10 @@ def test_a_row_that_no_run_writes_is_named(case: str, tmp_path: Path) -> None:
         column("crs", "GEOGCS[" * 5000),
         column("crs_wkt", '{"a":' * 5000),
         column("filepath_bytes", b"\0\xff\n"),
-        column("dataset_tags", [("DATETIME", "2020"), ("datetime", "9" * 10_000)]),
+        column(
+            "dataset_tags",
+            [{"key": "DATETIME", "value": "2020"}, {"key": "datetime", "value": "9" * 10_000}],
+        ),
         column("error_message", "x" * 1_000_000),
         column("res", [float("nan"), float("inf")]),
         column("transform", [float("nan")] * 6),
@@ -382,6 +392,19 @@ def test_a_list_of_millions_of_nothing_is_refused(tmp_path: Path) -> None:
     assert "lists that are too long" in refused_in_little_memory(tmp_path, content)
 
 
+def test_rows_of_another_version_say_so(tmp_path: Path) -> None:
+    """As the parts of a run that another version began."""
+    part = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"filepath": ["a"]}).replace_schema_metadata({VERSION_KEY: "3"}), part)
+    told = (
+        rf"^it was made by another version of rastermeta \(schema 3; this one has {SCHEMA_VERSION}"
+    )
+    with part.open("rb") as file, pytest.raises(reading.NotRowsError, match=told):
+        reading.ParquetRows(file)
+    with pytest.raises(OutputError, match=f"`rastermeta extract … --overwrite -o {part}`"):
+        whole(part)
+
+
 def test_a_large_dictionary_that_is_little_used_is_read(tmp_path: Path) -> None:
     """What the texts of a batch take is measured, not guessed from the longest one."""
     rows = [record(b"/%d.tif" % at, crs="EPSG:32633") for at in range(3000)]
@@ -391,7 +414,7 @@ def test_a_large_dictionary_that_is_little_used_is_read(tmp_path: Path) -> None:
     assert summary_of(str(catalog)).counts["crs"]["EPSG:32633"] == 3000
 
 
-def test_dictionaries_within_lists_and_maps_are_read_as_they_are(tmp_path: Path) -> None:
+def test_dictionaries_within_lists_are_read_as_they_are(tmp_path: Path) -> None:
     dice = random.Random(2)
     rows = [
         record(

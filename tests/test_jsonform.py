@@ -48,13 +48,24 @@ def test_lines_are_strict_json_on_one_line_and_in_utf8(row: Record) -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "-inf")]
 )
-def test_numbers_that_json_lacks_are_strings_everywhere(number: float, text: str) -> None:
-    row = record(nodata=number, res=(number, 1.0), bounds=Bounds(0.0, number, 1.0, 2.0))
-    fields = only_row(row)
-    assert fields["nodata"] == text
+def test_numbers_that_json_lacks_are_strings(number: float, text: str) -> None:
+    fields = only_row(record(res=(number, 1.0), bounds=Bounds(0.0, number, 1.0, 2.0)))
     assert fields["res"] == [text, 1.0]
     assert fields["bounds"]["bottom"] == text
-    assert only_row(record(nodata=None))["nodata"] is None
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_a_nodata_is_a_number_or_null_and_a_text_tells_which(text: str) -> None:
+    nodata: dict[str, Any] = {"nodata": float(text), "nodata_text": text}
+    row = record(bands=[band(**nodata), band()], **nodata)
+    fields = only_row(row)
+    shown = [(one["nodata"], one["nodata_text"]) for one in (fields, *fields["bands"])]
+    assert shown == [(None, text), (None, text), (255.0, None)]
+    assert exact(records_of([from_lines(to_lines(to_batch([row])))])) == exact([row])
+    absent = only_row(record(nodata=None))
+    assert (absent["nodata"], absent["nodata_text"]) == (None, None)
+    (found,) = from_lines(to_lines(to_batch([row])), ["nodata"]).to_pylist()
+    assert repr(found["nodata"]) == text
 
 
 def test_a_nodata_that_is_no_double_is_a_text_beside_it() -> None:
@@ -69,13 +80,15 @@ def test_floats_keep_every_bit() -> None:
     assert exact(tuple(only_row(record(transform=transform))["transform"])) == exact(transform)
 
 
-def test_structs_and_maps_are_objects() -> None:
-    fields = only_row(record(dataset_tags={"b": "1", "a": "2"}, band_tags={2: {"k": "v"}, 10: {}}))
+def test_structs_and_tags_are_objects() -> None:
+    fields = only_row(
+        record(dataset_tags={"b": "1", "a": "2"}, band_tags={2: {"k": "v"}, 10: {"a": ""}})
+    )
     assert fields["bounds"] == {
         "left": 300000.0, "bottom": 5000000.0, "right": 300010.5, "top": 5000021.0
     }  # fmt: skip
     assert list(fields["dataset_tags"].items()) == [("b", "1"), ("a", "2")]
-    assert fields["band_tags"] == {"2": {"k": "v"}, "10": {}}
+    assert fields["band_tags"] == {"2": {"k": "v"}, "10": {"a": ""}}
     assert fields["bands"][0]["overviews"] == [2, 4]
 
 

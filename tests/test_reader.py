@@ -137,9 +137,10 @@ def columns_of(dataset: Any) -> dict[str, Any]:
         "count": dataset.count,
         "dtype": dataset.dtypes[0] if dataset.count else None,
         "nodata": dataset.nodata if dataset.count else None,
+        "nodata_text": nodata_text(dataset.nodata) if dataset.count else None,
         "transform": dataset.transform.to_gdal(),
         "dataset_tags": dataset.tags(),
-        "band_tags": {index: dataset.tags(index) for index in dataset.indexes},
+        "band_tags": {index: tags for index in dataset.indexes if (tags := dataset.tags(index))},
         "imagery_tags": dataset.tags(ns="IMAGERY"),
         "driver": dataset.driver,
         "width": dataset.width,
@@ -166,12 +167,16 @@ def bands_of(dataset: Any) -> list[tuple[Any, ...]] | None:
         return None
 
 
+def nodata_text(value: float | None) -> str | None:
+    return None if value is None or math.isfinite(value) else str(value)
+
+
 def band_of(dataset: Any, index: int) -> tuple[Any, ...]:
     at = index - 1
     return (
         dataset.dtypes[at],
         dataset.nodatavals[at],
-        None,
+        nodata_text(dataset.nodatavals[at]),
         dataset.descriptions[at],
         dataset.colorinterp[at].name,
         dataset.scales[at],
@@ -504,6 +509,7 @@ def test_nodata_of_64_bits_is_exact(
     (band,) = record.bands or []
     assert (band.dtype, band.nodata_text) == (dtype.lower(), str(value))
     assert (record.nodata, band.nodata) == (float(value), float(value))
+    assert record.nodata_text == band.nodata_text
     with warnings.catch_warnings(action="ignore"), rasterio.open(path) as dataset:
         assert dataset.nodata in (None, band.nodata)
 
@@ -1457,7 +1463,7 @@ def test_texts_that_are_no_utf_8_are_kept_readable(tmp_path: Path) -> None:
     tags = {"first": "1", r"gr\xf6\xdfe": r"5 \xb5m", "last": "3"}
     assert list((record.dataset_tags or {}).items()) == list(tags.items())
     assert record.imagery_tags == {"SATELLITEID": r"Z\xe9ro"}
-    assert record.band_tags == {1: {r"\xe9": r"\xff"}, 2: {}}
+    assert record.band_tags == {1: {r"\xe9": r"\xff"}}
     assert record.has_rpcs
     assert record.subdatasets == []
     assert [band.description for band in record.bands or ()] == [r"d\xe9bit", "second"]

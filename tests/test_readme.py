@@ -130,13 +130,35 @@ def test_a_catalog_can_be_asked(catalog: Path) -> None:
         questions = [question for question in text.split(";") if question.strip()]
         answers = [duckdb.execute(question).fetchall() for question in questions]
         assert answers[0][0][:2] == ("GTiff", 38)
-        assert [len(answer) for answer in answers[1:]] == [3, 4][: len(answers) - 1]
-    (example,) = of_a_catalog("python")
-    done = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
+        assert [len(answer) for answer in answers[1:]] == [3, 4, 12, 4, 40][: len(answers) - 1]
+    endings = ["km²", "F34"]
+    for example, ending in zip(of_a_catalog("python"), endings, strict=True):
+        done = subprocess.run(
+            [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.rstrip().endswith(ending)
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+def test_a_catalog_can_be_asked_by_spark(catalog: Path) -> None:
+    (example,) = [text for mark, text in blocks("python") if mark == "catalog: spark"]
+    of_flights = duckdb.execute(
+        "select filepath, tag.value from 'catalog.parquet', unnest(dataset_tags) as t(tag) "
+        "where tag.key = 'FLIGHT' order by all"
+    ).fetchall()
+    kinds = duckdb.execute(
+        "select distinct driver, dataset_tags, band_tags from 'catalog.parquet'"
+    ).fetchall()
+    before, _ = ENGINES["spark"]
+    after = (
+        f"assert sorted(map(tuple, tags.collect())) == {of_flights}\n"
+        f"assert len(kinds.collect()) == {len(kinds)}\n"
+        f"found = [tuple(row) for row in flights.collect() if row.flight]\n"
+        f"assert sorted(found) == {of_flights}\nspark.stop()\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("km²")
+    run_with_spark(f"{before}{example}{after}")
 
 
 def test_a_catalog_is_kept_up_to_date(archive: Path) -> None:
@@ -288,6 +310,10 @@ def test_an_engine_reads_tables(archive: Path, engine: str) -> None:
     paths = "paths = sorted(map(str, Path('archive').rglob('*.tif'))) * 30\n"
     script = f"from pathlib import Path\nimport rastermeta_async as rm\n{paths}{before}"
     script += f"{marked(engine)}\n{after}assert sorted(found) == sorted(paths), found\n"
+    run_with_spark(script)
+
+
+def run_with_spark(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False,
         env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},

@@ -66,7 +66,7 @@ LATER = [
 
 
 def test_familiar_columns_come_first_in_their_order_then_the_others() -> None:
-    own = ["filepath_bytes", "error_type"]
+    own = ["filepath_bytes", "error_type", "nodata_text"]
     assert [name for name in SCHEMA.names if name not in own] == FAMILIAR + LATER
     assert set(own) <= set(SCHEMA.names)
 
@@ -87,9 +87,9 @@ def test_schema_is_the_declaration() -> None:
         ("count", "int32"),
         ("nodata", "double"),
         ("transform", "list<item: double>"),
-        ("dataset_tags", "map<string, string>"),
-        ("band_tags", "map<int32, map<string, string>>"),
-        ("imagery_tags", "map<string, string>"),
+        ("dataset_tags", "list<item: struct<key: string, value: string>>"),
+        ("band_tags", "list<item: struct<band: int32, key: string, value: string>>"),
+        ("imagery_tags", "list<item: struct<key: string, value: string>>"),
         ("file_size", "int64"),
         ("mtime", "timestamp[us, tz=UTC]"),
     ],
@@ -133,11 +133,23 @@ def test_nan_and_absence_stay_different() -> None:
 
 
 def test_empty_and_absent_collections_stay_different() -> None:
-    empty = record(dataset_tags={}, band_tags={1: {}}, bands=[], subdatasets=[])
+    empty = record(dataset_tags={}, band_tags={}, bands=[], subdatasets=[])
     absent = record(dataset_tags=None, band_tags=None, bands=None, subdatasets=None)
     first, second = from_batch(to_batch([empty, absent]))
-    assert (first.dataset_tags, first.band_tags, first.bands) == ({}, {1: {}}, [])
+    assert (first.dataset_tags, first.band_tags, first.bands) == ({}, {}, [])
     assert (second.dataset_tags, second.band_tags, second.bands) == (None, None, None)
+
+
+def test_tags_are_rows_in_the_order_of_the_file() -> None:
+    tags = {3: {"b": "1", "a": "2"}, 1: {}, 2: {"b": "3"}}
+    batch = to_batch([record(dataset_tags={"z": "1", "Z": "2"}, band_tags=tags)])
+    assert batch["dataset_tags"][0].as_py() == [
+        {"key": "z", "value": "1"}, {"key": "Z", "value": "2"}
+    ]  # fmt: skip
+    rows = batch["band_tags"][0].as_py()
+    assert [tuple(row.values()) for row in rows] == [(3, "b", "1"), (3, "a", "2"), (2, "b", "3")]
+    (found,) = from_batch(batch)
+    assert found.band_tags == {3: {"b": "1", "a": "2"}, 2: {"b": "3"}}, "of bands that have any"
 
 
 @pytest.mark.parametrize(

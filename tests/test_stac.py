@@ -42,7 +42,7 @@ from rastermeta_async.model.errors import (
     SettingsError,
     WriteError,
 )
-from rastermeta_async.model.record import BBox, Record
+from rastermeta_async.model.record import BBox, Record, tags_of
 from rastermeta_async.stac import export as exporting
 from rastermeta_async.stac.evidence import rule_of
 from rastermeta_async.stac.export import Export, _Temporary, export
@@ -174,7 +174,7 @@ def test_the_command_says_what_the_rows_say(catalog: Path, tmp_path: Path, name:
         assert [one["data_type"] for one in bands_of(item)] == [row["dtype"]] * row["count"]
         assert bands_of(item)[0]["raster:spatial_resolution"] == 0.2
         assert shapely.geometry.shape(item["geometry"]).bounds == tuple(item["bbox"])
-        when = dict(row["dataset_tags"])["TIFFTAG_DATETIME"].replace(":", "-", 2)
+        when = tags_of(row["dataset_tags"])["TIFFTAG_DATETIME"].replace(":", "-", 2)
         assert item["properties"]["datetime"][:19] == when.replace(" ", "T")
     lines = Path(f"{output}.left-out.txt").read_text().splitlines()
     assert len({item["assets"]["data"]["type"] for item in items}) == 2
@@ -559,7 +559,8 @@ def test_a_base_that_is_no_url(base: str) -> None:
 
 @pytest.mark.parametrize("ending", [".parquet", ".ndjson", ".jsonl", ".json"])
 def test_every_form_of_a_catalog_gives_the_same_items(tmp_path: Path, ending: str) -> None:
-    records = [dated(bands=[band(nodata=math.nan)]), dated(b"/\xff.tif"), failed()]
+    bands = [band(nodata=math.nan, nodata_text="nan")]
+    records = [dated(bands=bands), dated(b"/\xff.tif"), failed()]
     expected, _ = made(tmp_path, records)
     catalog = write_catalog(tmp_path / f"other{ending}", records)
     export(str(catalog), str(tmp_path / "o.ndjson"), rule_of(None))
@@ -909,7 +910,7 @@ def test_a_scene_is_of_the_time_that_its_product_tells(tmp_path: Path) -> None:
     command.run(["extract", tmp_path / "scenes", "--suffix", ".tif", "-o", catalog])
     for row in command.rows_of(catalog):
         with rasterio.open(row["filepath"]) as dataset:
-            assert dict(row["imagery_tags"]) == dataset.tags(ns="IMAGERY") != {}
+            assert tags_of(row["imagery_tags"]) == dataset.tags(ns="IMAGERY") != {}
     export(str(catalog), str(output), rule_of(None))
     items = {
         os.path.relpath(item["assets"]["data"]["href"], tmp_path / "scenes"): item["properties"]

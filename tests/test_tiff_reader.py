@@ -1137,7 +1137,7 @@ def test_nodata_that_rasterio_gets_wrong_is_right_from_both_readers(
     assert both.readers_of(paths) == [TIFF_HEADER] * 2
     band = (both.read(paths[1]).bands or [])[0]
     assert (band.nodata_text, repr(band.nodata)) == (
-        (None, "nan") if dtype == "float32" else (text, repr(float(text)))
+        ("nan", "nan") if dtype == "float32" else (text, repr(float(text)))
     )
 
 

@@ -73,5 +73,8 @@ def _from_parquet(
     catalog: str, file: IO[bytes], columns: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
     if fault := fault_of(file):
-        raise OutputError(f"{catalog} {fault}. Make it anew, or take a copy as rastermeta wrote it")
+        raise OutputError(
+            f"{catalog} {fault}. Make it anew with `rastermeta extract … --overwrite -o {catalog}`"
+            ", or take a copy as rastermeta wrote it"
+        )
     yield from ParquetRows(file).batches(columns, rows)

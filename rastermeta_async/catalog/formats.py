@@ -43,6 +43,32 @@ _TYPE_AT = slice(1, 5)
 """Bytes of a WKB geometry that hold its type, little-endian (OGC 06-103r4, section 8.2.8)."""
 
 
+_DEGREE = {"unit": "degree"}
+_CRS = {
+    "$schema": "https://proj.org/schemas/v0.7/projjson.schema.json",
+    "type": "GeographicCRS",
+    "name": "WGS 84",
+    "datum": {
+        "type": "GeodeticReferenceFrame",
+        "name": "World Geodetic System 1984",
+        "ellipsoid": {
+            "name": "WGS 84", "semi_major_axis": 6378137, "inverse_flattening": 298.257223563
+        },
+    },
+    "coordinate_system": {
+        "subtype": "ellipsoidal",
+        "axis": [
+            {"name": "Latitude", "abbreviation": "lat", "direction": "north"} | _DEGREE,
+            {"name": "Longitude", "abbreviation": "lon", "direction": "east"} | _DEGREE,
+        ],
+    },
+    "id": {"authority": "EPSG", "code": 4326},
+}  # fmt: skip
+"""EPSG:4326 as PROJJSON. Without it the CRS is OGC:CRS84, for which PostGIS has no SRID.
+
+Coordinates are longitude, latitude all the same (GeoParquet 1.1.0, "Coordinate axis order")."""
+
+
 class Extent:
     """Collects the GeoParquet metadata of all footprints, one group of rows after the other."""
 
@@ -62,11 +88,12 @@ class Extent:
         covering = {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}
         column: dict[str, Any] = {
             "encoding": "WKB",
+            "crs": _CRS,
             "geometry_types": sorted(self._types),
             "orientation": "counterclockwise",
             "edges": "planar",
             "covering": {"bbox": covering},
-        }  # without "crs" the CRS is OGC:CRS84
+        }
         if limits := self.limits.west_to_east():
             column["bbox"] = limits  # in the form of RFC 7946
         content = {
@@ -236,9 +263,6 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
     if pa.types.is_struct(kind):
         for field in kind:
             yield from _leaves(f"{name}.{field.name}", field.type)
-    elif pa.types.is_map(kind):
-        yield from _leaves(f"{name}.key_value.key", kind.key_type)
-        yield from _leaves(f"{name}.key_value.value", kind.item_type)
     elif pa.types.is_list(kind):
         yield from _leaves(f"{name}.list.element", kind.value_type)
     else:
@@ -259,7 +283,7 @@ _ALIKE = [
     for field in SCHEMA
     if field.name not in _UNLIKE
     for leaf in _leaves(field.name, field.type)
-    if not leaf.endswith(".key_value.value")  # only the names of tags repeat
+    if not leaf.endswith(".element.value")  # only the names of tags repeat
 ]
 """Leaf columns whose values repeat, for a dictionary. A dictionary for all other columns takes a
 fourth of the time of writing, and more space than it saves."""

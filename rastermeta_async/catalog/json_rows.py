@@ -1,9 +1,9 @@
 """Convert rows to JSON and back, by the Arrow schema; strict JSON in both directions.
 
-Structs and maps are objects (map keys are strings, so band tags have the keys ``"1"``, ``"2"``, …),
-times are ISO 8601 in UTC, bytes are base64. JSON has no NaN, so non-finite numbers are the strings
-``"nan"``, ``"inf"`` and ``"-inf"``, as in STAC's raster extension. This keeps a nodata of NaN
-different from no nodata.
+Structs are objects; so are tags, by their names, and band tags have the keys ``"1"``, ``"2"``, …;
+times are ISO 8601 in UTC, bytes are base64. JSON has no NaN. A nodata that is not finite is null,
+and `nodata_text` says what it is, so that the field has the same type in all rows. Any other number
+that is not finite, which hardly a raster has, is the string ``"nan"``, ``"inf"`` or ``"-inf"``.
 """
 
 from __future__ import annotations
@@ -18,35 +18,54 @@ from typing import Any
 
 import pyarrow as pa
 
-from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.record import (
+    BAND_TAG_LIST,
+    SCHEMA,
+    TAG_LIST,
+    BandTag,
+    Tag,
+    band_tags_of,
+    tags_of,
+)
 
+_NODATA, _NODATA_TEXT = "nodata", "nodata_text"
 
-def encode(value: Any, kind: pa.DataType) -> Any:
-    """Return the JSON form of an Arrow value of type `kind` (as ``as_py`` gives it)."""
-    if value is None:
-        return None
-    if pa.types.is_floating(kind):
-        return value if math.isfinite(value) else repr(value)
-    if pa.types.is_timestamp(kind):
-        return value.isoformat().replace("+00:00", "Z")
-    if pa.types.is_binary(kind):
-        return base64.b64encode(value).decode("ascii")
-    if pa.types.is_map(kind):
-        return {str(key): encode(item, kind.item_type) for key, item in value}
-    if pa.types.is_list(kind):
-        return [encode(item, kind.value_type) for item in value]
-    if pa.types.is_struct(kind):
-        return {field.name: encode(value[field.name], field.type) for field in kind}
-    return value
-
-
-def decode(value: Any, kind: pa.DataType) -> Any:
-    """Return the value that `encode` turned into this JSON form."""
-    return None if value is None else decoder(kind)(value)
+_Function = Callable[[Any], Any]
 
 
 @lru_cache
-def decoder(kind: pa.DataType) -> Callable[[Any], Any]:
+def encoder(kind: pa.DataType) -> _Function:
+    """Return the function that turns a value of type `kind` (as ``as_py``) into its JSON form.
+
+    Neither is null.
+    """
+    if pa.types.is_floating(kind):
+        return lambda value: value if math.isfinite(value) else repr(value)
+    if pa.types.is_timestamp(kind):
+        return lambda value: value.isoformat().replace("+00:00", "Z")
+    if pa.types.is_binary(kind):
+        return lambda value: base64.b64encode(value).decode("ascii")
+    if kind == TAG_LIST:
+        return tags_of
+    if kind == BAND_TAG_LIST:
+        return lambda rows: {str(band): tags for band, tags in band_tags_of(rows).items()}
+    if pa.types.is_list(kind):
+        element = _nullable(encoder(kind.value_type))
+        return lambda value: [element(one) for one in value]
+    if pa.types.is_struct(kind):
+        fields = [(field.name, _nullable(_field_encoder(field))) for field in kind]
+        return lambda value: {name: field(value[name]) for name, field in fields}
+    return _as_it_is
+
+
+def _field_encoder(field: pa.Field) -> _Function:
+    if field.name == _NODATA:
+        return lambda value: value if math.isfinite(value) else None
+    return encoder(field.type)
+
+
+@lru_cache
+def decoder(kind: pa.DataType) -> _Function:
     """Return the function that turns a JSON form, not null, into a value of type `kind`."""
     if pa.types.is_floating(kind):
         return _real
@@ -54,20 +73,32 @@ def decoder(kind: pa.DataType) -> Callable[[Any], Any]:
         return dt.datetime.fromisoformat
     if pa.types.is_binary(kind):
         return lambda value: base64.b64decode(value, validate=True)
-    if pa.types.is_map(kind):
-        key, item = int if pa.types.is_integer(kind.key_type) else str, _nullable(kind.item_type)
-        return lambda value: [(key(name), item(one)) for name, one in value.items()]
+    if kind == TAG_LIST:
+        return lambda tags: [Tag(*one)._asdict() for one in tags.items()]
+    if kind == BAND_TAG_LIST:
+        return _band_tag_rows
     if pa.types.is_list(kind):
-        element = _nullable(kind.value_type)
+        element = _nullable(decoder(kind.value_type))
         return lambda value: [element(one) for one in _listed(value)]
     if pa.types.is_struct(kind):
-        fields = [(field.name, _nullable(field.type)) for field in kind]
-        return lambda value: {name: field(value[name]) for name, field in fields}
+        fields = [(field.name, _nullable(decoder(field.type))) for field in kind]
+        special = _nodata if kind.get_field_index(_NODATA) >= 0 else _nothing
+        return lambda value: {name: field(value[name]) for name, field in fields} | special(value)
     return _as_it_is
 
 
-def _nullable(kind: pa.DataType) -> Callable[[Any], Any]:
-    plain = decoder(kind)
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
+def _nodata(value: dict[str, Any]) -> dict[str, float | None]:
+    number = value[_NODATA]
+    if number is None:
+        number = value[_NODATA_TEXT]
+    return {_NODATA: None if number is None else _real(number)}
+
+
+def _nullable(plain: _Function) -> _Function:
     if plain is _as_it_is:
         return plain
     return lambda value: None if value is None else plain(value)
@@ -81,6 +112,11 @@ def _real(value: Any) -> float:
     if type(value) not in (float, int) and value not in ("nan", "inf", "-inf"):
         raise TypeError("no number")
     return float(value)
+
+
+def _band_tag_rows(bands: Any) -> list[dict[str, Any]]:
+    numbered = [(int(band), tags) for band, tags in bands.items()]
+    return [BandTag(band, *one)._asdict() for band, tags in numbered for one in tags.items()]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -98,8 +134,7 @@ _JSON = json.JSONDecoder(parse_constant=_strict)
 
 def row_objects(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
     """Yield each row as a JSON object, keys in the order of the columns."""
-    for row in rows.to_pylist():
-        yield {field.name: encode(row[field.name], field.type) for field in SCHEMA}
+    yield from map(encoder(pa.struct(list(SCHEMA))), rows.to_pylist())
 
 
 def to_lines(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:

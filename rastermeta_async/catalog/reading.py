@@ -30,8 +30,10 @@ from rastermeta_async.model.record import (
     SCHEMA_VERSION,
     SUCCESSES,
     VERSION_KEY,
+    BandTag,
     BBox,
     Record,
+    Tag,
     readable,
 )
 
@@ -89,7 +91,7 @@ class _Rule(NamedTuple):
 
     optional: bool
     inner: tuple[tuple[str, _Rule], ...]
-    """Rules of the fields, elements, or keys and values, each with the suffix of its name."""
+    """Rules of the fields, or of the elements, each with the suffix of its name."""
 
     @property
     def is_void(self) -> bool:
@@ -107,7 +109,7 @@ def _rule(hint: Any) -> _Rule:
         named = get_type_hints(hint)
         return _Rule(optional, tuple((f".{name}", _rule(one)) for name, one in named.items()))
     if get_origin(hint) is dict:
-        return _Rule(optional, ((" (a key)", _rule(inner[0])), (" (a value)", _rule(inner[1]))))
+        inner = (BandTag if inner[0] is int else Tag,)
     return _Rule(optional, ((" (an element)", _rule(inner[0])),) if inner else ())
 
 
@@ -127,17 +129,16 @@ def _null(name: str, values: pa.Array, rule: _Rule) -> str:
 
 
 def children(values: pa.Array) -> list[pa.Array]:
-    """Return the fields, the elements, or the keys and values, of all values that are not null."""
+    """Return the fields, or the elements, of all values that are not null."""
     kind = values.type
     if pa.types.is_struct(kind):
         there = values.drop_null() if values.null_count else values
         return [there.field(index) for index in range(kind.num_fields)]
-    if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
+    if not pa.types.is_list(kind):
         return []
     # In Arrow a null list may have elements, but not if it was read from a file.
     start, end = (values.offsets[at].as_py() for at in (0, len(values))) if len(values) else (0, 0)
-    children = [values.keys, values.items] if pa.types.is_map(kind) else [values.values]
-    return [child.slice(start, end - start) for child in children]
+    return [values.values.slice(start, end - start)]
 
 
 # Ranges
@@ -201,19 +202,24 @@ def _shaped(shapes: pa.Array) -> str:
     return "" if fine else "is no WKB of a polygon or of several"
 
 
-def _exact(bands: pa.Array) -> str:
-    (there,) = children(bands)
-    texts = there.field("nodata_text")
+def _exact(texts: pa.Array) -> str:
     if texts.null_count == len(texts):
         return ""
-    numbers = pc.match_substring_regex(texts, r"^-?[0-9]{1,20}$")
-    return "has a nodata_text that is no whole number" if pc.all(numbers).as_py() is False else ""
+    numbers = pc.match_substring_regex(texts, r"^(nan|-?inf|-?[0-9]{1,20})$")
+    return "is no number" if pc.all(numbers).as_py() is False else ""
+
+
+def _exact_in_bands(bands: pa.Array) -> str:
+    (there,) = children(bands)
+    what = _exact(there.field("nodata_text"))
+    return what and f"has a nodata_text that {what}"
 
 
 _CHECKS: dict[str, Callable[[pa.Array], str]] = {
     "status": _known, "res": _of_length(2), "transform": _of_length(6), "count": _counted,
     "width": _counted, "height": _counted, "gcp_count": _counted, "file_size": _counted,
-    "mtime": _dated, "bbox": _on_earth, "geometry": _shaped, "bands": _exact,
+    "mtime": _dated, "bbox": _on_earth, "geometry": _shaped, "bands": _exact_in_bands,
+    "nodata_text": _exact,
     "error_message": _short,
 }  # fmt: skip
 
@@ -231,7 +237,7 @@ MAX_PAGE_BYTES = 128 * 1024 * 1024
 """Limits of decompressed bytes: of the columns that are read in a row group, and of a page."""
 
 MAX_VALUES = 1 << 25
-"""Limit of the values of lists and maps in each column of a row group."""
+"""Limit of the values of lists in each column of a row group."""
 
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 """Limit of the texts of a batch, after decoding of dictionaries."""
@@ -272,7 +278,8 @@ class ParquetRows:
         self._paths = [schema.column(index).path for index in range(len(schema))]
         self._tables: dict[tuple[str, ...], pq.ParquetFile] = {(): table}
         if not table.schema_arrow.equals(SCHEMA):
-            raise NotRowsError("its columns are not those of a catalog")
+            other = _other_version(self.meta)
+            raise NotRowsError(f"it {other}" if other else "its columns are not those of a catalog")
 
     def _groups(self) -> Iterator[Any]:
         return map(self.meta.row_group, range(self.meta.num_row_groups))
@@ -348,17 +355,23 @@ def fault_of(file: IO[bytes]) -> str | None:
         NotRowsError, pa.ArrowException, OSError: as for `ParquetRows`.
     """
     footer = footer_of(file)
-    version = (footer.metadata or {}).get(VERSION_KEY)
-    if version is None:
+    if VERSION_KEY not in (footer.metadata or {}):
         return NOT_OURS
-    if version != str(SCHEMA_VERSION).encode():
-        return (
-            f"was made by another version of rastermeta (schema {readable(version)}; this one "
-            f"has {SCHEMA_VERSION})"
-        )
+    if other := _other_version(footer):
+        return other
     if not footer.schema.to_arrow_schema().equals(SCHEMA):
         return "was changed by another program: its columns are not those of a catalog"
     return None
+
+
+def _other_version(footer: pq.FileMetaData) -> str:
+    version = (footer.metadata or {}).get(VERSION_KEY)
+    if version in (None, str(SCHEMA_VERSION).encode()):
+        return ""
+    return (
+        f"was made by another version of rastermeta (schema {readable(version)}; this one "
+        f"has {SCHEMA_VERSION})"
+    )
 
 
 def footer_of(file: IO[bytes] | io.RawIOBase) -> pq.FileMetaData:

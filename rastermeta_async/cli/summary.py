@@ -207,13 +207,14 @@ def _relevant_tags(tags: pa.Array) -> TagsByRow:
     """Return the tags that can hold a date, for each row that has any."""
     offsets = np.asarray(tags.offsets)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
-    keys = tags.keys.slice(first, last - first).dictionary_encode()
+    all_keys, all_values = tags.values.field("key"), tags.values.field("value")
+    keys = all_keys.slice(first, last - first).dictionary_encode()
     names = pa.array([name.upper() in TAGS for name in keys.dictionary.to_pylist()], pa.bool_())
     places = np.flatnonzero(np.asarray(names.take(keys.indices))) + first
     pairs = zip(
         np.searchsorted(offsets, places, "right").tolist(),
-        tags.keys.take(pa.array(places)).to_pylist(),
-        tags.items.take(pa.array(places)).to_pylist(),
+        all_keys.take(pa.array(places)).to_pylist(),
+        all_values.take(pa.array(places)).to_pylist(),
         strict=True,
     )
     found: TagsByRow = {}

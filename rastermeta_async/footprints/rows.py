@@ -1,4 +1,4 @@
-"""Adds footprints: the area of each raster as polygons in longitude and latitude (OGC:CRS84).
+"""Adds footprints: the area of each raster as polygons in longitude and latitude (EPSG:4326).
 
     columns of a batch ──▶ rings of pixels ──▶ rings of degrees, a CRS at once ──▶ columns
 

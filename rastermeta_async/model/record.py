@@ -8,7 +8,7 @@ absent value is null, never ``""`` or 0.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rastermeta_async.model.urls import is_url, redacted, without_secrets
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Changes whenever a column is added or removed, or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
@@ -45,7 +45,6 @@ def _struct_of(row: type) -> pa.DataType:
 
 _TEXT = pa.string()
 _REAL = pa.float64()
-_TAGS = pa.map_(pa.string(), pa.string())
 
 
 class Bounds(NamedTuple):
@@ -73,7 +72,7 @@ class Band(NamedTuple):
     nodata: Annotated[float | None, Column(_REAL, "nodata value, may be NaN")]
     nodata_text: Annotated[
         str | None,
-        Column(_TEXT, "exact nodata value where it is a whole number beyond ±2^53; else null"),
+        Column(_TEXT, "exact nodata where it is nan, inf, -inf or a whole number beyond ±2^53"),
     ]
     description: Annotated[str | None, Column(_TEXT, "description")]
     color_interp: Annotated[str | None, Column(_TEXT, "colour interpretation, e.g. gray, red")]
@@ -91,7 +90,29 @@ class Band(NamedTuple):
     ]
 
 
+class Tag(NamedTuple):
+    """One tag of a dataset, as its column stores it; a `Record` has a mapping."""
+
+    key: Annotated[str, Column(_TEXT, "name")]
+    value: Annotated[str, Column(_TEXT, "value")]
+
+
+class BandTag(NamedTuple):
+    """One tag of a band, as its column stores it; a `Record` has a mapping of mappings."""
+
+    band: Annotated[int, Column(pa.int32(), "number of the band, from 1")]
+    key: Annotated[str, Column(_TEXT, "name")]
+    value: Annotated[str, Column(_TEXT, "value")]
+
+
+# Lists, not maps: GeoPandas writes no maps of maps, Spark's distinct() and GDAL take no maps, and
+# pandas makes tuples of them.
+TAG_LIST = pa.list_(_struct_of(Tag))
+BAND_TAG_LIST = pa.list_(_struct_of(BandTag))
+
 Tags = dict[str, str]
+BandTags = dict[int, Tags]
+"""Tags by the number of their band, from 1, of the bands that have any."""
 
 
 class Record(NamedTuple):
@@ -120,20 +141,24 @@ class Record(NamedTuple):
     count: Annotated[int | None, Column(pa.int32(), "number of bands; 0: a container")] = None  # type: ignore[assignment]  # shadows tuple.count(), which no record needs
     dtype: Annotated[str | None, Column(_TEXT, "data type of band 1")] = None
     nodata: Annotated[float | None, Column(_REAL, "nodata value of band 1, may be NaN")] = None
+    nodata_text: Annotated[
+        str | None,
+        Column(_TEXT, "exact nodata of band 1 where it is nan, inf, -inf or beyond ±2^53"),
+    ] = None
     transform: Annotated[
         tuple[float, ...] | None,
         Column(pa.list_(_REAL), "geotransform, 6 numbers in GDAL's order, unrounded"),
     ] = None
-    dataset_tags: Annotated[Tags | None, Column(_TAGS, "tags of the dataset, default domain")] = (
-        None
-    )
+    dataset_tags: Annotated[
+        Tags | None, Column(TAG_LIST, "tags of the dataset, default domain")
+    ] = None
     band_tags: Annotated[
-        dict[int, Tags] | None,
-        Column(pa.map_(pa.int32(), _TAGS), "tags of each band (1-based), default domain"),
+        BandTags | None,
+        Column(BAND_TAG_LIST, "tags of the bands (1-based), default domain, in band order"),
     ] = None
     imagery_tags: Annotated[
         Tags | None,
-        Column(_TAGS, "tags of the domain IMAGERY: satellite, cloud cover, time of acquisition"),
+        Column(TAG_LIST, "tags of the domain IMAGERY: satellite, cloud cover, time of acquisition"),
     ] = None
     driver: Annotated[str | None, Column(_TEXT, "GDAL driver that opened the file")] = None
     width: Annotated[int | None, Column(pa.int32(), "columns, pixels")] = None
@@ -181,10 +206,10 @@ class Record(NamedTuple):
     ] = None
     crs_wkt: Annotated[str | None, Column(_TEXT, "WKT of a CRS that has no code")] = None
     geometry: Annotated[
-        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (OGC:CRS84)")
+        bytes | None, Column(pa.binary(), "footprint as WKB, longitude and latitude (EPSG:4326)")
     ] = None
     bbox: Annotated[
-        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (OGC:CRS84)")
+        BBox | None, Column(_struct_of(BBox), "limits of the footprint, degrees (EPSG:4326)")
     ] = None
     footprint: Annotated[
         str | None,
@@ -283,26 +308,36 @@ def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return values as an Arrow array; for maps and lists of structs in a faster way."""
-    if pa.types.is_map(kind):
-        return _maps(values, kind)
+    """Return values as an Arrow array; for tags and lists of structs in a faster way."""
+    if kind == TAG_LIST:
+        return _tag_lists([value if value is None else {0: value} for value in values], kind)
+    if kind == BAND_TAG_LIST:
+        return _tag_lists(values, kind)
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         return _shared(values, kind)
     return pa.array(values, kind)
 
 
-def _maps(values: Sequence[dict[Any, Any] | None], kind: pa.MapType) -> pa.Array:
+def _tag_lists(values: Sequence[BandTags | None], kind: pa.ListType) -> pa.Array:
+    """Convert tags by band to lists of structs; those of datasets without the number of a band."""
     offsets: list[int | None] = []
-    keys: list[Any] = []
-    items: list[Any] = []
+    bands: list[int] = []
+    keys: list[str] = []
+    texts: list[str] = []
     for value in values:
         offsets.append(None if value is None else len(keys))
-        if value:
-            keys += value
-            items += value.values()
+        for band, tags in (value or {}).items():
+            bands += [band] * len(tags)
+            keys += tags
+            texts += tags.values()
     offsets.append(len(keys))
-    content = (pa.array(keys, kind.key_type), _array(items, kind.item_type))
-    return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), *content, type=kind)
+    fields = list(kind.value_type)
+    columns = [
+        pa.array(column, field.type)
+        for column, field in zip((bands, keys, texts)[-len(fields) :], fields, strict=True)
+    ]
+    rows = pa.StructArray.from_arrays(columns, fields=fields)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows, type=kind)
 
 
 def _shared(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
@@ -335,9 +370,9 @@ def from_fields(fields: dict[str, Any]) -> Record:
         "bbox": lambda fields: BBox(**fields),
         "res": tuple,
         "transform": tuple,
-        "dataset_tags": dict,
-        "band_tags": lambda pairs: {band: dict(tags) for band, tags in pairs},
-        "imagery_tags": dict,
+        "dataset_tags": tags_of,
+        "band_tags": band_tags_of,
+        "imagery_tags": tags_of,
         "bands": bands,
     }
     return Record(
@@ -346,6 +381,19 @@ def from_fields(fields: dict[str, Any]) -> Record:
             for name, value in fields.items()
         }
     )
+
+
+def tags_of(rows: Iterable[Mapping[str, str]] | None) -> Tags:
+    """Return tags by their name, of the rows of `Tag` that a column holds."""
+    return {row["key"]: row["value"] for row in rows or ()}
+
+
+def band_tags_of(rows: Iterable[Mapping[str, Any]]) -> BandTags:
+    """Return tags by band and name, of the rows of `BandTag` that a column holds."""
+    found: BandTags = {}
+    for row in rows:
+        found.setdefault(row["band"], {})[row["key"]] = row["value"]
+    return found
 
 
 def describe_columns() -> Iterable[tuple[str, str, str]]:

@@ -39,10 +39,8 @@ def _bytes_before(array: pa.Array, at: Sizes) -> Sizes:
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return _offsets(array)[at] + 4 * at
-    if pa.types.is_list(kind) or pa.types.is_map(kind):
-        ends = _offsets(array)[at]
-        children = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
-        return sum((_bytes_before(child, ends) for child in children), 4 * at)
+    if pa.types.is_list(kind):
+        return _bytes_before(array.values, _offsets(array)[at]) + 4 * at
     if pa.types.is_struct(kind):
         # StructArray.field() already applies the slice of its parent.
         fields = (array.field(index) for index in range(kind.num_fields))

@@ -45,7 +45,13 @@ class Nodata(NamedTuple):
     value: float | None
     """The nearest double; None: the band has no nodata."""
     text: str | None = None
-    """The exact value, if it is a whole number beyond ±2**53."""
+    """The exact value, if it is a whole number beyond ±2**53, or no finite one."""
+
+
+def told(value: float | None) -> Nodata:
+    """Return the nodata of a band of which a double is known."""
+    text = None if value is None or math.isfinite(value) else repr(float(value))
+    return Nodata(value, text)
 
 
 def nodata_of(dataset: Any) -> list[Nodata]:
@@ -57,7 +63,7 @@ def nodata_of(dataset: Any) -> list[Nodata]:
         if band in exact:
             found.append(Nodata(float(exact[band]), str(exact[band])))
         else:
-            found.append(Nodata(math.nan if misread and _is_zero(dtype, value) else value))
+            found.append(told(math.nan if misread and _is_zero(dtype, value) else value))
     return found
 
 

@@ -46,6 +46,7 @@ from rastermeta_async.model.record import (
     MISSING,
     UNPLACED,
     Band,
+    BandTags,
     Bounds,
     Record,
     Tags,
@@ -63,7 +64,7 @@ from rastermeta_async.readers.geotiff.structure import (
     has_more_images,
     structure_of,
 )
-from rastermeta_async.readers.nodata import Nodata, nodata_of
+from rastermeta_async.readers.nodata import nodata_of, told
 from rastermeta_async.readers.sidecars import Folders
 from rastermeta_async.readers.subdatasets import MAX_PARTS, NONE, Subdatasets, subdatasets_of
 from rastermeta_async.readers.undecodable import ReadableDataset, message_of
@@ -335,7 +336,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         problems.append(f"bands, subdatasets: left out: there are more than {MAX_PARTS:,} images")
     subdatasets = None if many else ask("subdatasets", lambda: _subdatasets(path, dataset))
     problems += [f"subdatasets: {problem}" for problem in (subdatasets or NONE).problems]
-    nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(Nodata, dataset.nodatavals)]
+    nodata = ask("nodata", lambda: nodata_of(dataset)) or [*map(told, dataset.nodatavals)]
     bands = None if many else ask("bands", lambda: _bands(dataset))
     if bands:
         pairs = zip(bands, nodata, strict=True)
@@ -359,6 +360,7 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         count=count,
         dtype=dataset.dtypes[0] if count else None,
         nodata=nodata[0].value if count else None,
+        nodata_text=nodata[0].text if count else None,
         transform=tuple(dataset.get_transform()),
         dataset_tags=dataset_tags,
         band_tags=band_tags,
@@ -424,16 +426,15 @@ def _shown_part(name: str, container: str) -> str:
     return name if container in name else redacted(name)
 
 
-def _tags(
-    dataset: Any, problems: _Problems
-) -> tuple[Tags | None, dict[int, Tags] | None, Tags | None]:
-    """Return the tags of the dataset, of its bands (1-based), and of the domain IMAGERY."""
+def _tags(dataset: Any, problems: _Problems) -> tuple[Tags | None, BandTags | None, Tags | None]:
+    """Return the tags of the dataset, of its bands that have any, and of the domain IMAGERY."""
     of_dataset: Tags | None = problems.unless("tags", dataset.tags)
     of_imagery: Tags | None = problems.unless("imagery tags", partial(dataset.tags, ns="IMAGERY"))
-    of_bands: dict[int, Tags] = {}
+    of_bands: BandTags = {}
     for band in dataset.indexes:
         tags: Tags | None = problems.unless(f"tags of band {band}", partial(dataset.tags, band))
-        of_bands[band] = tags or {}
+        if tags:
+            of_bands[band] = tags
     size = sum(
         len(key) + len(value)
         for tags in (of_dataset or {}, of_imagery or {}, *of_bands.values())

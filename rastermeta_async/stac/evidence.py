@@ -25,22 +25,20 @@ class Evidence(NamedTuple):
     """Values by name in upper case."""
 
 
-Pairs = Mapping[str, str] | Iterable[tuple[str, str]] | None
-"""Tags of a record, or of a row."""
-
-
 _NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
 _MIDNIGHT = " 00:00:00"
 
 
-def evidence_of(path: str, dataset_tags: Pairs, imagery_tags: Pairs) -> Evidence:
+def evidence_of(
+    path: str, dataset_tags: Mapping[str, str] | None, imagery_tags: Mapping[str, str] | None
+) -> Evidence:
     """Return the evidence in a row's columns; a tag of the domain IMAGERY replaces one of its name.
 
     In that domain, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the
     second before it, for a time that they cannot parse, and midnight if they know only the day.
     """
-    tags = {name.upper(): value for name, value in dict(dataset_tags or ()).items()}
-    for name, value in dict(imagery_tags or ()).items():
+    tags = {name.upper(): value for name, value in (dataset_tags or {}).items()}
+    for name, value in (imagery_tags or {}).items():
         if value not in _NOT_PARSED:
             tags[name.upper()] = value.removesuffix(_MIDNIGHT)
     return Evidence(path, tags)

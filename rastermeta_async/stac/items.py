@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from rastermeta_async.footprints.crs import metres_in_a_unit, wkt2_of
 from rastermeta_async.footprints.limits import parsed, west_to_east
 from rastermeta_async.model.errors import SettingsError
-from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.record import SUCCESSES, tags_of
 from rastermeta_async.model.text import TIFFS
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.stac.dates import Interval, rfc3339
@@ -128,7 +128,8 @@ def item_of(
         LeftOut: the row was not read, or has no bands, or its time or place is unknown.
     """
     _check(row)
-    interval = when(evidence_of(row["filepath"], row["dataset_tags"], row["imagery_tags"]))
+    tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
+    interval = when(evidence_of(row["filepath"], *tags))
     if interval is None:
         raise LeftOut(UNDATED)
     path = row["filepath_bytes"] or row["filepath"].encode()
@@ -239,7 +240,8 @@ def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
         found["description"] = band["description"]
     if band["nodata"] is not None:
         exact = band["nodata_text"]
-        found["nodata"] = int(exact) if exact else _number(band["nodata"])
+        is_whole = exact and exact[-1].isdigit()
+        found["nodata"] = int(exact) if is_whole else _number(band["nodata"])
     if band["unit"]:
         found["unit"] = band["unit"]
     scaling = band["scale"], band["offset"]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from rastermeta_async.model.record import TIFF_HEADER, Band, Bounds, Record, Tags, path_columns
+from rastermeta_async.model.record import (
+    TIFF_HEADER,
+    Band,
+    BandTags,
+    Bounds,
+    Record,
+    Tags,
+    path_columns,
+)
 from rastermeta_async.readers.base import Facts
 from rastermeta_async.readers.geotiff.header import Header
 
@@ -69,11 +77,9 @@ class Template:
             y -= e * 0.5
         return (x, a, b, y, d, e)
 
-    def _band_tags(self, header: Header) -> dict[int, Tags]:
+    def _band_tags(self, header: Header) -> BandTags:
         given = header.metadata.bands
-        if not given:
-            return {band: {} for band in self._numbers}
-        return {band: given.get(band, {}) for band in self._numbers}
+        return {band: given[band] for band in self._numbers if given.get(band)} if given else {}
 
     def _bands_of(self, header: Header) -> list[Band]:
         """Return the bands; files with the same bands share one list."""
