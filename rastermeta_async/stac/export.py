@@ -338,10 +338,19 @@ def _write_lines(
             others.file.write(f"{on_a_line(shown_url(row['filepath']))}\t{reason}\n".encode())
             result.left_out[reason] = result.left_out.get(reason, 0) + 1
             continue
-        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        lines.file.write(text.encode() + b"\n")
+        lines.file.write(_line(item))
         result.add(item)
     return result
+
+
+def _line(item: dict[str, Any]) -> bytes:
+    r"""Return an item as a line of JSON that can be loaded into pgstac.
+
+    pypgstac (0.10, `read_json`) halves double backslashes before it parses a line, so a backslash
+    is ``\u005c`` here. PostgreSQL ("JSON Types", 8.14.1) refuses U+0000, so U+FFFD replaces it.
+    """
+    text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace(r"\\", r"\u005c").replace(r"\u0000", "\ufffd").encode() + b"\n"
 
 
 def _write_parquet(
