@@ -376,6 +376,17 @@ def test_a_collection_lasts_from_its_first_item_to_its_last(tmp_path: Path) -> N
     assert content["extent"]["temporal"]["interval"] == [[days[2], days[1]]]
 
 
+def test_names_of_files_that_are_no_utf_8(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
+    odd = catalog.rename(tmp_path / os.fsdecode(b"\xff.parquet"))
+    output = tmp_path / os.fsdecode(b"\xfe.ndjson")
+    export(str(odd), str(output), rule_of(None), "all")
+    (item,) = read_items(output)
+    href = unquote_to_bytes(item["links"][0]["href"])
+    content = json.loads((tmp_path / os.fsdecode(href)).read_text())
+    assert (content["id"], content["description"]) == ("all", "Rasters of \\xff.parquet")
+
+
 @pytest.mark.parametrize("output", ["items.ndjson", "items.parquet"])
 def test_the_extent_of_a_collection_crosses_the_antimeridian_as_its_items_do(
     tmp_path: Path, output: str

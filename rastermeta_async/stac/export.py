@@ -216,7 +216,7 @@ def export(
         _check_earlier(output, listed, described if collection else None)
     link = None
     if collection:
-        link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
+        link = {"id": collection, "href": "./" + quote(os.fsencode(os.path.basename(described)))}
     with _explained(output), contextlib.ExitStack() as files:
         lines = files.enter_context(_Temporary(output))
         others = files.enter_context(_Temporary(listed))
@@ -224,7 +224,7 @@ def export(
         content = None
         limits = result.limits.west_to_east()
         if collection and result.time and limits:
-            name = os.path.basename(catalog)
+            name = os.fsencode(os.path.basename(catalog)).decode("utf-8", "backslashreplace")
             content = collection_of(collection, name, limits, result.time)
         finished = lines
         if output.endswith(".parquet"):
