@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import math
 import os
@@ -255,7 +256,7 @@ def test_all_kinds_of_rows_are_one_parquet_file(tmp_path: Path) -> None:
         "nan", 1.5, "-inf", None
     ]  # fmt: skip
     assert lines[3]["properties"]["datetime"] is None
-    assert lines[3]["properties"]["start_datetime"] == "2020-01-31T00:00:00Z"
+    assert lines[3]["properties"]["start_datetime"] == "2020-01-31T00:00:00.000000Z"
     assert lines[3]["properties"]["end_datetime"] == "2020-01-31T23:59:59.999999Z"
 
 
@@ -265,9 +266,9 @@ def test_years_of_old_maps(tmp_path: Path, year: int, name: str) -> None:
     """A pattern takes years that would not be sure in a tag."""
     row = dated(b"/map_%04d.tif" % year)
     (item,), _ = made(tmp_path, [row], name, when=rule_of("map_%Y"), collection="maps")
-    span = [f"{year:04}-01-01T00:00:00Z", f"{year:04}-12-31T23:59:59.999999Z"]
+    span = [f"{year:04}-01-01T00:00:00.000000Z", f"{year:04}-12-31T23:59:59.999999Z"]
     found = [item["properties"][field] for field in ("start_datetime", "end_datetime")]
-    assert [time.replace(".000000Z", "Z") for time in found] == span
+    assert found == span
     content = json.loads((tmp_path / f"{name}.collection.json").read_text())
     assert content["extent"]["temporal"]["interval"] == [span]
 
@@ -333,7 +334,7 @@ def test_approximate_footprints_have_no_transform(tmp_path: Path) -> None:
     }  # fmt: skip
     (item,), _ = made(tmp_path, [dated(bbox=BBox(10, 50, 11, 51), has_rpcs=True, **fields)])
     assert item["properties"] == {
-        "datetime": "2020-01-31T12:34:56Z", "proj:code": None, "proj:shape": [1, 1]
+        "datetime": "2020-01-31T12:34:56.000000Z", "proj:code": None, "proj:shape": [1, 1]
     }  # fmt: skip
 
 
@@ -364,8 +365,8 @@ def extent_of(folder: Path, name: str) -> list[float]:
 
 
 def test_a_collection_lasts_from_its_first_item_to_its_last(tmp_path: Path) -> None:
-    days = ["2020-03-01T00:00:00Z", "2024-05-06T00:00:00Z", "2019-01-02T00:00:00Z",
-            "2021-01-01T00:00:00Z"]  # fmt: skip
+    days = ["2020-03-01T00:00:00.000000Z", "2024-05-06T00:00:00.000000Z",
+            "2019-01-02T00:00:00.000000Z", "2021-01-01T00:00:00.000000Z"]  # fmt: skip
     rows = [dated(b"/%d.tif" % at, dataset_tags={"ACQUISITIONDATETIME": day})
             for at, day in enumerate(days)]  # fmt: skip
     items, _ = made(tmp_path, rows, "my items.ndjson", collection="all")
@@ -373,6 +374,17 @@ def test_a_collection_lasts_from_its_first_item_to_its_last(tmp_path: Path) -> N
     assert " " not in items[0]["links"][0]["href"]
     content = json.loads((tmp_path / href).read_text())
     assert content["extent"]["temporal"]["interval"] == [[days[2], days[1]]]
+
+
+def test_names_of_files_that_are_no_utf_8(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
+    odd = catalog.rename(tmp_path / os.fsdecode(b"\xff.parquet"))
+    output = tmp_path / os.fsdecode(b"\xfe.ndjson")
+    export(str(odd), str(output), rule_of(None), "all")
+    (item,) = read_items(output)
+    href = unquote_to_bytes(item["links"][0]["href"])
+    content = json.loads((tmp_path / os.fsdecode(href)).read_text())
+    assert (content["id"], content["description"]) == ("all", "Rasters of \\xff.parquet")
 
 
 @pytest.mark.parametrize("output", ["items.ndjson", "items.parquet"])
@@ -482,6 +494,38 @@ def test_row_groups_of_items_end_by_rows_and_by_bytes(
     made(tmp_path, [dated(b"/%d.tif" % at, bands=[long]) for at in range(7)], "items.parquet")
     meta = pq.read_metadata(tmp_path / "items.parquet")
     assert [meta.row_group(at).num_rows for at in range(meta.num_row_groups)] == groups
+
+
+def test_times_of_items_sort_as_text(tmp_path: Path) -> None:
+    """Programs compare them as text: "56.5Z" comes before "56Z"."""
+    given = ["2020-01-31T12:34:55.999999Z", "2020-01-31T12:34:56Z", "2020-01-31T12:34:56.5Z",
+             "2020-01-31T12:34:57Z"]  # fmt: skip
+    rows = [dated(b"/%d.tif" % at, dataset_tags={"ACQUISITIONDATETIME": text})
+            for at, text in enumerate(given)]  # fmt: skip
+    items, _ = made(tmp_path, rows)
+    told = [item["properties"]["datetime"] for item in items]
+    assert told == sorted(told)
+    assert [dt.datetime.fromisoformat(text) for text in told] == [
+        dt.datetime.fromisoformat(text) for text in given
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["C:\\x\\temp", 'a\\\\b\\"c"\\', "\\u0000", "\\n\n\t\x1b\x7f", "\u2028\ufffe\U0001f600"]
+)
+def test_backslashes_in_lines_are_never_doubled(tmp_path: Path, text: str) -> None:
+    """pypgstac halves double backslashes before it parses a line."""
+    (item,), _ = made(tmp_path, [dated(bands=[band(description=text)])])
+    assert bands_of(item)[0]["description"] == text
+    assert "\\\\" not in (tmp_path / "items.ndjson").read_text()
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])
+def test_a_null_character_is_replaced(tmp_path: Path, name: str) -> None:
+    """PostgreSQL refuses it in text."""
+    (item,), _ = made(tmp_path, [dated(bands=[band(description="a\0\\0", unit="\0")])], name)
+    assert bands_of(item)[0]["description"] == "a\ufffd\\0"
+    assert bands_of(item)[0]["unit"] == "\ufffd"
 
 
 @pytest.mark.campaign
@@ -879,20 +923,26 @@ RAPID_EYE = """<?xml version="1.0"?>
 """
 WRITTEN = "2022:02:02 02:02:02"
 SCENES = {
-    "dg/a.tif": ("a.IMD", IMD, "2020-01-31T12:34:56Z"),
+    "dg/a.tif": ("a.IMD", IMD, "2020-01-31T12:34:56.000000Z"),
     "landsat/LE07_B1.TIF": (
         "LE07_MTL.txt",
         MTL.format("SCENE_CENTER_TIME = 12:34:56.1234567Z"),
-        "2020-01-31T12:34:56Z",
+        "2020-01-31T12:34:56.000000Z",
     ),
-    "landsat-day/LE07_B1.TIF": ("LE07_MTL.txt", MTL.format(""), "2020-01-31T00:00:00Z"),
+    "landsat-day/LE07_B1.TIF": ("LE07_MTL.txt", MTL.format(""), "2020-01-31T00:00:00.000000Z"),
     # GDAL takes no quotes, and says 1970-01-01 then.
     "landsat-8/LC08_B1.TIF": (
-        "LC08_MTL.txt", MTL.format('SCENE_CENTER_TIME = "12:34:56Z"'), "2022-02-02T02:02:02Z"
+        "LC08_MTL.txt",
+        MTL.format('SCENE_CENTER_TIME = "12:34:56Z"'),
+        "2022-02-02T02:02:02.000000Z",
     ),
-    "pleiades/IMG_PHR1A_P_001_R1C1.TIF": ("DIM_PHR1A_P_001.XML", DIMAP, "2020-01-31T12:34:56Z"),
-    "geoeye/po_1_pan_0000000.tif": ("po_1_metadata.txt", GEO_EYE, "2020-01-31T12:34:00Z"),
-    "rapideye/x_RE1.tif": ("x_RE1_metadata.xml", RAPID_EYE, "2020-01-31T12:34:56Z"),
+    "pleiades/IMG_PHR1A_P_001_R1C1.TIF": (
+        "DIM_PHR1A_P_001.XML",
+        DIMAP,
+        "2020-01-31T12:34:56.000000Z",
+    ),
+    "geoeye/po_1_pan_0000000.tif": ("po_1_metadata.txt", GEO_EYE, "2020-01-31T12:34:00.000000Z"),
+    "rapideye/x_RE1.tif": ("x_RE1_metadata.xml", RAPID_EYE, "2020-01-31T12:34:56.000000Z"),
 }  # fmt: skip
 """A scene, its file of metadata, what that says, and the date that it tells."""
 

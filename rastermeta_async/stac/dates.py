@@ -151,8 +151,11 @@ def whole(start: dt.datetime, length: dt.timedelta) -> Interval:
 
 
 def rfc3339(moment: dt.datetime) -> str:
-    """Return a time in the form of RFC 3339, in UTC."""
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    """Return a time in the form of RFC 3339, in UTC, with six digits of a second's fraction.
+
+    Times of the same length sort as text, as pypgstac sorts them: "56.5Z" comes before "56Z".
+    """
+    return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def month_after(first: dt.date) -> dt.date:

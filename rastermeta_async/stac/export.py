@@ -216,7 +216,7 @@ def export(
         _check_earlier(output, listed, described if collection else None)
     link = None
     if collection:
-        link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
+        link = {"id": collection, "href": "./" + quote(os.fsencode(os.path.basename(described)))}
     with _explained(output), contextlib.ExitStack() as files:
         lines = files.enter_context(_Temporary(output))
         others = files.enter_context(_Temporary(listed))
@@ -224,7 +224,7 @@ def export(
         content = None
         limits = result.limits.west_to_east()
         if collection and result.time and limits:
-            name = os.path.basename(catalog)
+            name = os.fsencode(os.path.basename(catalog)).decode("utf-8", "backslashreplace")
             content = collection_of(collection, name, limits, result.time)
         finished = lines
         if output.endswith(".parquet"):
@@ -338,10 +338,19 @@ def _write_lines(
             others.file.write(f"{on_a_line(shown_url(row['filepath']))}\t{reason}\n".encode())
             result.left_out[reason] = result.left_out.get(reason, 0) + 1
             continue
-        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        lines.file.write(text.encode() + b"\n")
+        lines.file.write(_line(item))
         result.add(item)
     return result
+
+
+def _line(item: dict[str, Any]) -> bytes:
+    r"""Return an item as a line of JSON that can be loaded into pgstac.
+
+    pypgstac (0.10, `read_json`) halves double backslashes before it parses a line, so a backslash
+    is ``\u005c`` here. PostgreSQL ("JSON Types", 8.14.1) refuses U+0000, so U+FFFD replaces it.
+    """
+    text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace(r"\\", r"\u005c").replace(r"\u0000", "\ufffd").encode() + b"\n"
 
 
 def _write_parquet(
