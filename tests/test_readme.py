@@ -92,7 +92,7 @@ def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
     assert marks[:2] == ["command: sample", "command: tests"]
-    assert set(marks[2:]) == {"catalog", "store", "nightly", "shards"}
+    assert set(marks[2:]) == {"catalog", "gis", "store", "nightly", "shards"}
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -123,6 +123,13 @@ def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
     assert pq.read_metadata("items.parquet").num_rows == 12
     assert len(Path("by-path.ndjson").read_text().splitlines()) == 12
     assert Path("items.parquet.left-out.txt").exists()
+
+
+def test_a_catalog_becomes_mosaics(catalog: Path) -> None:
+    for line in marked("gis").splitlines():
+        done = run(line)
+        assert done.returncode == 0, (line, done.stderr)
+    assert (len(os.listdir("mosaics")), len(os.listdir("tiled"))) == (8, 4)
 
 
 def test_a_catalog_can_be_asked(catalog: Path) -> None:
