@@ -40,6 +40,12 @@ def encode(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
+@lru_cache
+def encoder(kind: pa.DataType) -> Callable[[Any], Any]:
+    """Return the function that turns a value of type `kind`, not null, into its JSON form."""
+    return lambda value: encode(value, kind)
+
+
 def decode(value: Any, kind: pa.DataType) -> Any:
     """Return the value that `encode` turned into this JSON form."""
     return None if value is None else decoder(kind)(value)

@@ -22,7 +22,8 @@ from rastermeta_async.catalog.durable import (
     temporaries_beside,
     temporary_beside,
 )
-from rastermeta_async.model.errors import WriteError
+from rastermeta_async.catalog.names import log_path
+from rastermeta_async.model.errors import OutputError, WriteError
 
 
 @contextlib.contextmanager
@@ -35,6 +36,13 @@ def unchanged_on_error(output: str) -> Iterator[None]:
             f"{output}: writing failed: {error.strerror or error}. What stood there before is as "
             "it was: mend that, or give another -o, then run the same command again."
         ) from error
+
+
+def check_is_no_catalog(output: str, *, catalog: str) -> None:
+    """Raise OutputError if an export of a catalog would replace that one, or another."""
+    same = os.path.exists(output) and os.path.exists(catalog) and os.path.samefile(output, catalog)
+    if same or os.path.exists(log_path(output)):
+        raise OutputError(f"{output} is a catalog: give the export another name")
 
 
 class Temporary:

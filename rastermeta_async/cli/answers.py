@@ -15,9 +15,14 @@ from rastermeta_async.model.text import json_on_lines, on_lines
 
 def say(text: str, *, as_json: bool = False) -> None:
     """Print a result unchanged, or for a terminal without control characters."""
+    show(f"{text}\n", as_json=as_json)
+
+
+def show(text: str, *, as_json: bool = False) -> None:
+    """Print a part of a result, as `say` does, but for the line end."""
     if is_terminal():
         text = json_on_lines(text) if as_json else on_lines(text)
-    put(f"{text}\n".encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
+    put(text.encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
 
 
 def is_terminal() -> bool:

@@ -325,6 +325,8 @@ def merge(
 export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 export_app.command()(exports.gti)
+for _form in exports.TABLES:
+    export_app.command(_form)(exports.table_command(_form))
 
 
 @export_app.callback()

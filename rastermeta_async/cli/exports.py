@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rastermeta_async.cli.answers import say
+from rastermeta_async.cli.answers import is_terminal, put, say, show
 
 if TYPE_CHECKING:
     from rastermeta_async.cli.console import Console
@@ -22,6 +23,44 @@ Where = Annotated[
         show_default=False,
     ),
 ]
+
+
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Columns, e.g. filepath,crs,res.  [default: all]",
+                 show_default=False),
+]  # fmt: skip
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="FILE",
+                 help="File to write; - is standard output, for csv and geojson."),
+]  # fmt: skip
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")]
+
+TABLES = {
+    "csv": "Write a table for spreadsheets and the like: CSV in UTF-8.",
+    "geojson": "Write GeoJSON: footprints in longitude and latitude, with properties.",
+    "flatgeobuf": "Write a FlatGeobuf: the rows that have a footprint, with a spatial index.",
+    "gpkg": "Write a GeoPackage with one layer, with a spatial index.",
+}
+"""Forms of tables, and what their commands do."""
+
+
+def table_command(form: str) -> Callable[..., None]:
+    """Return the command that exports a catalog in a form of `TABLES`."""
+
+    def command(
+        catalog: Catalog,
+        output: Output,
+        columns: Columns = None,
+        where: Where = None,
+        overwrite: Replace = False,
+    ) -> None:
+        names = None if columns is None else [name.strip() for name in columns.split(",")]
+        _export_table((form, catalog, names, where), output, overwrite=overwrite)
+
+    command.__doc__ = TABLES[form]
+    return command
 
 
 def gti(
@@ -58,3 +97,29 @@ def _say_left_out(rows: LeftOutRows, console: Console) -> None:
         were = "row was" if count == 1 else "rows were"
         example = shown_url(rows.examples[reason])
         console.hint(f"{count:,} {were} left out, e.g. {example}: {reason}")
+
+
+def _export_table(
+    asked: tuple[str, str, list[str] | None, str | None], output: str, *, overwrite: bool
+) -> None:
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.gis.tables import Table, export_table
+    from rastermeta_async.model.text import plural
+    from rastermeta_async.model.urls import local_name
+
+    form, catalog, columns, where = asked
+    console = Console()
+    with explained_exit(console):
+        table = Table(form, local_name(catalog), columns, where)
+        if output == "-":
+            for text in table.texts():
+                if is_terminal():
+                    show(text, as_json=form == "geojson")
+                else:
+                    put(text.encode())  # UTF-8, whatever the terminal has
+            return
+        done = export_table(table, output, overwrite=overwrite)
+    if done.unplaced:
+        were = "row was" if done.unplaced == 1 else "rows were"
+        console.hint(f"{done.unplaced:,} {were} left out: a FlatGeobuf has rows with a place only")
+    say(f"{output}: {plural(done.rows, 'row')}")

@@ -47,13 +47,31 @@ class Condition(contextlib.AbstractContextManager["Condition"]):
         )
         try:
             self._connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
-            self.kept(pa.RecordBatch.from_pylist([], SCHEMA))
+            self._check(expression)
         except BaseException:
             self._connection.close()
             raise
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+    def _check(self, expression: str) -> None:
+        if not expression.strip():
+            raise SettingsError("--where: the expression is empty")
+        with self._explained():
+            if len(self._connection.extract_statements(self._query)) > 1:
+                raise SettingsError("--where: give one expression, without a semicolon")
+        self.kept(pa.RecordBatch.from_pylist([], SCHEMA))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except self._duckdb.Error as error:
+            reason = str(error).partition("\n")[0]
+            raise SettingsError(
+                f"--where: {reason}; `rastermeta schema` lists the columns"
+            ) from error
 
     def kept(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows for which the expression is true, in the same order.
@@ -63,14 +81,9 @@ class Condition(contextlib.AbstractContextManager["Condition"]):
         """
         numbers = pa.array(range(rows.num_rows), pa.int64())
         seen = pa.table([*(rows[name] for name in self.columns), numbers], [*self.columns, _NUMBER])
-        try:
+        with self._explained():
             self._connection.register(_TABLE, seen)
             found = self._connection.execute(self._query).fetchnumpy()[_NUMBER]
-        except self._duckdb.Error as error:
-            reason = str(error).partition("\n")[0]
-            raise SettingsError(
-                f"--where: {reason}; `rastermeta schema` lists the columns"
-            ) from error
         return rows.filter(pc.is_in(numbers, pa.array(found, pa.int64())))
 
 

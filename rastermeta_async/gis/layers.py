@@ -85,7 +85,7 @@ def write_layer(path: str, layer: Layer, batches: Iterable[pa.RecordBatch]) -> i
     except RuntimeError as error:  # the base of pyogrio's errors
         raise rows.error or _failed(path, str(error)) from error
     # GDAL tells nobody of an error while it closes a file, as on a full disk.
-    if pyogrio.read_info(path)["features"] != rows.count:
+    if pyogrio.read_info(path, force_feature_count=True)["features"] != rows.count:
         raise _failed(path, "rows are missing")
     if layer.driver == GPKG and _indexed_rows(path, layer.name) != rows.placed:
         raise _failed(path, "the spatial index is missing")

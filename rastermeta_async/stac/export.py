@@ -32,15 +32,14 @@ from rastermeta_async.catalog.durable import (
     rights_at,
 )
 from rastermeta_async.catalog.formats import Extent
-from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.catalog.temporary import Temporary as _Temporary
+from rastermeta_async.catalog.temporary import check_is_no_catalog
 from rastermeta_async.catalog.temporary import unchanged_on_error as _explained
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.errors import (
     ForeignOutputError,
     MissingExtraError,
-    OutputError,
     SettingsError,
 )
 from rastermeta_async.model.machine import allow_import
@@ -258,9 +257,7 @@ def _check_names(catalog: str, output: str, collection: str | None) -> None:
         raise SettingsError(f"{output}: the items' name must end in one of {', '.join(ENDINGS)}")
     if collection is not None and not re.fullmatch(r"[^\s/\x00-\x1f\x7f]+", collection):
         raise SettingsError(f"--collection: {collection!r} is no id: no spaces, no slashes")
-    same = os.path.exists(output) and os.path.exists(catalog) and os.path.samefile(output, catalog)
-    if same or os.path.exists(log_path(output)):
-        raise OutputError(f"{output} is a catalog: give the items another name")
+    check_is_no_catalog(output, catalog=catalog)
 
 
 def _write_lines(
