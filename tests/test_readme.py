@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import geopandas
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -125,11 +127,18 @@ def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
     assert Path("items.parquet.left-out.txt").exists()
 
 
-def test_a_catalog_becomes_mosaics(catalog: Path) -> None:
-    for line in marked("gis").splitlines():
+def test_a_catalog_is_opened_by_gis_programs(catalog: Path) -> None:
+    lines = [line for mark, text in blocks("sh") if mark == "gis" for line in text.splitlines()]
+    for line in dict.fromkeys(lines):
         done = run(line)
         assert done.returncode == 0, (line, done.stderr)
     assert (len(os.listdir("mosaics")), len(os.listdir("tiled"))) == (8, 4)
+    assert len(Path("catalog.csv").read_text().splitlines()) == 46
+    cogs = "select count(*) from 'catalog.parquet' where cog and file_size > 1000"
+    features = json.loads(Path("cogs.geojson").read_text())["features"]
+    assert [(len(features),)] == duckdb.execute(cogs).fetchall() != [(0,)]
+    assert len(geopandas.read_file("catalog.fgb")) == 39
+    assert len(geopandas.read_file("catalog.gpkg")) == 45
 
 
 def test_a_catalog_can_be_asked(catalog: Path) -> None:

@@ -21,9 +21,8 @@ from rastermeta_async.gis.layers import GEOMETRY
 Converter = Callable[[pa.Array], pa.Array]
 
 
-def json_text(value: Any) -> str:
-    """Return a value as strict JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+json_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""Returns a value as strict JSON on one line."""
 
 
 def flattened(
@@ -62,7 +61,15 @@ def for_csv(field: pa.Field) -> Converter | None:
 
 def _to_json(column: pa.Array) -> pa.Array:
     encoded = encoder(column.type)
-    return _texts(column, lambda value: json_text(encoded(value)))
+    known: dict[str, str] = {}  # many rasters have the same bands and tags
+
+    def text_of(value: Any) -> str:
+        key = repr(value)  # a tenth of the time of what follows
+        if key not in known:
+            known[key] = json_text(encoded(value))
+        return known[key]
+
+    return _texts(column, text_of)
 
 
 def _to_iso(column: pa.Array) -> pa.Array:
