@@ -28,6 +28,7 @@ from rastermeta_async.model.errors import (
     OutputError,
     OutputLockedError,
     SettingsError,
+    WriteError,
 )
 from rastermeta_async.model.record import Record
 from rastermeta_async.one_file import read_record
@@ -401,3 +402,16 @@ def test_a_missing_library_is_named_with_its_extra(missing: str) -> None:
     assert done.returncode == 1
     assert b"the extra gis, in a clone: pip install '.[gis]'" in done.stderr
     assert not Path("indexes").exists()
+
+
+@pytest.mark.parametrize("kilobytes", [20, 80, 120, 150, 200])
+def test_a_full_disk_leaves_the_earlier_indexes(kilobytes: int) -> None:
+    catalog = write_catalog([record(b"/%06d.tif" % number) for number in range(600)])
+    (name,) = export_gti(catalog, "indexes").files
+    earlier = (Path("indexes") / name).read_bytes()
+    assert len(earlier) > 200_000
+    with command.no_file_above(kilobytes * 1000), pytest.raises(WriteError) as caught:
+        export_gti(catalog, "indexes")
+    assert "What stood there before is as it was" in str(caught.value)
+    assert os.listdir("indexes") == [name]
+    assert (Path("indexes") / name).read_bytes() == earlier

@@ -378,3 +378,17 @@ def test_the_rows_without_a_place_are_counted() -> None:
     done = command.run(["export", "flatgeobuf", write_catalog(some_rows()), "-o", "t.fgb"])
     assert done.stdout == b"t.fgb: 3 rows\n"
     assert b"2 rows were left out: a FlatGeobuf has rows with a place only" in done.stderr
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.98])
+def test_a_full_disk_leaves_nothing(form: str, share: float) -> None:
+    records = [record(b"/%06d.tif" % number) for number in range(600)]
+    name = exported(form, records, ["filepath"])
+    size = Path(name).stat().st_size
+    Path(name).unlink()
+    table = Table(form, "catalog.parquet", ["filepath"], None)
+    with command.no_file_above(int(size * share)), pytest.raises(WriteError) as caught:
+        export_table(table, name)
+    assert "What stood there before is as it was" in str(caught.value)
+    assert os.listdir() == ["catalog.parquet"]
