@@ -785,7 +785,7 @@ def test_a_catalog_is_not_replaced_whatever_leave_is_given(tmp_path: Path) -> No
     catalog = str(write_catalog(tmp_path / "catalog.parquet", [dated()]))
     for name in ("other.parquet", "other.ndjson"):
         (tmp_path / f"{name}.checkpoint").touch()
-        with pytest.raises(OutputError, match="is a catalog: give the items another name"):
+        with pytest.raises(OutputError, match="is a catalog: give the export another name"):
             export(catalog, str(tmp_path / name), rule_of(None), overwrite=True)
         assert not (tmp_path / name).exists()
 
