@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import struct
@@ -363,3 +364,14 @@ def with_fault(
 def _strace(trace: Path, *expressions: str) -> list[str]:
     options: Iterable[str] = (word for text in expressions for word in ("-e", text))
     return ["strace", "-f", "-qq", "-o", str(trace), *options]
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Let writes of this process fail beyond so many bytes of a file, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield  # Python ignores SIGXFSZ (signal, "General rules")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

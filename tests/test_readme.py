@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import geopandas
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -92,7 +94,7 @@ def test_there_are_commands() -> None:
     assert len(commands()) >= 4
     marks = [mark for mark, _ in blocks("sh") if mark]
     assert marks[:2] == ["command: sample", "command: tests"]
-    assert set(marks[2:]) == {"catalog", "store", "nightly", "shards", "pgstac"}
+    assert set(marks[2:]) == {"catalog", "gis", "store", "nightly", "shards", "pgstac"}
     set_up = [text for mark, text in blocks("sh") if mark and mark.startswith("command")]
     assert all(len(text.splitlines()) == 1 for text in set_up), "set-up is one line each"
 
@@ -123,6 +125,20 @@ def test_a_catalog_can_be_looked_at(catalog: Path) -> None:
     assert pq.read_metadata("items.parquet").num_rows == 12
     assert len(Path("by-path.ndjson").read_text().splitlines()) == 12
     assert Path("items.parquet.left-out.txt").exists()
+
+
+def test_a_catalog_is_opened_by_gis_programs(catalog: Path) -> None:
+    lines = [line for mark, text in blocks("sh") if mark == "gis" for line in text.splitlines()]
+    for line in dict.fromkeys(lines):
+        done = run(line)
+        assert done.returncode == 0, (line, done.stderr)
+    assert (len(os.listdir("mosaics")), len(os.listdir("tiled"))) == (8, 4)
+    assert len(Path("catalog.csv").read_text().splitlines()) == 46
+    cogs = "select count(*) from 'catalog.parquet' where cog and file_size > 1000"
+    features = json.loads(Path("cogs.geojson").read_text())["features"]
+    assert [(len(features),)] == duckdb.execute(cogs).fetchall() != [(0,)]
+    assert len(geopandas.read_file("catalog.fgb")) == 39
+    assert len(geopandas.read_file("catalog.gpkg")) == 45
 
 
 def test_a_catalog_can_be_asked(catalog: Path) -> None:
@@ -223,6 +239,14 @@ def test_the_export_is_told_as_its_help_tells_it(archive: Path) -> None:
     told = TOPICS["stac"].replace(marked("pgstac"), "")
     words = r"(?<![\w-])--[a-z][a-z-]+|FILE\.[a-z.-]+[a-z]"
     assert set(re.findall(words, told)) == set(re.findall(words, shown)) - {"--help", "--output"}
+
+
+def test_the_other_exports_are_told_as_their_help_tells_them(archive: Path) -> None:
+    shown = run("rastermeta export --help; rastermeta export gti --help; rastermeta export csv -h")
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown.stdout)) - {"--help", "--output"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TOPICS["gis"])) == options
+    forms = set(re.findall(r"^  ([a-z]+) ", shown.stdout, re.MULTILINE)) - {"stac"}
+    assert forms == set(re.findall(r"rastermeta export (\w+)", TOPICS["gis"]))
 
 
 def marked(name: str) -> str:

@@ -50,6 +50,8 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("summary CATALOG", NOT_NEEDED),
         ("sample DIR", NOT_NEEDED),
         ("export stac CATALOG -o ITEMS", NOT_NEEDED - {"shapely"}),
+        ("export csv CATALOG -o -", NOT_NEEDED - {"shapely"} | {"duckdb", "pyogrio", "rasterio"}),
+        ("export gti CATALOG -o DIR", NOT_NEEDED - {"shapely"} | {"duckdb"}),
     ],
 )
 def test_a_command_imports_what_it_uses(

@@ -242,15 +242,15 @@ def temporary_beside(path: str) -> str:
     return f"{path}.{secrets.token_hex(8)}.tmp"
 
 
-def temporaries_beside(path: str) -> list[str]:
-    """Return this user's files that have a name like those from `temporary_beside`."""
+def temporaries_beside(path: str, *, folders: bool = False) -> list[str]:
+    """Return this user's files, or folders, that have a name like those from `temporary_beside`."""
     own = re.compile(re.escape(os.path.basename(path)) + r"\.[0-9a-f]{16}\.tmp")
     with os.scandir(folder_of(path)) as entries:
         return [
             os.path.join(os.path.dirname(path), entry.name)
             for entry in entries
             if own.fullmatch(entry.name)
-            and entry.is_file(follow_symlinks=False)
+            and (entry.is_dir if folders else entry.is_file)(follow_symlinks=False)
             and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
         ]
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rastermeta_async.cli import options
-from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED
+from rastermeta_async.cli import exports, options
+from rastermeta_async.cli.answers import is_terminal as _is_terminal
+from rastermeta_async.cli.answers import put as _put
+from rastermeta_async.cli.answers import say as _say
+from rastermeta_async.cli.answers import usage as _usage
+from rastermeta_async.cli.console import OK, SOME_FAILED
 from rastermeta_async.model.settings import CLUSTER_QUEUE, CONCURRENCY, Access, Order, Settings
-from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
+from rastermeta_async.model.text import on_a_line
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 """Base of all usage errors; Typer has no public name for it."""
@@ -321,6 +324,9 @@ def merge(
 
 export_app = typer.Typer(help="Write a catalog in other forms.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
+export_app.command()(exports.gti)
+for _form in exports.TABLES:
+    export_app.command(_form)(exports.table_command(_form))
 
 
 @export_app.callback()
@@ -447,13 +453,6 @@ def sample(
     _say(f"{count} files in {folder}")
 
 
-def _say(text: str, *, as_json: bool = False) -> None:
-    """Print a result unchanged, or for a terminal without control characters."""
-    if _is_terminal():
-        text = json_on_lines(text) if as_json else on_lines(text)
-    _put(f"{text}\n".encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
-
-
 def _list(path: bytes, *, null: bool) -> None:
     """Print a path of a list: its exact bytes, or readable text on a terminal."""
     if _is_terminal():
@@ -462,39 +461,6 @@ def _list(path: bytes, *, null: bool) -> None:
         _say(on_a_line(readable(path)))
     else:
         _put(path + (b"\0" if null else b"\n"))
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _put(content: bytes) -> None:
-    """Write to standard output; on an error, end the program with a message."""
-    try:
-        if sys.stdout is None:
-            raise OSError(errno.EBADF, "it is closed")
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os._exit(READER_GONE)
-    except OSError as error:
-        from rastermeta_async.cli.console import Console
-
-        console = Console()
-        console.error(f"standard output: {error.strerror}")
-        console.close()
-        os._exit(FAILED)
-
-
-class _WrongUsage(typer.BadParameter):
-    """A usage error whose message already names the options."""
-
-    def format_message(self) -> str:
-        return self.message
-
-
-def _usage(message: str) -> NoReturn:
-    raise _WrongUsage(message)
 
 
 def _drivers(value: str) -> tuple[str, ...] | None:

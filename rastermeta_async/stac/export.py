@@ -26,27 +26,21 @@ import pyarrow.parquet as pq
 from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.catalog.durable import (
     Identity,
-    create,
     identity,
-    lock,
     open_regular,
-    publish,
     remove,
-    remove_unlocked,
     rights_at,
-    temporaries_beside,
-    temporary_beside,
 )
 from rastermeta_async.catalog.formats import Extent
-from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
+from rastermeta_async.catalog.temporary import Temporary as _Temporary
+from rastermeta_async.catalog.temporary import check_is_no_catalog
+from rastermeta_async.catalog.temporary import unchanged_on_error as _explained
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.errors import (
     ForeignOutputError,
     MissingExtraError,
-    OutputError,
     SettingsError,
-    WriteError,
 )
 from rastermeta_async.model.machine import allow_import
 from rastermeta_async.model.text import on_a_line
@@ -263,62 +257,7 @@ def _check_names(catalog: str, output: str, collection: str | None) -> None:
         raise SettingsError(f"{output}: the items' name must end in one of {', '.join(ENDINGS)}")
     if collection is not None and not re.fullmatch(r"[^\s/\x00-\x1f\x7f]+", collection):
         raise SettingsError(f"--collection: {collection!r} is no id: no spaces, no slashes")
-    same = os.path.exists(output) and os.path.exists(catalog) and os.path.samefile(output, catalog)
-    if same or os.path.exists(log_path(output)):
-        raise OutputError(f"{output} is a catalog: give the items another name")
-
-
-@contextlib.contextmanager
-def _explained(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{output}: writing failed: {error.strerror or error}. What stood there before is as "
-            "it was: mend that, or give another -o, then run the same command again."
-        ) from error
-
-
-class _Temporary:
-    """A temporary file next to its final name; removed at the end, unless it was published.
-
-    Two exports to the same name do not mix: the second one ends at once.
-
-    Args:
-        final: the final name.
-        kind: distinguishes temporary files of the same final name.
-    """
-
-    def __init__(self, final: str, kind: str = "") -> None:
-        self._final = final
-        self._name = final + kind
-        self._path = temporary_beside(self._name)
-
-    def __enter__(self) -> _Temporary:
-        fd = create(self._path, rights_at(self._final))
-        self.file = open(fd, "w+b", buffering=1024 * 1024)  # closed on leaving
-        try:
-            lock(fd, self._path)
-            for other in temporaries_beside(self._name):
-                if other != self._path:
-                    remove_unlocked(other)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._path:
-            remove(self._path)
-        with contextlib.suppress(OSError):  # a full disk again; the error was already raised
-            self.file.close()
-
-    def publish(self, final: str, stood: Identity | None) -> None:
-        """Give the file its final name durably; it replaces the file `stood`."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        publish(self._path, final, stood)
-        self._path = ""
+    check_is_no_catalog(output, catalog=catalog)
 
 
 def _write_lines(

@@ -1,0 +1,125 @@
+"""The commands of ``rastermeta export`` for GIS programs and spreadsheets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rastermeta_async.cli.answers import is_terminal, put, say, show
+
+if TYPE_CHECKING:
+    from rastermeta_async.cli.console import Console
+    from rastermeta_async.gis.tiles import LeftOutRows
+
+Catalog = Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="Take only rows for which this expression is true, over the columns of the catalog, "
+        "as it follows WHERE in DuckDB, e.g. \"driver = 'GTiff' and bbox.xmin > 10\".",
+        show_default=False,
+    ),
+]
+
+
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Columns, e.g. filepath,crs,res.  [default: all]",
+                 show_default=False),
+]  # fmt: skip
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="FILE",
+                 help="File to write; - is standard output, for csv and geojson."),
+]  # fmt: skip
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")]
+
+TABLES = {
+    "csv": "Write a table for spreadsheets and the like: CSV in UTF-8.",
+    "geojson": "Write GeoJSON: footprints in longitude and latitude, with properties.",
+    "flatgeobuf": "Write a FlatGeobuf: the rows that have a footprint, with a spatial index.",
+    "gpkg": "Write a GeoPackage with one layer, with a spatial index.",
+}
+"""Forms of tables, and what their commands do."""
+
+
+def table_command(form: str) -> Callable[..., None]:
+    """Return the command that exports a catalog in a form of `TABLES`."""
+
+    def command(
+        catalog: Catalog,
+        output: Output,
+        columns: Columns = None,
+        where: Where = None,
+        overwrite: Replace = False,
+    ) -> None:
+        names = None if columns is None else [name.strip() for name in columns.split(",")]
+        _export_table((form, catalog, names, where), output, overwrite=overwrite)
+
+    command.__doc__ = TABLES[form]
+    return command
+
+
+def gti(
+    catalog: Catalog,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="DIR", help="Folder for the indexes.")
+    ],
+    where: Where = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace indexes that no export made.")
+    ] = False,
+) -> None:
+    """Write tile indexes, which GDAL opens as mosaics.
+
+    There is one for each CRS, pixel size, number of bands, data type and nodata value.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.gis.gti import export_gti
+    from rastermeta_async.model.text import plural
+    from rastermeta_async.model.urls import local_name
+
+    console = Console()
+    with explained_exit(console):
+        done = export_gti(local_name(catalog), output, where, overwrite=overwrite)
+    _say_left_out(done.left_out, console)
+    indexes = "1 index" if len(done.files) == 1 else f"{len(done.files):,} indexes"
+    say(f"{output}: {indexes} of {plural(done.rasters, 'raster')}")
+
+
+def _say_left_out(rows: LeftOutRows, console: Console) -> None:
+    from rastermeta_async.model.urls import shown_url
+
+    for reason, count in rows.counts.most_common():
+        were = "row was" if count == 1 else "rows were"
+        example = shown_url(rows.examples[reason])
+        console.hint(f"{count:,} {were} left out, e.g. {example}: {reason}")
+
+
+def _export_table(
+    asked: tuple[str, str, list[str] | None, str | None], output: str, *, overwrite: bool
+) -> None:
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.gis.tables import Table, export_table
+    from rastermeta_async.model.text import plural
+    from rastermeta_async.model.urls import local_name
+
+    form, catalog, columns, where = asked
+    console = Console()
+    with explained_exit(console):
+        table = Table(form, local_name(catalog), columns, where)
+        if output == "-":
+            for text in table.texts():
+                if is_terminal():
+                    show(text, as_json=form == "geojson")
+                else:
+                    put(text.encode())  # UTF-8, whatever the terminal has
+            return
+        done = export_table(table, output, overwrite=overwrite)
+    if done.unplaced:
+        were = "row was" if done.unplaced == 1 else "rows were"
+        console.hint(f"{done.unplaced:,} {were} left out: a FlatGeobuf has rows with a place only")
+    say(f"{output}: {plural(done.rows, 'row')}")
