@@ -242,7 +242,9 @@ def test_the_export_is_told_as_its_help_tells_it(archive: Path) -> None:
 
 
 def test_the_other_exports_are_told_as_their_help_tells_them(archive: Path) -> None:
-    shown = run("rastermeta export --help; rastermeta export gti --help; rastermeta export csv -h")
+    shown = run(
+        "rastermeta export --help; rastermeta export gti --help; rastermeta export ndjson -h"
+    )
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown.stdout)) - {"--help", "--output"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TOPICS["gis"])) == options
     forms = set(re.findall(r"^  ([a-z]+) ", shown.stdout, re.MULTILINE)) - {"stac"}

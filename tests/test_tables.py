@@ -22,7 +22,7 @@ import shapely
 from factory import MODIFIED, band, failed, record
 
 from rastermeta_async.catalog.formats import format_of
-from rastermeta_async.catalog.json_rows import encoder
+from rastermeta_async.catalog.json_rows import encoder, to_lines
 from rastermeta_async.cli.exports import TABLES
 from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.gis import tables
@@ -36,10 +36,17 @@ from rastermeta_async.model.errors import (
     WriteError,
 )
 from rastermeta_async.model.record import SCHEMA, BBox, Record
+from rastermeta_async.model.settings import JsonTags
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
-ENDINGS = {"csv": "csv", "geojson": "geojson", "flatgeobuf": "fgb", "gpkg": "gpkg"}
+ENDINGS = {
+    "csv": "csv",
+    "ndjson": "ndjson",
+    "geojson": "geojson",
+    "flatgeobuf": "fgb",
+    "gpkg": "gpkg",
+}
 ACROSS = shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])
 EVIL = 'quote " comma, line\nbreak \x1b[31m ; \x01 ä 漢 \U0001f600'
 
@@ -76,7 +83,8 @@ def exported(
     form: str, records: Sequence[Record], columns: Sequence[str] | None = None, **how: Any
 ) -> str:
     output = f"table.{ENDINGS[form]}"
-    table = Table(form, write_catalog(records), columns, how.pop("where", None))
+    tags = how.pop("json_tags", JsonTags.MAP)
+    table = Table(form, write_catalog(records), columns, how.pop("where", None), tags)
     done = export_table(table, output, **how)
     assert done.rows + done.unplaced == table.rows
     assert sorted(os.listdir()) == ["catalog.parquet", output]
@@ -89,6 +97,31 @@ as_json = encoder(pa.struct(list(SCHEMA)))
 
 def test_every_form_has_a_command() -> None:
     assert set(TABLES) == set(FORMS) == set(ENDINGS)
+
+
+def test_json_lines_are_those_of_a_catalog() -> None:
+    records = [*some_rows(), record(b"/nan.tif", nodata=math.nan)]
+    with open(exported("ndjson", records), encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    assert lines == list(to_lines(rows_with_footprints(records)))
+
+
+@pytest.mark.parametrize("form", ["ndjson", "geojson"])
+def test_tags_are_lists_of_keys_and_values_on_request(form: str) -> None:
+    tags = {"TITLE": EVIL, "title": "b"}
+    records = [
+        record(b"/a.tif", dataset_tags=tags, band_tags={2: {"K": "1"}, 3: tags}),
+        failed(b"/b.tif"),
+    ]
+    columns = ["dataset_tags", "band_tags", "imagery_tags"]
+    with open(exported(form, records, columns, json_tags=JsonTags.LIST), encoding="utf-8") as file:
+        text = file.read()
+    if form == "geojson":
+        found = [feature["properties"] for feature in json.loads(text)["features"]]
+    else:
+        found = list(map(json.loads, text.splitlines()))
+    assert found == [{name: row[name] for name in columns} for row in rows_in(records)]
+    assert found[0]["band_tags"][0] == {"band": 2, "key": "K", "value": "1"}
 
 
 def test_csv_has_every_value() -> None:
@@ -212,6 +245,9 @@ def test_columns_are_chosen(form: str) -> None:
     name = exported(form, some_rows(), ["crs", "filepath", "crs"])
     if form == "csv":
         assert Path(name).read_text().splitlines()[0] == '"crs","filepath"'
+    elif form == "ndjson":
+        lines = Path(name).read_text().splitlines()
+        assert {tuple(json.loads(line)) for line in lines} == {("crs", "filepath")}
     else:
         assert list(geopandas.read_file(name).columns) == ["crs", "filepath", "geometry"]
 
@@ -221,6 +257,8 @@ def test_a_catalog_without_rows(form: str) -> None:
     name = exported(form, [], ["filepath"])
     if form == "csv":
         assert Path(name).read_text() == '"filepath"\n'
+    elif form == "ndjson":
+        assert Path(name).read_text() == ""
     elif form == "geojson":
         assert json.loads(Path(name).read_text()) == {"type": "FeatureCollection", "features": []}
     else:
@@ -347,7 +385,7 @@ def test_a_large_flatgeobuf_has_no_index(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(geopandas.read_file(name)) == 3
 
 
-@pytest.mark.parametrize("form", ["csv", "geojson"])
+@pytest.mark.parametrize("form", ["csv", "ndjson", "geojson"])
 def test_the_command_writes_to_standard_output(form: str) -> None:
     catalog = write_catalog(some_rows())
     piped = command.run(["export", form, catalog, "-o", "-"], PYTHONIOENCODING="latin-1")
@@ -360,7 +398,7 @@ def test_the_command_writes_to_standard_output(form: str) -> None:
 def test_the_command_refuses_what_cannot_be_streamed() -> None:
     done = command.run(["export", "gpkg", write_catalog([record()]), "-o", "-"])
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"give -o FILE.gpkg, or export csv or geojson" in done.stderr
+    assert b"give -o FILE.gpkg, or export csv, ndjson or geojson" in done.stderr
     done = command.run(["export", "csv", "catalog.parquet", "-o", "-", "--columns", "filepath,x"])
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--columns: a catalog has no column x; `rastermeta schema` lists" in done.stderr

@@ -27,6 +27,7 @@ from rastermeta_async.model.record import (
     band_tags_of,
     tags_of,
 )
+from rastermeta_async.model.settings import JsonTags
 
 _NODATA, _NODATA_TEXT = "nodata", "nodata_text"
 
@@ -34,7 +35,7 @@ _Function = Callable[[Any], Any]
 
 
 @lru_cache
-def encoder(kind: pa.DataType) -> _Function:
+def encoder(kind: pa.DataType, tags: JsonTags = JsonTags.MAP) -> _Function:
     """Return the function that turns a value of type `kind` (as ``as_py``) into its JSON form.
 
     Neither is null.
@@ -45,23 +46,23 @@ def encoder(kind: pa.DataType) -> _Function:
         return lambda value: value.isoformat().replace("+00:00", "Z")
     if pa.types.is_binary(kind):
         return lambda value: base64.b64encode(value).decode("ascii")
-    if kind == TAG_LIST:
+    if kind == TAG_LIST and tags is JsonTags.MAP:
         return tags_of
-    if kind == BAND_TAG_LIST:
-        return lambda rows: {str(band): tags for band, tags in band_tags_of(rows).items()}
+    if kind == BAND_TAG_LIST and tags is JsonTags.MAP:
+        return lambda rows: {str(band): named for band, named in band_tags_of(rows).items()}
     if pa.types.is_list(kind):
-        element = _nullable(encoder(kind.value_type))
+        element = _nullable(encoder(kind.value_type, tags))
         return lambda value: [element(one) for one in value]
     if pa.types.is_struct(kind):
-        fields = [(field.name, _nullable(_field_encoder(field))) for field in kind]
+        fields = [(field.name, _nullable(_field_encoder(field, tags))) for field in kind]
         return lambda value: {name: field(value[name]) for name, field in fields}
     return _as_it_is
 
 
-def _field_encoder(field: pa.Field) -> _Function:
+def _field_encoder(field: pa.Field, tags: JsonTags) -> _Function:
     if field.name == _NODATA:
         return lambda value: value if math.isfinite(value) else None
-    return encoder(field.type)
+    return encoder(field.type, tags)
 
 
 @lru_cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from rastermeta_async.cli.answers import is_terminal, put, say, show
+from rastermeta_async.model.settings import JsonTags
 
 if TYPE_CHECKING:
     from rastermeta_async.cli.console import Console
@@ -33,17 +34,27 @@ Columns = Annotated[
 Output = Annotated[
     str,
     typer.Option("-o", "--output", metavar="FILE",
-                 help="File to write; - is standard output, for csv and geojson."),
+                 help="File to write; - is standard output, for csv, ndjson and geojson."),
 ]  # fmt: skip
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")]
 
+AsJson = Annotated[
+    JsonTags,
+    typer.Option("--json-tags", help="Tags as objects, or as lists of a key and a value each, "
+                 "which Spark and BigQuery read."),
+]  # fmt: skip
+
 TABLES = {
     "csv": "Write a table for spreadsheets and the like: CSV in UTF-8.",
+    "ndjson": "Write JSON lines, which engines read: a row a line.",
     "geojson": "Write GeoJSON: footprints in longitude and latitude, with properties.",
     "flatgeobuf": "Write a FlatGeobuf: the rows that have a footprint, with a spatial index.",
     "gpkg": "Write a GeoPackage with one layer, with a spatial index.",
 }
 """Forms of tables, and what their commands do."""
+
+_WITH_TAGS = ("ndjson", "geojson")
+"""Forms in which tags are JSON."""
 
 
 def table_command(form: str) -> Callable[..., None]:
@@ -56,11 +67,27 @@ def table_command(form: str) -> Callable[..., None]:
         where: Where = None,
         overwrite: Replace = False,
     ) -> None:
-        names = None if columns is None else [name.strip() for name in columns.split(",")]
-        _export_table((form, catalog, names, where), output, overwrite=overwrite)
+        asked = _Asked(form, catalog, _names(columns), where)
+        _export_table(asked, output, overwrite=overwrite)
 
-    command.__doc__ = TABLES[form]
-    return command
+    def json_command(
+        catalog: Catalog,
+        output: Output,
+        columns: Columns = None,
+        where: Where = None,
+        json_tags: AsJson = JsonTags.MAP,
+        overwrite: Replace = False,
+    ) -> None:
+        asked = _Asked(form, catalog, _names(columns), where, json_tags)
+        _export_table(asked, output, overwrite=overwrite)
+
+    chosen = json_command if form in _WITH_TAGS else command
+    chosen.__doc__ = TABLES[form]
+    return chosen
+
+
+def _names(columns: str | None) -> list[str] | None:
+    return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
 def gti(
@@ -99,22 +126,29 @@ def _say_left_out(rows: LeftOutRows, console: Console) -> None:
         console.hint(f"{count:,} {were} left out, e.g. {example}: {reason}")
 
 
-def _export_table(
-    asked: tuple[str, str, list[str] | None, str | None], output: str, *, overwrite: bool
-) -> None:
+class _Asked(NamedTuple):
+    """The arguments of `Table`."""
+
+    form: str
+    catalog: str
+    columns: list[str] | None
+    where: str | None
+    json_tags: JsonTags = JsonTags.MAP
+
+
+def _export_table(asked: _Asked, output: str, *, overwrite: bool) -> None:
     from rastermeta_async.cli.console import Console, explained_exit
     from rastermeta_async.gis.tables import Table, export_table
     from rastermeta_async.model.text import plural
     from rastermeta_async.model.urls import local_name
 
-    form, catalog, columns, where = asked
     console = Console()
     with explained_exit(console):
-        table = Table(form, local_name(catalog), columns, where)
+        table = Table(*asked._replace(catalog=local_name(asked.catalog)))
         if output == "-":
             for text in table.texts():
                 if is_terminal():
-                    show(text, as_json=form == "geojson")
+                    show(text, as_json=asked.form in _WITH_TAGS)
                 else:
                     put(text.encode())  # UTF-8, whatever the terminal has
             return

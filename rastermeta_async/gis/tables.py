@@ -1,4 +1,4 @@
-"""Writes a catalog as one table: CSV, GeoJSON, FlatGeobuf or GeoPackage.
+"""Writes a catalog as one table: CSV, JSON lines, GeoJSON, FlatGeobuf or GeoPackage.
 
 References: RFC 4180 (CSV); RFC 7946 (GeoJSON); GDAL, "FlatGeobuf" and "GPKG -- GeoPackage vector".
 """
@@ -38,6 +38,7 @@ from rastermeta_async.gis.layers import (
 )
 from rastermeta_async.model.errors import ForeignOutputError, SettingsError
 from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.settings import JsonTags
 from rastermeta_async.model.urls import is_url
 
 Batches = Iterable[pa.RecordBatch]
@@ -61,7 +62,7 @@ class Form(NamedTuple):
     """A form in which a catalog can be written."""
 
     endings: tuple[str, ...]
-    texts_of: Callable[[pa.Schema, Batches], Iterator[str]] | None = None
+    texts_of: Callable[[Table], Iterator[str]] | None = None
     """Yields the file's text in pieces; None: GDAL writes the file."""
     driver: str = ""
     """Name of GDAL's driver."""
@@ -77,15 +78,22 @@ class Table:
         catalog: a finished catalog.
         columns: names of the columns to write, in this order; None: all.
         where: an SQL expression; only rows for which it is true are taken.
+        json_tags: what tags are in JSON lines and GeoJSON.
 
     Raises:
         SettingsError: a catalog has no such column.
     """
 
     def __init__(
-        self, form: str, catalog: str, columns: Sequence[str] | None, where: str | None
+        self,
+        form: str,
+        catalog: str,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        json_tags: JsonTags = JsonTags.MAP,
     ) -> None:
         self.form = FORMS[form]
+        self.json_tags = json_tags
         self.catalog = catalog
         self._where = where
         self._columns = _checked_columns(columns, is_spatial=self.form.is_spatial)
@@ -118,9 +126,9 @@ class Table:
             (ending,) = self.form.endings
             raise SettingsError(
                 f"-o -: such a file cannot be written in one go: give -o FILE{ending}, or export "
-                "csv or geojson"
+                "csv, ndjson or geojson"
             )
-        yield from self.form.texts_of(self.schema, self.batches())
+        yield from self.form.texts_of(self)
 
 
 def _checked_columns(columns: Sequence[str] | None, *, is_spatial: bool) -> list[str]:
@@ -134,10 +142,10 @@ def _checked_columns(columns: Sequence[str] | None, *, is_spatial: bool) -> list
     return list(dict.fromkeys([*names, GEOMETRY])) if is_spatial else names
 
 
-def csv_texts(schema: pa.Schema, batches: Batches) -> Iterator[str]:
+def csv_texts(table: Table) -> Iterator[str]:
     """Yield rows as CSV. An absent value is empty; an empty text is a pair of quotes."""
     has_header = False
-    for batch in itertools.chain(batches, [pa.RecordBatch.from_pylist([], schema)]):
+    for batch in itertools.chain(table.batches(), [pa.RecordBatch.from_pylist([], table.schema)]):
         text = io.BytesIO()
         options = pyarrow.csv.WriteOptions(include_header=not has_header)
         pyarrow.csv.write_csv(flattened(batch, for_csv), text, options)
@@ -145,31 +153,39 @@ def csv_texts(schema: pa.Schema, batches: Batches) -> Iterator[str]:
         has_header = True
 
 
-def geojson_texts(schema: pa.Schema, batches: Batches) -> Iterator[str]:
+def ndjson_texts(table: Table) -> Iterator[str]:
+    """Yield rows as JSON, one a line."""
+    for batch in table.batches():
+        yield "".join(f"{row}\n" for row in _objects(batch, table.schema, table.json_tags))
+
+
+def geojson_texts(table: Table) -> Iterator[str]:
     """Yield rows as a GeoJSON collection with a feature a line."""
     before = start = '{"type":"FeatureCollection","features":[\n'
-    at = schema.get_field_index(GEOMETRY)
-    others = schema.remove(at)
-    for batch in batches:
+    others = table.schema.remove(table.schema.get_field_index(GEOMETRY))
+    for batch in table.batches():
         shapes = shapely.to_geojson(parsed(batch[GEOMETRY].to_pylist()))
         features = [
             f'{{"type":"Feature","geometry":{shape or "null"},"properties":{properties}}}'
-            for shape, properties in zip(shapes, _objects(batch, others), strict=True)
+            for shape, properties in zip(
+                shapes, _objects(batch, others, table.json_tags), strict=True
+            )
         ]
         yield before + ",\n".join(features)
         before = ",\n"
     yield f"{start if before is start else ''}\n]}}\n"
 
 
-def _objects(rows: pa.RecordBatch, schema: pa.Schema) -> Iterator[str]:
+def _objects(rows: pa.RecordBatch, schema: pa.Schema, tags: JsonTags) -> Iterator[str]:
     """Yield these columns of each row as a JSON object."""
-    encoded = encoder(pa.struct(list(schema)))
+    encoded = encoder(pa.struct(list(schema)), tags)
     for row in rows.select(schema.names).to_pylist():
         yield json_text(encoded(row))
 
 
 FORMS = {
     "csv": Form((".csv",), csv_texts, is_spatial=False),
+    "ndjson": Form((".ndjson", ".jsonl"), ndjson_texts, is_spatial=False),
     "geojson": Form((".geojson", ".json"), geojson_texts),
     "flatgeobuf": Form((".fgb",), driver=FLATGEOBUF),
     "gpkg": Form((".gpkg",), driver=GPKG),

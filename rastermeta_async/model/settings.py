@@ -71,6 +71,15 @@ class Order(StrEnum):
     """Roughly in the order of reading."""
 
 
+class JsonTags(StrEnum):
+    """What tags are in JSON."""
+
+    MAP = "map"
+    """Objects, whose keys are the names of tags."""
+    LIST = "list"
+    """Lists of objects that have a key and a value: all rows have the same fields."""
+
+
 @dataclass(frozen=True)
 class Access:
     """Access to object stores, in addition to the environment and the clouds' own files."""
