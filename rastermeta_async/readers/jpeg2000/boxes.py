@@ -47,18 +47,22 @@ class Box(NamedTuple):
 def boxes_of(window: Window) -> Iterator[Box]:
     """Yield the boxes of a file; raise Unsupported unless they are all of the file."""
     at = 0
+    head, size = window.head, window.size
     for _ in range(MAX_BOXES):
-        if at == window.size:
-            return
-        length, kind = _HEAD.unpack(window.get(at, _HEAD.size))
         start = at + _HEAD.size
+        if start <= len(head):
+            length, kind = _HEAD.unpack_from(head, at)
+        elif at == size:
+            return
+        else:
+            length, kind = _HEAD.unpack(window.get(at, _HEAD.size))
         if length == 1:
             (length,) = _LONG.unpack(window.get(start, _LONG.size))
             start += _LONG.size
         elif length == 0:  # up to the end of the file
-            length = window.size - at
+            length = size - at
         at += length
-        if not start <= at <= window.size:
+        if not start <= at <= size:
             raise Unsupported("a box that is not all in the file")
         yield Box(kind, start, at)
     raise Unsupported("many boxes")

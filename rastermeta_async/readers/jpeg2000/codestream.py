@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.readers.base import Unsupported
@@ -19,6 +20,7 @@ from rastermeta_async.readers.window import Window
 
 MAX_SEGMENTS = 64
 MAX_CODINGS = 64
+MAX_REMEMBERED = 256
 MAX_TILES = 65_535
 """Most tiles of an image (table A.9: the index of a tile is below 65,535)."""
 
@@ -90,27 +92,41 @@ class _Coding(NamedTuple):
     """Contents of the segments TLM."""
 
 
-_CODINGS: dict[bytes, _Coding] = {}
-"""Segments that were decoded, by all of their bytes up to the first tile."""
+class _Codings:
+    """Segments that were decoded, by all of their bytes up to the first tile."""
 
-_latest: list[int] = [0]
-"""Length of the bytes that were a key of `_CODINGS` last, as a guess for the next file."""
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Coding] = {}
+        self._length = 0
+        """Length of the latest key, as a guess for the next file."""
+
+    def find(self, window: Window, start: int, end: int) -> _Coding | None:
+        """Return the segments from `start` on, if an earlier file had the same."""
+        length = self._length
+        if not length or start + length > end or not window.is_at_hand(start, length):
+            return None
+        return self._known.get(window.get(start, length))
+
+    def keep(self, content: bytes, coding: _Coding) -> None:
+        """Keep the segments that were decoded from some bytes."""
+        if len(self._known) >= MAX_CODINGS:
+            self._known.clear()
+        self._known[content] = coding
+        self._length = len(content)
+
+
+_CODINGS = _Codings()
 
 
 def _coding(window: Window, start: int, end: int) -> _Coding:
     """Return the segments from `start` on; files of a product have the same bytes there."""
-    length = _latest[0]
-    if length and start + length <= end and window.is_at_hand(start, length):
-        known = _CODINGS.get(window.get(start, length))
-        if known is not None:
-            return known
+    known = _CODINGS.find(window, start, end)
+    if known is not None:
+        return known
     coding, at = _decoded_coding(window, start, end)
     length = at + len(_SOT) - start
     if window.is_at_hand(start, length):
-        if len(_CODINGS) >= MAX_CODINGS:
-            _CODINGS.clear()
-        _CODINGS[window.get(start, length)] = coding
-        _latest[0] = length
+        _CODINGS.keep(window.get(start, length), coding)
     return coding
 
 
@@ -149,6 +165,7 @@ def _segment(window: Window, at: int, end: int) -> tuple[bytes, bytes, int]:
     return code, window.get(at + _SEGMENT.size, length - 2), following
 
 
+@lru_cache(MAX_REMEMBERED)
 def _sizes(content: bytes) -> _Sizes:
     components = content[_SIZES.size :]
     if len(content) <= _SIZES.size or len(components) % 3:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.model.record import UNPLACED, Tags
@@ -29,7 +30,7 @@ from rastermeta_async.readers.jpeg2000.boxes import (
     inner_boxes,
     labelled_xml,
 )
-from rastermeta_async.readers.jpeg2000.codestream import MainHeader, main_header
+from rastermeta_async.readers.jpeg2000.codestream import MAX_REMEMBERED, main_header
 from rastermeta_async.readers.jpeg2000.layout import shown_as
 from rastermeta_async.readers.jpeg2000.placement import NOWHERE, ROOT, Placement, of_geojp2, of_gml
 from rastermeta_async.readers.window import Window
@@ -100,7 +101,7 @@ def read_header(path: bytes, head: bytes, size: int, read_at: ReadAt) -> Jp2Head
     codestream = boxes[_CODESTREAM]
     main = main_header(window, codestream.start, codestream.end)
     about = boxes[_HEADER].content(window, MAX_BOX_BYTES)
-    like, has_palette = _image_kind(about, main)
+    like, has_palette = _image_kind(about, main.width, main.height)
     shown = shown_as(main, has_palette=has_palette)
     placed = _placement(window, boxes.get(ASSOCIATION), geojp2)
     tags = _tags(metadata) if metadata else {}
@@ -140,11 +141,12 @@ def _content(window: Window) -> _Content:
     return _Content(boxes, geojp2, metadata)
 
 
-def _image_kind(content: bytes, main: MainHeader) -> tuple[bytes, bool]:
+@lru_cache(MAX_REMEMBERED)
+def _image_kind(content: bytes, width: int, height: int) -> tuple[bytes, bool]:
     """Return what the box about the image says besides sizes, and whether it has a palette."""
     inner = inner_boxes(content)
     kind, of_image = inner[0] if inner else (b"", b"")
-    sizes = main.height.to_bytes(4, "big") + main.width.to_bytes(4, "big")
+    sizes = height.to_bytes(4, "big") + width.to_bytes(4, "big")
     if kind != b"ihdr" or of_image[:8] != sizes:
         raise Unsupported("other sizes in the box than in the codestream")
     for kind, part in inner:

@@ -6,10 +6,11 @@ the image at a lower resolution; GDAL shows overviews until both sides have at m
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.readers.geotiff.header import factor_of
-from rastermeta_async.readers.jpeg2000.codestream import MainHeader
+from rastermeta_async.readers.jpeg2000.codestream import MAX_REMEMBERED, MainHeader
 
 _PREVIEW, _PREVIEW_TILE = 1024, 32
 """An image of so many pixels at most, in tiles of fewer pixels, is one block."""
@@ -32,6 +33,7 @@ class Shown(NamedTuple):
     """Decimation factors, ascending."""
 
 
+@lru_cache(MAX_REMEMBERED)
 def shown_as(header: MainHeader, *, has_palette: bool) -> Shown:
     """Return the blocks and overviews of an image; with a palette it has no overviews."""
     rule, width, height = _blocks(header)

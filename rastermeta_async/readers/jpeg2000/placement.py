@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.readers.base import Unsupported
@@ -21,6 +22,12 @@ from rastermeta_async.readers.geotiff.ifd import MATRIX, SCALE, TIE_POINTS, ifd_
 
 ROOT = b"gml.root-instance"
 """Label of the GML that places the raster (05-047r3, clause 8)."""
+
+MAX_REMEMBERED = 1024
+"""Numbers that are kept: most are sizes of pixels."""
+
+MAX_ROOT_BYTES = 16 * 1024
+"""Longest GML that is decoded: a pattern is compiled of it."""
 
 MAX_FORMS = 64
 MAX_GML_FORMS = 8
@@ -132,7 +139,7 @@ class _GmlForm:
     """GML without its numbers. The files of a product share it."""
 
     def __init__(self, root: bytes) -> None:
-        grid = _GRID.search(root)
+        grid = _GRID.search(root) if len(root) <= MAX_ROOT_BYTES else None
         if grid is None or _ODD.search(root) or len(_ONCE.findall(root)) != 3:
             raise Unsupported("odd GML")
         if root.count(b"offsetVector") != 4:
@@ -168,6 +175,7 @@ def of_gml(documents: dict[bytes, bytes]) -> Placement:
     return Placement((swapped, form.pattern.pattern, *others), transform)
 
 
+@lru_cache(MAX_REMEMBERED)
 def _real(text: bytes) -> float:
     whole, _, fraction = text.partition(b"e")[0].partition(b".")
     digits = len((whole + fraction).lstrip(b"-0"))
