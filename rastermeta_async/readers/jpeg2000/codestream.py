@@ -38,17 +38,23 @@ _LEVELS_AT = 5
 """Position in COD of the number of decomposition levels (table A.12)."""
 
 
-class MainHeader(NamedTuple):
-    """The main header of a codestream."""
+class Extent(NamedTuple):
+    """Sizes of an image in pixels."""
 
-    kind: Hashable
-    """Key of what the sizes and comments leave out."""
     width: int
     height: int
     tile_width: int
     tile_height: int
     resolutions: int
     """Number of sizes in which the image can be decoded, its full size included."""
+
+
+class MainHeader(NamedTuple):
+    """The main header of a codestream."""
+
+    kind: Hashable
+    """Key of what the extent and comments leave out."""
+    extent: Extent
 
 
 class _Sizes(NamedTuple):
@@ -80,7 +86,7 @@ def main_header(window: Window, start: int, end: int) -> MainHeader:
     if coding.lengths:
         _check_lengths(coding.lengths, sizes.tiles)
     kind = sizes.capabilities, sizes.components, coding.kind
-    return MainHeader(kind, *sizes[1:5], coding.resolutions)
+    return MainHeader(kind, Extent(*sizes[1:5], coding.resolutions))
 
 
 class _Coding(NamedTuple):
