@@ -38,7 +38,7 @@ _LEVELS_AT = 5
 """Position in COD of the number of decomposition levels (table A.12)."""
 
 
-class Extent(NamedTuple):
+class ImageSizes(NamedTuple):
     """Sizes of an image in pixels."""
 
     width: int
@@ -53,8 +53,8 @@ class MainHeader(NamedTuple):
     """The main header of a codestream."""
 
     kind: Hashable
-    """Key of what the extent and comments leave out."""
-    extent: Extent
+    """Key of what the sizes and comments leave out."""
+    sizes: ImageSizes
 
 
 class _Sizes(NamedTuple):
@@ -86,7 +86,7 @@ def main_header(window: Window, start: int, end: int) -> MainHeader:
     if coding.lengths:
         _check_lengths(coding.lengths, sizes.tiles)
     kind = sizes.capabilities, sizes.components, coding.kind
-    return MainHeader(kind, Extent(*sizes[1:5], coding.resolutions))
+    return MainHeader(kind, ImageSizes(*sizes[1:5], coding.resolutions))
 
 
 class _Coding(NamedTuple):

@@ -101,14 +101,14 @@ def read_header(path: bytes, head: bytes, size: int, read_at: ReadAt) -> Jp2Head
     codestream = boxes[_CODESTREAM]
     main = main_header(window, codestream.start, codestream.end)
     about = boxes[_HEADER].content(window, MAX_BOX_BYTES)
-    like, has_palette = _image_kind(about, *main.extent[:2])
-    shown = shown_as(main.extent, has_palette=has_palette)
+    like, has_palette = _image_kind(about, *main.sizes[:2])
+    shown = shown_as(main.sizes, has_palette=has_palette)
     placed = _placement(window, boxes.get(ASSOCIATION), geojp2)
     tags = _tags(metadata) if metadata else {}
     brand = boxes[_TYPE].content(window, MAX_BOX_BYTES)
     return Jp2Header(
         (brand, like, main.kind, shown.rule, placed.kind, tuple(tags)),
-        *main.extent[:2], shown.block_height, shown.block_width, shown.overviews,
+        *main.sizes[:2], shown.block_height, shown.block_width, shown.overviews,
         placed.transform, tags,
     )  # fmt: skip
 

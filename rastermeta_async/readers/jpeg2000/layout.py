@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rastermeta_async.readers.geotiff.header import factor_of
-from rastermeta_async.readers.jpeg2000.codestream import MAX_REMEMBERED, Extent
+from rastermeta_async.readers.jpeg2000.codestream import MAX_REMEMBERED, ImageSizes
 
 _PREVIEW, _PREVIEW_TILE = 1024, 32
 """An image of so many pixels at most, in tiles of fewer pixels, is one block."""
@@ -34,16 +34,16 @@ class Shown(NamedTuple):
 
 
 @lru_cache(MAX_REMEMBERED)
-def shown_as(extent: Extent, *, has_palette: bool) -> Shown:
+def shown_as(sizes: ImageSizes, *, has_palette: bool) -> Shown:
     """Return the blocks and overviews of an image; with a palette it has no overviews."""
-    rule, width, height = _blocks(extent)
+    rule, width, height = _blocks(sizes)
     if has_palette:
         return Shown(rule, width, height, ())
-    return Shown(rule, width, height, _overviews(extent, by_tiles=rule == "tiles"))
+    return Shown(rule, width, height, _overviews(sizes, by_tiles=rule == "tiles"))
 
 
-def _blocks(extent: Extent) -> tuple[str, int, int]:
-    width, height, tile_width, tile_height, _ = extent
+def _blocks(sizes: ImageSizes) -> tuple[str, int, int]:
+    width, height, tile_width, tile_height, _ = sizes
     is_preview = max(width, height) <= _PREVIEW
     if is_preview and max(tile_width, tile_height) < _PREVIEW_TILE:
         return "preview", width, height
@@ -56,8 +56,8 @@ def _blocks(extent: Extent) -> tuple[str, int, int]:
     return "one tile", min(width, _MOST_OF_ONE_TILE), min(height, _MOST_OF_ONE_TILE)
 
 
-def _overviews(extent: Extent, *, by_tiles: bool) -> tuple[int, ...]:
-    width, height, tile_width, tile_height, resolutions = extent
+def _overviews(sizes: ImageSizes, *, by_tiles: bool) -> tuple[int, ...]:
+    width, height, tile_width, tile_height, resolutions = sizes
     factors: list[int] = []
     while len(factors) + 1 < resolutions and max(width, height) > _SMALL:
         if by_tiles:
@@ -65,5 +65,5 @@ def _overviews(extent: Extent, *, by_tiles: bool) -> tuple[int, ...]:
                 break
             tile_width, tile_height = tile_width // 2, tile_height // 2
         width, height = (width + 1) // 2, (height + 1) // 2
-        factors.append(factor_of(extent.width, width))
+        factors.append(factor_of(sizes.width, width))
     return tuple(factors)
