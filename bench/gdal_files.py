@@ -1,4 +1,4 @@
-"""Files that only GDAL reads in full: JPEG 2000, HFA, and the sidecar of a GeoTIFF."""
+"""Files that only GDAL reads in full: JPEG 2000 with tags of a scene, HFA, and a sidecar."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gdal_copy(form: str, epsg: int) -> bytes:
 
     pixels = (np.arange(COPY_SIDE**2) % 251).astype("uint16").reshape(COPY_SIDE, COPY_SIDE)
     driver, options = {
-        "jp2": ("JP2OpenJPEG", {"REVERSIBLE": "YES", "QUALITY": "100"}),
+        "jp2": ("JP2OpenJPEG", {"REVERSIBLE": "YES", "QUALITY": "100", "WRITE_METADATA": "YES"}),
         "img": ("HFA", {"COMPRESSED": "YES"}),
     }[form]
     with rasterio.MemoryFile() as source, rasterio.MemoryFile(ext=f".{form}") as target:
@@ -45,6 +45,7 @@ def gdal_copy(form: str, epsg: int) -> bytes:
             transform=rasterio.Affine(COPY_RES, 0, COPY_LEFT, 0, -COPY_RES, COPY_TOP),
         ) as dataset:
             dataset.write(pixels, 1)
+            dataset.update_tags(ns="IMAGERY", SATELLITEID="A")  # the decoder of JP2 leaves it out
         with source.open() as dataset:
             rasterio.shutil.copy(dataset, target.name, driver=driver, **options)
         return bytes(target.read())

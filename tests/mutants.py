@@ -10,12 +10,15 @@ import json
 import logging
 import os
 import random
+import shutil
 import struct
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import rasterio
 from tiff_variants import (
@@ -57,7 +60,6 @@ from tiff_variants import (
 )
 
 from rastermeta_async.model import file_state
-from rastermeta_async.model.record import TIFF_HEADER
 from rastermeta_async.readers.base import Unsupported
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Router
@@ -329,61 +331,93 @@ class Outcome:
     wrong: list[tuple[str, dict[str, tuple[str, str]]]] = field(default_factory=list)
 
 
-def check_mutants(folder: Path, seed: int, files: int) -> Outcome:
-    """Compare both readers on mutants; those that are wrong are kept in the folder."""
+Draw = Callable[[random.Random], tuple[str, bytes]]
+"""Returns the name of a base and a mutant of it."""
+
+
+def tiff_mutants(folder: Path) -> Draw:
+    """Return what draws broken GeoTIFFs; the folder is for their bases."""
+    _OTHERS[:] = those = [Base(name, content) for name, content in base_files(folder).items()]
+
+    def draw(rng: random.Random) -> tuple[str, bytes]:
+        base = rng.choice(those)
+        return base.name, base.content if rng.random() < 0.02 else mutant(base, rng)
+
+    return draw
+
+
+def check_mutants(path: Path, draw: Draw, seed: int, files: int) -> Outcome:
+    """Compare both readers on mutants, each at one path; those that are wrong are kept beside."""
     found = Outcome()
     rng = random.Random(seed)
-    _OTHERS[:] = those = [Base(name, content) for name, content in base_files(folder).items()]
-    path = folder / "mutant.tif"
     path.touch()
     folders = Folders()
     counted, alone = Counted(folders=folders), RasterioReader(folders=folders)
     reader = Router(counted, folders)
     with reader.environment():
         for number in range(files):
-            base = rng.choice(those)
-            content = base.content if rng.random() < 0.02 else mutant(base, rng)
+            name, content = draw(rng)
             path.write_bytes(content)
             before = counted.asked
             found.files += 1
             try:
                 # What is not plain need not be read to be right.
                 record = reader.decode_file(os.fsencode(path))
+                expected = alone.read(os.fsencode(path))
+                differences = differing(record, expected)
             except Unsupported:
                 continue
             except Exception as error:  # noqa: BLE001  # none is to come out
-                kept = folder / f"wrong-{base.name}-{seed}-{number}.bin"
-                kept.write_bytes(content)
-                found.wrong.append((kept.name, {"raised": (repr(error), "nothing")}))
-                continue
-            if record.reader != TIFF_HEADER:
-                continue
+                differences = {"raised": (repr(error), "nothing")}
             found.fast += 1
             found.unasked += counted.asked == before
-            expected = alone.read(os.fsencode(path))
-            if differences := differing(record, expected):
-                kept = folder / f"wrong-{base.name}-{seed}-{number}.bin"
+            if differences:
+                kept = path.with_name(f"wrong-{name}-{seed}-{number}.bin")
                 kept.write_bytes(content)
                 found.wrong.append((kept.name, differences))
     return found
 
 
 def silence() -> None:
-    """Have this process write nothing: GDAL and libtiff complain of each mutant."""
+    """Have this process write nothing: GDAL and its libraries complain of each mutant."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
     logging.disable()
 
 
-def main() -> None:
-    """Run the command line."""
-    folder, seed, files = sys.argv[1:]
+def main(name: str, draws: Callable[[Path], Draw]) -> None:
+    """Run the command line; each mutant has the name `name`."""
+    place, seed, files = sys.argv[1:]
     silence()
     file_state.TICK_SECONDS = 0.0  # nobody else writes the files, each of which is read at once
-    os.mkdir(folder)
-    json.dump(asdict(check_mutants(Path(folder), int(seed), int(files))), sys.stdout)
+    folder = Path(place)
+    folder.mkdir()
+    outcome = check_mutants(folder / name, draws(folder), int(seed), int(files))
+    json.dump(asdict(outcome), sys.stdout)
+
+
+PROCESSES = 2
+
+
+def outcomes_of(script: Path, kept: Path, seed: int, files: int) -> list[Outcome]:
+    """Return what came of so many mutants in several processes; wrong ones are copied to `kept`."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
+        folders = [Path(place, str(seed + number)) for number in range(PROCESSES)]
+        share = str(files // PROCESSES)
+        jobs = [
+            subprocess.Popen(
+                [sys.executable, script, folder, folder.name, share], stdout=subprocess.PIPE
+            )
+            for folder in folders
+        ]
+        told = [job.communicate()[0] for job in jobs]
+        assert [job.returncode for job in jobs] == [0] * PROCESSES
+        for folder in folders:
+            shutil.copytree(folder, kept / folder.name)
+    return [Outcome(**json.loads(text)) for text in told]
 
 
 if __name__ == "__main__":
-    main()
+    main("mutant.tif", tiff_mutants)

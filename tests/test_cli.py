@@ -444,7 +444,7 @@ def test_what_sends_geotiffs_to_gdal_is_said(folder: Path, catalog: Path, worker
     for name in ("1.imd", "3.imd", "other.hdr", "scan.bmp"):
         (folder / name).touch()
     said = run([*arguments, "--overwrite"]).stderr.decode()
-    assert "2 GeoTIFFs with sidecar files were read with GDAL, which takes longer, e.g. " in said
+    assert "2 rasters with sidecar files were read with GDAL, which takes longer, e.g. " in said
     assert re.search(r"([13])\.tif: sidecar file \1\.imd\n", said)
     write_raster(folder / "alone.tif").rename(folder / "4.tif.ovr")
     said = run(["extract", "-o", catalog, "--overwrite", folder / "4.tif.ovr"]).stderr.decode()

@@ -24,7 +24,7 @@ from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.errors import PoolError
 from rastermeta_async.model.record import path_columns
 from rastermeta_async.readers import router
-from rastermeta_async.readers.base import Facts, ReadAt, Reader, Unsupported
+from rastermeta_async.readers.base import Facts, Foreign, ReadAt, Reader, Unsupported
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Router, make_reader
 from rastermeta_async.readers.sidecars import Folders
@@ -49,7 +49,7 @@ class ToyDecoder:
         reference: Record | None = None,
     ) -> Record:
         if not head.startswith(b"TOY") or facts.size < 11:
-            raise Unsupported("no toy")
+            raise Foreign("no toy")
         width, height = struct.unpack("<II", read_at(3, 8))
         shown, raw = path_columns(path)
         return Record(
@@ -100,7 +100,7 @@ def test_an_object_is_read_by_it_as_well(toy: Path) -> None:
 
 def test_why_no_decoder_reads_a_file_is_said_of_each(toy: Path) -> None:
     toy.write_bytes(b"text")
-    with pytest.raises(Unsupported, match=r"^no TIFF; no toy$"):
+    with pytest.raises(Unsupported, match=r"^no TIFF; no JP2; no toy$"):
         Router(RasterioReader(), Folders()).decode_file(bytes(toy))
 
 

@@ -13,7 +13,7 @@ import pytest
 from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
 from rastermeta_async.readers.fetch import MAX_HEAD_BYTES, TRIES, Fetcher, FetchError
-from rastermeta_async.readers.geotiff.buffer import MAX_READS
+from rastermeta_async.readers.window import MAX_READS
 from rastermeta_async.stores.raw_keys import ObjectBytes
 
 SIZE = 1_000_000

@@ -36,6 +36,7 @@ import rasterio.shutil
 from command import write_raster
 from factory import exact
 from formats_of_gdal import every_format
+from jp2_variants import assembled, tree, write_jp2
 from obstore.store import AzureStore
 from range_server import Server, serving, serving_apart, some
 
@@ -406,6 +407,25 @@ def test_a_plain_geotiff_costs_one_request(plain: Path) -> None:
     with serving(str(plain)) as server:
         found = read_bucket(plain, anonymous(server))
     assert {record.reader for record in found.values()} == {"tiff_header"}
+    assert server.counts["GET"] == len(found)
+    assert server.counts["HEAD"] == 0
+    assert server.counts["bytes"] <= 32 * 1024 * len(found)
+
+
+def test_a_jp2_costs_one_request(tmp_path: Path) -> None:
+    """Each kind of header, once learned from the same bytes."""
+    (tmp_path / "bucket").mkdir()
+    for number in range(20):
+        options = {"GMLJP2": "NO"} if number % 2 else {"GeoJP2": "NO"}
+        path = write_jp2(tmp_path / "bucket" / f"{number}.jp2", width=20 + number, options=options)
+        *others, pixels = tree(path.read_bytes())
+        assert isinstance(pixels.content, bytes)
+        longer = pixels._replace(content=pixels.content + bytes(100_000))
+        path.write_bytes(assembled([*others, longer]))
+    with serving(str(tmp_path)) as server:
+        found = read_bucket(tmp_path, anonymous(server))
+    assert_as_from_disk(found, tmp_path)
+    assert {record.reader for record in found.values()} == {"jp2_header"}
     assert server.counts["GET"] == len(found)
     assert server.counts["HEAD"] == 0
     assert server.counts["bytes"] <= 32 * 1024 * len(found)

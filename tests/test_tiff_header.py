@@ -30,10 +30,11 @@ from tiff_variants import (
 )
 
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
-from rastermeta_async.readers.geotiff.buffer import MAX_ARRAY_BYTES, MAX_READS, READ_BYTES
+from rastermeta_async.readers.geotiff.buffer import MAX_ARRAY_BYTES
 from rastermeta_async.readers.geotiff.gdal_metadata import MAX_METADATA_BYTES, NO_METADATA
 from rastermeta_async.readers.geotiff.header import MAX_OVERVIEWS, Header, read_header
 from rastermeta_async.readers.geotiff.ifd import MAX_IFDS
+from rastermeta_async.readers.window import MAX_READS, READ_BYTES
 
 FORMS = {
     "little": Form("<", big=False), "big": Form(">", big=False),

@@ -6,7 +6,6 @@ several config: what is wrong shows where the second file of a kind differs from
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -28,7 +27,7 @@ import rasterio
 import rasterio.shutil
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import Outcome
+from mutants import outcomes_of
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.rpc import RPC
@@ -58,7 +57,6 @@ from rastermeta_async.model.record import TIFF_HEADER, Record
 from rastermeta_async.one_file import compare_readers
 from rastermeta_async.readers.base import Unsupported
 from rastermeta_async.readers.geotiff.decoder import GeoTiffDecoder
-from rastermeta_async.readers.geotiff.template import Template
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Comparison, Router, make_reader
 from rastermeta_async.readers.sidecars import GDAL_MAX_NAMES, MAX_KEPT, Folders, Neighbours
@@ -66,7 +64,6 @@ from rastermeta_async.readers.sidecars import GDAL_MAX_NAMES, MAX_KEPT, Folders,
 VARIANTS = 3600
 LEAST_WRITTEN, LEAST_FAST, LEAST_UNASKED = 3000, 0.5, 800
 MUTANTS = 100_000
-PROCESSES = 2
 MUTANT_SCRIPT = Path(__file__).with_name("mutants.py")
 SEED = 20_240_229
 
@@ -90,7 +87,7 @@ class Both:
         return self.counted.asked
 
     @property
-    def templates(self) -> dict[Hashable, Template | None]:
+    def templates(self) -> dict[Hashable, Any]:
         """Templates of the kinds of GeoTIFFs so far."""
         return next(
             decoder.templates
@@ -209,7 +206,7 @@ def test_variants(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "rastermeta_async.readers.geotiff.decoder.MAX_TEMPLATES", 10_000
+        "rastermeta_async.readers.learning.MAX_TEMPLATES", 10_000
     )  # they are that mixed
     order = list(variants.paths)
     random.Random(seed).shuffle(order)
@@ -316,7 +313,7 @@ HANDED_OVER: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "no xml": ("metadata that GDAL would not write", lambda path: changed(
         write(path), "a.tif", {METADATA_TAG: text_value("<GDALMetadata/>")}
     )),
-    "png": ("no TIFF", lambda path: write(path, driver="PNG", crs=None, transform=None)),
+    "png": ("no TIFF; no JP2", lambda path: write(path, driver="PNG", crs=None, transform=None)),
 }  # fmt: skip
 
 
@@ -623,21 +620,7 @@ def test_metadata_of_overviews_that_is_broken(tmp_path: Path, both: Both) -> Non
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 def test_mutants(tmp_path: Path) -> None:
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
-        folders = [Path(place, str(seed)) for seed in range(SEED, SEED + PROCESSES)]
-        files = str(MUTANTS // PROCESSES)
-        jobs = [
-            subprocess.Popen(
-                [sys.executable, MUTANT_SCRIPT, folder, folder.name, files], stdout=subprocess.PIPE
-            )
-            for folder in folders
-        ]
-        told = [job.communicate()[0] for job in jobs]
-        assert [job.returncode for job in jobs] == [0] * PROCESSES
-        outcomes = [Outcome(**json.loads(text)) for text in told]
-        for folder in folders:
-            shutil.copytree(folder, tmp_path / folder.name)
+    outcomes = outcomes_of(MUTANT_SCRIPT, tmp_path, SEED, MUTANTS)
     wrong = [one for outcome in outcomes for one in outcome.wrong]
     assert wrong[:10] == [], f"{len(wrong)} files, see {tmp_path}"
     assert sum(outcome.files for outcome in outcomes) >= MUTANTS
@@ -1040,7 +1023,7 @@ def test_rasterio_is_asked_once_a_kind(tmp_path: Path, both: Both) -> None:
 
 
 def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both) -> None:
-    monkeypatch.setattr("rastermeta_async.readers.geotiff.decoder.MAX_TEMPLATES", 3)
+    monkeypatch.setattr("rastermeta_async.readers.learning.MAX_TEMPLATES", 3)
     paths = [write(tmp_path / f"{at}.tif", nodata=at) for at in range(8)]
     for path in paths:
         both.check(path)
@@ -1165,8 +1148,8 @@ NOT_DECODED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "missing": ("No such file or directory", lambda path: path.with_name("a.tfw").touch()),
     "folder": ("this is a folder, not a file: to have it walked, give it as an argument", folder),
     "pipe": ("this is a named pipe, not a file", os.mkfifo),
-    "text": ("no TIFF", lambda path: path.write_text("text")),
-    "netCDF": ("no TIFF", netcdf_with_sidecars),
+    "text": ("no TIFF; no JP2", lambda path: path.write_text("text")),
+    "netCDF": ("no TIFF; no JP2", netcdf_with_sidecars),
     "pages": ("several pages", two_pages),
     "cut": ("values outside the file or all over it", lambda path: os.truncate(write(path), 100)),
     "sidecars": ("sidecar files a.IMD, a.tif.aux.xml", several_sidecars),

@@ -137,7 +137,7 @@ Reader = Annotated[
     typer.Option(
         parser=_one_of(ReaderName),
         metavar="|".join(ReaderName),
-        help="auto: plain GeoTIFFs without GDAL, all else with rasterio.",
+        help="auto: plain GeoTIFFs and JP2s without GDAL, all else with rasterio.",
     ),
 ]
 

@@ -249,7 +249,7 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
     if count := SIDECARS.count:
         were = "was" if count == 1 else "were"
         yield (
-            f"{plural(count, 'GeoTIFF')} with sidecar files {were} read with GDAL, which takes "
+            f"{plural(count, 'raster')} with sidecar files {were} read with GDAL, which takes "
             f"longer, e.g. {SIDECARS.example}"
         )
     if progress.walked:

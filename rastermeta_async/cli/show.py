@@ -10,6 +10,7 @@ from rastermeta_async.catalog.json_rows import row_objects
 from rastermeta_async.footprints.crs import crs_of, unit_of
 from rastermeta_async.footprints.limits import west_to_east
 from rastermeta_async.model.record import (
+    JP2_HEADER,
     TIFF_HEADER,
     UNPLACED,
     Band,
@@ -48,13 +49,14 @@ def as_text(record: Record) -> str:
 
 def comparison_as_text(both: Comparison) -> str:
     """Return both readers' records as text, and the columns in which they differ."""
-    lines = ["rasterio", *_lines(both.rasterio), "", TIFF_HEADER]
+    lines = ["rasterio", *_lines(both.rasterio), ""]
     if both.decoded is None:
-        return "\n".join([*lines, f"  does not decode it: {both.reason}"])
-    lines += [*_lines(both.decoded), "", "Differences"]
+        return "\n".join([*lines, "header decoder", f"  does not decode it: {both.reason}"])
+    decoder = both.decoded.reader or ""
+    lines += [decoder, *_lines(both.decoded), "", "Differences"]
     for name in both.differences:
         lines.append(f"  {name}")
-        for reader, record in (("rasterio", both.rasterio), (TIFF_HEADER, both.decoded)):
+        for reader, record in (("rasterio", both.rasterio), (decoder, both.decoded)):
             lines.append(f"    {reader:<{_LABEL - 2}}{getattr(record, name)!r}")
     return "\n".join(lines if both.differences else [*lines, "  none"])
 
@@ -62,11 +64,14 @@ def comparison_as_text(both: Comparison) -> str:
 def comparison_to_json(both: Comparison) -> str:
     """Return both readers' records as a JSON object, indented."""
     records = (both.rasterio,) if both.decoded is None else (both.rasterio, both.decoded)
-    rows = [*row_objects(to_batch(records)), None]
+    of_rasterio, *decoded = row_objects(to_batch(records))
     answer = {
-        "rasterio": rows[0], TIFF_HEADER: rows[1], "reason": both.reason,
+        "rasterio": of_rasterio,
+        **dict.fromkeys((TIFF_HEADER, JP2_HEADER)),
+        **{str(row["reader"]): row for row in decoded},
+        "reason": both.reason,
         "differences": both.differences,
-    }  # fmt: skip
+    }
     return json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2)
 
 

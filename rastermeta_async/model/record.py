@@ -22,8 +22,8 @@ SCHEMA_VERSION = 4
 VERSION_KEY = b"rastermeta:schema_version"
 """Key in the Parquet file metadata; if present, this program made the file."""
 
-TIFF_HEADER = "tiff_header"
-"""Value of the column `reader` for the decoder of plain GeoTIFF headers."""
+TIFF_HEADER, JP2_HEADER = "tiff_header", "jp2_header"
+"""Values of the column `reader` for the decoders of plain GeoTIFF and of usual JP2 headers."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,9 @@ class Record(NamedTuple):
     ] = None
     reader: Annotated[
         str | None,
-        Column(_TEXT, f"what read the header: {TIFF_HEADER} or rasterio; null: nothing"),
+        Column(
+            _TEXT, f"what read the header: {TIFF_HEADER}, {JP2_HEADER} or rasterio; null: nothing"
+        ),
     ] = None
 
     @property

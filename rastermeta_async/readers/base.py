@@ -54,6 +54,10 @@ class Unsupported(Exception):  # noqa: N818  # a finding, not an error
     """Another decoder, or rasterio, has to read the file; the message gives the reason."""
 
 
+class Foreign(Unsupported):
+    """The first bytes are of another format; the message names the decoder's own format."""
+
+
 class Unplaced(Unsupported):
     """Only the file next to a raster (`Facts.has_world_file`) tells where the raster lies."""
 

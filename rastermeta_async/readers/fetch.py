@@ -9,7 +9,7 @@ from threading import Event
 
 from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
-from rastermeta_async.readers.geotiff.buffer import MAX_READS
+from rastermeta_async.readers.window import MAX_READS
 from rastermeta_async.stores.clients import Located, Stores
 from rastermeta_async.stores.problems import Problem, problem_of
 from rastermeta_async.stores.raw_keys import ObjectBytes

@@ -22,6 +22,7 @@ from rastermeta_async.model.urls import is_url
 from rastermeta_async.readers.base import (
     HEAD_BYTES,
     Facts,
+    Foreign,
     HeaderDecoder,
     ReadAt,
     Unplaced,
@@ -29,10 +30,15 @@ from rastermeta_async.readers.base import (
 )
 from rastermeta_async.readers.geotiff.decoder import GeoTiffDecoder
 from rastermeta_async.readers.geotiff.structure import GTIFF
+from rastermeta_async.readers.jpeg2000.jp2_decoder import Jp2Decoder
+from rastermeta_async.readers.jpeg2000.jp2_template import JP2_DRIVER
 from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
 
-DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {GTIFF: GeoTiffDecoder}
+DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {
+    GTIFF: GeoTiffDecoder,
+    JP2_DRIVER: Jp2Decoder,
+}
 """Factories of decoders, by the name of GDAL's driver for the format."""
 
 log = logging.getLogger(__name__)
@@ -57,7 +63,7 @@ class Comparison(NamedTuple):
 
 
 class _Accompanied(Unsupported):
-    """Sidecars of a TIFF may say more than its header."""
+    """Sidecars of a file may say more than its header."""
 
     def __init__(self, neighbours: Neighbours) -> None:
         super().__init__("sidecar files")
@@ -103,7 +109,7 @@ class Router:
             return self.decode_file(path)
         except _Accompanied as event:
             record = self._rasterio.read(path)
-            if record.driver == GTIFF:
+            if record.driver in DECODERS:
                 _count_accompanied(record, path, event.neighbours)
             return record
         except (Unsupported, StoreError):
@@ -131,8 +137,9 @@ class Router:
             except Unplaced:
                 raise
             except Unsupported as unsupported:
-                reasons.append(str(unsupported))
-        raise Unsupported("; ".join(reasons))
+                reasons.append(unsupported)
+        known = [reason for reason in reasons if not isinstance(reason, Foreign)]
+        raise Unsupported("; ".join(map(str, known or reasons)))
 
     def decode_file(self, path: bytes) -> Record:
         """Return the record of a local file without opening it with rasterio; see `decode`."""
@@ -195,7 +202,7 @@ class Router:
 
 
 def _count_accompanied(record: Record, path: bytes, neighbours: Neighbours) -> None:
-    """Count a GeoTIFF that is not decoded because of its sidecars."""
+    """Count a file that is not decoded because of its sidecars."""
     example = SIDECARS.example
     if not example:  # finding one lists the folder once more
         example = f"{shortened(record.filepath)}: {_sidecars_in_words(path, neighbours)}"

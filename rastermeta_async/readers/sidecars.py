@@ -50,7 +50,7 @@ class Tally:
 
 
 SIDECARS = Tally()
-"""GeoTIFFs not decoded because of sidecars, here and, in a run's process, in its workers."""
+"""Files not decoded because of sidecars, here and, in a run's process, in its workers."""
 
 
 MAX_AGE = 1.0
@@ -75,7 +75,7 @@ MAX_NAMES = 1_000_000
 GDAL_MAX_NAMES = 1000
 """Names up to which GDAL lists a folder itself (``GDAL_READDIR_LIMIT_ON_OPEN``)."""
 
-# The rules: what GDAL 3.10 looks for next to a TIFF.
+# The rules: what GDAL 3.10 looks for next to a TIFF, and next to a JP2, which is a part of it.
 
 _OF_NAME = (
     b".aux.xml",  # gcore/gdalpamdataset.cpp

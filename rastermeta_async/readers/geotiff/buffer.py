@@ -13,13 +13,10 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rastermeta_async.model.record import readable
-from rastermeta_async.readers.base import ReadAt, Unsupported
+from rastermeta_async.readers.base import Foreign, ReadAt, Unsupported
 from rastermeta_async.readers.geotiff.cog import EDITED
+from rastermeta_async.readers.window import MAX_READS, Window
 
-READ_BYTES = 8 * 1024
-"""Minimum size of a read after the head: an IFD at the end of a file is seldom alone."""
-
-MAX_READS = 32
 MAX_ENTRIES = 100
 MAX_ARRAY_BYTES = 8 * 1024
 """Size of the largest value that is read, except for points and metadata."""
@@ -122,48 +119,21 @@ def _ghost(area: bytes) -> Ghost:
     return Ghost(b"LAYOUT=IFDS_BEFORE_DATA\n" in said and not is_edited, is_edited)
 
 
-class File:
-    """Bytes of a file, read on demand."""
+class File(Window):
+    """Bytes of a TIFF file, and what its header says; for the arguments see `Window`."""
 
     def __init__(self, head: bytes, size: int, read_at: ReadAt, max_reads: int = MAX_READS) -> None:
         order = _ORDERS.get(head[:4])
         if order is None or len(head) < 16:
-            raise Unsupported("no TIFF")
+            raise Foreign("no TIFF")
         if order.big and (order.number(head[4:6]), order.number(head[6:8])) != (8, 0):
             raise Unsupported("an odd BigTIFF")
+        super().__init__(head, size, read_at, max_reads)
         self.order = order
-        self.size = size
         self.first = order.number(head[8:16] if order.big else head[4:8])
         self.header_bytes = start = 16 if order.big else 8
         """Size of the header. The first IFD or GDAL's ghost area follows it."""
         self.ghost = _ghost(head[start : min(self.first, start + _MAX_GHOST_BYTES)])
-        self.head = head
-        self._window = b""
-        self._start = 0
-        self._read_at = read_at
-        self._reads = 0
-        self._max_reads = max_reads
-
-    def is_at_hand(self, offset: int, size: int) -> bool:
-        """Whether these bytes are in memory already."""
-        end = offset + size
-        start, window = self._start, self._window
-        return end <= len(self.head) or (start <= offset and end <= start + len(window))
-
-    def get(self, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes of the file; raise Unsupported if that is not possible."""
-        end = offset + size
-        if end <= len(self.head):
-            return self.head[offset:end]
-        if not (self._start <= offset and end <= self._start + len(self._window)):
-            if end > self.size or self._reads >= self._max_reads:
-                raise Unsupported("values outside the file or all over it")
-            self._reads += 1
-            self._window = self._read_at(offset, max(size, READ_BYTES))
-            self._start = offset
-            if len(self._window) < size:
-                raise Unsupported("values outside the file or all over it")
-        return self._window[offset - self._start : end - self._start]
 
 
 class Entries(NamedTuple):

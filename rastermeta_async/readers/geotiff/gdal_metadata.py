@@ -112,7 +112,7 @@ def _looked_at(text: str, bands: int) -> tuple[_MetadataPlan, Sequence[str]]:
     if remembered:
         plan.note_use(bands)
     if "&" in body:
-        values = [_unescaped(_unescaped(value)) for value in values]  # GDAL unescapes twice
+        values = [unescaped(unescaped(value)) for value in values]  # GDAL unescapes twice
     return plan, values
 
 
@@ -134,7 +134,7 @@ class _MetadataPlan:
                 if role or _has_effect(domain.lower(), name.lower()):
                     raise Unsupported("metadata of effect")
                 continue
-            if _NAME_OF_EFFECT.match(name) or (role and not band):
+            if is_tag_of_effect(name) or (role and not band):
                 raise Unsupported("metadata of effect")
             found += 1
             if role:
@@ -212,7 +212,14 @@ def _number(text: str) -> float:
     return number
 
 
-def _unescaped(value: str) -> str:
+def is_tag_of_effect(name: str) -> bool:
+    """Whether GDAL itself sets a tag of this name, or uses it."""
+    return _NAME_OF_EFFECT.match(name) is not None
+
+
+def unescaped(value: str) -> str:
+    """Return a text with its entities replaced; raise Unsupported if GDAL would not write one."""
+
     def replaced(match: re.Match[str]) -> str:
         if match[1] is None:
             raise Unsupported("an odd entity")

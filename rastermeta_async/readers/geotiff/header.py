@@ -16,7 +16,7 @@ References: TIFF 6.0 (Adobe, 1992), sections 2, 8, 15; the BigTIFF design (libti
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -91,13 +91,13 @@ def read_header(head: bytes, size: int, read_at: Callable[[int, int], bytes]) ->
     layout, entries, images, places = images_of(file)
     image = images[0]
     pyramid = _pyramid(images)
-    placement, transform = _placement(file, layout, entries)
+    placed, transform = placement(file, layout.at, entries)
     metadata = _metadata(file, layout, entries, image.samples)
     described = (tuple(metadata.scales), tuple(metadata.offsets), metadata.asked)
     tags = _tags(file, layout, entries)
     if metadata.dataset and not tags.keys().isdisjoint(metadata.dataset):
         raise Unsupported("a tag given twice")
-    kind = (image.kind, placement, described, pyramid.kind)
+    kind = (image.kind, placed, described, pyramid.kind)
     return Header(
         kind, image.width, image.height, image.block_height, image.block_width,
         pyramid.overviews, transform, tags, metadata,
@@ -147,14 +147,18 @@ def factor_of(width: int, reduced: int) -> int:
     return round(width / reduced)
 
 
-def _placement(
-    file: File, layout: Layout, entries: Entries
+def placement(
+    file: File, at: Mapping[int, int], entries: Entries
 ) -> tuple[Hashable, tuple[float, ...] | None]:
     """Return the georeferencing (OGC GeoTIFF 1.1, section 7.2, as GDAL uses it).
 
     The first item is the part of it that belongs to the kind. The second is `Header.transform`.
+
+    Args:
+        file: a TIFF.
+        at: index of each entry of an IFD, by tag.
+        entries: of that IFD.
     """
-    at = layout.at
     if SCALE in at:
         if TIE_POINTS not in at:
             raise Unsupported("odd georeferencing")

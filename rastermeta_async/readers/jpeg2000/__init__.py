@@ -1,0 +1,1 @@
+"""Usual JP2 headers (JPEG 2000), decoded without GDAL."""
