@@ -332,6 +332,27 @@ def test_sorting_in_several_partitions_changes_nothing(
     assert exported(tmp_path, rows, "auto")[0] == at_once
 
 
+def test_a_scratch_folder_of_a_killed_export_goes(tmp_path: Path) -> None:
+    left, theirs = "items.ndjson.scratch-ab_1cd2e.tmp", "items.ndjson.scratch-mine.tmp"
+    for name in (left, theirs):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    catalog = write_catalog(tmp_path / "catalog.parquet", landsat())
+    export(str(catalog), str(tmp_path / "items.ndjson"), Rules(), scenes=["auto"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "catalog.parquet", "items.ndjson", theirs
+    }  # fmt: skip
+
+
+def test_a_scratch_folder_goes_when_an_export_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MOST_ASSETS", 1)
+    catalog = write_catalog(tmp_path / "catalog.parquet", landsat())
+    with pytest.raises(SettingsError):
+        export(str(catalog), str(tmp_path / "items.parquet"), Rules(), scenes=["auto"])
+    assert [path.name for path in tmp_path.iterdir()] == ["catalog.parquet"]
+
+
 def test_each_form_of_a_catalog_gives_the_same_scenes(tmp_path: Path) -> None:
     rows = [*landsat(), *landsat(of_day(2)), raster("/\xff.tif")]
     expected, _ = exported(tmp_path, rows, "auto")

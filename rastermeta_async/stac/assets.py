@@ -211,7 +211,8 @@ def _bands(
     row: Mapping[str, Any], file: SceneFile | None, choice: FieldChoice
 ) -> list[dict[str, Any]]:
     bands = row["bands"] or ()
-    found = [_band(row, band, choice) for band in bands]
+    shared = _of_all_bands(row)
+    found = [_band(band, choice) | shared for band in bands]
     for band, name in zip(found, _names(bands), strict=True):
         band["name"] = name
         if (common := name.lower()) in _COMMON_NAMES and name == band.get("description"):
@@ -244,7 +245,16 @@ def _colour(band: Mapping[str, Any]) -> str | None:
     return None if colour in _NO_COLOURS else colour
 
 
-def _band(row: Mapping[str, Any], band: Mapping[str, Any], choice: FieldChoice) -> dict[str, Any]:
+def _of_all_bands(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if row["area_or_point"] in ("Area", "Point"):
+        found["raster:sampling"] = row["area_or_point"].lower()
+    if resolution := _metres(row):
+        found["raster:spatial_resolution"] = resolution
+    return found
+
+
+def _band(band: Mapping[str, Any], choice: FieldChoice) -> dict[str, Any]:
     kind = _DATA_TYPES.get(band["dtype"], band["dtype"])
     found: dict[str, Any] = {"name": "", "data_type": kind if kind in _STAC_TYPES else "other"}
     if band["description"]:
@@ -257,10 +267,6 @@ def _band(row: Mapping[str, Any], band: Mapping[str, Any], choice: FieldChoice) 
     scaling = band["scale"], band["offset"]
     if scaling != (1.0, 0.0) and all(map(_is_finite, scaling)):
         found |= {"raster:scale": band["scale"], "raster:offset": band["offset"]}
-    if row["area_or_point"] in ("Area", "Point"):
-        found["raster:sampling"] = row["area_or_point"].lower()
-    if resolution := _metres(row):
-        found["raster:spatial_resolution"] = resolution
     return found
 
 

@@ -12,6 +12,8 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +52,7 @@ from rastermeta_async.stac.dates import Interval
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.items import ItemMaker, collection_of
 from rastermeta_async.stac.links import Links
-from rastermeta_async.stac.scenes import Row, SceneRules, rows_by_scene
+from rastermeta_async.stac.scenes import Rows, SceneRules, rows_by_scene
 from rastermeta_async.stac.table import PARQUET_KEY, ItemTable
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -197,7 +199,13 @@ def export(
     with _explained(output), contextlib.ExitStack() as files:
         lines = files.enter_context(_Temporary(output))
         others = files.enter_context(_Temporary(listed))
-        rows = _rows(catalog, output, scene_rules)
+        rows: Rows
+        if scene_rules:
+            scratch = files.enter_context(_scratch_beside(output))
+            rows = rows_by_scene(catalog, COLUMNS, scene_rules, scratch)
+        else:
+            rows = ((row, None) for row in dicts_of(catalog, COLUMNS))
+        files.enter_context(contextlib.closing(rows))
         result = _write_lines(assembler.items(rows), table, lines, others)
         result.notes = assembler.notes
         result.relative_links, result.encoded_links = links.relative, links.encoded
@@ -223,10 +231,18 @@ def export(
     return result
 
 
-def _rows(catalog: str, output: str, rules: SceneRules | None) -> Iterator[Row]:
-    if rules is None:
-        return ((row, None) for row in dicts_of(catalog, COLUMNS))
-    return rows_by_scene(catalog, COLUMNS, rules, os.path.dirname(output) or os.curdir)
+def _scratch_beside(output: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a new scratch folder, and remove those of killed exports to the same output.
+
+    The output is locked, so no other export uses them.
+    """
+    folder, name = os.path.split(output)
+    own = re.compile(re.escape(name) + r"\.scratch-\w{8}\.tmp", re.ASCII)
+    with os.scandir(folder or os.curdir) as entries:
+        for entry in entries:
+            if own.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+    return tempfile.TemporaryDirectory(".tmp", f"{name}.scratch-", folder or os.curdir)
 
 
 def _file_at(path: str) -> Identity | None:

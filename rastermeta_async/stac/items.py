@@ -131,6 +131,8 @@ class ItemMaker:
 def _shared(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the fields in which all assets agree; gsd is the smallest, as searches look there."""
     first, *others = places
+    if not others:
+        return dict(first)
     shared = {
         name: value
         for name, value in first.items()

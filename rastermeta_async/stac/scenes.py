@@ -9,7 +9,7 @@ Reference: RE2, "Syntax".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -77,11 +77,11 @@ def _told(paths: pa.Array, pattern: str, name: str) -> list[pa.Array]:
     matched = pc.extract_regex(paths, pattern=pattern)
     named = {field.name for field in matched.type}
     scene, root, asset = (
-        pc.struct_field(matched, group) if group in named else pa.array([""] * len(paths))
+        pc.struct_field(matched, group) if group in named else pa.repeat("", len(paths))
         for group in _GROUPS
     )
     known = pc.and_(pc.not_equal(scene, ""), pc.not_equal(asset, ""))
-    columns = [scene, root, asset, pa.array([name] * len(paths), pa.string())]
+    columns = [scene, root, asset, pa.repeat(name, len(paths))]
     return [pc.if_else(pc.fill_null(known, False), column, None) for column in columns]
 
 
@@ -122,11 +122,10 @@ def _checked(text: str) -> str:
 
 
 Row = tuple[dict[str, Any], SceneFile | None]
+Rows = Generator[Row, None, None]
 
 
-def rows_by_scene(
-    catalog: str, columns: Sequence[str], rules: SceneRules, folder: str
-) -> Iterator[Row]:
+def rows_by_scene(catalog: str, columns: Sequence[str], rules: SceneRules, folder: str) -> Rows:
     """Yield the rows of a catalog as dicts, each with its scene; a scene's rows come together.
 
     Args:
