@@ -92,7 +92,7 @@ class ItemMaker:
         return self.item(_id_of_file(path_of(row)), [self.asset(row)])
 
     def item(self, name: str, assets: Sequence[Asset]) -> dict[str, Any]:
-        """Return the item of some assets, whose keys differ.
+        """Return the item of some assets, whose keys differ, for orjson: its geometry is encoded.
 
         Raises:
             LeftOut: no asset has a place, or a date.
@@ -196,7 +196,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
 
 
-def _outline(footprints: Sequence[Footprint]) -> tuple[dict[str, Any], list[float]]:
+def _outline(footprints: Sequence[Footprint]) -> tuple[Any, list[float]]:
     """Return geometry and bbox of the largest footprint, or of all if they are larger by far."""
     shapes = parsed([one.geometry for one in footprints])
     known = [
@@ -233,12 +233,12 @@ def _union(shapes: Sequence[Any]) -> Any:
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
-def _geojson(shape: Any) -> dict[str, Any]:
+def _geojson(shape: Any) -> Any:
+    """Return a shape as a part of JSON that is already encoded."""
     import orjson
     import shapely
 
-    found: dict[str, Any] = orjson.loads(shapely.to_geojson(shape))
-    return found
+    return orjson.Fragment(shapely.to_geojson(shape))
 
 
 def collection_of(
