@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from functools import cached_property
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.model.errors import SettingsError
@@ -42,7 +43,7 @@ class Links:
 
     def __init__(self, base_url: str | None = None, folder: str | None = None) -> None:
         self._base = None if base_url is None else _checked(base_url)
-        self._from_items = _way_back(folder)
+        self._folder = folder
         self.relative = 0
         """Number of relative links made."""
         self.encoded = 0
@@ -59,6 +60,10 @@ class Links:
             return self._counted(_LOCAL + _quoted(re.sub(rb"^//+", b"/", path)))
         self.relative += 1
         return _quoted(posixpath.normpath(self._from_items + path))
+
+    @cached_property
+    def _from_items(self) -> bytes:
+        return _way_back(self._folder)
 
     def _counted(self, link: str) -> str:
         self.encoded += "%" in link and link.startswith(_LOCAL)
