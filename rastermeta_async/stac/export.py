@@ -51,7 +51,7 @@ from rastermeta_async.stac.assets import COLUMNS, FieldChoice
 from rastermeta_async.stac.dates import Interval
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.items import ItemMaker, collection_of
-from rastermeta_async.stac.links import Links
+from rastermeta_async.stac.links import Links, is_encoded_file, is_relative
 from rastermeta_async.stac.scenes import Rows, SceneRules, rows_by_scene
 from rastermeta_async.stac.table import PARQUET_KEY, ItemTable
 
@@ -139,7 +139,7 @@ class Export:
     limits: Limits = field(default_factory=Limits)
 
     def add(self, item: dict[str, Any]) -> None:
-        """Count an item, and extend time and limits to it."""
+        """Count an item and its links, and extend time and limits to it."""
         self.items += 1
         properties = item["properties"]
         start = _moment(properties["datetime"] or properties["start_datetime"])
@@ -147,6 +147,9 @@ class Export:
         old = self.time or Interval(start, end)
         self.time = Interval(min(old.start, start), max(old.end, end))
         self.limits.add(item["bbox"])
+        for asset in item["assets"].values():
+            self.relative_links += is_relative(asset["href"])
+            self.encoded_links += is_encoded_file(asset["href"])
 
 
 def export(
@@ -208,7 +211,6 @@ def export(
         files.enter_context(contextlib.closing(rows))
         result = _write_lines(assembler.items(rows), table, lines, others)
         result.notes = assembler.notes
-        result.relative_links, result.encoded_links = links.relative, links.encoded
         content = None
         limits = result.limits.west_to_east()
         if collection and result.time and limits:

@@ -28,7 +28,7 @@ _LOCAL = "file://"
 
 
 class Links:
-    """Turns paths into links, and counts those that some readers cannot follow.
+    """Turns paths into links.
 
     An absolute local path becomes a ``file://`` URL. A relative one is taken from the current
     folder, and its link is relative to the folder of the items.
@@ -44,10 +44,6 @@ class Links:
     def __init__(self, base_url: str | None = None, folder: str | None = None) -> None:
         self._base = None if base_url is None else _checked(base_url)
         self._folder = folder
-        self.relative = 0
-        """Number of relative links made."""
-        self.encoded = 0
-        """Number of ``file://`` URLs made that have percent-encoded characters."""
 
     def of(self, path: bytes) -> str:
         """Return the link to a path, percent-encoded as needed."""
@@ -55,19 +51,24 @@ class Links:
             store = path.startswith(tuple(map(str.encode, _STORES)))
             return quote(path, safe=_IN_A_KEY if store else _IN_A_URL)
         if self._base is not None:
-            return self._counted(f"{self._base}/{_below(path, self._base)}")
+            return f"{self._base}/{_below(path, self._base)}"
         if path.startswith(b"/"):
-            return self._counted(_LOCAL + _quoted(re.sub(rb"^//+", b"/", path)))
-        self.relative += 1
+            return _LOCAL + _quoted(re.sub(rb"^//+", b"/", path))
         return _quoted(posixpath.normpath(self._from_items + path))
 
     @cached_property
     def _from_items(self) -> bytes:
         return _way_back(self._folder)
 
-    def _counted(self, link: str) -> str:
-        self.encoded += "%" in link and link.startswith(_LOCAL)
-        return link
+
+def is_relative(link: str) -> bool:
+    """Tell whether a link is relative to the file that it stands in."""
+    return "://" not in link
+
+
+def is_encoded_file(link: str) -> bool:
+    """Tell whether a link to a local file has percent-encoded characters."""
+    return link.startswith(_LOCAL) and "%" in link
 
 
 def _way_back(folder: str | None) -> bytes:
