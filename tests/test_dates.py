@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from rastermeta_async.one_file import read_record
 from rastermeta_async.stac.dates import Interval, interval_of
-from rastermeta_async.stac.evidence import AUTO, SOURCES, TAGS, Rules, evidence_of, rule_of
+from rastermeta_async.stac.evidence import (
+    AUTO,
+    SOURCES,
+    TAGS,
+    Evidence,
+    Rules,
+    evidence_of,
+    rule_of,
+)
 
 
 def utc(*fields: int) -> dt.datetime:
@@ -229,6 +237,11 @@ def test_every_tag_that_is_looked_at_is_known() -> None:
 # Rules
 
 
+def date_of(rules: Rules, evidence: Evidence) -> Interval | None:
+    found = rules.date(evidence)
+    return found and found.interval
+
+
 @pytest.mark.parametrize(
     ("rule", "path", "start", "after"),
     [
@@ -293,23 +306,25 @@ def test_rules_that_name_tags() -> None:
 def test_rules_are_tried_in_their_order() -> None:
     rules = Rules(["NO_SUCH_TAG", "MY_DATE", "%Y%m%d", AUTO, "LAST"])
     taken = {"MY_DATE": "2020-01-31T12:34:56", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"}
-    assert rules(evidence_of("/20190101.tif", taken, None)) == (NOON, NOON)
+    assert date_of(rules, evidence_of("/20190101.tif", taken, None)) == (NOON, NOON)
     assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG"], (
         "the others were not asked, or could tell"
     )
     by_path = utc(2019, 1, 1), utc(2019, 1, 2) - MOMENT
-    assert rules(evidence_of("/20190101.tif", {"TIFFTAG_DATETIME": "2022"}, None)) == by_path
-    assert rules(evidence_of("/a.tif", {TAKEN: "2020-01"}, None)) is not None
+    assert (
+        date_of(rules, evidence_of("/20190101.tif", {"TIFFTAG_DATETIME": "2022"}, None)) == by_path
+    )
+    assert date_of(rules, evidence_of("/a.tif", {TAKEN: "2020-01"}, None)) is not None
     assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG"]
-    assert rules(evidence_of("/a.tif", {}, {})) is None
+    assert date_of(rules, evidence_of("/a.tif", {}, {})) is None
     assert [rule for rule, _ in rules.in_vain] == ["NO_SUCH_TAG", "LAST"]
 
 
 @pytest.mark.parametrize("moment", ["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
 def test_what_gdal_writes_for_a_time_that_it_cannot_parse_is_no_evidence(moment: str) -> None:
     rules = Rules()
-    assert rules(evidence_of("", {}, {TAKEN: moment})) is None
-    assert rules(evidence_of("", {TAKEN: moment}, {})) is not None
+    assert date_of(rules, evidence_of("", {}, {TAKEN: moment})) is None
+    assert date_of(rules, evidence_of("", {TAKEN: moment}, {})) is not None
 
 
 @pytest.mark.parametrize("rule", ["%Y-%Y", "%q%Y", "(20", "a/b/c"])
@@ -320,9 +335,9 @@ def test_a_rule_that_makes_no_sense_is_named(rule: str) -> None:
 
 def test_without_a_rule_common_tags_are_looked_at() -> None:
     rules = Rules()
-    assert rules(evidence_of("/20190101.tif", {}, {})) is None
+    assert date_of(rules, evidence_of("/20190101.tif", {}, {})) is None
     assert rules.in_vain == []
-    assert rules(evidence_of("", {}, {TAKEN: "2020-01-31 12:34:56"})) == (
+    assert date_of(rules, evidence_of("", {}, {TAKEN: "2020-01-31 12:34:56"})) == (
         NOON,
         NOON,
     )

@@ -20,17 +20,18 @@ import command
 import psycopg
 import pytest
 from factory import band
+from items import write_catalog
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 from pypgstac.db import PgstacDB
 from pypgstac.load import Loader, Methods
 from test_readme import marked
 from test_remote import free_port
-from test_stac import PATHS, WKT1, dated, write_catalog
+from test_stac import PATHS, WKT1, dated
 
 from rastermeta_async.cli.sample import write_sample
 from rastermeta_async.model.record import Record
-from rastermeta_async.stac.evidence import rule_of
+from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
 
 PYPGSTAC = Path(sys.executable).parent / "pypgstac"
@@ -144,7 +145,7 @@ def load(
     """Export records and load them; return the items of the file by id."""
     catalog, output = folder / "catalog.parquet", folder / "items.ndjson"
     write_catalog(catalog, records)
-    done = export(str(catalog), str(output), rule_of(None), "archive")
+    done = export(str(catalog), str(output), Rules(), "archive")
     assert done.items == len(records)
     with PgstacDB(f"dbname={database}") as connected:  # as the command does, which takes a second
         loader = Loader(connected)

@@ -20,7 +20,7 @@ from rastermeta_async.catalog.reading import (
 from rastermeta_async.model.errors import OutputError, SettingsError
 
 _LINES = 1024
-_ROWS = 64
+ROWS_AS_DICTS = 64
 """Rows that are converted to dicts at once; a row with thousands of bands takes megabytes."""
 
 
@@ -56,8 +56,8 @@ def batches_of(
 def dicts_of(catalog: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a finished catalog as dicts; see `batches_of`."""
     for batch in batches_of(catalog, columns):
-        for start in range(0, batch.num_rows, _ROWS):
-            yield from batch.slice(start, _ROWS).to_pylist()
+        for start in range(0, batch.num_rows, ROWS_AS_DICTS):
+            yield from batch.slice(start, ROWS_AS_DICTS).to_pylist()
 
 
 def _not_there(catalog: str) -> str:

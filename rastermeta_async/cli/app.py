@@ -363,46 +363,73 @@ def stac(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where local paths are found: links are this URL, a slash and the path.",
+            help="Where local paths are found: links are this URL, a slash and the path.  "
+            "[default: file:// URLs; a relative path gives a link relative to FILE]",
+            show_default=False,
         ),
     ] = None,
+    scene: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Make one item of the files of a scene: sentinel2, landsat, hls, per-folder; "
+            "auto: products by their names, other files as items of their own; or a regular "
+            "expression for the path with the groups (?P<scene>…) and (?P<asset>…). Of several, "
+            "given one by one, the first that matches counts.  [default: an item a file]",
+            show_default=False,
+        ),
+    ] = None,
+    legacy_proj: Annotated[
+        bool, typer.Option("--legacy-proj", help="Also write proj:epsg, for older readers.")
+    ] = False,
+    finite_nodata: Annotated[
+        bool,
+        typer.Option(
+            "--finite-nodata",
+            help='Leave out a nodata of NaN or infinity, for readers that refuse the text "nan".',
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
     ] = False,
 ) -> None:
     """Write STAC items.
 
-    The rows that make none are listed in FILE.left-out.txt.
+    The rows that are in none are listed in FILE.left-out.txt.
 
     Exit status 3: done, but some --datetime could date no row that it was tried on.
     """
     from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.stac_notes import notes_on
     from rastermeta_async.model.urls import local_name
+    from rastermeta_async.stac.assets import FieldChoice
     from rastermeta_async.stac.evidence import Rules
     from rastermeta_async.stac.export import export as export_items
-    from rastermeta_async.stac.items import UNDATED
 
     console = Console()
     try:
-        when = Rules(datetime or ())
+        rules = Rules(datetime or ())
     except ValueError as error:
         _usage(f"--datetime: {error}")
     with explained_exit(console):
         done = export_items(
-            local_name(catalog), output, when, collection, base_url, overwrite=overwrite
+            local_name(catalog),
+            output,
+            rules,
+            collection,
+            base_url,
+            scenes=scene or (),
+            choice=FieldChoice(legacy_proj, finite_nodata),
+            overwrite=overwrite,
         )
-    for reason, count in done.left_out.items():
-        rows = "row was" if count == 1 else "rows were"
-        remedy = "; name what does with --datetime" if reason == UNDATED else ""
-        console.hint(f"{count:,} {rows} left out: {reason}{remedy}")
-    if done.left_out:
-        console.hint(f"{output}.left-out.txt lists them")
+    for note in notes_on(done, output):
+        console.hint(note)
     if not collection and os.path.exists(f"{output}.collection.json"):
         console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
     _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
-    for rule, advice in when.in_vain:
+    for rule, advice in rules.in_vain:
         console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
-    if when.in_vain:
+    if rules.in_vain:
         raise typer.Exit(SOME_FAILED)
 
 

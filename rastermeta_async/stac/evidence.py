@@ -99,12 +99,18 @@ _OF_NO_IMAGE = ("NITF_IDATIM", "20021216151629")
 
 def from_tags(evidence: Evidence) -> Interval | None:
     """Return when a raster was taken according to its tags."""
+    return _from_acquisition(evidence) or _from_writing(evidence)
+
+
+def _from_acquisition(evidence: Evidence) -> Interval | None:
     relevant = {name: evidence.tags[name] for name in TAGS & evidence.tags.keys()}
     if _OF_NO_IMAGE in relevant.items():
         del relevant[_OF_NO_IMAGE[0]]
-    if not relevant:
-        return None
-    return _surest(_OF_ACQUISITION, relevant) or _surest(_OF_WRITING, relevant)
+    return _surest(_OF_ACQUISITION, relevant) if relevant else None
+
+
+def _from_writing(evidence: Evidence) -> Interval | None:
+    return _surest(_OF_WRITING, evidence.tags)
 
 
 def _surest(sources: Iterable[_DateTags], tags: Mapping[str, str]) -> Interval | None:
@@ -133,8 +139,29 @@ def _date(tags: Mapping[str, str], date: str, clock: str) -> Interval | None:
     return interval_of(text)
 
 
+class Dated(NamedTuple):
+    """When a raster was taken, and the number of the rule that tells it: 0 is the most reliable."""
+
+    rank: int
+    interval: Interval
+
+
+def common_interval(dates: Iterable[Dated | None]) -> Interval | None:
+    """Return the time of rasters taken together, from the start of the first to the last end.
+
+    Only dates of the most reliable rule count: one band may tell when it was taken, and another
+    one only when its file was written.
+    """
+    found = [date for date in dates if date]
+    if not found:
+        return None
+    rank = min(date.rank for date in found)
+    best = [date.interval for date in found if date.rank == rank]
+    return Interval(min(one.start for one in best), max(one.end for one in best))
+
+
 class Rules:
-    """A `When` that tries rules in order, and notes which of them found a date.
+    """Tries rules in order, and notes which of them found a date.
 
     Args:
         texts: see `rule_of`; empty: `AUTO`.
@@ -144,29 +171,33 @@ class Rules:
     """
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
-        self._rules = {text: _named_rule(text) for text in texts or (AUTO,)}
+        self._rules = [
+            (text, rule) for text in dict.fromkeys(texts or (AUTO,)) for rule in _named_rules(text)
+        ]
         self._asked: set[str] = set()
         self._found: set[str] = set()
 
-    def __call__(self, evidence: Evidence) -> Interval | None:
+    def date(self, evidence: Evidence) -> Dated | None:
         """Return the result of the first rule that finds when a raster was taken."""
-        for text, rule in self._rules.items():
+        for rank, (text, rule) in enumerate(self._rules):
             self._asked.add(text)
             if found := rule(evidence):
                 self._found.add(text)
-                return found
+                return Dated(rank, found)
         return None
 
     @property
     def in_vain(self) -> list[tuple[str, str]]:
         """Rules, except `AUTO`, that were tried and dated no raster, each with advice."""
         vain = self._asked - self._found - {AUTO}
-        return [(text, _advice_on(text)) for text in self._rules if text in vain]
+        return [(text, _advice_on(text)) for text, _ in self._rules if text in vain]
 
 
-def _named_rule(text: str) -> When:
+def _named_rules(text: str) -> tuple[When, ...]:
+    if text == AUTO:
+        return _from_acquisition, _from_writing
     try:
-        return rule_of(text)
+        return (rule_of(text),)
     except (ValueError, re.error) as error:
         raise ValueError(f"{text}: {error}") from error
 

@@ -2,10 +2,7 @@
 
     rows ──▶ items ──▶ lines ──▶ (Parquet) ──▶ the output's name
 
-Items go to a temporary file first. This also finds the fields in use: only they become columns in
-Parquet. Memory does not depend on the number of rows.
-
-References: stac-geoparquet 1.0.0 ("Schema", "Metadata"); GeoParquet 1.1.0.
+Items go to a temporary file first. Memory does not depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -15,13 +12,12 @@ import datetime as dt
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.catalog.durable import (
@@ -31,26 +27,28 @@ from rastermeta_async.catalog.durable import (
     remove,
     rights_at,
 )
-from rastermeta_async.catalog.formats import Extent
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
-from rastermeta_async.catalog.temporary import Temporary as _Temporary
-from rastermeta_async.catalog.temporary import check_is_no_catalog
-from rastermeta_async.catalog.temporary import unchanged_on_error as _explained
+from rastermeta_async.catalog.temporary import (
+    Temporary,
+    TemporaryFolder,
+    check_is_no_catalog,
+    unchanged_on_error,
+)
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.errors import (
     ForeignOutputError,
-    MissingExtraError,
     SettingsError,
 )
-from rastermeta_async.model.machine import allow_import
 from rastermeta_async.model.text import on_a_line
 from rastermeta_async.model.urls import is_url, shown_url
+from rastermeta_async.stac.assembly import Assembler, Notes, Omitted
+from rastermeta_async.stac.assets import COLUMNS, FieldChoice
 from rastermeta_async.stac.dates import Interval
-from rastermeta_async.stac.evidence import When
-from rastermeta_async.stac.items import COLUMNS, Hrefs, LeftOut, collection_of, item_of
-
-PARQUET_KEY = "stac-geoparquet"
-"""Key in a Parquet file's metadata; if present, the rows are items."""
+from rastermeta_async.stac.evidence import Rules
+from rastermeta_async.stac.items import ItemMaker, collection_of
+from rastermeta_async.stac.links import Links, is_encoded_file, is_relative
+from rastermeta_async.stac.scenes import Rows, SceneRules, rows_by_scene
+from rastermeta_async.stac.table import PARQUET_KEY, ItemTable
 
 _MOST_BYTES = 64 * 1024 * 1024
 """Highest number of bytes read of a file; an item is smaller, with any number of bands."""
@@ -118,15 +116,6 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 ENDINGS = (".parquet", ".ndjson", ".jsonl")
-_GROUP_ROWS, _GROUP_BYTES = 4096, 8 * 1024 * 1024
-
-_EXAMPLE = {
-    "type": "Feature", "stac_version": "", "stac_extensions": [""], "id": "",
-    "geometry": {"type": "Point", "coordinates": [0, 0]}, "bbox": [0.0, 0.0, 0.0, 0.0],
-    "properties": {"datetime": "1970-01-01T00:00:00Z"}, "links": [],
-    "assets": {"data": {"href": "", "bands": []}},
-}  # fmt: skip
-"""An item with the fields that every item has."""
 
 
 @dataclass
@@ -136,47 +125,37 @@ class Export:
     items: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     """Number of rows without an item, by reason."""
-    examples: list[dict[str, Any]] = field(default_factory=lambda: [_EXAMPLE])
-    """Items with all fields in use, of properties, assets and bands, and all types of values."""
+    notes: Notes = field(default_factory=Notes)
+    """What to tell about scenes."""
+    relative_links: int = 0
+    encoded_links: int = 0
+    """Number of ``file://`` links with percent-encoded characters."""
     time: Interval | None = None
     limits: Limits = field(default_factory=Limits)
-    _known: set[tuple[str, str, type]] = field(default_factory=set)
-    """Where a field is in the examples, its name, and the type of its value."""
 
     def add(self, item: dict[str, Any]) -> None:
-        """Count an item, and extend examples, time and limits to it."""
+        """Count an item and its links, and extend time and limits to it."""
         self.items += 1
         properties = item["properties"]
-        self._add_example(item, properties, item["assets"]["data"])
         start = _moment(properties["datetime"] or properties["start_datetime"])
         end = _moment(properties["datetime"] or properties["end_datetime"])
         old = self.time or Interval(start, end)
         self.time = Interval(min(old.start, start), max(old.end, end))
         self.limits.add(item["bbox"])
-
-    def _add_example(
-        self, item: dict[str, Any], properties: dict[str, Any], asset: dict[str, Any]
-    ) -> None:
-        bands = [band for band in asset["bands"] if self._is_new("band", band)]
-        parts = {"item": item, "properties": properties, "asset": asset}
-        if sum(self._is_new(*part) for part in parts.items()) or bands:  # of each: no `any`
-            # An item may have 10^5 bands.
-            assets = {"data": {**asset, "bands": bands}}
-            self.examples.append({**item, "assets": assets})
-
-    def _is_new(self, where: str, part: dict[str, Any]) -> bool:
-        kinds = {(where, name, type(value)) for name, value in part.items()} - self._known
-        self._known |= kinds
-        return bool(kinds)
+        for asset in item["assets"].values():
+            self.relative_links += is_relative(asset["href"])
+            self.encoded_links += is_encoded_file(asset["href"])
 
 
 def export(
     catalog: str,
     output: str,
-    when: When,
+    rules: Rules,
     collection: str | None = None,
     base_url: str | None = None,
     *,
+    scenes: Sequence[str] = (),
+    choice: FieldChoice = FieldChoice(),  # noqa: B008  # it is frozen
     overwrite: bool = False,
 ) -> Export:
     """Write a catalog as STAC items: one JSON object a line, or stac-geoparquet.
@@ -188,22 +167,24 @@ def export(
     Args:
         catalog: a finished catalog.
         output: the items' file; the file of an earlier export is replaced.
-        when: returns the time when a raster was taken.
+        rules: tell when a raster was taken.
         collection: the id of a collection to write, too.
-        base_url: URL before local paths.
+        base_url: URL before local paths; None: they become ``file://`` URLs or relative links.
+        scenes: rules that tell the scene of a file, see `SceneRules`; empty: an item a file.
+        choice: the fields of items.
         overwrite: also replace files that no export made, except a catalog.
 
     Raises:
-        SettingsError: a name or URL is invalid.
+        SettingsError: a name, URL or rule is invalid, or Parquet would have too many columns.
         MissingExtraError: the output is Parquet, and stac-geoparquet is not installed.
         OutputError: `catalog` is not a catalog, or of another version; the output is a catalog.
         ForeignOutputError: a file with the name of an output was not made by an export.
         WriteError: the disk refused a write; the earlier files are unchanged.
     """
     _check_names(catalog, output, collection)
-    if output.endswith(".parquet"):
-        _parser()  # before the work begins
-    hrefs = Hrefs(base_url)
+    table = ItemTable() if output.endswith(".parquet") else None
+    links = Links(base_url, os.path.dirname(output))
+    scene_rules = SceneRules(scenes) if scenes else None
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
     stood = {name: _file_at(name) for name in (output, listed, described)}
     if not overwrite:
@@ -211,21 +192,32 @@ def export(
     link = None
     if collection:
         link = {"id": collection, "href": "./" + quote(os.fsencode(os.path.basename(described)))}
-    with _explained(output), contextlib.ExitStack() as files:
-        lines = files.enter_context(_Temporary(output))
-        others = files.enter_context(_Temporary(listed))
-        result = _write_lines(dicts_of(catalog, COLUMNS), when, hrefs, link, lines, others)
+    maker = ItemMaker(rules, links, choice, link)
+    assembler = Assembler(maker, others_alone=scene_rules is None or scene_rules.others_alone)
+    with unchanged_on_error(output), contextlib.ExitStack() as files:
+        lines = files.enter_context(Temporary(output))
+        others = files.enter_context(Temporary(listed))
+        rows: Rows
+        if scene_rules:
+            scratch = files.enter_context(TemporaryFolder(output))
+            rows = rows_by_scene(catalog, COLUMNS, scene_rules, scratch.path)
+        else:
+            rows = ((row, None) for row in dicts_of(catalog, COLUMNS))
+        files.enter_context(contextlib.closing(rows))
+        result = _write_lines(assembler.items(rows), table, lines, others)
+        result.notes = assembler.notes
         content = None
         limits = result.limits.west_to_east()
         if collection and result.time and limits:
             name = os.fsencode(os.path.basename(catalog)).decode("utf-8", "backslashreplace")
             content = collection_of(collection, name, limits, result.time)
         finished = lines
-        if output.endswith(".parquet"):
-            finished = files.enter_context(_Temporary(output, ".table"))
-            _write_parquet(lines, finished, result, content)
+        if table:
+            finished = files.enter_context(Temporary(output, ".table"))
+            lines.file.seek(0)
+            table.write(lines.file, finished.file, content)
         if content:
-            text = files.enter_context(_Temporary(described))
+            text = files.enter_context(Temporary(described))
             text.file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
             text.publish(described, stood[described])
         if result.left_out:
@@ -261,24 +253,23 @@ def _check_names(catalog: str, output: str, collection: str | None) -> None:
 
 
 def _write_lines(
-    rows: Iterable[dict[str, Any]],
-    when: When,
-    hrefs: Hrefs,
-    link: dict[str, str] | None,
-    lines: _Temporary,
-    others: _Temporary,
+    items: Iterable[dict[str, Any] | Omitted],
+    table: ItemTable | None,
+    lines: Temporary,
+    others: Temporary,
 ) -> Export:
+    """Write items and omitted rows, one a line each."""
     result = Export()
-    for row in rows:
-        try:
-            item = item_of(row, when, hrefs, link)
-        except LeftOut as finding:
-            reason = str(finding)
-            others.file.write(f"{on_a_line(shown_url(row['filepath']))}\t{reason}\n".encode())
-            result.left_out[reason] = result.left_out.get(reason, 0) + 1
+    for item in items:
+        if isinstance(item, Omitted):
+            path = on_a_line(shown_url(item.path))
+            others.file.write(f"{path}\t{item.reason}\n".encode())
+            result.left_out[item.reason] = result.left_out.get(item.reason, 0) + 1
             continue
         lines.file.write(_line(item))
         result.add(item)
+        if table:
+            table.add(item)
     return result
 
 
@@ -288,98 +279,12 @@ def _line(item: dict[str, Any]) -> bytes:
     pypgstac (0.10, `read_json`) halves double backslashes before it parses a line, so a backslash
     is ``\u005c`` here. PostgreSQL ("JSON Types", 8.14.1) refuses U+0000, so U+FFFD replaces it.
     """
-    text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace(r"\\", r"\u005c").replace(r"\u0000", "\ufffd").encode() + b"\n"
+    import orjson
 
-
-def _write_parquet(
-    lines: _Temporary, output: _Temporary, result: Export, collection: dict[str, Any] | None
-) -> None:
-    """Write the items of lines as Parquet; stac-geoparquet turns them into rows."""
-    extent = Extent()
-    schema = _schema_of(result.examples)
-    (nothing,) = _rows_of(result.examples[:1], schema)
-    # No `with`: after an exception it would close the file as if it were complete.
-    writer = pq.ParquetWriter(output.file, nothing.schema, version="2.6", compression="zstd")
-    lines.file.seek(0)
-    for some in _groups(lines.file):
-        for batch in _rows_of([_for_parquet(json.loads(line)) for line in some], schema):
-            table = pa.Table.from_batches([batch])
-            extent.add(table)
-            writer.write_table(table, row_group_size=len(table))
-    about: dict[str, Any] = {"version": "1.0.0"}
-    if collection:
-        about["collections"] = {collection["id"]: collection}
-    writer.add_key_value_metadata({"geo": extent.metadata(), PARQUET_KEY: json.dumps(about)})
-    writer.close()
-
-
-def _schema_of(items: list[dict[str, Any]]) -> pa.Schema:
-    """Return the Arrow schema of items as JSON, with binary geometries."""
-    rows = pa.array([{**_for_parquet(item), "geometry": b""} for item in items])
-    schema = pa.schema(list(rows.type))
-    at = schema.get_field_index("properties")
-    properties = [  # such a property is null in all items: it would be of the type null
-        one.with_type(pa.string()) if pa.types.is_null(one.type) else one
-        for one in schema.field(at).type
-    ]
-    return schema.set(at, schema.field(at).with_type(pa.struct(properties)))
-
-
-def _rows_of(items: list[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Return items as rows; `schema` is that of their JSON."""
-    yield from _parser()(items, chunk_size=len(items), schema=schema)
-
-
-def _parser() -> Any:
-    """Return the function of stac-geoparquet that makes rows of items.
-
-    Raises:
-        MissingExtraError: stac-geoparquet is not installed.
-    """
-    allow_import("pandas")
-    try:
-        from stac_geoparquet.arrow import parse_stac_items_to_arrow
-    except ImportError:
-        raise MissingExtraError(
-            "items as Parquet need the extra stac, in a clone: pip install '.[stac]'; "
-            "-o NAME.ndjson needs none"
-        ) from None
-    return parse_stac_items_to_arrow
+    line = orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)
+    return line.replace(rb"\\", rb"\u005c").replace(rb"\u0000", "\ufffd".encode())
 
 
 def _moment(text: str) -> dt.datetime:
     """Return a time of an item; any year is valid here, unlike in `interval_of`."""
     return dt.datetime.fromisoformat(text)
-
-
-def _groups(file: IO[bytes]) -> Iterator[list[bytes]]:
-    """Yield lines in groups bounded by number and by size."""
-    group: list[bytes] = []
-    size = 0
-    for line in file:
-        if group and (len(group) == _GROUP_ROWS or size + len(line) > _GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(line)
-        size += len(line)
-    if group:
-        yield group
-
-
-def _for_parquet(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item with a planar bounding box, and with NaN and infinity as numbers.
-
-    The nodata column has doubles: a whole number beyond ±2**53 becomes the nearest double.
-    """
-    west, south, east, north = item["bbox"]
-    if west > east:  # the covering is planar: it spans both sides of the antimeridian
-        west, east = -180.0, 180.0
-    asset = item["assets"]["data"]
-    bands = [
-        band | {"nodata": float(band["nodata"])} if "nodata" in band else band
-        for band in asset["bands"]
-    ]
-    return {
-        **item, "bbox": [west, south, east, north], "assets": {"data": {**asset, "bands": bands}}
-    }  # fmt: skip

@@ -1,174 +1,168 @@
-"""Make STAC items of a catalog's rows, and the collection of these items.
+"""Make STAC items of assets, and the collection of these items.
 
-References: STAC 1.1.0 (item and collection specification, common metadata, bands); projection
-extension v2.0.0; raster extension v2.0.0; RFC 7946, section 5 (bounding boxes).
+References: STAC 1.1.0 (item and collection specification, common metadata); projection extension
+v2.0.0 and v1.2.0; raster extension v2.0.0; electro-optical extension v2.0.0; file extension
+v2.1.0; RFC 7946, section 3.1.6 (order of points) and 5 (bounding boxes).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit
 
-from rastermeta_async.footprints.crs import metres_in_a_unit, wkt2_of
-from rastermeta_async.footprints.limits import parsed, west_to_east
-from rastermeta_async.model.errors import SettingsError
-from rastermeta_async.model.record import SUCCESSES, tags_of
-from rastermeta_async.model.text import TIFFS
-from rastermeta_async.model.urls import is_url
+from rastermeta_async.footprints.limits import Limits, parsed, west_to_east
+from rastermeta_async.model.record import tags_of
+from rastermeta_async.stac.assets import (
+    Asset,
+    FieldChoice,
+    Footprint,
+    LeftOut,
+    is_metadata,
+    metadata_asset,
+    path_of,
+    raster_asset,
+)
 from rastermeta_async.stac.dates import Interval, rfc3339
-from rastermeta_async.stac.evidence import When, evidence_of
-
-_IN_A_PATH = "/!$&'()*+,;=@~"
-"""Characters that a path keeps unquoted; not the colon, as text before it looks like a scheme."""
-
-_IN_A_URL = "/!$&'()*+,;=@~:?#[]%"
-_IN_A_KEY = "/!$&'()*+,;=@~:#?%"
-"""The same for keys of object stores: nobody decodes them, so most characters stay."""
-
-_STORES = ("s3://", "gs://", "az://")
-
-
-class Hrefs:
-    """Turns paths into links.
-
-    Args:
-        base_url: URL before local paths; None: the paths themselves are the links.
-
-    Raises:
-        SettingsError: a path cannot follow `base_url`, or it is not a URL.
-    """
-
-    def __init__(self, base_url: str | None = None) -> None:
-        self._base = None if base_url is None else _checked(base_url)
-
-    def of(self, path: bytes) -> str:
-        """Return the link to a path, percent-encoded as needed."""
-        if is_url(path):
-            store = path.startswith(tuple(map(str.encode, _STORES)))
-            return quote(path, safe=_IN_A_KEY if store else _IN_A_URL)
-        if self._base is None:
-            return quote(re.sub(rb"^//+", b"/", path), safe=_IN_A_PATH)
-        relative = posixpath.normpath(path).lstrip(b"/")
-        while relative.startswith(b"../"):  # links stay below the base
-            relative = relative[3:]
-        safe = _IN_A_KEY if self._base.startswith(_STORES) else _IN_A_PATH
-        return f"{self._base}/{quote(relative, safe=safe)}"
-
-
-def _checked(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if not parts.scheme or not (parts.netloc or parts.scheme == "file"):
-        raise SettingsError(f"--base-url: {base_url!r} is no URL, like https://example.com/data")
-    if (
-        parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-        or re.search(r"[\s\x00-\x1f\x7f<>\"{}|\\^`]", base_url)
-    ):
-        raise SettingsError(
-            f"--base-url: {base_url!r} must be a URL without password, ?, # and spaces, as paths "
-            "follow it in every link"
-        )
-    return base_url.rstrip("/")
-
+from rastermeta_async.stac.evidence import Rules, common_interval, evidence_of
+from rastermeta_async.stac.links import Links
+from rastermeta_async.stac.products import SceneFile
 
 STAC_VERSION = "1.1.0"
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-
-COLUMNS = ("filepath", "filepath_bytes", "status", "crs", "crs_wkt", "proj_code", "count",
-           "transform", "width", "height", "bands", "cog", "area_or_point", "driver",
-           "dataset_tags", "imagery_tags", "subdatasets", "geometry", "bbox",
-           "footprint")  # fmt: skip
-"""Columns that an item is made from."""
-
-_DATA_TYPES = {
-    "complex_int16": "cint16", "complex_int32": "cint32", "complex64": "cfloat32",
-    "complex128": "cfloat64",
-}  # fmt: skip
-_STAC_TYPES = frozenset(
-    ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
-     "float32", "float64", "cint16", "cint32", "cfloat32", "cfloat64"]
-)  # fmt: skip
-_MEDIA = {
-    "JP2OpenJPEG": "image/jp2", "PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp",
-    "netCDF": "application/netcdf", "HDF5": "application/x-hdf5", "HDF4": "application/x-hdf",
-    "GRIB": "application/wmo-GRIB2",
-}  # fmt: skip
-_TIFF = "image/tiff; application=geotiff"
-
+_EXTENSION = "https://stac-extensions.github.io/{}/schema.json"
+PROJECTION = _EXTENSION.format("projection/v2.0.0")
+LEGACY_PROJECTION = _EXTENSION.format("projection/v1.2.0")
+"""The last version that has ``proj:epsg``, and the first that has ``proj:code``."""
+RASTER = _EXTENSION.format("raster/v2.0.0")
+ELECTRO_OPTICAL = _EXTENSION.format("eo/v2.0.0")
+FILE = _EXTENSION.format("file/v2.1.0")
 
 UNDATED = "nothing tells its date"
 """Reason for leaving out a row that lacks only a date."""
 
+_COVERS = 0.999
+"""Share of all footprints that the largest one covers, if it is that of the item: those of bands in
+different resolutions differ by parts of a pixel."""
 
-class LeftOut(Exception):  # noqa: N818  # a finding, not an error
-    """A row has no item; the message says why."""
 
-
-def item_of(
-    row: Mapping[str, Any], when: When, hrefs: Hrefs, collection: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Return the item of a row.
+class ItemMaker:
+    """Makes assets of rows, and items of assets.
 
     Args:
-        row: plain values of `COLUMNS`.
-        when: returns the time when it was taken.
-        hrefs: turns paths into links.
-        collection: id of its collection, and the link to it.
-
-    Raises:
-        LeftOut: the row was not read, or has no bands, or its time or place is unknown.
+        rules: tell when a raster was taken.
+        links: turns paths into links.
+        choice: the fields of items.
+        collection: id of the items' collection, and the link to it.
     """
-    _check(row)
-    tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
-    interval = when(evidence_of(row["filepath"], *tags))
-    if interval is None:
-        raise LeftOut(UNDATED)
-    path = row["filepath_bytes"] or row["filepath"].encode()
-    geometry = _geojson(row["geometry"])
-    bands = [_band(row, number) for number in range(len(row["bands"] or ()))]
-    asset: dict[str, Any] = {"href": hrefs.of(path), "roles": ["data"], "bands": bands}
-    if kind := _media_type(row):
-        asset["type"] = kind
-    item: dict[str, Any] = {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [PROJECTION],
-        "id": _id(path),
-        "geometry": geometry,
-        "bbox": west_to_east(row["bbox"], row["geometry"]),
-        "properties": _times(interval) | _projection(row),
-        "links": [],
-        "assets": {"data": asset},
+
+    def __init__(
+        self,
+        rules: Rules,
+        links: Links,
+        choice: FieldChoice,
+        collection: Mapping[str, str] | None = None,
+    ) -> None:
+        self._rules = rules
+        self._links = links
+        self._choice = choice
+        self._collection = collection
+
+    def asset(self, row: Mapping[str, Any], file: SceneFile | None = None) -> Asset:
+        """Return the asset of a row, with its date.
+
+        Args:
+            row: plain values of `assets.COLUMNS`.
+            file: what is known of it as a file of a scene; None: it is an item of its own.
+
+        Raises:
+            LeftOut: the row makes no asset.
+        """
+        if file and is_metadata(row):
+            return metadata_asset(row, file, self._links)
+        asset = raster_asset(row, file, self._links, self._choice)
+        tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
+        evidence = evidence_of(row["filepath"], *tags)
+        return asset._replace(dated=self._rules.date(evidence))
+
+    def item_of_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item of a row that is a file of no scene.
+
+        Raises:
+            LeftOut: the row was not read, or has no bands, or its time or place is unknown.
+        """
+        return self.item(_id_of_file(path_of(row)), [self.asset(row)])
+
+    def item(self, name: str, assets: Sequence[Asset]) -> dict[str, Any]:
+        """Return the item of some assets, whose keys differ, for orjson: its geometry is encoded.
+
+        Raises:
+            LeftOut: no asset has a place, or a date.
+        """
+        placed = [asset for asset in assets if asset.footprint]
+        if not placed:
+            raise LeftOut("no raster of its scene has a place")
+        interval = common_interval(asset.dated for asset in assets)
+        if interval is None:
+            raise LeftOut(UNDATED)
+        geometry, bbox = _outline([asset.footprint for asset in placed if asset.footprint])
+        shared = _shared([asset.place for asset in placed])
+        item: dict[str, Any] = {
+            "type": "Feature",
+            "stac_version": STAC_VERSION,
+            "stac_extensions": _extensions(assets, self._choice),
+            "id": name,
+            "geometry": geometry,
+            "bbox": bbox,
+            "properties": _times(interval) | shared,
+            "links": [],
+            "assets": {asset.key: asset.fields | _own(asset.place, shared) for asset in assets},
+        }
+        if self._collection:
+            item["collection"] = self._collection["id"]
+            item["links"].append(
+                {
+                    "rel": "collection",
+                    "href": self._collection["href"],
+                    "type": "application/json",
+                }
+            )
+        return item
+
+
+def _shared(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields in which all assets agree; gsd is the smallest, as searches look there."""
+    first, *others = places
+    if not others:
+        return dict(first)
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
     }
-    # An item that names the extension must have one of its fields, says the extension's schema.
-    if any(name.startswith("raster:") for band in bands for name in band):
-        item["stac_extensions"].append(RASTER)
-    if collection:
-        item["collection"] = collection["id"]
-        item["links"].append(
-            {"rel": "collection", "href": collection["href"], "type": "application/json"}
-        )
-    return item
+    if sizes := [place["gsd"] for place in places if "gsd" in place]:
+        shared["gsd"] = min(sizes)
+    return shared
 
 
-def _check(row: Mapping[str, Any]) -> None:
-    if row["status"] not in SUCCESSES:
-        raise LeftOut("it could not be read")
-    if not row["count"]:
-        raise LeftOut("it is a container without bands of its own")
-    if row["status"] == "no_georef":
-        raise LeftOut("nothing tells its place")
-    if row["geometry"] is None or row["bbox"] is None:
-        raise LeftOut("its place on Earth is not known")
+def _own(place: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an asset that differ from those of its item."""
+    return {
+        name: value for name, value in place.items() if name not in shared or shared[name] != value
+    }
+
+
+def _extensions(assets: Sequence[Asset], choice: FieldChoice) -> list[str]:
+    """Return the extensions in use: an item that names one must have a field of it."""
+    in_bands = {name for asset in assets for band in asset.fields.get("bands", ()) for name in band}
+    found = [LEGACY_PROJECTION if choice.legacy_proj else PROJECTION]
+    if any(name.startswith("raster:") for name in in_bands):
+        found.append(RASTER)
+    if "eo:common_name" in in_bands:
+        found.append(ELECTRO_OPTICAL)
+    if any("file:size" in asset.fields for asset in assets):
+        found.append(FILE)
+    return found
 
 
 def _times(interval: Interval) -> dict[str, str | None]:
@@ -179,111 +173,74 @@ def _times(interval: Interval) -> dict[str, str | None]:
     return {"datetime": None, "start_datetime": start, "end_datetime": end}
 
 
-def _id(path: bytes) -> str:
+def _id_of_file(path: bytes) -> str:
     """Return the file name without its suffix, and a digest that makes it unique.
 
     The id depends only on the path. No character of it needs percent-encoding in a URL.
     """
     name = path.rpartition(b"/")[2].decode("utf-8", "replace")
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"(?<=.)\.[^.]*$", "", name)).strip("-.")
-    digest = hashlib.blake2b(path, digest_size=8).hexdigest()
+    return id_with_digest(re.sub(r"(?<=.)\.[^.]*$", "", name), path)
+
+
+def id_with_digest(name: str, unique: bytes) -> str:
+    """Return a name in characters that a URL has unquoted, and the digest of `unique`."""
+    stem = _plain(name)
+    digest = hashlib.blake2b(unique, digest_size=8).hexdigest()
     return f"{stem}-{digest}" if stem else digest
 
 
-def _geojson(geometry: bytes) -> dict[str, Any]:
+def is_plain(name: str) -> bool:
+    """Tell whether a name has only characters that a URL has unquoted."""
+    return _plain(name) == name
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
+
+
+def _outline(footprints: Sequence[Footprint]) -> tuple[Any, list[float]]:
+    """Return geometry and bbox of the largest footprint, or of all if they are larger by far."""
+    shapes = parsed([one.geometry for one in footprints])
+    known = [
+        (shape, one)
+        for shape, one in zip(shapes, footprints, strict=True)
+        if shape is not None and not shape.is_empty
+    ]
+    if not known:
+        raise LeftOut("its place on Earth is not known")
+    largest, of_largest = max(known, key=lambda one: one[0].area)
+    union = None
+    if len({one.geometry for _, one in known}) > 1:
+        union = _union([shape for shape, _ in known])
+    if union is None or largest.area >= _COVERS * union.area:
+        return _geojson(largest), _west_to_east(of_largest)
+    limits = Limits()
+    for _, one in known:
+        limits.add(_west_to_east(one))
+    return _geojson(union), limits.west_to_east() or list(union.bounds)
+
+
+def _west_to_east(footprint: Footprint) -> list[float]:
+    return west_to_east(footprint.bbox, footprint.geometry)
+
+
+def _union(shapes: Sequence[Any]) -> Any:
+    """Return the union with points in the order of RFC 7946; None if a shape is not valid."""
+    import shapely
+    from shapely.geometry import polygon
+
+    if not shapely.is_valid(shapes).all():  # of a catalog of others
+        return None
+    parts = [polygon.orient(part) for part in shapely.get_parts(shapely.union_all(shapes))]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _geojson(shape: Any) -> Any:
+    """Return a shape as a part of JSON that is already encoded."""
+    import orjson
     import shapely
 
-    (shape,) = parsed([geometry])
-    if shape is None or shape.is_empty:
-        raise LeftOut("its place on Earth is not known")
-    found: dict[str, Any] = json.loads(shapely.to_geojson(shape))
-    return found
-
-
-def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the projection extension; fewer for approximate footprints.
-
-    A null code means that the CRS has no code; then the WKT defines it.
-    """
-    fields: dict[str, Any] = {
-        "proj:code": row["proj_code"], "proj:shape": [row["height"], row["width"]],
-    }  # fmt: skip
-    if not row["proj_code"] and (wkt := wkt2_of(row["crs_wkt"])):
-        fields["proj:wkt2"] = wkt
-    transform = _transform(row)
-    if transform:
-        x, a, b, y, d, e = transform
-        columns = [x + a * i + b * j for i in (0, row["width"]) for j in (0, row["height"])]
-        rows = [y + d * i + e * j for i in (0, row["width"]) for j in (0, row["height"])]
-        fields |= {
-            "proj:transform": [a, b, x, d, e, y],
-            "proj:bbox": [min(columns), min(rows), max(columns), max(rows)],
-        }
-    return fields
-
-
-def _transform(row: Mapping[str, Any]) -> Sequence[float] | None:
-    """Return the geotransform, if it gives the footprint and its numbers are finite; else None."""
-    transform: Sequence[float] = row["transform"] or ()
-    placed = row["footprint"] == "transform" and all(map(_is_finite, transform))
-    return transform if placed and len(transform) == 6 else None
-
-
-def _band(row: Mapping[str, Any], index: int) -> dict[str, Any]:
-    band = row["bands"][index]
-    kind = _DATA_TYPES.get(band["dtype"], band["dtype"])
-    found: dict[str, Any] = {
-        "name": f"b{index + 1}",
-        "data_type": kind if kind in _STAC_TYPES else "other",
-    }
-    if band["description"]:
-        found["description"] = band["description"]
-    if band["nodata"] is not None:
-        exact = band["nodata_text"]
-        is_whole = exact and exact[-1].isdigit()
-        found["nodata"] = int(exact) if is_whole else _number(band["nodata"])
-    if band["unit"]:
-        found["unit"] = band["unit"]
-    scaling = band["scale"], band["offset"]
-    if scaling != (1.0, 0.0) and all(map(_is_finite, scaling)):
-        found |= {"raster:scale": band["scale"], "raster:offset": band["offset"]}
-    if row["area_or_point"] in ("Area", "Point"):
-        found["raster:sampling"] = row["area_or_point"].lower()
-    if resolution := _metres(row):
-        found["raster:spatial_resolution"] = resolution
-    return found
-
-
-def _metres(row: Mapping[str, Any]) -> float | None:
-    """Return the size of a pixel in metres; None: the CRS has no unit of length."""
-    transform = _transform(row)
-    return transform and _pixel_metres(row["crs"], tuple(transform))  # type: ignore[return-value]  # never empty
-
-
-@lru_cache(256)  # the same for all bands, and often for many rasters
-def _pixel_metres(crs: str, transform: tuple[float, ...]) -> float | None:
-    metres = metres_in_a_unit(crs)
-    if metres is None:
-        return None
-    _, a, b, _, d, e = transform
-    return math.sqrt(abs(a * e - b * d)) * metres
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _number(value: float) -> float | str:
-    """Return a number in the form of common metadata, "nodata"."""
-    if math.isfinite(value):
-        return value
-    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-
-
-def _media_type(row: Mapping[str, Any]) -> str | None:
-    if row["driver"] in TIFFS:
-        return f"{_TIFF}; profile=cloud-optimized" if row["cog"] else _TIFF
-    return _MEDIA.get(row["driver"])
+    return orjson.Fragment(shapely.to_geojson(shape))
 
 
 def collection_of(
