@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from rastermeta_async.cli import options
 from rastermeta_async.cli.console import FAILED, OK, READER_GONE, SOME_FAILED
 from rastermeta_async.model.settings import CLUSTER_QUEUE, CONCURRENCY, Access, Order, Settings
-from rastermeta_async.model.text import json_on_lines, on_a_line, on_lines
+from rastermeta_async.model.text import bytes_in_words, json_on_lines, on_a_line, on_lines
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 """Base of all usage errors; Typer has no public name for it."""
@@ -282,6 +282,43 @@ def summary(
     with explained_exit(Console()):
         found = summary_of(catalog)
     _say(to_json(found) if as_json else as_text(found), as_json=as_json)
+
+
+@app.command()
+def report(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The page: .html.", show_default=False),
+    ] = None,
+    svg: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also draw each chart as an SVG file in this folder."),
+    ] = None,
+    png: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also draw each chart as a PNG file in this folder."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace files that are no report.")
+    ] = False,
+) -> None:
+    """Write a page to look at a catalog: map, timeline, folders, bars, errors.
+
+    The page is one file that needs no network. Selecting in a chart filters all others.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.model.urls import local_name
+
+    if not (output or svg or png):
+        _usage("give -o FILE.html for a page, or --svg DIR or --png DIR for pictures")
+    folders = {form: folder for form, folder in (("svg", svg), ("png", png)) if folder}
+    with explained_exit(Console()):
+        from rastermeta_async.report.write import report as write_report
+
+        written = write_report(local_name(catalog), output, folders, overwrite=overwrite)
+    for path in written:
+        _say(f"{path}: {bytes_in_words(os.path.getsize(path))}")
 
 
 @app.command(epilog="Exit status: 0 done; 1 it failed; 2 usage; 130/143 interrupted.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -16,11 +15,13 @@ from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.row_ops import has_overviews
 from rastermeta_async.model.text import (
     TIFFS,
     bytes_in_words,
     cog_in_words,
     degrees,
+    general_message,
     layout_of,
     name_in_wkt,
     on_a_line,
@@ -113,7 +114,7 @@ class Summary:
     def _add_errors(self, rows: pa.RecordBatch) -> None:
         self.failures += rows.num_rows
         for path, kind, message in zip(*(column.to_pylist() for column in rows), strict=True):
-            key = kind or "", _general(message or "", path)
+            key = kind or "", general_message(message or "", path)
             if key not in self.errors and not self._has_room(self.errors, *key, path):
                 key = key[0], OTHER
                 if key not in self.errors and len(self.errors) >= 2 * MAX_VALUES:
@@ -134,7 +135,7 @@ class Summary:
 
     def _add_layouts(self, tiffs: pa.RecordBatch) -> None:
         """Count layouts, once for each group of rows with equal layout columns."""
-        overviews = _has_overviews(tiffs["bands"])
+        overviews = has_overviews(tiffs["bands"])
         parts = pa.table({"tiled": tiffs["tiled"], "overviews": overviews, "cog": tiffs["cog"]})
         alike = parts.group_by(["tiled", "overviews", "cog"]).aggregate([([], "count_all")])
         for one in alike.to_pylist():
@@ -156,14 +157,6 @@ def summary_of(catalog: str) -> Summary:
         summary.add(batch)
     summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
     return summary
-
-
-def _general(message: str, path: str) -> str:
-    """Return a message without the parts that differ between files: names, offsets, addresses."""
-    for name in (path, path.rpartition("/")[2]):
-        if len(name) > 3:  # shorter names occur in words
-            message = message.replace(name, "…")
-    return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
 
 
 def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
@@ -188,19 +181,6 @@ def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
     alike = parts.group_by(["x", "y", "unit"]).aggregate([([], "count_all")]).to_pylist()
     values: list[Hashable] = [(abs(one["x"]), abs(one["y"]), one["unit"]) for one in alike]
     return values, [one["count_all"] for one in alike]
-
-
-def _has_overviews(bands: pa.Array) -> pa.Array:
-    """Return for each row whether its first band has overviews."""
-    first = pc.list_value_length(bands)
-    any_bands = pc.greater(pc.fill_null(first, 0), 0)
-    at = np.asarray(bands.offsets)[:-1][np.asarray(any_bands)]
-    overviews = bands.values.field("overviews").take(pa.array(at))
-    found = np.zeros(len(bands), dtype=bool)
-    found[np.asarray(any_bands)] = np.asarray(
-        pc.greater(pc.fill_null(pc.list_value_length(overviews), 0), 0)
-    )
-    return pa.array(found)
 
 
 def _relevant_tags(tags: pa.Array) -> TagsByRow:

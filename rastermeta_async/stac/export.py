@@ -25,21 +25,14 @@ import pyarrow.parquet as pq
 
 from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.catalog.durable import (
-    Identity,
-    create,
     identity,
-    lock,
     open_regular,
-    publish,
     remove,
-    remove_unlocked,
-    rights_at,
-    temporaries_beside,
-    temporary_beside,
 )
 from rastermeta_async.catalog.formats import Extent
 from rastermeta_async.catalog.names import log_path
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
+from rastermeta_async.catalog.temporary import Temporary, file_at
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.errors import (
     ForeignOutputError,
@@ -211,15 +204,15 @@ def export(
         _parser()  # before the work begins
     hrefs = Hrefs(base_url)
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
-    stood = {name: _file_at(name) for name in (output, listed, described)}
+    stood = {name: file_at(name) for name in (output, listed, described)}
     if not overwrite:
         _check_earlier(output, listed, described if collection else None)
     link = None
     if collection:
         link = {"id": collection, "href": "./" + quote(os.path.basename(described))}
     with _explained(output), contextlib.ExitStack() as files:
-        lines = files.enter_context(_Temporary(output))
-        others = files.enter_context(_Temporary(listed))
+        lines = files.enter_context(Temporary(output))
+        others = files.enter_context(Temporary(listed))
         result = _write_lines(dicts_of(catalog, COLUMNS), when, hrefs, link, lines, others)
         content = None
         limits = result.limits.west_to_east()
@@ -228,10 +221,10 @@ def export(
             content = collection_of(collection, name, limits, result.time)
         finished = lines
         if output.endswith(".parquet"):
-            finished = files.enter_context(_Temporary(output, ".table"))
+            finished = files.enter_context(Temporary(output, ".table"))
             _write_parquet(lines, finished, result, content)
         if content:
-            text = files.enter_context(_Temporary(described))
+            text = files.enter_context(Temporary(described))
             text.file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
             text.publish(described, stood[described])
         if result.left_out:
@@ -240,12 +233,6 @@ def export(
             remove(listed)  # of an earlier export
         finished.publish(output, stood[output])
     return result
-
-
-def _file_at(path: str) -> Identity | None:
-    """Return the identity of a file that may be replaced; refuse what is no regular file."""
-    rights_at(path)
-    return identity(path)
 
 
 def _check_earlier(output: str, listed: str, described: str | None) -> None:
@@ -279,55 +266,13 @@ def _explained(output: str) -> Iterator[None]:
         ) from error
 
 
-class _Temporary:
-    """A temporary file next to its final name; removed at the end, unless it was published.
-
-    Two exports to the same name do not mix: the second one ends at once.
-
-    Args:
-        final: the final name.
-        kind: distinguishes temporary files of the same final name.
-    """
-
-    def __init__(self, final: str, kind: str = "") -> None:
-        self._final = final
-        self._name = final + kind
-        self._path = temporary_beside(self._name)
-
-    def __enter__(self) -> _Temporary:
-        fd = create(self._path, rights_at(self._final))
-        self.file = open(fd, "w+b", buffering=1024 * 1024)  # closed on leaving
-        try:
-            lock(fd, self._path)
-            for other in temporaries_beside(self._name):
-                if other != self._path:
-                    remove_unlocked(other)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._path:
-            remove(self._path)
-        with contextlib.suppress(OSError):  # a full disk again; the error was already raised
-            self.file.close()
-
-    def publish(self, final: str, stood: Identity | None) -> None:
-        """Give the file its final name durably; it replaces the file `stood`."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        publish(self._path, final, stood)
-        self._path = ""
-
-
 def _write_lines(
     rows: Iterable[dict[str, Any]],
     when: When,
     hrefs: Hrefs,
     link: dict[str, str] | None,
-    lines: _Temporary,
-    others: _Temporary,
+    lines: Temporary,
+    others: Temporary,
 ) -> Export:
     result = Export()
     for row in rows:
@@ -345,7 +290,7 @@ def _write_lines(
 
 
 def _write_parquet(
-    lines: _Temporary, output: _Temporary, result: Export, collection: dict[str, Any] | None
+    lines: Temporary, output: Temporary, result: Export, collection: dict[str, Any] | None
 ) -> None:
     """Write the items of lines as Parquet; stac-geoparquet turns them into rows."""
     extent = Extent()
