@@ -129,7 +129,7 @@ def _nodes(content: Content) -> list[dict[str, Any]]:
 def _bars(facet: Facet) -> dict[str, Any]:
     spec = specification("bars")
     spec["title"]["text"] = facet.title
-    whole = max(1, sum(facet.files))
+    whole = max(1, facet.whole)
     rows = [
         {"label": _cut(label), "value": files, "text": f"{files:,} ({100 * files / whole:.1f}%)"}
         for label, files in _most(facet)

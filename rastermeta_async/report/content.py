@@ -42,6 +42,8 @@ class Facet:
     files: list[int]
     ordered: bool
     """Whether the values have an order of their own."""
+    whole: int
+    """All files; the sum of `files` is more where a file has several values."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Content:
 
     def _facet(self, dimension: dict[str, Any]) -> Facet:
         files = self.files(dimension["name"]).tolist()
+        whole = sum(files)
         labels = dimension.get("values", dimension["labels"])
         if members := dimension.get("members"):
             sums = [0] * len(labels)
@@ -173,7 +176,8 @@ class Content:
                 for value in some:
                     sums[value] += count
             files = sums
-        return Facet(dimension["name"], dimension["title"], labels, files, dimension["ordered"])
+        name, title = dimension["name"], dimension["title"]
+        return Facet(name, title, labels, files, dimension["ordered"], whole)
 
     @cached_property
     def _arc(self) -> tuple[float, float, float, float]:

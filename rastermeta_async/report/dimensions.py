@@ -116,7 +116,7 @@ def _kept_around(folder: str, kept: Any) -> Any:
 def _fewer_values(old: Dimension) -> Coarser:
     """Keep the most frequent values; the others are `OTHERS`."""
     frequent = sorted(range(len(old)), key=lambda at: (old.keys[at] == OTHERS, -old.files[at]))
-    kept = {old.keys[at] for at in frequent[: len(old) // 2]}
+    kept = {old.keys[at] for at in frequent[: (len(old) - 1) // 2]}
     return _regrouped(old, [key if key in kept else OTHERS for key in old.keys], 0)
 
 

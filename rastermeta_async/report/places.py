@@ -87,9 +87,11 @@ def _centre(shape: Any) -> tuple[float, float, float]:
     """Return longitude and latitude of a shape's centre, and its radius, in degrees."""
     import shapely
 
-    points = np.radians(shapely.get_coordinates(shape))
-    if not len(points):
+    rings = shapely.get_rings(shapely.get_parts(shape)) if shape is not None else ()
+    if not len(rings):
         return np.nan, np.nan, 0.0
+    # The last point of a ring is its first one.
+    points = np.radians(np.concatenate([shapely.get_coordinates(ring)[:-1] for ring in rings]))
     cosine = np.cos(points[:, 1])
     towards = np.stack(
         [cosine * np.cos(points[:, 0]), cosine * np.sin(points[:, 0]), np.sin(points[:, 1])]
