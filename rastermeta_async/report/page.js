@@ -333,6 +333,7 @@ function showMap(totals) {
 }
 
 async function makeTimeline() {
+  if (!report.bins.length) return;
   const holder = byId("timeline");
   const view = await embed("timeline", {
     width: holder.clientWidth, height: 190, ink: style("--soft"), faint: style("--line"),
