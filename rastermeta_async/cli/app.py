@@ -321,6 +321,50 @@ def report(
         _say(f"{path}: {bytes_in_words(os.path.getsize(path))}")
 
 
+@app.command(epilog="Exit status, as of diff: 0 nothing differs; 1 something does; 2 trouble.")
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A finished catalog.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A later one of the same archive.")],
+    listing: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Write each file that differs, one JSON object a line; - is standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of the list's name.")
+    ] = False,
+) -> None:
+    """Compare two catalogs: files that were added, are gone, or have changed."""
+    from rastermeta_async.cli.console import USAGE, Console
+    from rastermeta_async.cli.differences import compared
+    from rastermeta_async.model.errors import RastermetaError
+    from rastermeta_async.model.urls import local_name
+
+    console = Console()
+    put = partial(_put_lines, terminal=_is_terminal()) if listing == "-" else None
+    try:
+        found = compared(local_name(old), local_name(new), listing, put, overwrite=overwrite)
+    except RastermetaError as error:
+        console.error(str(error))
+        console.close()
+        os._exit(USAGE)
+    if put is None:
+        _say(found.as_json() if as_json else found.as_text(), as_json=as_json)
+    else:
+        console.hint(found.as_line())
+        console.close()
+    raise typer.Exit(FAILED if found.differs else OK)
+
+
+def _put_lines(text: str, *, terminal: bool) -> None:
+    _put((json_on_lines(text) if terminal else text).encode("utf-8", "backslashreplace"))
+
+
 @app.command(epilog="Exit status: 0 done; 1 it failed; 2 usage; 130/143 interrupted.")
 def merge(
     catalogs: Annotated[
