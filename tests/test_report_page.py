@@ -10,6 +10,7 @@ from typing import Any
 import command
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from factory import record
 from generated import write_catalog
@@ -17,6 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from rastermeta_async.catalog.formats import ParquetFormat
 from rastermeta_async.footprints.rows import rows_with_footprints
+from rastermeta_async.model.record import SCHEMA
 from rastermeta_async.report.page import MAX_BYTES
 
 CHROMIUM = shutil.which("chromium")
@@ -259,4 +261,27 @@ def test_all_is_reached_by_keyboard(browser: Browser, sample_page: Path) -> None
     for key in ("+", "ArrowLeft", "-", "ArrowUp"):
         looked.page.keyboard.press(key)
     looked.run("report.views.map.runAsync().then(() => true)")
+    looked.close()
+
+
+def test_a_report_tells_what_has_changed(browser: Browser, sample: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(sample).cast(SCHEMA).combine_chunks()
+    old = tmp_path / "old.parquet"
+    size = pa.array([1] * 30, pa.int64())
+    at = SCHEMA.get_field_index("file_size")
+    before = rows.slice(0, 30).set_column(at, SCHEMA.field(at), size)
+    with open(old, "wb") as file:
+        ParquetFormat().write(file, [before.combine_chunks()])
+    new = tmp_path / "new.parquet"
+    with open(new, "wb") as file:
+        ParquetFormat().write(file, [rows.slice(5).combine_chunks()])
+    page = tmp_path / "report.html"
+    done = command.run(["report", new, "-o", page, "--compare", old])
+    assert done.returncode == 0, done.stderr
+    looked = Looked(browser, page)
+    assert looked.total() == 40
+    assert looked.counts("change") == {"changed": 25, "added": 15, "gone": 5}
+    looked.page.locator("#chips button").first.click()
+    looked.bar("change", "gone").click()
+    assert looked.total() == 5
     looked.close()

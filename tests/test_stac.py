@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 
 from rastermeta_async.catalog import completed
 from rastermeta_async.catalog.formats import format_of
+from rastermeta_async.catalog.temporary import Temporary
 from rastermeta_async.cli.app import app
 from rastermeta_async.cli.summary import summary_of
 from rastermeta_async.footprints.rows import rows_with_footprints
@@ -45,7 +46,7 @@ from rastermeta_async.model.errors import (
 from rastermeta_async.model.record import BBox, Record
 from rastermeta_async.stac import export as exporting
 from rastermeta_async.stac.evidence import rule_of
-from rastermeta_async.stac.export import Export, _Temporary, export
+from rastermeta_async.stac.export import Export, export
 from rastermeta_async.stac.items import PROJECTION, RASTER, Hrefs
 
 DATED = {"ACQUISITIONDATETIME": "2020-01-31T12:34:56Z"}
@@ -622,7 +623,7 @@ def test_an_older_file_stays_when_writing_fails(
 def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog.parquet", [dated()])
     output = str(tmp_path / "items.ndjson")
-    with _Temporary(output), pytest.raises(OutputLockedError):
+    with Temporary(output), pytest.raises(OutputLockedError):
         export(str(catalog), output, rule_of(None))
 
 

@@ -299,6 +299,12 @@ def report(
         str | None,
         typer.Option(metavar="DIR", help="Also draw each chart as a PNG file in this folder."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD", help="Also tell what was added, has changed or is gone since OLD."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Also replace files that are no report.")
     ] = False,
@@ -316,7 +322,10 @@ def report(
     with explained_exit(Console()):
         from rastermeta_async.report.write import report as write_report
 
-        written = write_report(local_name(catalog), output, folders, overwrite=overwrite)
+        older = local_name(compare) if compare else None
+        written = write_report(
+            local_name(catalog), output, folders, older=older, overwrite=overwrite
+        )
     for path in written:
         _say(f"{path}: {bytes_in_words(os.path.getsize(path))}")
 

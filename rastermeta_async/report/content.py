@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from rastermeta_async.catalog.difference import GONE
 from rastermeta_async.report.advice import advice_on
 from rastermeta_async.report.cube import Cube
 from rastermeta_async.report.dimensions import described
-from rastermeta_async.report.facts import SEPARATOR
+from rastermeta_async.report.facts import CHANGE, NOT_COMPARED, SEPARATOR
 from rastermeta_async.report.places import FINEST, Codes, coarser
 
 TITLES = {
     "place": "Place", "time": "Taken", "folder": "Folder", "size": "File size", "state": "State",
     "driver": "Driver", "crs": "CRS", "pixel": "Pixel size", "dtype": "Data type",
     "bands": "Number of bands", "compression": "Compression", "layout": "Layout",
-    "cog": "Cloud-optimised GeoTIFF", "change": "Change",
+    "cog": "Cloud-optimised GeoTIFF", CHANGE: "Since the older catalog",
 }  # fmt: skip
 
 _CHARTED = ("place", "time", "folder")
@@ -103,7 +104,8 @@ class Content:
 
     def _dimension(self, name: str) -> dict[str, Any]:
         found = described(self.cube.dimensions[name])
-        found |= {"title": TITLES[name], "facet": name not in _CHARTED, "ordered": name == "size"}
+        shown = name not in _CHARTED and found["labels"] != [NOT_COMPARED]
+        found |= {"title": TITLES[name], "facet": shown, "ordered": name == "size"}
         if name == "state":
             _describe_states(found)
         if name == "cog":
@@ -115,6 +117,14 @@ class Content:
         count = len(self.cube.dimensions[name])
         weights = np.asarray(self.cube.rows["files"])
         return np.bincount(self.cube.codes(name), weights, count).astype(np.int64)
+
+    @property
+    def chosen(self) -> dict[str, list[int]]:
+        """The values that a page selects at first: all files but those that are gone."""
+        labels = self._by_name[CHANGE]["labels"]
+        if GONE not in labels:
+            return {}
+        return {CHANGE: [at for at, label in enumerate(labels) if label != GONE]}
 
     @property
     def outlined(self) -> bool:

@@ -27,6 +27,13 @@ COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs",
            "geometry", "dataset_tags", "imagery_tags", "footprint")  # fmt: skip
 """Columns that the codes are made of."""
 
+CHANGE = "change"
+"""Name of the dimension, and of the further column, that tells what became of a file since an older
+catalog."""
+
+NOT_COMPARED = "not compared"
+"""Value of `CHANGE` where there is no such column."""
+
 SMALLEST = 1024
 """Bytes; smaller files are alike."""
 
@@ -100,7 +107,7 @@ class Facts:
         for name, tell in _TELLERS.items():
             values = self.values[name]
             found[name] = tell(rows, values)
-            if name != "state":
+            if name not in ("state", CHANGE):
                 found[name][unread] = values.code(NOT_READ)
         return found
 
@@ -219,6 +226,12 @@ def _are_tiffs(rows: pa.RecordBatch) -> pa.Array:
     return pc.is_in(rows["driver"], pa.array(TIFFS))
 
 
+def _changes(rows: pa.RecordBatch, values: Values) -> Codes:
+    if CHANGE in rows.schema.names:
+        return values.codes(rows[CHANGE])
+    return np.full(len(rows), values.code(NOT_COMPARED), dtype=np.int64)
+
+
 _TELLERS: dict[str, Teller] = {
     "state": _states,
     "driver": _of_column("driver", _named("none")),
@@ -229,6 +242,7 @@ _TELLERS: dict[str, Teller] = {
     "compression": _compressions,
     "layout": _layouts,
     "cog": _cogs,
+    CHANGE: _changes,
 }
 
 DIMENSIONS: Sequence[str] = ("place", "time", "folder", "size", *_TELLERS)

@@ -280,7 +280,6 @@ async function makeMap() {
   view.addEventListener("click", (event, item) => {
     if (["cell", "dot"].includes(item?.mark.name) && !report.brushed) toggle("place", item.datum.bucket);
   });
-  view.addEventListener("mouseup", () => brushMap(view));
   await view.runAsync();
 }
 
@@ -289,13 +288,17 @@ function brushMap(view) {
   report.brushed = false;
   if (!brush) return;
   const [[x0, y0], [x1, y1]] = brush;
-  view.signal("shown", view.signal("shown") + 1);
-  if (Math.hypot(x1 - x0, y1 - y0) < 5) { view.runAsync(); return; }
+  clearBrush(view);
+  if (Math.hypot(x1 - x0, y1 - y0) < 5) return;
   report.brushed = true;
   const inside = view.data("cells").filter((cell) =>
     cell.x >= Math.min(x0, x1) && cell.x <= Math.max(x0, x1)
     && cell.y >= Math.min(y0, y1) && cell.y <= Math.max(y0, y1));
   choose("place", inside.map((cell) => cell.bucket));
+}
+
+function clearBrush(view) {
+  setTimeout(() => view.signal("brush", null).runAsync());
 }
 
 function moveMap(change) {
@@ -325,8 +328,8 @@ function showMap(totals) {
   legend.replaceChildren();
   if (there.length) {
     const unit = page.outlines ? "an outline" : `a cell of ${page.cell}`;
-    legend.append(`${inWords(least)}`, element("span", { className: "ramp" }),
-      `${inWords(most)} ${report.measure === "files" ? "files" : ""} in ${unit}. Click one, or drag over several, to select.`);
+    if (least < most) legend.append(inWords(least), element("span", { className: "ramp" }));
+    legend.append(`${inWords(most)} ${report.measure === "bytes" ? "" : most === 1 ? "file" : "files"} in ${unit}. Click one, or drag over several, to select.`);
   }
   const { boxes } = dimensionOf("place");
   pills(byId("apart"), "place", boxes.flatMap((box, bucket) => (box ? [] : [bucket])), totals);
@@ -339,14 +342,13 @@ async function makeTimeline() {
     width: holder.clientWidth, height: 190, ink: style("--soft"), faint: style("--line"),
     bar: style("--bar"), mark: style("--mark"),
   }, { bins: report.bins.map((bin) => ({ ...bin, value: 0 })) });
-  view.addEventListener("mouseup", () => brushTime(view));
   await view.runAsync();
 }
 
 function brushTime(view) {
   const brush = view.signal("brush"), span = view.signal("span");
   if (!brush || !span) return;
-  view.signal("shown", view.signal("shown") + 1);
+  clearBrush(view);
   const single = Math.abs(brush[0] - brush[1]) < 4;
   const inside = report.bins.filter((bin) => (single
     ? bin.start <= span[0] && bin.end > span[0]
@@ -620,6 +622,11 @@ function setTheme(theme) {
 }
 
 function listen() {
+  // Of the window, as the button may be let go outside of a chart.
+  window.addEventListener("mouseup", () => {
+    brushMap(report.views.map);
+    if (report.views.timeline) brushTime(report.views.timeline);
+  });
   for (const measure of ["files", "bytes"]) {
     byId(`by-${measure}`).addEventListener("click", () => {
       report.measure = measure;

@@ -90,7 +90,7 @@ def _data(content: Content) -> dict[str, Any]:
         "cell": f"{180 / (1 << place.step):.3g}°",
         "land": json.loads(text_of("land-110m.json")),
         "specs": {name: specification(name) for name in CHARTS},
-        "chosen": {},
+        "chosen": content.chosen,
     }
 
 

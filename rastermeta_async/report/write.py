@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from rastermeta_async.catalog.completed import batches_of
+from rastermeta_async.catalog.difference import GONE, paired
 from rastermeta_async.catalog.durable import Identity, folder_of, open_regular
 from rastermeta_async.catalog.temporary import Temporary, file_at
 from rastermeta_async.model.errors import ForeignOutputError, SettingsError, WriteError
 from rastermeta_async.model.urls import is_url, shown_url
 from rastermeta_async.report.charts import pictures, vega
 from rastermeta_async.report.content import Content
-from rastermeta_async.report.cube import Cube, cube_of, exemplify
+from rastermeta_async.report.cube import Cube, Read, cube_of, exemplify
+from rastermeta_async.report.facts import CHANGE
 from rastermeta_async.report.page import GENERATOR, fit_page, page_of
 
 FORMS = ("svg", "png")
@@ -32,6 +35,7 @@ def report(
     output: str | None,
     folders: dict[str, str],
     *,
+    older: str | None = None,
     overwrite: bool = False,
 ) -> list[str]:
     """Write the report of a finished catalog.
@@ -40,6 +44,7 @@ def report(
         catalog: its name.
         output: the page, a name that ends in .html; None: no page.
         folders: where pictures go, by form (see `FORMS`); a folder is made if it is missing.
+        older: an older catalog, to tell what was added, has changed or is gone since.
         overwrite: also replace files that are no report.
 
     Returns:
@@ -56,9 +61,7 @@ def report(
     if output is not None:
         _check_page(output, overwrite=overwrite)
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return batches_of(catalog, columns, _ROWS)
-
+    read = _rows_of(catalog) if older is None else _compared_rows(older, catalog)
     stood = file_at(output) if output is not None else None
     with _explained(output or next(iter(folders.values()))):
         cube = cube_of(read, folder_of(output) if output is not None else None)
@@ -73,6 +76,23 @@ def report(
     for form, folder in folders.items():
         written += _draw(cube, form, folder, overwrite=overwrite)
     return written
+
+
+def _rows_of(catalog: str) -> Read:
+    return lambda columns: batches_of(catalog, columns, _ROWS)
+
+
+def _compared_rows(older: str, catalog: str) -> Read:
+    """Return rows with the further column `CHANGE`; those of files that are gone are among them."""
+
+    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for pairs in paired(older, catalog, tempfile.gettempdir()):
+            gone = pairs.old.take(pa.array(pairs.gone()))
+            for rows, kinds in ((pairs.new, pairs.kinds()), (gone, [GONE] * gone.num_rows)):
+                some = rows.select(list(columns))
+                yield some.append_column(CHANGE, pa.array(kinds, pa.string()))
+
+    return read
 
 
 def _check_page(output: str, *, overwrite: bool) -> None:
