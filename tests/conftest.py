@@ -33,7 +33,7 @@ GRACE = 1
 QUICK = {
     "catalog", "channel", "checkpoint", "circuit_breaker", "concurrency", "config",
     "credentials", "databases", "dates", "dedupe", "errors", "fetch", "foreign", "formats",
-    "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "order",
+    "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "opened", "order",
     "pathset", "pipeline", "problems", "rate_limit", "record", "resort", "rows", "sink",
     "sources", "structure", "summary", "tiff_header", "undecodable", "unsorted", "urls",
     "verified", "versions", "wire",

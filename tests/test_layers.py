@@ -13,7 +13,7 @@ import rastermeta_async
 ROOT = Path(rastermeta_async.__file__).parent
 
 LAYERS = [
-    "cli", "one_file", "merging", "api", "pipeline", "report", "stac", "catalog", "pools",
+    "opened", "cli", "one_file", "merging", "api", "pipeline", "report", "stac", "catalog", "pools",
     "sources", "readers", "stores", "footprints", "model",
 ]  # fmt: skip
 """Folders and modules, as the data's path is in ``CONTRIBUTING.md``: each may import those after

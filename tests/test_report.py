@@ -26,7 +26,7 @@ from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.record import SCHEMA, UNPLACED, BBox, Bounds, Record, to_batch
 from rastermeta_async.report import cube as cubes
 from rastermeta_async.report.charts import pictures
-from rastermeta_async.report.content import Content
+from rastermeta_async.report.content import ReportContent
 from rastermeta_async.report.cube import Cube, cube_of, exemplify, reduced
 from rastermeta_async.report.facts import COLUMNS, DIMENSIONS
 from rastermeta_async.report.folders import ROOT, FolderCounter, parent_of
@@ -60,7 +60,7 @@ def cube_of_catalog(path: Path) -> Cube:
 
 def counts(cube: Cube, name: str) -> dict[Any, int]:
     """Return the files of each bucket that has any, by its key."""
-    files = Content(cube).files(name).tolist()
+    files = ReportContent(cube).files(name).tolist()
     return {key: n for key, n in zip(cube.dimensions[name].keys, files, strict=True) if n}
 
 
@@ -162,7 +162,7 @@ def test_months_are_those_of_stac(rows: list[tuple[dict[str, str] | None, ...]])
         assert months_of(*(one.slice(half) for one in columns)).tolist() == expected[half:]
 
 
-# Folders
+# FolderFiles
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_places_folders_and_bytes_are_those_of_duckdb(generated: Path) -> None:
             west, south, _, _ = box_of(code, level)
             found[((west + 180) * 2**level / 180, (south + 90) * 2**level / 180)] = files
     assert found == expected
-    folders = Content(cube).folders
+    folders = ReportContent(cube).folders
     for folder, files in zip(folders.labels, folders.whole, strict=True):
         (told,) = duckdb.execute(
             f"select count(*) from '{generated}' where starts_with(filepath, ?)", [f"{folder}/"]
@@ -330,7 +330,7 @@ def test_a_cube_is_made_coarser_while_it_is_made(
 
 def test_every_error_has_an_example_and_advice(sample: Path) -> None:
     cube = cube_of_catalog(sample)
-    (state,) = (one for one in Content(cube).dimensions if one["name"] == "state")
+    (state,) = (one for one in ReportContent(cube).dimensions if one["name"] == "state")
     errors = [at for at, advice in enumerate(state["advice"]) if advice]
     assert len(errors) == 2
     codes = cube.codes("state")
@@ -349,7 +349,7 @@ def test_several_problems_of_a_cog_are_told_apart() -> None:
         record(b"/d", driver="PNG", cog=None, cog_problems=None),
         failed(b"/e"),
     )
-    (facet,) = (one for one in Content(cube).facets if one.name == "cog")
+    (facet,) = (one for one in ReportContent(cube).facets if one.name == "cog")
     found = dict(zip(facet.labels, facet.files, strict=True))
     assert found == {"no COG": 2, "One.": 1, "Two.": 2, "a COG": 1, "no TIFF": 1, "not read": 1}
     assert facet.whole == 5
@@ -380,17 +380,17 @@ def test_few_outlines_are_kept_and_many_are_not() -> None:
     few = [record(b"/%d" % n, bounds=Bounds(300000, 5e6 + n, 300010, 5e6 + n + 20),
                   transform=(300000, 1, 0, 5e6 + n + 20, 0, -1), width=10, height=20)
            for n in range(30)]  # fmt: skip
-    assert len(Content(cube_of_rows(*few)).outlines()) == 30
+    assert len(ReportContent(cube_of_rows(*few)).outlines()) == 30
     many = [one._replace(filepath=f"/{n}/{at}", transform=(3e5 + 99 * n, 1, 0, 5e6, 0, -1))
             for n in range(40) for at, one in enumerate(few)]  # fmt: skip
-    assert Content(cube_of_rows(*few, *many)).outlined
+    assert ReportContent(cube_of_rows(*few, *many)).outlined
     many = [few[0]._replace(filepath=f"/{n}", transform=(3e5 + 99 * n, 1, 0, 5e6, 0, -1))
             for n in range(900)]  # fmt: skip
-    assert not Content(cube_of_rows(*many)).outlined
+    assert not ReportContent(cube_of_rows(*many)).outlined
 
 
 def test_charts_are_pictures(sample: Path) -> None:
-    content = Content(cube_of_catalog(sample))
+    content = ReportContent(cube_of_catalog(sample))
     drawn = dict(pictures(content, "svg"))
     assert {"map.svg", "timeline.svg", "folders.svg", "driver.svg", "cog.svg"} <= set(drawn)
     text = drawn["driver.svg"].decode()

@@ -153,7 +153,7 @@ def test_a_click_on_the_map_and_on_a_folder_selects(
     mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] - 2, steps=4)
     mouse.up()
     assert looked.total() == asked(sample, "bbox is not null") == 39
-    looked.page.get_by_role("button", name="Place").click()
+    looked.page.locator("#chips button").click()
     looked.page.locator("#folders svg").get_by_text("ortho").wait_for()
     looked.page.locator("#children").get_by_text("ortho", exact=True).click()
     assert looked.total() == asked(sample, "filepath like '%/ortho/%'") == 12

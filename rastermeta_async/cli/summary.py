@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,10 +26,13 @@ from rastermeta_async.model.text import (
     layout_of,
     name_in_wkt,
     on_a_line,
+    on_lines,
     plural,
     shortened,
 )
 from rastermeta_async.model.urls import local_name, redacted, shown_url
+from rastermeta_async.report.dots import DotMap
+from rastermeta_async.report.folders import FolderCounter
 from rastermeta_async.stac.dates import Interval, rfc3339
 from rastermeta_async.stac.evidence import TAGS, evidence_of, from_tags
 
@@ -70,10 +74,17 @@ class Summary:
         self.time: Interval | None = None
         self._text = 0
         """Characters of all counted values."""
+        self.folders = FolderCounter()
+        self.places = DotMap()
+
+    def _repr_html_(self) -> str:
+        """Return the summary for a notebook."""
+        return as_html(self)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count rows with the columns `COLUMNS`."""
         self.rows += rows.num_rows
+        self.folders.add(rows["filepath"], rows["file_size"])
         # The sum of 64-bit integers may need more bits.
         self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
         self._count("status", rows["status"])
@@ -85,6 +96,7 @@ class Summary:
             self._count(name, rows[name])
         self.placed += len(rows) - rows["bbox"].null_count
         self.limits.add_rows(rows["bbox"])
+        self.places.add(rows["bbox"])
         self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
@@ -210,6 +222,7 @@ def as_pairs(counter: Counter[Hashable]) -> list[dict[str, Any]]:
 _SHOWN = 8
 """Number of values of a column that the text shows."""
 
+_FOLDERS = 8
 _ERRORS = 10
 _BAR = 20
 _NAME = 48
@@ -245,6 +258,14 @@ def _pairs(name: str, counter: Counter[Hashable]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def as_html(summary: Summary) -> str:
+    """Return the most important figures as HTML for a notebook; nothing in it is run."""
+    return (
+        '<pre style="line-height:1.2;font-family:DejaVu Sans Mono,Menlo,Consolas,monospace">'
+        f"{html.escape(on_lines(as_text(summary)))}</pre>"
+    )
+
+
 def as_text(summary: Summary) -> str:
     """Return the most important figures as text."""
     return "\n".join(_lines(summary))
@@ -261,7 +282,11 @@ def _lines(summary: Summary) -> Iterator[str]:
         start, end = (moment.date().isoformat() for moment in summary.time)
         yield f"  time       {start if start == end else f'{start} to {end}'}"
         yield f"             ({plural(summary.dated, 'row')} whose tags tell it)"
+    if summary.placed:
+        yield ""
+        yield from summary.places.lines()
     width = len(f"{summary.rows:,}")
+    yield from _folders(summary, width)
     tables = {
         title: _table(summary.counts[name], form)
         for name, (title, form) in _TITLES.items()
@@ -282,6 +307,18 @@ def _lines(summary: Summary) -> Iterator[str]:
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)
+
+
+def _folders(summary: Summary, width: int) -> Iterator[str]:
+    """Yield the folders that hold the most; none if all files are in one without a name."""
+    folders = summary.folders.largest(_FOLDERS)
+    if not any(path for path, _, _ in folders):
+        return
+    yield "\nFolders"
+    names = [on_a_line(shortened(shown_url(path or "(none)"))) for path, _, _ in folders]
+    longest = max(map(len, names))
+    for name, (_, files, size) in zip(names, folders, strict=True):
+        yield f"  {name:<{longest}}  {files:>{width},}  {bytes_in_words(size):>10}"
 
 
 def _table(counter: Counter[Hashable], form: Callable[[Any], str]) -> list[tuple[str, int]]:

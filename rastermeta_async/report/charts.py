@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from rastermeta_async.model.errors import MissingExtraError
-from rastermeta_async.report.content import Content, Facet
+from rastermeta_async.report.content import Facet, ReportContent
 
 CHARTS = ("map", "timeline", "folders")
 """Names of the charts with a specification of their own."""
@@ -52,7 +52,7 @@ def specification(name: str) -> dict[str, Any]:
     return found
 
 
-def pictures(content: Content, form: str) -> Iterator[tuple[str, bytes]]:
+def pictures(content: ReportContent, form: str) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the bytes of each chart as a picture.
 
     Args:
@@ -67,12 +67,12 @@ def pictures(content: Content, form: str) -> Iterator[tuple[str, bytes]]:
             yield f"{name}.png", draw.vega_to_png(spec, scale=_SCALE, allowed_base_urls=[])
 
 
-def _drawn(content: Content) -> Iterator[tuple[str, dict[str, Any]]]:
+def _drawn(content: ReportContent) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the specification of each chart, with its data in it."""
     yield "map", _map(content)
     if content.bins:
         yield "timeline", _with(specification("timeline"), {"bins": content.bins}, ink=_INK)
-    yield "folders", _with(specification("folders"), {"nodes": _nodes(content)}, ink="#10202e")
+    yield "folders", _with(specification("folders"), {"nodes": _nodes(content)})
     for facet in content.facets:
         yield facet.name, _bars(facet)
 
@@ -88,7 +88,7 @@ def _with(spec: dict[str, Any], data: dict[str, Any], **signals: Any) -> dict[st
     return {"background": "white", **spec}
 
 
-def _map(content: Content) -> dict[str, Any]:
+def _map(content: ReportContent) -> dict[str, Any]:
     land = json.loads(text_of("land-110m.json"))
     values = content.files("place").tolist()
     files = [values[cell["bucket"]] for cell in content.cells]
@@ -99,7 +99,7 @@ def _map(content: Content) -> dict[str, Any]:
     return _with(specification("map"), {"land": land, "cells": content.cells}, **signals)
 
 
-def _nodes(content: Content) -> list[dict[str, Any]]:
+def _nodes(content: ReportContent) -> list[dict[str, Any]]:
     """Return the folders below the first one that matters, two levels of them."""
     folders = content.folders
     nodes: list[dict[str, Any]] = [{"id": "0", "parent": None}]

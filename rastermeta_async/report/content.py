@@ -48,7 +48,7 @@ class Facet:
 
 
 @dataclass(frozen=True)
-class Folders:
+class FolderFiles:
     """Files in the folders of the tree."""
 
     labels: list[str]
@@ -90,7 +90,7 @@ class Folders:
         return self.labels[folder][len(around) :].lstrip("/") or "/"
 
 
-class Content:
+class ReportContent:
     """What a report shows.
 
     Args:
@@ -166,10 +166,10 @@ class Content:
         ]  # fmt: skip
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> FolderFiles:
         """Files in the folders of the tree."""
         folder = self._by_name["folder"]
-        return Folders(folder["labels"], folder["parents"], self.files("folder").tolist())
+        return FolderFiles(folder["labels"], folder["parents"], self.files("folder").tolist())
 
     @property
     def facets(self) -> list[Facet]:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from rastermeta_async.report.dimensions import Dimension, fitted, made_coarser
 from rastermeta_async.report.examples import Example, chosen_rows, examples_of
-from rastermeta_async.report.facts import COLUMNS, DIMENSIONS, Facts
+from rastermeta_async.report.facts import COLUMNS, DIMENSIONS, RowCodes
 from rastermeta_async.report.folders import FolderCounter, FolderTree
 from rastermeta_async.report.outlines import Outlines
 from rastermeta_async.report.places import FINEST, Codes, coarser
@@ -131,7 +131,7 @@ class _Tally:
 
     def __init__(self, tree: FolderTree) -> None:
         self.tree = tree
-        self.facts = Facts(tree)
+        self.facts = RowCodes(tree)
         self.outlines = Outlines()
         self.level = FINEST
         """Level of the cells that are told apart."""

@@ -82,7 +82,7 @@ class Values:
         return codes
 
 
-class Facts:
+class RowCodes:
     """Makes codes of rows, batch by batch.
 
     Args:

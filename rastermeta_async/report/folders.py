@@ -70,7 +70,10 @@ class FolderCounter:
             sizes: column file_size.
         """
         rows = pa.table(
-            {"folder": folders_of(paths), "size": pc.fill_null(sizes, 0).cast(pa.float64())}
+            {
+                "folder": folders_of(paths),
+                "size": pc.fill_null(sizes, 0).cast(pa.float64(), safe=False),
+            }
         )
         sums = rows.group_by("folder").aggregate([([], "count_all"), ("size", "sum")])
         for folder, files, size in zip(*(one.to_pylist() for one in sums.columns), strict=True):
@@ -87,15 +90,51 @@ class FolderCounter:
         for folder in by_size[MAX_COUNTED // 2 :]:
             self._put(parent_of(folder), self._counts.pop(folder))
 
+    def largest(self, most: int) -> list[tuple[str, int, float]]:
+        """Return path, files and bytes of a few folders that together hold most of the archive.
+
+        They start with the deepest folder that holds all; the largest is opened while there is
+        room for what is in it.
+        """
+        whole = self._whole()
+        below: dict[str, list[str]] = {}
+        for folder in whole:
+            if folder != ROOT:
+                below.setdefault(parent_of(folder), []).append(folder)
+        shown = [ROOT]
+        while (opened := _to_open(shown, below, whole, most)) is not None:
+            shown.remove(opened)
+            shown += below[opened]
+        shown.sort(key=lambda folder: (-whole[folder].files, folder))
+        return [(folder, whole[folder].files, whole[folder].bytes) for folder in shown]
+
     def tree(self) -> FolderTree:
         """Return the tree of the folders that hold the most files or the most bytes."""
+        whole = self._whole()
+        # A folder holds what those below it hold. Of equals the shorter path is the one around.
+        share = _share_in(whole)
+        return FolderTree(sorted(whole, key=lambda one: (-share(one), len(one), one))[:MAX_SHOWN])
+
+    def _whole(self) -> _Counts:
+        """Return what each folder holds with all below it."""
         whole: _Counts = {ROOT: _NOTHING}
         for folder, held in self._counts.items():
             for one in _upwards(folder):
                 whole[one] = whole.get(one, _NOTHING).plus(held)
-        # A folder holds what those below it hold. Of equals the shorter path is the one around.
-        share = _share_in(whole)
-        return FolderTree(sorted(whole, key=lambda one: (-share(one), len(one), one))[:MAX_SHOWN])
+        return whole
+
+
+def _to_open(
+    shown: list[str], below: dict[str, list[str]], whole: _Counts, most: int
+) -> str | None:
+    """Return the largest folder whose inner folders hold all of it and leave the list short."""
+    for folder in sorted(shown, key=lambda one: -whole[one].files):
+        inner = below.get(folder, [])
+        if not inner or sum(whole[one].files for one in inner) != whole[folder].files:
+            continue
+        if len(shown) - 1 + len(inner) <= most:
+            return folder
+    return None
 
 
 def _short(folder: str) -> str:

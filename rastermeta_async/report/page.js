@@ -412,7 +412,7 @@ function prepareFolders() {
 async function makeFolders() {
   const holder = byId("folders");
   const view = await embed("folders", {
-    width: holder.clientWidth, height: holder.clientWidth < 500 ? 280 : 420, paper: style("--paper"), ink: "#10202e",
+    width: holder.clientWidth, height: holder.clientWidth < 500 ? 280 : 420, paper: style("--paper"), head: style("--ink"),
   }, { nodes: [{ id: "around", parent: null, area: 1 }] });
   view.addEventListener("click", (event, item) => {
     if (item?.mark.name === "box") openFolder(item.datum.folder);

@@ -18,7 +18,7 @@ import numpy as np
 
 from rastermeta_async import __version__
 from rastermeta_async.report.charts import CHARTS, specification, text_of, vega
-from rastermeta_async.report.content import Content
+from rastermeta_async.report.content import ReportContent
 from rastermeta_async.report.cube import Cube, reduced
 
 GENERATOR = "rastermeta report"
@@ -52,7 +52,7 @@ def page_of(cube: Cube, title: str, made: dt.datetime) -> str:
     """
     library = vega().javascript_bundle()
     packed, planes = _packed(cube)
-    content = Content(cube)
+    content = ReportContent(cube)
     data = _data(content) | {"cube": base64.b64encode(packed).decode(), "planes": planes}
     scripts = {"library": _script(library), "script": _script(text_of("page.js"))}
     parts = {
@@ -77,7 +77,7 @@ def _filled(template: str, parts: dict[str, str]) -> str:
     return "".join(found)
 
 
-def _data(content: Content) -> dict[str, Any]:
+def _data(content: ReportContent) -> dict[str, Any]:
     cube = content.cube
     place = cube.dimensions["place"]
     return {

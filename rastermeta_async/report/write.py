@@ -17,7 +17,7 @@ from rastermeta_async.catalog.temporary import Temporary, file_at
 from rastermeta_async.model.errors import ForeignOutputError, SettingsError, WriteError
 from rastermeta_async.model.urls import is_url, shown_url
 from rastermeta_async.report.charts import pictures, vega
-from rastermeta_async.report.content import Content
+from rastermeta_async.report.content import ReportContent
 from rastermeta_async.report.cube import Cube, Read, cube_of, exemplify
 from rastermeta_async.report.facts import CHANGE
 from rastermeta_async.report.page import GENERATOR, fit_page, page_of
@@ -114,7 +114,7 @@ def _is_report(path: str) -> bool:
 def _draw(cube: Cube, form: str, folder: str, *, overwrite: bool) -> Iterator[str]:
     with _explained(folder):
         os.makedirs(folder, exist_ok=True)
-    for name, content in pictures(Content(cube), form):
+    for name, content in pictures(ReportContent(cube), form):
         path = os.path.join(folder, name)
         stood = file_at(path)
         if stood and not overwrite:
