@@ -170,14 +170,12 @@ def _pixels(rows: pa.RecordBatch, values: Values) -> Codes:
     rows = rows.select(["res", "crs"]).take(pa.array(at))
     sides = np.stack([np.abs(np.asarray(pc.list_element(rows["res"], one))) for one in (0, 1)])
     crs = rows["crs"].dictionary_encode(null_encoding="encode")
-    alike, which = np.unique(
-        np.stack([_rounded(sides.max(axis=0)), np.asarray(crs.indices)]),
-        axis=1,
-        return_inverse=True,
-    )
     units = [unit_of(one) for one in crs.dictionary.to_pylist()]
-    named = [values.code(_pixel(side, units[int(unit)])) for side, unit in alike.T]
-    codes[at] = np.array(named, dtype=np.int64)[which.reshape(-1)]
+    different, which = np.unique(_rounded(sides.max(axis=0)), return_inverse=True)
+    pairs, which = np.unique(which * len(units) + np.asarray(crs.indices), return_inverse=True)
+    alike = (divmod(pair, len(units)) for pair in pairs.tolist())
+    named = [values.code(_pixel(float(different[side]), units[unit])) for side, unit in alike]
+    codes[at] = np.array(named, dtype=np.int64)[which]
     return codes
 
 

@@ -102,7 +102,7 @@ def _packed(cube: Cube) -> tuple[bytes, list[int]]:
     """
     columns = [cube.codes(name) for name in cube.dimensions]
     columns += [np.asarray(cube.rows["files"]), np.asarray(cube.rows["bytes"])]
-    planes, packed = [], zlib.compressobj(9)
+    planes, packed = [], zlib.compressobj()
     content = b""
     for column in columns:
         raw = column.astype("<u8").view(np.uint8).reshape(-1, 8)
