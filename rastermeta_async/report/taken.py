@@ -29,7 +29,10 @@ _MOMENT = r"^(\d{4}[-:]\d\d[-:]\d\d)[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d$"
 """A date with a time of day without a zone."""
 
 _LONGEST = 256
-"""Characters of a value; no text as long is a date, so longer ones are not looked at."""
+"""Characters of a value; a longer text is no date."""
+
+_TOO_LONG = "too long"
+"""Stands for a longer text."""
 
 
 def months_of(dataset_tags: pa.Array, imagery_tags: pa.Array) -> Codes:
@@ -71,9 +74,9 @@ def _relevant(tags: pa.Array, domain: str) -> tuple[Codes, pa.Array]:
     wanted = [name.upper() in TAGS for name in names.dictionary.to_pylist()]
     at = np.flatnonzero(np.asarray(pa.array(wanted, pa.bool_()).take(names.indices))) + first
     places = pa.array(at)
-    short = pc.less(pc.fill_null(pc.utf8_length(values.take(places)), 0), _LONGEST)
-    places = places.filter(short)
-    texts = pc.binary_join_element_wise(domain, keys.take(places), values.take(places), _FIELD)
+    told = values.take(places)
+    told = pc.if_else(pc.less(pc.utf8_length(told), _LONGEST), told, _TOO_LONG)
+    texts = pc.binary_join_element_wise(domain, keys.take(places), told, _FIELD)
     row = np.searchsorted(offsets, np.asarray(places), "right") - 1
     return row.astype(np.int64), texts
 
