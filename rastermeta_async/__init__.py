@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rastermeta_async.model.record import SCHEMA, Band, Bounds, Record
     from rastermeta_async.model.settings import Access, Settings
     from rastermeta_async.one_file import read_record
+    from rastermeta_async.opened import Catalog, open_catalog, summary
     from rastermeta_async.pipeline import Progress
     from rastermeta_async.pools.base import Pool
     from rastermeta_async.sources.paths import Source
@@ -30,6 +31,9 @@ _HOMES = {
     "Outcome": "api",
     "merge_to": "merging",
     "read_table": "api",
+    "summary": "opened",
+    "open_catalog": "opened",
+    "Catalog": "opened",
     "Merged": "merging",
     "Settings": "model.settings",
     "Access": "model.settings",
@@ -51,6 +55,9 @@ __all__ = [
     "Outcome",
     "merge_to",
     "read_table",
+    "summary",
+    "open_catalog",
+    "Catalog",
     "Merged",
     "Settings",
     "Access",

@@ -33,7 +33,8 @@ GRACE = 1
 QUICK = {
     "catalog", "channel", "checkpoint", "circuit_breaker", "concurrency", "config",
     "credentials", "databases", "dates", "dedupe", "errors", "fetch", "fields", "foreign",
-    "formats", "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "order",
+    "formats", "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "opened",
+    "order",
     "pathset", "pipeline", "problems", "rate_limit", "record", "resort", "rows", "sink",
     "sources", "structure", "summary", "tiff_header", "undecodable", "unsorted", "urls",
     "verified", "versions", "wire",

@@ -48,6 +48,8 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("show --compare RASTER", NOT_NEEDED | {"pyarrow.parquet", "numpy.random"}),
         ("status CATALOG", NOT_NEEDED | {"rasterio"}),
         ("summary CATALOG", NOT_NEEDED),
+        ("diff CATALOG CATALOG", NOT_NEEDED | {"vl_convert"}),
+        ("report CATALOG -o PAGE", NOT_NEEDED - {"shapely"}),
         ("sample DIR", NOT_NEEDED),
         ("export stac CATALOG -o ITEMS", NOT_NEEDED - {"shapely"}),
         ("export csv CATALOG -o -", NOT_NEEDED - {"shapely"} | {"duckdb", "pyogrio", "rasterio"}),
@@ -58,7 +60,7 @@ def test_a_command_imports_what_it_uses(
     command: str, unused: set[str], raster: Path, catalog: Path, tmp_path: Path
 ) -> None:
     files = {"RASTER": raster, "CATALOG": catalog, "DIR": tmp_path / "made",
-             "ITEMS": tmp_path / "items.ndjson"}  # fmt: skip
+             "ITEMS": tmp_path / "items.ndjson", "PAGE": tmp_path / "page.html"}  # fmt: skip
     arguments = [files.get(word, word) for word in command.split()]
     done = run(arguments, command=[sys.executable, "-c", LOADED])
     assert done.returncode == 0, done.stderr

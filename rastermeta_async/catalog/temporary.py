@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from rastermeta_async.catalog.durable import (
     Identity,
     create,
+    identity,
     lock,
     publish,
     remove,
@@ -150,3 +151,9 @@ def _remove_unlocked_folder(path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(fd)
+
+
+def file_at(path: str) -> Identity | None:
+    """Return the identity of a file that may be replaced; refuse what is no regular file."""
+    rights_at(path)
+    return identity(path)

@@ -25,6 +25,14 @@ def show(text: str, *, as_json: bool = False) -> None:
     put(text.encode(sys.stdout.encoding if sys.stdout else "utf-8", "backslashreplace"))
 
 
+def stream(text: str, *, as_json: bool = False) -> None:
+    """Print a part of a file: on a terminal as `show` does, else in UTF-8."""
+    if is_terminal():
+        show(text, as_json=as_json)
+    else:
+        put(text.encode("utf-8", "backslashreplace"))
+
+
 def is_terminal() -> bool:
     """Tell whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()

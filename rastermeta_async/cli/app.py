@@ -13,13 +13,10 @@ import typer
 from typer.core import TyperGroup
 
 from rastermeta_async.cli import exports, options
-from rastermeta_async.cli.answers import is_terminal as _is_terminal
-from rastermeta_async.cli.answers import put as _put
-from rastermeta_async.cli.answers import say as _say
-from rastermeta_async.cli.answers import usage as _usage
-from rastermeta_async.cli.console import OK, SOME_FAILED
+from rastermeta_async.cli.answers import is_terminal, put, say, stream, usage
+from rastermeta_async.cli.console import FAILED, OK, SOME_FAILED
 from rastermeta_async.model.settings import CLUSTER_QUEUE, CONCURRENCY, Access, Order, Settings
-from rastermeta_async.model.text import on_a_line
+from rastermeta_async.model.text import bytes_in_words, on_a_line
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 """Base of all usage errors; Typer has no public name for it."""
@@ -70,7 +67,7 @@ def _version(value: bool) -> None:
     if value:
         from rastermeta_async import __version__
 
-        _say(f"rastermeta {__version__}")
+        say(f"rastermeta {__version__}")
         raise typer.Exit(OK)
 
 
@@ -152,9 +149,9 @@ def extract(
             sort=sort,
         )
         if (prune_folders or dry_run) and not prune:
-            _usage("--prune-folders and --dry-run say how to prune: give --prune, too")
+            usage("--prune-folders and --dry-run say how to prune: give --prune, too")
         if output == "":
-            _usage("-o is empty, as of a variable that is not set: give -o FILE, or -o -")
+            usage("-o is empty, as of a variable that is not set: give -o FILE, or -o -")
         if output in (None, "-"):
             of_catalogs = bool(update or prune or sort or retry_failed or overwrite)
             _check_stream(of_catalogs, asked_for=output == "-")
@@ -185,13 +182,13 @@ def extract(
 def _check_stream(of_catalogs: bool, *, asked_for: bool) -> None:
     """Refuse options of catalogs for rows on standard output, and an output that is unusable."""
     if of_catalogs:
-        _usage(
+        usage(
             "--update, --prune, --sort, --retry-failed and --overwrite need a catalog: give -o FILE"
         )
     if sys.stdout is None:
-        _usage("standard output is closed: give -o FILE")
+        usage("standard output is closed: give -o FILE")
     if sys.stdout.isatty() and not asked_for:
-        _usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
+        usage("standard output is a terminal: give -o FILE, or -o - to see NDJSON here")
 
 
 def _check_catalog(output: str) -> None:
@@ -201,7 +198,7 @@ def _check_catalog(output: str) -> None:
 
     local = local_name(output)
     if not (os.path.exists(local) or os.path.exists(log_path(local))):
-        _usage(f"{local}: there is no catalog of this name")
+        usage(f"{local}: there is no catalog of this name")
 
 
 def _say_missing(paths: list[bytes], console: Console, *, prune: bool, dry_run: bool) -> None:
@@ -217,7 +214,7 @@ def _say_missing(paths: list[bytes], console: Console, *, prune: bool, dry_run: 
             "it is there, or not named any more"
         )
         if prune and not dry_run:
-            _usage(refused)
+            usage(refused)
         console.hint(refused if prune else f"{text}: it gets an error row")
 
 
@@ -245,17 +242,17 @@ def show(
     quiet_undecodable_messages()
     if compare:
         if is_url(os.fsencode(file)):
-            _usage("--compare is for local files: copy the object, or leave it out")
+            usage("--compare is for local files: copy the object, or leave it out")
         if gdal_config:
-            _usage("--compare goes without --gdal-config: the reader without GDAL knows no options")
+            usage("--compare goes without --gdal-config: the reader without GDAL knows no options")
         with explained_exit(Console()):
             both = compare_readers(os.fsencode(file), drivers=_drivers(drivers))
-        _say(comparison_to_json(both) if as_json else comparison_as_text(both), as_json=as_json)
+        say(comparison_to_json(both) if as_json else comparison_as_text(both), as_json=as_json)
         raise typer.Exit(SOME_FAILED if both.differences or not both.rasterio.ok else OK)
     given = tuple(gdal_config or ())
     with explained_exit(Console()):
         record = read_record(os.fsencode(file), drivers=_drivers(drivers), gdal_config=given)
-    _say(to_json(record) if as_json else as_text(record), as_json=as_json)
+    say(to_json(record) if as_json else as_text(record), as_json=as_json)
     raise typer.Exit(OK if record.ok else SOME_FAILED)
 
 
@@ -270,7 +267,7 @@ def status(
 
     with explained_exit(Console()):
         found = status_of(output)
-    _say(found.as_json() if as_json else found.as_text(), as_json=as_json)
+    say(found.as_json() if as_json else found.as_text(), as_json=as_json)
 
 
 @app.command()
@@ -284,7 +281,93 @@ def summary(
 
     with explained_exit(Console()):
         found = summary_of(catalog)
-    _say(to_json(found) if as_json else as_text(found), as_json=as_json)
+    say(to_json(found) if as_json else as_text(found), as_json=as_json)
+
+
+@app.command()
+def report(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="A finished catalog.")],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The page: .html.", show_default=False),
+    ] = None,
+    svg: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also draw each chart as an SVG file in this folder."),
+    ] = None,
+    png: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also draw each chart as a PNG file in this folder."),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD", help="Also tell what was added, has changed or is gone since OLD."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace files that are no report.")
+    ] = False,
+) -> None:
+    """Write a page to look at a catalog: map, timeline, folders, bars, errors.
+
+    The page is one file that needs no network. Selecting in a chart filters all others.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.model.urls import local_name
+
+    if not (output or svg or png):
+        usage("give -o FILE.html for a page, or --svg DIR or --png DIR for pictures")
+    folders = {form: folder for form, folder in (("svg", svg), ("png", png)) if folder}
+    with explained_exit(Console()):
+        from rastermeta_async.report.write import report as write_report
+
+        older = local_name(compare) if compare else None
+        written = write_report(
+            local_name(catalog), output, folders, older=older, overwrite=overwrite
+        )
+    for path in written:
+        say(f"{path}: {bytes_in_words(os.path.getsize(path))}")
+
+
+@app.command(epilog="Exit status, as of diff: 0 nothing differs; 1 something does; 2 trouble.")
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A finished catalog.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A later one of the same archive.")],
+    listing: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Write each file that differs, one JSON object a line; - is standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of the list's name.")
+    ] = False,
+) -> None:
+    """Compare two catalogs: files that were added, are gone, or have changed."""
+    from rastermeta_async.cli.console import USAGE, Console
+    from rastermeta_async.cli.differences import compared
+    from rastermeta_async.model.errors import RastermetaError
+    from rastermeta_async.model.urls import local_name
+
+    console = Console()
+    printed = partial(stream, as_json=True) if listing == "-" else None
+    try:
+        found = compared(local_name(old), local_name(new), listing, printed, overwrite=overwrite)
+    except RastermetaError as error:
+        console.error(str(error))
+        console.close()
+        os._exit(USAGE)
+    if printed is None:
+        say(found.as_json() if as_json else found.as_text(), as_json=as_json)
+    else:
+        console.hint(found.as_line())
+        console.close()
+    raise typer.Exit(FAILED if found.differs else OK)
 
 
 @app.command(epilog="Exit status: 0 done; 1 it failed; 2 usage; 130/143 interrupted.")
@@ -410,7 +493,7 @@ def stac(
     try:
         rules = Rules(datetime or ())
     except ValueError as error:
-        _usage(f"--datetime: {error}")
+        usage(f"--datetime: {error}")
     with explained_exit(console):
         done = export_items(
             local_name(catalog),
@@ -426,7 +509,7 @@ def stac(
         console.hint(note)
     if not collection and os.path.exists(f"{output}.collection.json"):
         console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
-    _say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
+    say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
     for rule, advice in rules.in_vain:
         console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
     if rules.in_vain:
@@ -443,17 +526,17 @@ def show_topic(
     from rastermeta_async.cli.topics import list_of_topics, topic, topics
 
     if name is None:
-        _say(list_of_topics())
+        say(list_of_topics())
         return
     if name not in topics():
-        _usage(f"there is no topic {on_a_line(name)}: rastermeta help lists them")
-    if _is_terminal():
+        usage(f"there is no topic {on_a_line(name)}: rastermeta help lists them")
+    if is_terminal():
         from rich.console import Console as Terminal
         from rich.markdown import Markdown
 
         Terminal().print(Markdown(topic(name)))
     else:
-        _say(topic(name).rstrip())
+        say(topic(name).rstrip())
 
 
 @app.command()
@@ -463,7 +546,7 @@ def schema(
     """Print the catalog's columns: name, type, meaning."""
     from rastermeta_async.cli.topics import schema_as_json, schema_as_text
 
-    _say(schema_as_json() if as_json else schema_as_text())
+    say(schema_as_json() if as_json else schema_as_text())
 
 
 @app.command()
@@ -477,17 +560,17 @@ def sample(
 
     with explained_exit(Console()):
         count = write_sample(folder, seed)
-    _say(f"{count} files in {folder}")
+    say(f"{count} files in {folder}")
 
 
 def _list(path: bytes, *, null: bool) -> None:
     """Print a path of a list: its exact bytes, or readable text on a terminal."""
-    if _is_terminal():
+    if is_terminal():
         from rastermeta_async.model.record import readable
 
-        _say(on_a_line(readable(path)))
+        say(on_a_line(readable(path)))
     else:
-        _put(path + (b"\0" if null else b"\n"))
+        put(path + (b"\0" if null else b"\n"))
 
 
 def _drivers(value: str) -> tuple[str, ...] | None:
@@ -500,5 +583,5 @@ def _drivers(value: str) -> tuple[str, ...] | None:
     from rastermeta_async.model.gdal_options import unknown_drivers
 
     if unknown := unknown_drivers(names):
-        _usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
+        usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
     return names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from rastermeta_async.cli.answers import is_terminal, put, say, show
+from rastermeta_async.cli.answers import say, stream
 from rastermeta_async.model.settings import JsonTags
 
 if TYPE_CHECKING:
@@ -147,10 +147,7 @@ def _export_table(asked: _Asked, output: str, *, overwrite: bool) -> None:
         table = Table(*asked._replace(catalog=local_name(asked.catalog)))
         if output == "-":
             for text in table.texts():
-                if is_terminal():
-                    show(text, as_json=asked.form in _WITH_TAGS)
-                else:
-                    put(text.encode())  # UTF-8, whatever the terminal has
+                stream(text, as_json=asked.form in _WITH_TAGS)
             return
         done = export_table(table, output, overwrite=overwrite)
     if done.unplaced:

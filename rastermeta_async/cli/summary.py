@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -16,18 +16,23 @@ from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.footprints.limits import Limits
 from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.row_ops import has_overviews
 from rastermeta_async.model.text import (
     TIFFS,
     bytes_in_words,
     cog_in_words,
     degrees,
+    general_message,
     layout_of,
     name_in_wkt,
     on_a_line,
+    on_lines,
     plural,
     shortened,
 )
 from rastermeta_async.model.urls import local_name, redacted, shown_url
+from rastermeta_async.report.dots import DotMap
+from rastermeta_async.report.folders import FolderCounter
 from rastermeta_async.stac.dates import Interval, rfc3339
 from rastermeta_async.stac.evidence import TAGS, evidence_of, from_tags
 
@@ -69,10 +74,17 @@ class Summary:
         self.time: Interval | None = None
         self._text = 0
         """Characters of all counted values."""
+        self.folders = FolderCounter()
+        self.places = DotMap()
+
+    def _repr_html_(self) -> str:
+        """Return the summary for a notebook."""
+        return as_html(self)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count rows with the columns `COLUMNS`."""
         self.rows += rows.num_rows
+        self.folders.add(rows["filepath"], rows["file_size"])
         # The sum of 64-bit integers may need more bits.
         self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
         self._count("status", rows["status"])
@@ -84,6 +96,7 @@ class Summary:
             self._count(name, rows[name])
         self.placed += len(rows) - rows["bbox"].null_count
         self.limits.add_rows(rows["bbox"])
+        self.places.add(rows["bbox"])
         self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
@@ -113,7 +126,7 @@ class Summary:
     def _add_errors(self, rows: pa.RecordBatch) -> None:
         self.failures += rows.num_rows
         for path, kind, message in zip(*(column.to_pylist() for column in rows), strict=True):
-            key = kind or "", _general(message or "", path)
+            key = kind or "", general_message(message or "", path)
             if key not in self.errors and not self._has_room(self.errors, *key, path):
                 key = key[0], OTHER
                 if key not in self.errors and len(self.errors) >= 2 * MAX_VALUES:
@@ -134,7 +147,7 @@ class Summary:
 
     def _add_layouts(self, tiffs: pa.RecordBatch) -> None:
         """Count layouts, once for each group of rows with equal layout columns."""
-        overviews = _has_overviews(tiffs["bands"])
+        overviews = has_overviews(tiffs["bands"])
         parts = pa.table({"tiled": tiffs["tiled"], "overviews": overviews, "cog": tiffs["cog"]})
         alike = parts.group_by(["tiled", "overviews", "cog"]).aggregate([([], "count_all")])
         for one in alike.to_pylist():
@@ -156,14 +169,6 @@ def summary_of(catalog: str) -> Summary:
         summary.add(batch)
     summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
     return summary
-
-
-def _general(message: str, path: str) -> str:
-    """Return a message without the parts that differ between files: names, offsets, addresses."""
-    for name in (path, path.rpartition("/")[2]):
-        if len(name) > 3:  # shorter names occur in words
-            message = message.replace(name, "…")
-    return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
 
 
 def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
@@ -188,19 +193,6 @@ def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
     alike = parts.group_by(["x", "y", "unit"]).aggregate([([], "count_all")]).to_pylist()
     values: list[Hashable] = [(abs(one["x"]), abs(one["y"]), one["unit"]) for one in alike]
     return values, [one["count_all"] for one in alike]
-
-
-def _has_overviews(bands: pa.Array) -> pa.Array:
-    """Return for each row whether its first band has overviews."""
-    first = pc.list_value_length(bands)
-    any_bands = pc.greater(pc.fill_null(first, 0), 0)
-    at = np.asarray(bands.offsets)[:-1][np.asarray(any_bands)]
-    overviews = bands.values.field("overviews").take(pa.array(at))
-    found = np.zeros(len(bands), dtype=bool)
-    found[np.asarray(any_bands)] = np.asarray(
-        pc.greater(pc.fill_null(pc.list_value_length(overviews), 0), 0)
-    )
-    return pa.array(found)
 
 
 def _relevant_tags(tags: pa.Array) -> TagsByRow:
@@ -231,6 +223,7 @@ def as_pairs(counter: Counter[Hashable]) -> list[dict[str, Any]]:
 _SHOWN = 8
 """Number of values of a column that the text shows."""
 
+_FOLDERS = 8
 _ERRORS = 10
 _BAR = 20
 _NAME = 48
@@ -266,6 +259,14 @@ def _pairs(name: str, counter: Counter[Hashable]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def as_html(summary: Summary) -> str:
+    """Return the most important figures as HTML for a notebook; nothing in it is run."""
+    return (
+        '<pre style="line-height:1.2;font-family:DejaVu Sans Mono,Menlo,Consolas,monospace">'
+        f"{html.escape(on_lines(as_text(summary)))}</pre>"
+    )
+
+
 def as_text(summary: Summary) -> str:
     """Return the most important figures as text."""
     return "\n".join(_lines(summary))
@@ -282,7 +283,11 @@ def _lines(summary: Summary) -> Iterator[str]:
         start, end = (moment.date().isoformat() for moment in summary.time)
         yield f"  time       {start if start == end else f'{start} to {end}'}"
         yield f"             ({plural(summary.dated, 'row')} whose tags tell it)"
+    if summary.placed:
+        yield ""
+        yield from summary.places.lines()
     width = len(f"{summary.rows:,}")
+    yield from _folders(summary, width)
     tables = {
         title: _table(summary.counts[name], form)
         for name, (title, form) in _TITLES.items()
@@ -303,6 +308,18 @@ def _lines(summary: Summary) -> Iterator[str]:
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)
+
+
+def _folders(summary: Summary, width: int) -> Iterator[str]:
+    """Yield the folders that hold the most; none if all files are in one without a name."""
+    folders = summary.folders.largest(_FOLDERS)
+    if not any(path for path, _, _ in folders):
+        return
+    yield "\nFolders"
+    names = [on_a_line(shortened(shown_url(path or "(none)"))) for path, _, _ in folders]
+    longest = max(map(len, names))
+    for name, (_, files, size) in zip(names, folders, strict=True):
+        yield f"  {name:<{longest}}  {files:>{width},}  {bytes_in_words(size):>10}"
 
 
 def _table(counter: Counter[Hashable], form: Callable[[Any], str]) -> list[tuple[str, int]]:

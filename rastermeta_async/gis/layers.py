@@ -67,7 +67,7 @@ def write_layer(path: str, layer: Layer, batches: Iterable[pa.RecordBatch]) -> i
         Exception: what `batches` raises.
     """
     pyogrio = pyogrio_library()
-    rows = _Rows(batches)
+    rows = _CountedRows(batches)
     try:
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(layer.schema, iter(rows)),
@@ -114,7 +114,7 @@ def read_only(path: str) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
 
 
-class _Rows:
+class _CountedRows:
     """Hands rows on, counts them, and keeps the error that ends them."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:

@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import shapely
 
-from rastermeta_async.catalog.durable import Identity, identity, rights_at
+from rastermeta_async.catalog.durable import Identity
 from rastermeta_async.catalog.json_rows import encoder
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.catalog.temporary import (
     Temporary,
     TemporaryFolder,
     check_is_no_catalog,
+    file_at,
     unchanged_on_error,
 )
 from rastermeta_async.footprints.limits import parsed
@@ -222,8 +223,7 @@ def export_table(table: Table, output: str, *, overwrite: bool = False) -> Writt
     if not output.endswith(table.form.endings):
         raise SettingsError(f"{output}: the name must end in {' or '.join(table.form.endings)}")
     check_is_no_catalog(output, catalog=table.catalog)
-    rights_at(output)  # raises if it is no regular file
-    stood = identity(output)
+    stood = file_at(output)
     if stood and not overwrite:
         raise ForeignOutputError(f"{output} exists; give --overwrite or another -o")
     with unchanged_on_error(output):

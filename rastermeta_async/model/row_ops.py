@@ -118,3 +118,16 @@ def last_of_each(rows: pa.Table, keys: pa.Array, order: pa.Array) -> pa.RecordBa
     # Column by column: this never holds three copies of the table.
     columns = [column.combine_chunks().take(order) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
+def has_overviews(bands: pa.Array) -> pa.Array:
+    """Return for each row whether its first band has overviews; `bands` is the column."""
+    first = pc.list_value_length(bands)
+    any_bands = pc.greater(pc.fill_null(first, 0), 0)
+    at = np.asarray(bands.offsets)[:-1][np.asarray(any_bands)]
+    overviews = bands.values.field("overviews").take(pa.array(at))
+    found = np.zeros(len(bands), dtype=bool)
+    found[np.asarray(any_bands)] = np.asarray(
+        pc.greater(pc.fill_null(pc.list_value_length(overviews), 0), 0)
+    )
+    return pa.array(found)

@@ -95,6 +95,14 @@ def name_in_wkt(wkt: str) -> str:
     return f"custom (no name): {wkt[:_WKT_SHOWN]}"
 
 
+def general_message(message: str, path: str) -> str:
+    """Return a message without the parts that differ between files: names, offsets, addresses."""
+    for name in (path, path.rpartition("/")[2]):
+        if len(name) > 3:  # shorter names occur in words
+            message = message.replace(name, "…")
+    return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
+
+
 TIFFS = ("GTiff", "COG")
 """Drivers for which the functions below apply; other drivers do not report the pixel layout."""
 

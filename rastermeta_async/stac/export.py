@@ -21,17 +21,16 @@ import pyarrow as pa
 
 from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.catalog.durable import (
-    Identity,
     identity,
     open_regular,
     remove,
-    rights_at,
 )
 from rastermeta_async.catalog.reading import NotRowsError, footer_of
 from rastermeta_async.catalog.temporary import (
     Temporary,
     TemporaryFolder,
     check_is_no_catalog,
+    file_at,
     unchanged_on_error,
 )
 from rastermeta_async.footprints.limits import Limits
@@ -186,7 +185,7 @@ def export(
     links = Links(base_url, os.path.dirname(output))
     scene_rules = SceneRules(scenes) if scenes else None
     listed, described = f"{output}.left-out.txt", f"{output}.collection.json"
-    stood = {name: _file_at(name) for name in (output, listed, described)}
+    stood = {name: file_at(name) for name in (output, listed, described)}
     if not overwrite:
         _check_earlier(output, listed, described if collection else None)
     link = None
@@ -226,12 +225,6 @@ def export(
             remove(listed)  # of an earlier export
         finished.publish(output, stood[output])
     return result
-
-
-def _file_at(path: str) -> Identity | None:
-    """Return the identity of a file that may be replaced; refuse what is no regular file."""
-    rights_at(path)
-    return identity(path)
 
 
 def _check_earlier(output: str, listed: str, described: str | None) -> None:
