@@ -97,9 +97,19 @@ def name_in_wkt(wkt: str) -> str:
 
 def general_message(message: str, path: str) -> str:
     """Return a message without the parts that differ between files: names, offsets, addresses."""
+    return without_numbers(without_names(message, path))
+
+
+def without_names(message: str, path: str) -> str:
+    """Return a message without the path and the name of its file."""
     for name in (path, path.rpartition("/")[2]):
         if len(name) > 3:  # shorter names occur in words
             message = message.replace(name, "…")
+    return message
+
+
+def without_numbers(message: str) -> str:
+    """Return a message without offsets and addresses."""
     return re.sub(r"0x[0-9a-fA-F]+|\d{4,}", "…", message)
 
 

@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.model.record import SUCCESSES
 from rastermeta_async.model.row_ops import has_overviews
-from rastermeta_async.model.text import TIFFS, general_message, layout_of, name_in_wkt, on_a_line
+from rastermeta_async.model.text import (
+    TIFFS,
+    layout_of,
+    name_in_wkt,
+    on_a_line,
+    without_names,
+    without_numbers,
+)
 from rastermeta_async.model.urls import redacted
 from rastermeta_async.report.folders import FolderTree
 from rastermeta_async.report.places import Codes, cells_of
@@ -146,13 +153,13 @@ def _states(rows: pa.RecordBatch, values: Values) -> Codes:
         rows[name].take(pa.array(at)) for name in ("error_type", "error_message", "filepath")
     )
     for row, kind, message, path in zip(at, *(one.to_pylist() for one in columns), strict=True):
-        read[row] = values.code(_error(kind or "", general_message(message or "", path)))
+        read[row] = values.code(_error(kind or "", without_names(message or "", path)))
     return read
 
 
 @lru_cache(1024)
 def _error(kind: str, message: str) -> str:
-    return on_a_line(kind) + SEPARATOR + on_a_line(redacted(message))
+    return on_a_line(kind) + SEPARATOR + on_a_line(redacted(without_numbers(message)))
 
 
 _READ = pa.array(sorted(SUCCESSES))

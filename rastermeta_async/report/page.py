@@ -42,15 +42,16 @@ def fit_page(cube: Cube) -> None:
         reduced(cube, len(cube) * _MAX_CUBE // size * 9 // 10)
 
 
-def page_of(cube: Cube, title: str, made: dt.datetime) -> str:
+def page_of(cube: Cube, title: str, made: dt.datetime, library: str = "") -> str:
     """Return a report as HTML.
 
     Args:
         cube: of the catalog, see `fit_page`.
         title: of the page.
         made: time of the report.
+        library: Vega's bundle; empty: it is made here, which takes seconds.
     """
-    library = vega().javascript_bundle()
+    library = library or vega().javascript_bundle()
     packed, planes = _packed(cube)
     content = ReportContent(cube)
     data = _data(content) | {"cube": base64.b64encode(packed).decode(), "planes": planes}

@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -57,20 +58,21 @@ def report(
         ForeignOutputError: a file that no report made has the name of one that would be written.
         WriteError: the disk refused a write.
     """
-    vega()  # before the work begins
+    bundle = vega().javascript_bundle  # before the work begins
     if output is not None:
         _check_page(output, overwrite=overwrite)
 
     read = _rows_of(catalog) if older is None else _compared_rows(older, catalog)
     stood = file_at(output) if output is not None else None
-    with _explained(output or next(iter(folders.values()))):
+    with ThreadPoolExecutor(1) as beside, _explained(output or next(iter(folders.values()))):
+        library = beside.submit(bundle) if output is not None else None  # takes seconds
         cube = cube_of(read, folder_of(output) if output is not None else None)
         fit_page(cube)
         exemplify(cube, read)
     written = []
-    if output is not None:
+    if output is not None and library is not None:
         made = dt.datetime.now(dt.UTC)
-        page = page_of(cube, os.path.basename(shown_url(catalog)), made)
+        page = page_of(cube, os.path.basename(shown_url(catalog)), made, library.result())
         _put(output, page.encode("utf-8", "backslashreplace"), stood)
         written.append(output)
     for form, folder in folders.items():
