@@ -506,7 +506,7 @@ def test_stream_is_strict_json(sample_archive: Path, options: list[str]) -> None
     assert all(list(row) == SCHEMA.names for row in rows)
     files = {os.path.join(top, name) for top, _, names in os.walk(sample_archive) for name in names}
     assert sorted(row["filepath"] for row in rows) == sorted(files)
-    assert "nan" in [row["nodata"] for row in rows]
+    assert (None, "nan") in [(row["nodata"], row["nodata_text"]) for row in rows]
 
 
 @pytest.mark.campaign
@@ -988,7 +988,7 @@ def test_show_as_json_is_the_row_of_the_catalog(sample_archive: Path) -> None:
     done = run(["show", "--json", path])
     assert (done.returncode, done.stderr) == (OK, b"")
     assert from_json(done.stdout) == from_json(run(["extract", path]).stdout)
-    assert from_json(done.stdout)["nodata"] == "nan"
+    assert from_json(done.stdout)["nodata_text"] == "nan"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -1004,7 +1004,7 @@ def test_a_comparison_finds_no_difference_between_nan_and_nan(sample_archive: Pa
     assert (done.returncode, done.stdout.splitlines()[-1]) == (OK, b"  none")
     done = run(["show", "--compare", "--json", path])
     assert (done.returncode, from_json(done.stdout)["differences"]) == (OK, [])
-    assert from_json(done.stdout)["tiff_header"]["bands"][0]["nodata"] == "nan"
+    assert from_json(done.stdout)["tiff_header"]["bands"][0]["nodata_text"] == "nan"
 
 
 @pytest.mark.parametrize(

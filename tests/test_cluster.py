@@ -423,7 +423,7 @@ class _Scripted(ClusterPool):
 
     def __init__(self, answer: Callable[[list[bytes]], node.Answer]) -> None:
         super().__init__("tcp://nowhere:1", Settings())
-        self._threads = 4
+        self._nodes = {"tcp://a:1": 4}
         self._reply = answer
         self.sent: list[int] = []
 

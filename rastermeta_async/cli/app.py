@@ -309,7 +309,7 @@ def report(
         bool, typer.Option("--overwrite", help="Also replace files that are no report.")
     ] = False,
 ) -> None:
-    """Write a page to look at a catalog: map, timeline, folders, bars, errors.
+    """Write a page to look at a catalog: map, folders, errors.
 
     The page is one file that needs no network. Selecting in a chart filters all others.
     """
@@ -348,7 +348,7 @@ def diff(
         bool, typer.Option("--overwrite", help="Replace a file of the list's name.")
     ] = False,
 ) -> None:
-    """Compare two catalogs: files that were added, are gone, or have changed."""
+    """Say what is new, gone or changed between two catalogs."""
     from rastermeta_async.cli.console import USAGE, Console
     from rastermeta_async.cli.differences import compared
     from rastermeta_async.model.errors import RastermetaError

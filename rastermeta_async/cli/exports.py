@@ -47,8 +47,8 @@ AsJson = Annotated[
 TABLES = {
     "csv": "Write a table for spreadsheets and the like: CSV in UTF-8.",
     "ndjson": "Write JSON lines, which engines read: a row a line.",
-    "geojson": "Write GeoJSON: footprints in longitude and latitude, with properties.",
-    "flatgeobuf": "Write a FlatGeobuf: the rows that have a footprint, with a spatial index.",
+    "geojson": "Write GeoJSON: footprints with properties.",
+    "flatgeobuf": "Write a FlatGeobuf: the rows that have a footprint.",
     "gpkg": "Write a GeoPackage with one layer, with a spatial index.",
 }
 """Forms of tables, and what their commands do."""
