@@ -128,6 +128,19 @@ def test_the_command_counts_lists_and_has_the_status_of_diff(tmp_path: Path) -> 
     assert b"2 added, 1 gone, 2 changed, 2 unchanged" in piped.stderr
 
 
+@pytest.mark.parametrize("taken", ["old.parquet", "new.ndjson", "link.ndjson"])
+def test_the_list_never_replaces_a_catalog(tmp_path: Path, taken: str) -> None:
+    old, new = written(tmp_path / "old.parquet", OLD), written(tmp_path / "new.ndjson", NEW)
+    (tmp_path / "link.ndjson").hardlink_to(new)
+    before = old.read_bytes(), new.read_bytes()
+    done = command.run(["diff", old, new, "--overwrite", "--list", tmp_path / taken])
+    assert (done.returncode, b"is a catalog: give the output another name" in done.stderr) == (
+        2,
+        True,
+    )
+    assert (old.read_bytes(), new.read_bytes()) == before
+
+
 def test_trouble_has_a_status_of_its_own(tmp_path: Path) -> None:
     old = written(tmp_path / "old.parquet", OLD)
     for other in (tmp_path / "none.parquet", tmp_path / "x.txt"):

@@ -281,6 +281,18 @@ def test_what_has_no_place_in_an_index_is_counted() -> None:
     assert done.left_out.examples["its path is not UTF-8"] == r"/\xff.tif"
 
 
+def test_a_nodata_of_64_bit_integers_is_not_lost_unsaid() -> None:
+    long = band(dtype="int64", nodata=-9999.0)
+    rows = [
+        record(b"/a.tif", bands=[long], count=1, dtype="int64"),
+        record(b"/b.tif", bands=[band(dtype="int64", nodata=None)], count=1, dtype="int64"),
+    ]
+    done = export_gti(write_catalog(rows), "indexes")
+    assert (done.rasters, sum(done.left_out.counts.values())) == (1, 1)
+    (reason,) = done.left_out.counts
+    assert "nodata of 64-bit integers" in reason
+
+
 def test_footprints_are_exact() -> None:
     transform = (1 / 3, 1 / 7, 0.0, 2 / 3, 0.0, -1 / 11)
     row = record(crs="EPSG:4326", proj_code="EPSG:4326", transform=transform, width=3, height=5)

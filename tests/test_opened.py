@@ -30,11 +30,19 @@ def test_dots_are_where_files_are() -> None:
     assert last.endswith("\u2880│")
     assert {len(line) for line in lines} == {10 + COLUMNS}
     assert scale.split() == ["180°", "W", "0°", "180°", "E"]
-    assert sum(character != "\u2800" for line in lines for character in line[9:-1]) == 2
+    assert sum(character != "\u2800" for line in lines for character in line[9:-1]) == 4
 
 
 def test_no_places_make_no_map() -> None:
     assert list(DotMap().lines()) == []
+
+
+def test_boxes_across_the_antimeridian_are_at_both_ends() -> None:
+    places = DotMap()
+    places.add(pa.array([{"xmin": -180.0, "ymin": 10.0, "xmax": 180.0, "ymax": 12.0}]))
+    row, _ = places.lines()
+    cells = row.partition("│")[2].rstrip("│")
+    assert [at for at, cell in enumerate(cells) if cell != "\u2800"] == [0, COLUMNS - 1]
 
 
 def test_the_largest_folder_is_opened_while_there_is_room() -> None:

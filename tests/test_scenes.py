@@ -93,6 +93,12 @@ def raster(path: str, **fields: Any) -> Record:
     return record(path.encode(), **({"dataset_tags": TAKEN} | fields))
 
 
+def only_paths(*paths: str) -> pa.RecordBatch:
+    """Return rows of paths that are UTF-8, with the columns that rules look at."""
+    nothing = pa.nulls(len(paths), pa.binary())
+    return pa.RecordBatch.from_arrays([pa.array(paths), nothing], ["filepath", "filepath_bytes"])
+
+
 def left_out(folder: Path) -> dict[str, str]:
     lines = (folder / "items.ndjson.left-out.txt").read_text().splitlines()
     return dict(line.split("\t") for line in lines)
@@ -225,7 +231,7 @@ def test_what_a_path_tells(
 ) -> None:
     from rastermeta_async.stac.products import SceneFile
 
-    rows = pa.RecordBatch.from_pydict({"filepath": ["/other", path]})
+    rows = only_paths("/other", path)
     nothing, told = SceneRules([preset]).of(rows).to_pylist()
     assert nothing["scene"] is None
     assert (told["scene"], told["asset"]) == (scene, asset)
@@ -235,7 +241,7 @@ def test_what_a_path_tells(
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_first_rule_counts(preset: str) -> None:
-    rows = pa.RecordBatch.from_pydict({"filepath": [f"/x/{LC08}_SR_B4.TIF"]})
+    rows = only_paths(f"/x/{LC08}_SR_B4.TIF")
     (told,) = SceneRules([preset, "auto", "per-folder"]).of(rows).to_pylist()
     assert told["rule"] == ("per-folder" if preset == "per-folder" else "landsat")
 
@@ -270,7 +276,7 @@ def test_a_bad_rule_ends_the_command_with_a_sentence(tmp_path: Path) -> None:
 
 def test_no_expression_runs_for_ever() -> None:
     """A backtracking engine takes 2**n steps here."""
-    rows = pa.RecordBatch.from_pydict({"filepath": ["a" * 4000 + "!"] * 100})
+    rows = only_paths(*["a" * 4000 + "!"] * 100)
     start = time.process_time()
     told = SceneRules([r"^(?P<scene>(?:a+)+)(?P<asset>(?:a|a)*)$"]).of(rows)
     assert told.column("scene").null_count == 100
@@ -287,6 +293,53 @@ def landsat(scene: str = LC08, folder: str = "/a/", **fields: Any) -> list[Recor
 
 def of_day(day: int) -> str:
     return LC08.replace("20200701", f"202007{day:02}")
+
+
+@pytest.mark.parametrize(
+    ("path", "start", "end"),
+    [
+        (f"/{LC08}_SR_B2.TIF", "2020-07-01T00:00:00.000000Z", "2020-07-01T23:59:59.999999Z"),
+        (f"/{GRANULE}/IMG_DATA/R10m/T32UMC_20200701T103031_B02_10m.jp2",
+         "2020-07-01T10:30:31.000000Z", None),
+        (f"/{COG}/B02.tif", "2020-07-01T00:00:00.000000Z", "2020-07-01T23:59:59.999999Z"),
+        (f"/{HLS}.B02.tif", "2020-07-01T10:36:29.000000Z", None),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_product_dates_its_scene(
+    tmp_path: Path, path: str, start: str, end: str | None
+) -> None:
+    written = {"TIFFTAG_DATETIME": "2021:01:01 00:00:00"}  # less sure than the name
+    (item,), _ = exported(tmp_path, [raster(path, dataset_tags=written)], "auto")
+    times = item["properties"]
+    if end:
+        assert (times["start_datetime"], times["end_datetime"]) == (start, end)
+    else:
+        assert times["datetime"] == start
+    (item,), _ = exported(tmp_path, [raster(path)], "auto", overwrite=True)
+    assert item["properties"]["datetime"] == "2020-07-01T10:30:31.000000Z", "tags are surer"
+
+
+def test_several_rules_may_tell_the_assets_of_a_scene(tmp_path: Path) -> None:
+    rows = [raster(f"/S1/{name}.tif") for name in "abcd"]
+    rules = [rf"^(?P<root>.*/)(?P<scene>S\d)/(?P<asset>[{some}])\.tif$" for some in ("ac", "bd")]
+    (item,), _ = exported(tmp_path, rows, *rules)
+    assert (item["id"], sorted(item["assets"])) == ("S1", ["a", "b", "c", "d"])
+
+
+def test_folders_that_are_shown_alike_are_not_mixed(tmp_path: Path) -> None:
+    """A path that is not UTF-8 belongs to no scene."""
+    rows = [raster(r"/A\xff/b.tif"), record(b"/A\xff/a.tif", dataset_tags=TAKEN)]
+    (item,), done = exported(tmp_path, rows, "per-folder")
+    assert list(item["assets"]) == ["b"]
+    assert done.left_out == {assembly.NO_SCENE: 1}
+
+
+def test_a_collection_without_items_goes(tmp_path: Path) -> None:
+    described = tmp_path / "items.ndjson.collection.json"
+    exported(tmp_path, landsat(), "auto", collection="x")
+    assert described.exists()
+    exported(tmp_path, [failed()], "auto", collection="x")
+    assert not described.exists()
 
 
 @pytest.mark.parametrize("name", ["items.ndjson", "items.parquet"])

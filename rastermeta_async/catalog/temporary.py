@@ -28,14 +28,19 @@ from rastermeta_async.model.errors import OutputError, WriteError
 
 
 @contextlib.contextmanager
-def unchanged_on_error(output: str) -> Iterator[None]:
-    """Turn an OSError into a WriteError that says that the earlier output is unchanged."""
+def unchanged_on_error(output: str, option: str = "-o") -> Iterator[None]:
+    """Turn an OSError into a WriteError that says that the earlier output is unchanged.
+
+    Args:
+        output: the name of the output.
+        option: the option that gives it.
+    """
     try:
         yield
     except OSError as error:
         raise WriteError(
             f"{output}: writing failed: {error.strerror or error}. What stood there before is as "
-            "it was: mend that, or give another -o, then run the same command again."
+            f"it was: mend that, or give another {option}, then run the same command again."
         ) from error
 
 
@@ -43,7 +48,7 @@ def check_is_no_catalog(output: str, *, catalog: str) -> None:
     """Raise OutputError if an export of a catalog would replace that one, or another."""
     same = os.path.exists(output) and os.path.exists(catalog) and os.path.samefile(output, catalog)
     if same or os.path.exists(log_path(output)):
-        raise OutputError(f"{output} is a catalog: give the export another name")
+        raise OutputError(f"{output} is a catalog: give the output another name")
 
 
 class Temporary:

@@ -512,7 +512,7 @@ def stac(
     say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
     for rule, advice in rules.in_vain:
         console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
-    if rules.in_vain:
+    if rules.in_vain or (done.left_out and not done.items):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +17,13 @@ from rastermeta_async.catalog.difference import (
     listed,
     paired,
 )
-from rastermeta_async.catalog.temporary import Temporary, file_at
-from rastermeta_async.model.errors import ForeignOutputError, WriteError
+from rastermeta_async.catalog.temporary import (
+    Temporary,
+    check_is_no_catalog,
+    file_at,
+    unchanged_on_error,
+)
+from rastermeta_async.model.errors import ForeignOutputError
 from rastermeta_async.model.text import bytes_in_words, plural
 
 Put = Callable[[str], None]
@@ -79,17 +83,19 @@ def compared(
         overwrite: replace a file with the name of the list.
 
     Raises:
-        SettingsError, OutputError: one is no catalog, or is damaged.
+        SettingsError, OutputError: one is no catalog, or is damaged; or the list is a catalog.
         ForeignOutputError: the list would replace a file.
         WriteError: the disk refused a write.
     """
     pairs = paired(old, new, tempfile.gettempdir())
     if listing is None or put is not None:
         return Compared(_counted(pairs, put))
+    for catalog in (old, new):
+        check_is_no_catalog(listing, catalog=catalog)
     stood = file_at(listing)
     if stood and not overwrite:
         raise ForeignOutputError(f"{listing} exists; give --overwrite or another --list")
-    with _explained(listing), Temporary(listing) as temporary:
+    with unchanged_on_error(listing, "--list"), Temporary(listing) as temporary:
         counts = _counted(pairs, lambda text: _write(temporary, text))
         temporary.publish(listing, stood)
     return Compared(counts)
@@ -111,14 +117,3 @@ def _counted(pairs: Iterator[Pairs], put: Put | None) -> Difference:
 
 def _as_line(one: dict[str, object]) -> str:
     return json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
-
-
-@contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{path}: writing failed: {error.strerror or error}. What stood there before is as it "
-            "was: mend that, or give another --list, then run the same command again."
-        ) from error

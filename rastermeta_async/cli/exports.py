@@ -113,8 +113,13 @@ def gti(
     with explained_exit(console):
         done = export_gti(local_name(catalog), output, where, overwrite=overwrite)
     _say_left_out(done.left_out, console)
-    indexes = "1 index" if len(done.files) == 1 else f"{len(done.files):,} indexes"
-    say(f"{output}: {indexes} of {plural(done.rasters, 'raster')}")
+    if done.removed:
+        console.hint(f"{output}: {_indexes(done.removed)} of an earlier export removed")
+    say(f"{output}: {_indexes(len(done.files))} of {plural(done.rasters, 'raster')}")
+
+
+def _indexes(count: int) -> str:
+    return "1 index" if count == 1 else f"{count:,} indexes"
 
 
 def _say_left_out(rows: LeftOutRows, console: Console) -> None:

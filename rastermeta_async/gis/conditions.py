@@ -37,7 +37,11 @@ class Condition(contextlib.AbstractContextManager["Condition"]):
     """
 
     def __init__(self, expression: str) -> None:
-        self._query = f'SELECT "{_NUMBER}" FROM "{_TABLE}" WHERE ({expression}\n)'  # noqa: S608  # the user's own words; the line end ends a comment in them
+        # CASE … END holds an expression and nothing else; the line end ends a comment in it.
+        self._query = (
+            f'SELECT "{_NUMBER}" FROM "{_TABLE}" WHERE CASE WHEN {expression}\n THEN true END'  # noqa: S608  # the user's own words
+        )
+        self._expression = expression
         words = set(re.findall(r"\w+", expression.lower()))
         self.columns = [name for name in SCHEMA.names if name in words]
         """All columns that the expression refers to; maybe others, as a word need not be a name."""
@@ -58,9 +62,6 @@ class Condition(contextlib.AbstractContextManager["Condition"]):
     def _check(self, expression: str) -> None:
         if not expression.strip():
             raise SettingsError("--where: the expression is empty")
-        with self._explained():
-            if len(self._connection.extract_statements(self._query)) > 1:
-                raise SettingsError("--where: give one expression, without a semicolon")
         self.kept(pa.RecordBatch.from_pylist([], SCHEMA))
 
     @contextlib.contextmanager
@@ -69,8 +70,9 @@ class Condition(contextlib.AbstractContextManager["Condition"]):
             yield
         except self._duckdb.Error as error:
             reason = str(error).partition("\n")[0]
+            texts = ", and texts stand in single quotes" if '"' in self._expression else ""
             raise SettingsError(
-                f"--where: {reason}; `rastermeta schema` lists the columns"
+                f"--where: {reason}; `rastermeta schema` lists the columns{texts}"
             ) from error
 
     def kept(self, rows: pa.RecordBatch) -> pa.RecordBatch:

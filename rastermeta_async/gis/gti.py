@@ -68,6 +68,8 @@ class TileIndexes:
 
     files: list[str] = field(default_factory=list)
     """Names of the indexes, sorted."""
+    removed: int = 0
+    """Number of indexes of an earlier export that have no raster any more."""
     rasters: int = 0
     left_out: LeftOutRows = field(default_factory=LeftOutRows)
 
@@ -124,6 +126,7 @@ def export_gti(
             _write(mosaic, spool, work, output, done)
         for name in earlier.difference(done.files):
             remove(os.path.join(output, name))
+            done.removed += 1
     done.files.sort()
     return done
 

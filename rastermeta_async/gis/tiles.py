@@ -32,6 +32,7 @@ _REASONS = (
     "its CRS is not known",
     "it is rotated, or not north-up, and GDAL's tile index holds no such raster",
     "GDAL's tile index has no such data type",
+    "it has a nodata of 64-bit integers, which GDAL's tile index does not have",
     "its path is not UTF-8",
     "its URL is none",
 )
@@ -85,6 +86,7 @@ def _flaws(rows: pa.RecordBatch) -> Sequence[Flags]:
         pc.is_null(pc.coalesce(rows["crs_wkt"], rows["crs"])),
         ~(np.isfinite(transforms).all(axis=1) & (a > 0) & (b == 0) & (d == 0) & (e < 0)),
         ~_has_known_types(rows),
+        _has_long_nodata(rows),
         pc.is_valid(rows["filepath_bytes"]),
     )
     return [np.asarray(flag, np.bool_) for flag in flags]
@@ -104,6 +106,16 @@ def _has_known_types(rows: pa.RecordBatch) -> Flags:
     owners = pc.list_parent_indices(bands).to_numpy()
     counts = np.bincount(owners[np.asarray(known, np.bool_)], minlength=len(bands))
     flags: Flags = counts == pc.fill_null(rows["count"], 0).to_numpy()
+    return flags
+
+
+def _has_long_nodata(rows: pa.RecordBatch) -> Flags:
+    """Return for each row whether a band of 64-bit integers has a nodata value."""
+    bands = rows["bands"]
+    types, nodata = (bands.flatten().field(name) for name in ("dtype", "nodata"))
+    long = pc.and_(pc.is_in(types, pa.array(["int64", "uint64"])), pc.is_valid(nodata))
+    flags: Flags = np.zeros(len(bands), np.bool_)
+    flags[pc.list_parent_indices(bands).filter(long).to_numpy()] = True
     return flags
 
 

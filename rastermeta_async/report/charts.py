@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from rastermeta_async.model.errors import MissingExtraError
-from rastermeta_async.report.content import Facet, ReportContent
+from rastermeta_async.report.content import TITLES, Facet, ReportContent
 
 CHARTS = ("map", "timeline", "folders")
 """Names of the charts with a specification of their own."""
@@ -50,6 +50,11 @@ def specification(name: str) -> dict[str, Any]:
     """Return the Vega specification of a chart."""
     found: dict[str, Any] = json.loads(text_of(f"{name}.vg.json"))
     return found
+
+
+def picture_names(form: str) -> list[str]:
+    """Return the names of all pictures that there may be in a form."""
+    return [f"{name}.{form}" for name in ("map", "timeline", "folders", *TITLES)]
 
 
 def pictures(content: ReportContent, form: str) -> Iterator[tuple[str, bytes]]:

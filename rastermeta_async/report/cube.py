@@ -15,16 +15,17 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.catalog.difference import GONE
 from rastermeta_async.report.dimensions import Dimension, fitted, made_coarser
 from rastermeta_async.report.examples import Example, chosen_rows, examples_of
-from rastermeta_async.report.facts import COLUMNS, DIMENSIONS, RowCodes
+from rastermeta_async.report.facts import CHANGE, COLUMNS, DIMENSIONS, RowCodes
 from rastermeta_async.report.folders import FolderCounter, FolderTree
 from rastermeta_async.report.outlines import Outlines
 from rastermeta_async.report.places import FINEST, Codes, coarser
@@ -83,6 +84,13 @@ class Cube:
     def codes(self, name: str) -> Codes:
         """Return the index of the bucket of each row in a dimension."""
         return np.asarray(self.rows[name])
+
+
+def standing(cube: Cube) -> Cube:
+    """Return a cube without the files that are gone since an older catalog."""
+    gone = [at for at, key in enumerate(cube.dimensions[CHANGE].keys) if key == GONE]
+    stays = ~np.isin(cube.codes(CHANGE), gone)
+    return replace(cube, rows=cube.rows.filter(pa.array(stays)))
 
 
 def cube_of(read: Read, folder: str | None = None) -> Cube:

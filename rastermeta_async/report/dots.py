@@ -28,13 +28,14 @@ class DotMap:
         self._dots = np.zeros((4 * ROWS, 2 * COLUMNS), dtype=bool)
 
     def add(self, boxes: pa.Array) -> None:
-        """Add the centres of boxes (column bbox). Very wide ones tell no place and do not count."""
+        """Add the centres of boxes (column bbox); of those across the antimeridian, both ends."""
         there = boxes.drop_null()
         west, south, east, north = (
             np.asarray(pc.struct_field(there, name)) for name in ("xmin", "ymin", "xmax", "ymax")
         )
-        narrow = east - west < 180
-        x, y = (west + east)[narrow] / 2, (south + north)[narrow] / 2
+        is_wide = east - west >= 180
+        left, right = (np.where(is_wide, end, (west + east) / 2) for end in (west, east))
+        x, y = np.concatenate([left, right]), np.tile((south + north) / 2, 2)
         column = np.clip((x + 180) / 360 * 2 * COLUMNS, 0, 2 * COLUMNS - 1).astype(int)
         row = np.clip((90 - y) / 180 * 4 * ROWS, 0, 4 * ROWS - 1).astype(int)
         self._dots[row, column] = True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -14,12 +13,12 @@ import pyarrow as pa
 from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.catalog.difference import GONE, paired
 from rastermeta_async.catalog.durable import Identity, folder_of, open_regular
-from rastermeta_async.catalog.temporary import Temporary, file_at
-from rastermeta_async.model.errors import ForeignOutputError, SettingsError, WriteError
+from rastermeta_async.catalog.temporary import Temporary, file_at, unchanged_on_error
+from rastermeta_async.model.errors import ForeignOutputError, SettingsError
 from rastermeta_async.model.urls import is_url, shown_url
-from rastermeta_async.report.charts import pictures, vega
+from rastermeta_async.report.charts import picture_names, pictures, vega
 from rastermeta_async.report.content import ReportContent
-from rastermeta_async.report.cube import Cube, Read, cube_of, exemplify
+from rastermeta_async.report.cube import Cube, Read, cube_of, exemplify, standing
 from rastermeta_async.report.facts import CHANGE
 from rastermeta_async.report.page import GENERATOR, fit_page, page_of
 
@@ -61,10 +60,15 @@ def report(
     bundle = vega().javascript_bundle  # before the work begins
     if output is not None:
         _check_page(output, overwrite=overwrite)
+    if not overwrite:
+        _check_pictures(folders)
 
     read = _rows_of(catalog) if older is None else _compared_rows(older, catalog)
     stood = file_at(output) if output is not None else None
-    with ThreadPoolExecutor(1) as beside, _explained(output or next(iter(folders.values()))):
+    with (
+        ThreadPoolExecutor(1) as beside,
+        unchanged_on_error(output or next(iter(folders.values()))),
+    ):
         library = beside.submit(bundle) if output is not None else None  # takes seconds
         cube = cube_of(read, folder_of(output) if output is not None else None)
         fit_page(cube)
@@ -76,7 +80,7 @@ def report(
         _put(output, page.encode("utf-8", "backslashreplace"), stood)
         written.append(output)
     for form, folder in folders.items():
-        written += _draw(cube, form, folder, overwrite=overwrite)
+        written += _draw(cube, form, folder)
     return written
 
 
@@ -113,30 +117,23 @@ def _is_report(path: str) -> bool:
         return f'name="generator" content="{GENERATOR}'.encode() in file.read(_HEAD)
 
 
-def _draw(cube: Cube, form: str, folder: str, *, overwrite: bool) -> Iterator[str]:
-    with _explained(folder):
+def _check_pictures(folders: Mapping[str, str]) -> None:
+    for form, folder in folders.items():
+        for path in (os.path.join(folder, name) for name in picture_names(form)):
+            if file_at(path):
+                raise ForeignOutputError(f"{path} exists; give --overwrite or another folder")
+
+
+def _draw(cube: Cube, form: str, folder: str) -> Iterator[str]:
+    with unchanged_on_error(folder):
         os.makedirs(folder, exist_ok=True)
-    for name, content in pictures(ReportContent(cube), form):
+    for name, content in pictures(ReportContent(standing(cube)), form):
         path = os.path.join(folder, name)
-        stood = file_at(path)
-        if stood and not overwrite:
-            raise ForeignOutputError(f"{path} exists; give --overwrite or another folder")
-        _put(path, content, stood)
+        _put(path, content, file_at(path))
         yield path
 
 
 def _put(path: str, content: bytes, stood: Identity | None) -> None:
-    with _explained(path), Temporary(path) as temporary:
+    with unchanged_on_error(path), Temporary(path) as temporary:
         temporary.file.write(content)
         temporary.publish(path, stood)
-
-
-@contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{path}: writing failed: {error.strerror or error}. What stood there before is as it "
-            "was: mend that, or give another name, then run the same command again."
-        ) from error

@@ -127,7 +127,7 @@ class Assembler:
             rows: the rows of a scene, which have the same scene and root, follow one another;
                 scenes of the same name, too.
         """
-        for (scene, _, _), files in itertools.groupby(rows, key=_scene_of):
+        for (scene, _), files in itertools.groupby(rows, key=_scene_of):
             if scene is None:
                 for row, _ in files:
                     yield self._alone(row)
@@ -187,9 +187,9 @@ class Assembler:
         return id_with_digest(file.scene, f"{file.root}\0{file.scene}".encode())
 
 
-def _scene_of(row: Row) -> tuple[str | None, str, str]:
+def _scene_of(row: Row) -> tuple[str | None, str]:
     file = row[1]
-    return (file.scene, file.root, file.rule) if file else (None, "", "")
+    return (file.scene, file.root) if file else (None, "")
 
 
 def _all_omitted(assets: Iterable[Asset], reason: str) -> Iterator[Omitted]:

@@ -23,6 +23,8 @@ class Evidence(NamedTuple):
     path: str
     tags: Mapping[str, str]
     """Values by name in upper case."""
+    product: Interval | None = None
+    """What the name of its product tells."""
 
 
 _NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
@@ -107,6 +109,10 @@ def _from_acquisition(evidence: Evidence) -> Interval | None:
     if _OF_NO_IMAGE in relevant.items():
         del relevant[_OF_NO_IMAGE[0]]
     return _surest(_OF_ACQUISITION, relevant) if relevant else None
+
+
+def _from_product(evidence: Evidence) -> Interval | None:
+    return evidence.product
 
 
 def _from_writing(evidence: Evidence) -> Interval | None:
@@ -195,7 +201,7 @@ class Rules:
 
 def _named_rules(text: str) -> tuple[When, ...]:
     if text == AUTO:
-        return _from_acquisition, _from_writing
+        return _from_acquisition, _from_product, _from_writing
     try:
         return (rule_of(text),)
     except (ValueError, re.error) as error:

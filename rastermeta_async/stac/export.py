@@ -219,6 +219,8 @@ def export(
             text = files.enter_context(Temporary(described))
             text.file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
             text.publish(described, stood[described])
+        elif collection and identity(described) == stood[described]:
+            remove(described)  # of an earlier export, whose items are gone
         if result.left_out:
             others.publish(listed, stood[listed])
         elif identity(listed) == stood[listed]:

@@ -83,6 +83,8 @@ class ItemMaker:
         asset = raster_asset(row, file, self._links, self._choice)
         tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
         evidence = evidence_of(row["filepath"], *tags)
+        if file:
+            evidence = evidence._replace(product=file.taken)
         return asset._replace(dated=self._rules.date(evidence))
 
     def item_of_row(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,11 @@ section 3; HLS Product User Guide 2.0, sections 5 and 6; STAC electro-optical ex
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from typing import NamedTuple
+
+from rastermeta_async.stac.dates import Interval, whole
 
 PER_FOLDER = "per-folder"
 """Preset in which a folder is a scene, and the name of a file without its ending is an asset."""
@@ -102,6 +106,10 @@ _ROLES = {
 }  # fmt: skip
 
 
+_TAKEN = re.compile(r"[._](\d{7,8})(?:T(\d{6}))?(?:[._]|$)", re.ASCII)
+"""First date in the name of a product: year, month and day, or (HLS) year and day of the year."""
+
+
 class SceneFile(NamedTuple):
     """What a path tells of a file of a scene."""
 
@@ -113,6 +121,20 @@ class SceneFile(NamedTuple):
     """Name of the asset."""
     rule: str
     """Preset, or regular expression, that told it."""
+
+    @property
+    def taken(self) -> Interval | None:
+        """When the scene was taken by the name of its product; None: it tells no date."""
+        found = _TAKEN.search(self.scene) if self.rule in OF_PRODUCTS else None
+        if found is None:
+            return None
+        day, time = found.groups()
+        try:
+            of_day = "%Y%j" if len(day) == 7 else "%Y%m%d"
+            start = dt.datetime.strptime(f"{day}{time or '000000'}+0000", f"{of_day}%H%M%S%z")
+        except ValueError:  # no such day
+            return None
+        return Interval(start, start) if time else whole(start, dt.timedelta(days=1))
 
     @property
     def common_name(self) -> str | None:

@@ -9,6 +9,8 @@ Reference: RE2, "Syntax".
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -53,9 +55,11 @@ class SceneRules:
     def of(self, rows: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
         """Return the columns scene, root, asset and rule of rows; null where no rule matches.
 
-        An empty scene or asset does not match.
+        An empty scene or asset does not match, nor does a path that is not UTF-8: two of them may
+        be shown alike.
         """
-        paths = rows.column("filepath")
+        odd = pc.is_valid(rows.column("filepath_bytes"))
+        paths = pc.if_else(odd, None, rows.column("filepath"))
         if isinstance(paths, pa.ChunkedArray):
             paths = paths.combine_chunks()
         found = [pa.nulls(len(paths), pa.string())] * (len(_GROUPS) + 1)
@@ -97,23 +101,26 @@ def _checked(text: str) -> str:
             f"--scene: {text!r} is neither one of {known} nor a regular expression with the "
             "groups (?P<scene>…) and (?P<asset>…)"
         )
+    if re.search(r"(?<!\\)(?:\\\\)*\\C", text):
+        raise SettingsError(f"--scene: {text!r}: \\C takes half a letter; give a dot")
     if len(text) > _LONGEST:
         raise SettingsError(f"--scene: the expression has more than {_LONGEST} characters")
     try:
-        named = {
-            field.name for field in pc.extract_regex(pa.array([], pa.string()), pattern=text).type
-        }
+        groups = pc.extract_regex(pa.array([], pa.string()), pattern=text).type
+        named = [field.name for field in groups]
     except pa.ArrowInvalid as error:
         raise SettingsError(
             f"--scene: {text!r}: {error}. The syntax is RE2's: no look-around, no back-references; "
             "a group without a name is (?:…)"
         ) from None
-    if missing := {"scene", "asset"} - named:
+    if doubled := [name for name, count in Counter(named).items() if count > 1]:
+        raise SettingsError(f"--scene: {text!r} has the group {doubled[0]} twice")
+    if missing := {"scene", "asset"}.difference(named):
         raise SettingsError(
             f"--scene: {text!r} has no group (?P<{min(missing)}>…): scene is what becomes an "
             "item, asset tells its files apart"
         )
-    if unknown := named - {*_GROUPS}:
+    if unknown := set(named).difference(_GROUPS):
         raise SettingsError(
             f"--scene: {text!r} has a group {min(unknown)}; there are scene, asset, and root, the "
             "folder before a scene, which tells copies of a scene apart"
