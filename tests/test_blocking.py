@@ -200,13 +200,12 @@ def test_a_disk_that_never_answers_ends_the_run_before_it_takes_all_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = threading.Event()
-    monkeypatch.setattr(
-        "rastermeta_async.model.timeouts.MOST_THREADS", threading.active_count() + 20
-    )
+    most = threading.active_count() + 20  # threads of earlier tests may end meanwhile
+    monkeypatch.setattr("rastermeta_async.model.timeouts.MOST_THREADS", most)
     try:
         with pytest.raises(StuckError, match="not answered"):
-            for _ in range(10):
+            for _ in range(most):
                 answers(0.01, lambda _: free.wait(20), range(4))
-        assert threading.active_count() < 64
+        assert threading.active_count() < most + 8
     finally:
         free.set()
