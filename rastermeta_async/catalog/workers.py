@@ -40,6 +40,6 @@ def noted_workers(folder: str) -> list[str]:
     try:
         with open(open_regular(workers_note(folder)), "rb") as file:
             names = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError, ForeignOutputError):  # there is no note
+    except (OSError, ValueError, RecursionError, ForeignOutputError):  # there is no note
         return []
     return [str(name) for name in names] if isinstance(names, list) else []

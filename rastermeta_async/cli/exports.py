@@ -1,13 +1,15 @@
-"""The commands of ``rastermeta export`` for GIS programs and spreadsheets."""
+"""The commands of ``rastermeta export``."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from rastermeta_async.cli.answers import say, stream
+from rastermeta_async.cli.answers import say, stream, usage
+from rastermeta_async.cli.console import SOME_FAILED
 from rastermeta_async.model.settings import JsonTags
 
 if TYPE_CHECKING:
@@ -88,6 +90,105 @@ def table_command(form: str) -> Callable[..., None]:
 
 def _names(columns: str | None) -> list[str] | None:
     return None if columns is None else [name.strip() for name in columns.split(",")]
+
+
+def stac(
+    catalog: Catalog,
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="Items: .parquet, .ndjson or .jsonl."),
+    ],
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Also write their collection, of this id: FILE.collection.json."
+        ),
+    ] = None,
+    datetime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG|PATTERN|REGEX|auto",
+            help="What tells when a raster was taken: the name of a tag, or of two, START/END; a "
+            "pattern in the file's name, e.g. %Y%m%d (with a slash: in the path); a regular "
+            "expression for the path, whose groups are a date, the year first, or two dates; or "
+            "auto: common tags. Of several, given one by one, the first that can tell counts.  "
+            "[default: auto]",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where local paths are found: links are this URL, a slash and the path.  "
+            "[default: file:// URLs; a relative path gives a link relative to FILE]",
+            show_default=False,
+        ),
+    ] = None,
+    scene: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Make one item of the files of a scene: sentinel2, landsat, hls, per-folder; "
+            "auto: products by their names, other files as items of their own; or a regular "
+            "expression for the path with the groups (?P<scene>…) and (?P<asset>…). Of several, "
+            "given one by one, the first that matches counts.  [default: an item a file]",
+            show_default=False,
+        ),
+    ] = None,
+    legacy_proj: Annotated[
+        bool, typer.Option("--legacy-proj", help="Also write proj:epsg, for older readers.")
+    ] = False,
+    finite_nodata: Annotated[
+        bool,
+        typer.Option(
+            "--finite-nodata",
+            help='Leave out a nodata of NaN or infinity, for readers that refuse the text "nan".',
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace a file that no export made.")
+    ] = False,
+) -> None:
+    """Write STAC items.
+
+    The rows that are in none are listed in FILE.left-out.txt.
+
+    Exit status 3: done, but no row makes an item, or some --datetime could date no row that it was
+    tried on.
+    """
+    from rastermeta_async.cli.console import Console, explained_exit
+    from rastermeta_async.cli.stac_notes import notes_on
+    from rastermeta_async.model.urls import local_name
+    from rastermeta_async.stac.assets import FieldChoice
+    from rastermeta_async.stac.evidence import Rules
+    from rastermeta_async.stac.export import export as export_items
+
+    console = Console()
+    try:
+        rules = Rules(datetime or ())
+    except ValueError as error:
+        usage(f"--datetime: {error}")
+    with explained_exit(console):
+        done = export_items(
+            local_name(catalog),
+            output,
+            rules,
+            collection,
+            base_url,
+            scenes=scene or (),
+            choice=FieldChoice(legacy_proj, finite_nodata),
+            overwrite=overwrite,
+        )
+    for note in notes_on(done, output):
+        console.hint(note)
+    if not collection and os.path.exists(f"{output}.collection.json"):
+        console.hint(f"{output}.collection.json is of an earlier export and stays as it was")
+    say(f"{output}: {done.items:,} {'item' if done.items == 1 else 'items'}")
+    for rule, advice in rules.in_vain:
+        console.error(f"--datetime {rule} dates none of the rows that it was asked about: {advice}")
+    if rules.in_vain or (done.left_out and not done.items):
+        raise typer.Exit(SOME_FAILED)
 
 
 def gti(

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,8 +32,9 @@ from rastermeta_async.model.text import (
 from rastermeta_async.model.urls import local_name, redacted, shown_url
 from rastermeta_async.report.dots import DotMap
 from rastermeta_async.report.folders import FolderCounter
+from rastermeta_async.report.taken import date_tags
 from rastermeta_async.stac.dates import Interval, rfc3339
-from rastermeta_async.stac.evidence import TAGS, evidence_of, from_tags
+from rastermeta_async.stac.evidence import evidence_of, from_tags
 
 MAX_VALUES = 10_000
 """Highest number of different values counted in a column; later ones count as `OTHER`."""
@@ -197,21 +197,10 @@ def _resolutions(rasters: pa.RecordBatch) -> tuple[list[Hashable], list[int]]:
 
 def _relevant_tags(tags: pa.Array) -> TagsByRow:
     """Return the tags that can hold a date, for each row that has any."""
-    offsets = np.asarray(tags.offsets)
-    first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
-    all_keys, all_values = tags.values.field("key"), tags.values.field("value")
-    keys = all_keys.slice(first, last - first).dictionary_encode()
-    names = pa.array([name.upper() in TAGS for name in keys.dictionary.to_pylist()], pa.bool_())
-    places = np.flatnonzero(np.asarray(names.take(keys.indices))) + first
-    pairs = zip(
-        np.searchsorted(offsets, places, "right").tolist(),
-        all_keys.take(pa.array(places)).to_pylist(),
-        all_values.take(pa.array(places)).to_pylist(),
-        strict=True,
-    )
+    row, names, values = date_tags(tags)
     found: TagsByRow = {}
-    for row, key, value in pairs:
-        found.setdefault(row, {})[key] = value
+    for at, name, value in zip(row.tolist(), names.to_pylist(), values.to_pylist(), strict=True):
+        found.setdefault(at, {})[name] = value
     return found
 
 

@@ -38,7 +38,7 @@ def months_of(dataset_tags: pa.Array, imagery_tags: pa.Array) -> Codes:
     """Return for each row the month in which it was taken, from January `FIRST_YEAR` on.
 
     Args:
-        dataset_tags: column of that name: maps, or lists of structs of key and value.
+        dataset_tags: column of that name.
         imagery_tags: the same.
     """
     rows = len(dataset_tags)
@@ -64,8 +64,12 @@ def months_of(dataset_tags: pa.Array, imagery_tags: pa.Array) -> Codes:
     return months
 
 
-def _relevant(tags: pa.Array, domain: str) -> tuple[Codes, pa.Array]:
-    """Return the tags that can hold a date: the row of each, and domain, name and value as text."""
+def date_tags(tags: pa.Array) -> tuple[Codes, pa.Array, pa.Array]:
+    """Return the tags that can hold a date: the row, the name and the value of each.
+
+    Args:
+        tags: column dataset_tags or imagery_tags.
+    """
     offsets = np.asarray(tags.offsets)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(tags) else (0, 0)
     keys, values = tags.values.field("key"), tags.values.field("value")
@@ -73,11 +77,15 @@ def _relevant(tags: pa.Array, domain: str) -> tuple[Codes, pa.Array]:
     wanted = [name.upper() in TAGS for name in names.dictionary.to_pylist()]
     at = np.flatnonzero(np.asarray(pa.array(wanted, pa.bool_()).take(names.indices))) + first
     places = pa.array(at)
-    told = values.take(places)
+    row = np.searchsorted(offsets, at, "right") - 1
+    return row.astype(np.int64), keys.take(places), values.take(places)
+
+
+def _relevant(tags: pa.Array, domain: str) -> tuple[Codes, pa.Array]:
+    """Return the tags that can hold a date: the row of each, and domain, name and value as text."""
+    row, names, told = date_tags(tags)
     told = pc.if_else(pc.less(pc.utf8_length(told), _LONGEST), told, _TOO_LONG)
-    texts = pc.binary_join_element_wise(domain, keys.take(places), told, _FIELD)
-    row = np.searchsorted(offsets, np.asarray(places), "right") - 1
-    return row.astype(np.int64), texts
+    return row, pc.binary_join_element_wise(domain, names, told, _FIELD)
 
 
 @lru_cache(16_384)

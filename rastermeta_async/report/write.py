@@ -22,9 +22,6 @@ from rastermeta_async.report.cube import Cube, Read, cube_of, exemplify, standin
 from rastermeta_async.report.facts import CHANGE
 from rastermeta_async.report.page import GENERATOR, fit_page, page_of
 
-FORMS = ("svg", "png")
-"""Forms of pictures."""
-
 _ROWS = 16_384
 _HEAD = 4096
 """Bytes at the start of a page that tell who made it."""
@@ -43,7 +40,7 @@ def report(
     Args:
         catalog: its name.
         output: the page, a name that ends in .html; None: no page.
-        folders: where pictures go, by form (see `FORMS`); a folder is made if it is missing.
+        folders: where pictures go, by form (svg, png); a folder is made if it is missing.
         older: an older catalog, to tell what was added, has changed or is gone since.
         overwrite: also replace files that are no report.
 

@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -196,20 +196,10 @@ def export(
     with unchanged_on_error(output), contextlib.ExitStack() as files:
         lines = files.enter_context(Temporary(output))
         others = files.enter_context(Temporary(listed))
-        rows: Rows
-        if scene_rules:
-            scratch = files.enter_context(TemporaryFolder(output))
-            rows = rows_by_scene(catalog, COLUMNS, scene_rules, scratch.path)
-        else:
-            rows = ((row, None) for row in dicts_of(catalog, COLUMNS))
-        files.enter_context(contextlib.closing(rows))
+        rows = files.enter_context(_opened(catalog, output, scene_rules))
         result = _write_lines(assembler.items(rows), table, lines, others)
         result.notes = assembler.notes
-        content = None
-        limits = result.limits.west_to_east()
-        if collection and result.time and limits:
-            name = os.fsencode(os.path.basename(catalog)).decode("utf-8", "backslashreplace")
-            content = collection_of(collection, name, limits, result.time)
+        content = _collection(collection, catalog, result) if collection else None
         finished = lines
         if table:
             finished = files.enter_context(Temporary(output, ".table"))
@@ -227,6 +217,28 @@ def export(
             remove(listed)  # of an earlier export
         finished.publish(output, stood[output])
     return result
+
+
+@contextlib.contextmanager
+def _opened(catalog: str, output: str, rules: SceneRules | None) -> Iterator[Rows]:
+    """Open the rows of a catalog: those of a scene together, if there are rules for scenes."""
+    with contextlib.ExitStack() as files:
+        rows: Rows
+        if rules:
+            scratch = files.enter_context(TemporaryFolder(output))
+            rows = rows_by_scene(catalog, COLUMNS, rules, scratch.path)
+        else:
+            rows = ((row, None) for row in dicts_of(catalog, COLUMNS))
+        yield files.enter_context(contextlib.closing(rows))
+
+
+def _collection(name: str, catalog: str, result: Export) -> dict[str, Any] | None:
+    """Return the collection of the items; None: there are none."""
+    limits = result.limits.west_to_east()
+    if not (result.time and limits):
+        return None
+    title = os.fsencode(os.path.basename(catalog)).decode("utf-8", "backslashreplace")
+    return collection_of(name, title, limits, result.time)
 
 
 def _check_earlier(output: str, listed: str, described: str | None) -> None:
