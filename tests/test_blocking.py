@@ -200,12 +200,12 @@ def test_a_disk_that_never_answers_ends_the_run_before_it_takes_all_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = threading.Event()
-    most = threading.active_count() + 20  # threads of earlier tests may end meanwhile
-    monkeypatch.setattr("rastermeta_async.model.timeouts.MOST_THREADS", most)
+    before = threading.active_count()  # of earlier tests; they may end meanwhile
+    monkeypatch.setattr("rastermeta_async.model.timeouts.MOST_THREADS", 20)
     try:
         with pytest.raises(StuckError, match="not answered"):
-            for _ in range(most):
+            for _ in range(10):
                 answers(0.01, lambda _: free.wait(20), range(4))
-        assert threading.active_count() < most + 8
+        assert threading.active_count() <= before + 20
     finally:
         free.set()
