@@ -171,6 +171,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "gcp_count": _int32,
     "has_rpcs": st.booleans(),
     "subdatasets": st.lists(_text, max_size=3),
+    "missing_sources": st.integers(0, 10_000),
     "file_size": st.integers(0, 2**63 - 1),
     "mtime": st.datetimes(timezones=st.just(dt.UTC)),
     "proj_code": _text,

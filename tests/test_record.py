@@ -53,6 +53,7 @@ LATER = [
     "gcp_count",
     "has_rpcs",
     "subdatasets",
+    "missing_sources",
     "file_size",
     "mtime",
     "etag",

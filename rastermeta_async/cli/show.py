@@ -168,6 +168,8 @@ def _image(record: Record) -> Entries:
         yield "bands", f"{plural(record.count, 'band')} of {record.dtype}"
         untold = "none" if record.driver in TIFFS else "not told"
         yield "compression", record.compression or untold
+    if record.missing_sources:
+        yield "sources", f"{plural(record.missing_sources, 'file')} missing"
     yield "interleave", record.interleave
     yield "photometric", record.photometric
     if record.driver in TIFFS and record.bands:

@@ -46,7 +46,7 @@ _MAX_TEXT = 64 * 1024 * 1024
 
 COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
-           "dataset_tags", "imagery_tags", "reader", "footprint")  # fmt: skip
+           "dataset_tags", "imagery_tags", "reader", "footprint", "missing_sources")  # fmt: skip
 _ROWS = 8192
 
 TagsByRow = dict[int, dict[str, str]]
@@ -72,6 +72,8 @@ class Summary:
         self.dated = 0
         """Rows whose tags have a date."""
         self.time: Interval | None = None
+        self.incomplete = 0
+        """Rows of VRTs that refer to files that are not there."""
         self._text = 0
         """Characters of all counted values."""
         self.folders = FolderCounter()
@@ -95,6 +97,7 @@ class Summary:
         for name in ("driver", "crs", "reader"):
             self._count(name, rows[name])
         self.placed += len(rows) - rows["bbox"].null_count
+        self.incomplete += pc.sum(pc.greater(rows["missing_sources"], 0)).as_py() or 0
         self.limits.add_rows(rows["bbox"])
         self.places.add(rows["bbox"])
         self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
@@ -228,6 +231,7 @@ def to_json(summary: Summary) -> str:
         "placed": summary.placed,
         "bbox": summary.limits.west_to_east(),
         "dated": summary.dated,
+        "incomplete": summary.incomplete,
         "time": summary.time and [rfc3339(moment) for moment in summary.time],
         "errors": [
             {"type": kind, "message": redacted(message), "count": count,
@@ -294,6 +298,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         yield "\nWhy TIFFs are no COGs"
         for problem, count in problems.most_common():
             yield f"  {count:>{width},}  {on_a_line(str(problem))}"
+    if summary.incomplete:
+        yield f"\nVRTs of which files are missing: {summary.incomplete:,}"
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rastermeta_async.model.urls import is_url, redacted, without_secrets
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Changes whenever a column is added or removed, or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
@@ -192,6 +192,10 @@ class Record(NamedTuple):
     ] = None
     subdatasets: Annotated[
         list[str] | None, Column(pa.list_(pa.string()), "names under which GDAL opens the parts")
+    ] = None
+    missing_sources: Annotated[
+        int | None,
+        Column(pa.int32(), "files that a VRT refers to and that are not there; null: no local VRT"),
     ] = None
     file_size: Annotated[int | None, Column(pa.int64(), "size of the file, bytes")] = None
     mtime: Annotated[

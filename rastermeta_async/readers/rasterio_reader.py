@@ -68,6 +68,7 @@ from rastermeta_async.readers.nodata import nodata_of, told
 from rastermeta_async.readers.sidecars import Folders
 from rastermeta_async.readers.subdatasets import MAX_PARTS, NONE, Subdatasets, subdatasets_of
 from rastermeta_async.readers.undecodable import ReadableDataset, message_of
+from rastermeta_async.readers.vrt_sources import missing_sources
 from rastermeta_async.stores.credentials import gdal_name, gdal_options
 
 T = TypeVar("T")
@@ -381,12 +382,17 @@ def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:
         subdatasets=[_shown_part(name, shown) for name in map(readable, subdatasets.names)]
         if subdatasets
         else None,
+        missing_sources=ask("sources", lambda: _missing_sources(dataset, file)),
         proj_code=crs.code,
         crs_wkt=crs.wkt,
         geometry=placed.geometry if placed else None,
         bbox=placed.bbox if placed else None,
         footprint=placed.source if placed else None,
     )
+
+
+def _missing_sources(dataset: Any, file: bytes | None) -> int | None:
+    return missing_sources(file) if file is not None and dataset.driver == "VRT" else None
 
 
 class _Problems(list[str]):
