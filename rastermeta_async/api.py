@@ -30,6 +30,7 @@ from rastermeta_async.model.errors import (
 from rastermeta_async.model.gdal_options import may_change_answers, options_as_json
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SCHEMA, Record, from_batch
+from rastermeta_async.model.row_ops import parted
 from rastermeta_async.model.settings import STREAM_SECONDS, Access, Order, Settings
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.timeouts import let_go, to_the_end
@@ -73,6 +74,10 @@ class Outcome:
     """Rows that are not a success."""
     complete: bool
     """Whether the source was read to its end and the catalog has its final name."""
+    sidecars: int = 0
+    """Paths that are no rasters and have no row: files that belong to a raster."""
+    others: int = 0
+    """Other paths that are no rasters and have no row."""
 
 
 async def extract(
@@ -100,11 +105,11 @@ async def extract(
 
     async def forward(rows: Rows) -> None:
         async for batch in rows:
-            await sender.send(batch)
+            await sender.send(parted(batch)[0])
 
     async def read() -> None:
         try:
-            inputs = Inputs(source_of(paths), PathSet(), PathSet())
+            inputs = Inputs(source_of(paths), PathSet(), PathSet(), strict=settings.strict)
             await _run(inputs, forward, settings, Progress(), asyncio.Event(), pool)
         finally:
             sender.close()
@@ -131,7 +136,7 @@ def read_table(paths: Iterable[AnyPath], settings: Settings | None = None) -> pa
 
     Args:
         paths: files and URLs.
-        settings: how to read them; None: the defaults.
+        settings: how to read them; None: the defaults. Each path has a row, whatever is `strict`.
 
     Raises:
         RastermetaError: as for `extract`.
@@ -186,26 +191,34 @@ async def extract_to(
         output, settings.access, overwrite=overwrite, order=settings.sort, gdal_config=config
     )
     async with opening as (target, upload):
-        failed = PathSet()
+        failed, no_rasters = PathSet(), PathSet()
         finished = await to_the_end(
             partial(
                 target.finished,
                 retry_failed=settings.retry_failed,
                 update=settings.update,
                 failed=failed,
+                no_rasters=no_rasters,
+                strict=settings.strict is True,
             )
         )
-        if done := len(finished):
+        if done := len(finished) + (0 if settings.update else len(no_rasters)):
             are = "is" if done == 1 else "are"
             log.debug("%s: %s %s finished already", target.path, plural(done, "path"), are)
         seen = PathSet(window=DUPLICATE_WINDOW)
-        inputs = Inputs(source_of(paths), finished, seen, settings.timeout, failed)
+        inputs = Inputs(
+            source_of(paths), finished, seen, settings.timeout, failed, no_rasters=no_rasters,
+            strict=settings.strict,
+        )  # fmt: skip
         consume = committer(target.sink, target.log, settings, progress)
         pool = pool or pool_for(settings)
         async with _noting_workers(pool, target):
             await _run(inputs, consume, settings, progress, stop, pool)
         if stop.is_set():
-            return Outcome(progress.committed, progress.failures, complete=False)
+            return Outcome(
+                progress.committed, progress.failures, complete=False,
+                sidecars=progress.sidecars, others=progress.others,
+            )  # fmt: skip
         refused = None
         if not settings.prune:
             progress.not_given = len(failed) - len(inputs.given) - progress.walked
@@ -217,7 +230,10 @@ async def extract_to(
             await upload.send()
         if refused:
             raise refused
-        return Outcome(totals.rows, totals.failures, complete=True)
+        return Outcome(
+            totals.rows, totals.failures, complete=True, sidecars=totals.sidecars,
+            others=totals.others,
+        )  # fmt: skip
 
 
 @asynccontextmanager
@@ -315,14 +331,17 @@ async def extract_to_stream(
     settings = settings or Settings()
     progress = progress or Progress()
     stop = stop or asyncio.Event()
-    inputs = Inputs(source_of(paths), PathSet(), PathSet())
+    inputs = Inputs(source_of(paths), PathSet(), PathSet(), strict=settings.strict)
     consume = committer(LineSink(fd, stop.is_set), NoLog(), settings, progress, STREAM_SECONDS)
     try:
         await _run(inputs, consume, settings, progress, stop, pool)
     except WriteError:
         if not stop.is_set():  # after a stop, unread rows may be lost
             raise
-    return Outcome(progress.committed, progress.failures, complete=not stop.is_set())
+    return Outcome(
+        progress.committed, progress.failures, complete=not stop.is_set(),
+        sidecars=progress.sidecars, others=progress.others,
+    )  # fmt: skip
 
 
 async def _run(

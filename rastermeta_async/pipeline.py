@@ -13,7 +13,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, TypeVar, cast
@@ -26,8 +34,8 @@ from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import SCHEMA, SUCCESSES, to_batch
-from rastermeta_async.model.row_ops import count_failures, count_missing, count_passing, kept
+from rastermeta_async.model.record import NO_RASTERS, SCHEMA, SUCCESSES, to_batch
+from rastermeta_async.model.row_ops import count_missing, count_passing, counts_of, kept
 from rastermeta_async.model.settings import (
     BATCH_BYTES,
     BATCH_SECONDS,
@@ -39,7 +47,7 @@ from rastermeta_async.model.settings import (
 )
 from rastermeta_async.model.text import shortened
 from rastermeta_async.model.timeouts import BATCH, answers, let_go, to_the_end
-from rastermeta_async.model.urls import local_path
+from rastermeta_async.model.urls import Found, local_path
 from rastermeta_async.pools.base import Pool
 from rastermeta_async.sources.paths import Source
 from rastermeta_async.sources.walk import FolderNote, Walked
@@ -117,7 +125,11 @@ class Progress:
     done: int = 0
     """Rows finished in this run."""
     failures: int = 0
-    """Rows finished in this run that are not a success."""
+    """Rows finished in this run that are neither a success nor of a path that is no raster."""
+    sidecars: int = 0
+    """Paths finished in this run that are no rasters: files that belong to a raster."""
+    others: int = 0
+    """Other paths finished in this run that are no rasters."""
     taken: int = 0
     """Input paths taken so far for reading, finished or not."""
     skipped: int = 0
@@ -157,6 +169,11 @@ class Progress:
         return replace(self)
 
     @property
+    def rasters(self) -> int:
+        """Rows finished in this run, but for those of no rasters."""
+        return self.done - self.sidecars - self.others
+
+    @property
     def share(self) -> float | None:
         """Share of the reading that is done, 0 to 1; None: unknown."""
         if self.fraction is None or not self.taken:
@@ -193,6 +210,12 @@ class Inputs:
     """Paths that have an error row from earlier runs."""
     given: PathSet = field(default_factory=PathSet)
     """Paths of `failed` that are among the inputs of this run; grows."""
+    no_rasters: PathSet = field(default_factory=PathSet)
+    """Paths that are known to be no rasters; they are read again if they were not found, but named.
+
+    They are not in `finished`, unless that tells which files have changed."""
+    strict: bool | None = None
+    """See `Settings.strict`."""
     _unanswered: int = 0
 
     async def to_read(self, paths: Sequence[bytes]) -> list[bytes]:
@@ -205,11 +228,26 @@ class Inputs:
         if isinstance(self.finished, Unchanged):  # it asks the disk
             new = self.seen.add_new(files)
             unread = await asyncio.to_thread(self._changed, self.finished, new)
+            if len(self.no_rasters):
+                known = set(self.no_rasters.known(new)).difference(unread)
+                unread += self._named(known)
         else:
             unread = self.seen.add_new(self.finished.missing(files))
+            if len(self.no_rasters):
+                known = set(self.no_rasters.known(unread))
+                named = self._named(known)
+                unread = [path for path in unread if path not in known or path in named]
+        if self.strict is not None:
+            unread = [*map(_as_named if self.strict else _as_found, unread)]
         # A folder that is given as a file, too, keeps its row.
         only_walked = self.given.missing(self.seen.add_new(walked))
         return self.failed.known(only_walked) + unread
+
+    def _named(self, paths: Collection[bytes]) -> set[bytes]:
+        """Return the paths that are to have a row even if they are no rasters."""
+        if self.strict is not None:
+            return set(paths) if self.strict else set()
+        return {path for path in paths if not isinstance(path, Found)}
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that have changed, or whose state the disk does not report in time.
@@ -335,6 +373,14 @@ async def _read(
         raise PoolError(f"{name} gave {found} rows for {len(paths)} paths")
 
 
+def _as_named(path: bytes) -> bytes:
+    return bytes(path) if isinstance(path, Found) else path
+
+
+def _as_found(path: bytes) -> bytes:
+    return Found(path) if type(path) is bytes else path
+
+
 def _files_among(paths: Sequence[bytes]) -> int:
     return sum(not isinstance(path, Walked) for path in paths)
 
@@ -343,27 +389,31 @@ def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     rows = kept(batch)
     progress.walked += batch.num_rows - rows.num_rows
     progress.done += rows.num_rows
-    if failures := count_failures(rows):
-        progress.failures += failures
+    counts = counts_of(rows)
+    progress.sidecars += counts.sidecars
+    progress.others += counts.others
+    if counts.failures:
+        progress.failures += counts.failures
         progress.missing += count_missing(rows)
         progress.passing += count_passing(rows)
         progress.example = progress.example or _example(rows)
-        _log_failures(rows)
+    if counts.failures or counts.no_rasters:
+        _log_problems(rows)
 
 
-def _log_failures(batch: pa.RecordBatch) -> None:
+def _log_problems(batch: pa.RecordBatch) -> None:
     if log.isEnabledFor(logging.DEBUG):
-        for row in _failures(batch):
+        for row in _problems(batch):
             path = shortened(row["filepath"])
             log.debug("%s: %s: %s", path, row["status"], row["error_message"])
 
 
 def _example(batch: pa.RecordBatch) -> str:
-    row = next(_failures(batch))
+    row = next(row for row in _problems(batch) if row["status"] not in NO_RASTERS)
     return f"{shortened(row['filepath'])}: {row['error_message']}"
 
 
-def _failures(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
+def _problems(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
     for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
         if row["status"] not in SUCCESSES:
             yield row
@@ -390,7 +440,7 @@ def committer(
     async def commit(rows: pa.Table) -> None:
         part = await to_the_end(partial(sink.commit, rows))
         await to_the_end(partial(checkpoint.append, part))
-        progress.committed += rows.num_rows
+        progress.committed += part.rows
         give_back()
 
     async def consume(rows: Rows) -> None:

@@ -37,12 +37,17 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 from tiff_variants import NODATA_TAG, edited, text_value
 
-from rastermeta_async.model.file_state import MAX_FIELDS, TICK_SECONDS, likely_mistake
+from rastermeta_async.model.file_state import (
+    MAX_FIELDS,
+    TICK_SECONDS,
+    likely_mistake,
+    record_time,
+)
 from rastermeta_async.model.gdal_options import SAFE_DRIVERS, unknown_drivers
 from rastermeta_async.model.record import MAX_MESSAGE, Record
 from rastermeta_async.one_file import compare_readers, read_record
 from rastermeta_async.readers.geotiff.structure import has_more_images
-from rastermeta_async.readers.rasterio_reader import MAX_TAG_BYTES, RasterioReader, record_time
+from rastermeta_async.readers.rasterio_reader import MAX_TAG_BYTES, RasterioReader
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sidecars import (
     GDAL_MAX_NAMES,

@@ -6,7 +6,8 @@ written when the run ended; it is dropped. A bad line before the last, or a bad 
 the file was damaged. Then nothing is changed until a person has looked at it.
 
 A `part` line names a finished batch. A `sealing` line names the content that is about to take the
-output's name. A `sealed` line says that it took the name and that the parts are no longer needed.
+output's name, and the file in the parts folder that holds the rows of no rasters, if there are any.
+A `sealed` line says that it took the name and that the parts are no longer needed.
 An `uploaded` line names the object that may be replaced in an object store.
 """
 
@@ -19,7 +20,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import IO, Any, ClassVar, get_args, get_type_hints
 
 from rastermeta_async.catalog.durable import (
@@ -35,17 +36,21 @@ from rastermeta_async.catalog.durable import (
     temporaries_beside,
     temporary_beside,
 )
-from rastermeta_async.catalog.names import part_number
+from rastermeta_async.catalog.names import is_no_rasters, part_number
 from rastermeta_async.model.errors import CheckpointError
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.streams import write_all
 
-LOG_VERSION = 3
-READABLE_VERSIONS = (2, LOG_VERSION)
-"""Logs of version 2 have no `LogHeader.replaced`, and their parts have other names."""
+LOG_VERSION = 4
+READABLE_VERSIONS = (2, 3, LOG_VERSION)
+"""Logs of version 2 have no `LogHeader.replaced`, and their parts have other names; logs of version
+3 know of no rasters."""
 
 MAX_LOG_BYTES = 256 * 1024 * 1024
 """Limit of a log; the log of a catalog of 10^8 rows has 10 MB."""
+
+_NO = object()
+"""Equals no value of a field."""
 
 _MOST = 1 << 53
 """Every number in a log is below this."""
@@ -83,13 +88,22 @@ class Part:
     """File name in the parts folder."""
     rows: int
     failures: int
-    """Rows whose status is not a success."""
+    """Rows whose status is neither a success nor one of `NO_RASTERS`."""
     size: int
     """Bytes."""
     digest: str
     """See `digest.Digest`."""
     time: float = field(default_factory=time.time)
     """When the part was finished, in seconds since 1970."""
+    sidecars: int = 0
+    """Rows of files that belong to a raster."""
+    others: int = 0
+    """Rows of other files that are no rasters."""
+
+    @property
+    def no_rasters(self) -> int:
+        """Rows of paths that are no rasters."""
+        return self.sidecars + self.others
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,24 @@ class Sealing:
     size: int
     digest: str
     time: float = field(default_factory=time.time)
+    sidecars: int = 0
+    """Rows in the file of no rasters that are of files that belong to a raster."""
+    others: int = 0
+    """Other rows in the file of no rasters."""
+    no_rasters_name: str = ""
+    """File name of the rows of no rasters in the parts folder, "" if there are none."""
+    no_rasters_size: int = 0
+    no_rasters_digest: str = ""
+
+    @property
+    def no_rasters(self) -> Part | None:
+        """The file of no rasters, which is read like a part; None: there is none."""
+        if not self.no_rasters_name:
+            return None
+        return Part(
+            self.seq, self.no_rasters_name, self.sidecars + self.others, 0, self.no_rasters_size,
+            self.no_rasters_digest, self.time, self.sidecars, self.others,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,20 +160,31 @@ Entry = LogHeader | Part | Sealing | Uploaded
 _KINDS: dict[str, type[LogHeader] | type[Part] | type[Sealing] | type[Uploaded]] = {
     entry.kind: entry for entry in (LogHeader, Part, Sealing, Sealed, Uploaded)
 }
+_OPTIONAL = {
+    kind: {one.name: one.default for one in fields(entry) if one.default is not MISSING}
+    for kind, entry in _KINDS.items()
+    if kind != LogHeader.kind
+}
+"""Fields that a line leaves out if they have their defaults: most logs know of no rasters."""
+
 _TYPES = {kind: get_type_hints(entry) for kind, entry in _KINDS.items()}
 
 
 def encode(entry: Entry) -> bytes:
     """Return the log line of an entry."""
-    body = json.dumps({"kind": entry.kind, **asdict(entry)}, separators=(",", ":")).encode()
+    defaults = _OPTIONAL.get(entry.kind, {})
+    told = {
+        name: value for name, value in asdict(entry).items() if value != defaults.get(name, _NO)
+    }
+    body = json.dumps({"kind": entry.kind, **told}, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def decode(line: bytes) -> Entry | None:
     """Return the entry of a log line (without its newline); None if the line is damaged."""
-    fields = _fields(line)
+    told = _fields(line)
     try:
-        entry = _KINDS[fields.pop("kind")](**fields)
+        entry = _KINDS[told.pop("kind")](**told)
     except (KeyError, TypeError):  # the line is intact, but this version writes none like it
         return None
     return entry if _is_sound(entry) else None
@@ -161,7 +204,9 @@ def _fits(value: Any, name: str, hint: Any) -> bool:
         return 0 <= value < _MOST
     if name == "name":
         return part_number(value) is not None
-    if name == "digest":
+    if name == "no_rasters_name":
+        return not value or is_no_rasters(value)
+    if name.endswith("digest"):
         return re.fullmatch("[0-9a-f]*", value) is not None
     return name != "order" or value is None or value in tuple(Order)
 
@@ -172,10 +217,10 @@ def _fields(line: bytes) -> dict[str, Any]:
     if not body or crc != b"%08x" % zlib.crc32(body):
         return {}
     try:
-        fields = json.loads(body)
+        told = json.loads(body)
     except (ValueError, RecursionError):  # the line is intact, but no version writes one like it
         return {}
-    return fields if isinstance(fields, dict) else {}
+    return told if isinstance(told, dict) else {}
 
 
 def read_entries(data: bytes, path: str) -> list[Entry]:

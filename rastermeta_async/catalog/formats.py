@@ -320,15 +320,7 @@ class ParquetFormat:
     ) -> None:
         """See `Format.write`."""
         # No `with`: after an exception it would write a footer, and the file would look valid.
-        writer = pq.ParquetWriter(
-            file,
-            SCHEMA,
-            version="2.6",
-            compression="lz4" if self._passing else "zstd",
-            use_dictionary=[] if self._passing else _ALIKE,
-            write_statistics=[] if self._passing else _COMPARED,
-            write_page_checksum=True,
-        )
+        writer = self.writer(file)
         extent = Extent()
         for group in groups:
             if not self._passing:
@@ -339,6 +331,18 @@ class ParquetFormat:
             extent_and_order = {GEO_KEY: extent.metadata().encode(), _ORDER_KEY: order.encode()}
             writer.add_key_value_metadata(extent_and_order | options)
         writer.close()
+
+    def writer(self, file: Any) -> pq.ParquetWriter:
+        """Return what writes tables of `SCHEMA` into a file, each as one row group."""
+        return pq.ParquetWriter(
+            file,
+            SCHEMA,
+            version="2.6",
+            compression="lz4" if self._passing else "zstd",
+            use_dictionary=[] if self._passing else _ALIKE,
+            write_statistics=[] if self._passing else _COMPARED,
+            write_page_checksum=True,
+        )
 
     def read(self, file: RawIOBase, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See `Format.read`."""

@@ -13,7 +13,8 @@ import secrets
 _MARK = "rastermeta-"
 _PART = re.compile(rf"(?:{_MARK}|part-)(\d{{8,}})\.parquet")
 """Logs of version 2 name parts without the mark."""
-_OWN = re.compile(rf"{_MARK}(?:\d{{8,}}\.parquet|[\w-]+\.tmp)")
+_NO_RASTERS = re.compile(rf"{_MARK}no-rasters-[0-9a-f]{{16}}\.parquet")
+_OWN = re.compile(rf"{_MARK}(?:\d{{8,}}\.parquet|[\w-]+\.tmp)|{_NO_RASTERS.pattern}")
 _SEALED = re.compile(rf"{_MARK}sealed-[0-9a-f]{{16}}\.tmp")
 
 SCRATCH_START, SCRATCH_END = _MARK, ".tmp"
@@ -65,6 +66,16 @@ def part_number(name: str) -> int | None:
     """Return the number of the part with this file name; None: it is not the name of a part."""
     match = _PART.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def no_rasters_name() -> str:
+    """Return a new file name for the rows of no rasters in a parts folder."""
+    return f"{_MARK}no-rasters-{secrets.token_hex(8)}.parquet"
+
+
+def is_no_rasters(name: str) -> bool:
+    """Tell whether a file in a parts folder holds rows of no rasters, by its name."""
+    return _NO_RASTERS.fullmatch(name) is not None
 
 
 def is_own(name: str) -> bool:

@@ -31,7 +31,7 @@ from rastermeta_async.catalog.checkpoint import (
     history,
 )
 from rastermeta_async.catalog.dedupe import replaced
-from rastermeta_async.catalog.digest import WRITE_BYTES, Content, Counted
+from rastermeta_async.catalog.digest import WRITE_BYTES, Content
 from rastermeta_async.catalog.durable import (
     created,
     ensure_folder,
@@ -47,6 +47,7 @@ from rastermeta_async.catalog.durable import (
 from rastermeta_async.catalog.formats import format_of, grouped
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
+from rastermeta_async.catalog.no_rasters import NoRasterWriter
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prefetch import prefetched
@@ -59,7 +60,7 @@ from rastermeta_async.model.errors import ForeignOutputError, SettingsError
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SUCCESSES
-from rastermeta_async.model.row_ops import IDENTITY, is_success, kept, path_keys, was_there
+from rastermeta_async.model.row_ops import IDENTITY, is_success, kept, parted, path_keys, was_there
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.urls import local_name
 
@@ -87,6 +88,10 @@ class Totals:
     rows: int
     failures: int
     """Rows whose status is not a success."""
+    sidecars: int = 0
+    """Paths that are no rasters, and in no catalog: files that belong to a raster."""
+    others: int = 0
+    """Other paths that are no rasters."""
 
 
 def open_output(
@@ -191,14 +196,20 @@ class Output:
         """Remove the folder of parts if there are none, and the log if nothing is there."""
         state = self._state
         if not state.parts:
-            remove_unlogged(self._parts_folder, ())
+            remove_unlogged(self._parts_folder, _names(state.sealed))
         if not (state.sealed or state.parts or os.path.lexists(self.path)):
             remove(self.log.path)
 
     def finished(
-        self, *, retry_failed: bool = False, update: bool = False, failed: PathSet | None = None
+        self,
+        *,
+        retry_failed: bool = False,
+        update: bool = False,
+        failed: PathSet | None = None,
+        no_rasters: PathSet | None = None,
+        strict: bool = False,
     ) -> PathSet | Unchanged:
-        """Return the paths that need no reading.
+        """Return the paths that need no reading; they include those of no rasters.
 
         The result takes 16 bytes a path. With either option, each path that is only in parts takes
         16 bytes more.
@@ -207,11 +218,14 @@ class Output:
             retry_failed: leave failures out.
             update: return the files with their state, so that changed files are read again.
             failed: receives the paths of all error rows, 16 bytes each.
+            no_rasters: receives the paths of no rasters, 16 bytes each. With `update` the result
+                has them, too, else it does not.
+            strict: leave out the paths of no rasters: all paths are to have rows.
 
         Raises:
             CheckpointError: a part is not what the log says.
         """
-        if retry_failed or update:
+        if retry_failed or update or strict:
             rows = self._newest_rows(COLUMNS, self._state.parts, PathSet())
         else:
             rows = self._committed_rows()
@@ -219,14 +233,24 @@ class Output:
         for batch in rows:
             if kept(batch) is not batch:  # tombstones: a run was killed before it sealed
                 self.seal()
-                return self.finished(retry_failed=retry_failed, update=update, failed=failed)
+                return self.finished(
+                    retry_failed=retry_failed, update=update, failed=failed, no_rasters=no_rasters,
+                    strict=strict,
+                )  # fmt: skip
+            rasters, others = parted(batch)
             if failed is not None:
-                failed.add_new(_failed_paths(batch))
-            counting = batch.filter(is_success(batch)) if retry_failed else batch
-            if update:
-                unchanged.update(counting)
-            else:
-                finished.update(path_keys(counting).to_pylist())
+                failed.add_new(_failed_paths(rasters))
+            counting = [rasters.filter(is_success(rasters)) if retry_failed else rasters]
+            if others is not None and not strict:
+                if no_rasters is not None:
+                    no_rasters.update(path_keys(others).to_pylist())
+                if update or no_rasters is None:
+                    counting.append(others)
+            for some in counting:
+                if update:
+                    unchanged.update(some)
+                else:
+                    finished.update(path_keys(some).to_pylist())
         return unchanged if update else finished
 
     def prune(
@@ -290,7 +314,8 @@ class Output:
         """
         state = self._state
         if state.sealed and not state.parts and self._order is self._had:
-            return Totals(state.sealed.rows, state.sealed.failures)
+            sealed = state.sealed
+            return Totals(sealed.rows, sealed.failures, sealed.sidecars, sealed.others)
         give_back()  # memory that reading has freed
         unsorted = self._order is Order.NONE
         return self._seal(self._as_they_come(state) if unsorted else self._merged(state))
@@ -300,7 +325,7 @@ class Output:
 
         Args:
             rows_in: returns the rows, each path once, in an order; takes a folder for scratch
-                files.
+                files. Rows of no rasters may be among them.
         """
         return self._seal(rows_in(self._parts_folder, self._order))
 
@@ -309,29 +334,37 @@ class Output:
         with explained(self.path, "writing the catalog"):
             ensure_folder(self._parts_folder, self._hidden)
             temporary = sealed_temporary(self._parts_folder)
-            with created(temporary, self._rights) as file:
+            with (
+                created(temporary, self._rights) as file,
+                NoRasterWriter(self._parts_folder, self._hidden) as others,
+            ):
                 content = Content(file.fileno())
                 try:
-                    totals = self._write(rows, content)
+                    self._write(rows, content, others)
+                    others.finish()
                 finally:
                     content.finish()
-            sealing = Sealing(last_seq, totals.rows, totals.failures, content.size, content.digest)
+            others.publish()
+            counts = others.counts
+            totals = Totals(others.rows, counts.failures, counts.sidecars, counts.others)
+            sealing = Sealing(
+                last_seq, totals.rows, totals.failures, content.size, content.digest,
+                sidecars=totals.sidecars, others=totals.others, no_rasters_name=others.name,
+                no_rasters_size=others.size, no_rasters_digest=others.digest,
+            )  # fmt: skip
             self.log.append(sealing)
             self._stood = publish(temporary, self.path, self._stood)
             self._finish_sealing(sealing)
             self._had = self._order
         return totals
 
-    def _write(self, rows: Batches, content: Content) -> Totals:
-        """Write the catalog."""
+    def _write(self, rows: Batches, content: Content, others: NoRasterWriter) -> None:
+        """Write the catalog, and the rows of no rasters elsewhere."""
         file = io.BufferedWriter(content, WRITE_BYTES)
         # Closing the rows removes the scratch files of the merge, also after an error.
-        with closing(rows):
-            counted = Counted(rows)
-            with closing(prefetched(self._groups(counted))) as ready:
-                self._format.write(file, ready, self._order, self.log.gdal_config)
-                file.flush()
-        return Totals(counted.rows, counted.failures)
+        with closing(rows), closing(prefetched(self._groups(others.parted(rows)))) as ready:
+            self._format.write(file, ready, self._order, self.log.gdal_config)
+            file.flush()
 
     def _merged(self, state: History) -> Batches:
         """Yield the newest row of each path in the catalog's order."""
@@ -342,7 +375,7 @@ class Output:
     def _as_they_come(self, state: History) -> Batches:
         """Yield the newest row of each path: first from the last catalog, then from each part."""
         dropped = replaced(self._committed_rows(), _rows_at_most(state), self._parts_folder)
-        catalog = self._sealed_rows(state, None)
+        catalog = self._sealed_rows(state)
         start = 0
         for batch in itertools.chain(catalog, part_rows(self._parts_folder, state.parts)):
             first, last = np.searchsorted(dropped, (start, start + batch.num_rows))
@@ -418,9 +451,14 @@ class Output:
         for batch in self._sealed_rows(self._state, names):
             yield _of_paths(batch, paths.missing(path_keys(batch).to_pylist()))
 
-    def _sealed_rows(self, state: History, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+    def _sealed_rows(
+        self, state: History, names: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the catalog's rows, then those of no rasters."""
         if state.sealed:
             yield from self._catalog_rows(state.sealed, names)
+            if no_rasters := state.sealed.no_rasters:
+                yield from part_rows(self._parts_folder, [no_rasters], names)
 
     def _catalog_rows(self, sealed: Sealed, names: list[str] | None = None) -> Batches:
         return catalog_rows(self._format, self.path, sealed.digest, sealed.rows, names)
@@ -428,10 +466,24 @@ class Output:
     def _runs(self, state: History) -> list[Run]:
         """Return the last catalog and the parts as runs sorted by path."""
         runs = [part_run(self._parts_folder, part) for part in state.parts]
+        if state.sealed and (no_rasters := state.sealed.no_rasters):
+            if self._had is Order.NONE:
+                by_path = partial(self._no_rasters_by_path, no_rasters)
+                runs.insert(0, Run(b"", None, no_rasters.rows, by_path))
+            else:  # rows without a footprint are in the order of their paths in any other order
+                runs.insert(0, part_run(self._parts_folder, no_rasters))
         if state.sealed:
             by_path = partial(self._sealed_by_path, state.sealed)
             runs.insert(0, Run(b"", None, state.sealed.rows, by_path))
         return runs
+
+    def _no_rasters_by_path(self, part: Part) -> Batches:
+        keys, step = keys_of(Order.PATH), part.rows // SAMPLE_KEYS + 1
+        sample: list[bytes] = []
+        for batch in part_rows(self._parts_folder, [part], IDENTITY):
+            sample += keys(batch)[::step].to_pylist()
+        rows = part_rows(self._parts_folder, [part])
+        yield from resorted(rows, sample, part.rows, self._parts_folder, keys)
 
     def _sealed_by_path(self, sealed: Sealed) -> Batches:
         rows = self._catalog_rows(sealed)
@@ -440,13 +492,19 @@ class Output:
     def _finish_sealing(self, sealing: Sealing) -> None:
         self.log.append(Sealed(**vars(sealing)))
         named = {entry.name for entry in self.log.entries if isinstance(entry, Part)}
-        remove_unlogged(self._parts_folder, (), named)
+        remove_unlogged(self._parts_folder, _names(sealing), named)
         sync_folder(folder_of(self._parts_folder))
 
 
 def _rows_at_most(state: History) -> int:
     """Return the number of rows, including rows that newer ones replace."""
-    return sum(part.rows for part in state.parts) + (state.sealed.rows if state.sealed else 0)
+    sealed = state.sealed.rows + state.sealed.sidecars + state.sealed.others if state.sealed else 0
+    return sum(part.rows for part in state.parts) + sealed
+
+
+def _names(sealed: Sealing | None) -> list[str]:
+    """Return the names in the parts folder that a sealed catalog needs."""
+    return [sealed.no_rasters_name] if sealed and sealed.no_rasters_name else []
 
 
 def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:

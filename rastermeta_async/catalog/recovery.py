@@ -5,10 +5,12 @@ The log says what should exist. Anything that contradicts it is refused, and not
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from rastermeta_async.catalog.checkpoint import (
     CheckpointLog,
@@ -24,6 +26,7 @@ from rastermeta_async.catalog.digest import Counted, VerifiedFile, digest_of, un
 from rastermeta_async.catalog.durable import Identity, explained, open_folder, open_regular
 from rastermeta_async.catalog.formats import Format, ParquetFormat
 from rastermeta_async.catalog.names import (
+    is_no_rasters,
     is_own,
     log_path,
     part_number,
@@ -34,6 +37,8 @@ from rastermeta_async.catalog.reading import checked
 from rastermeta_async.model.errors import ForeignOutputError
 from rastermeta_async.model.gdal_options import options_in_words
 
+log = logging.getLogger(__name__)
+
 
 def check_unlogged(path: str, form: Format) -> None:
     """Raise ForeignOutputError if there are files without a log that only a log can explain."""
@@ -41,7 +46,9 @@ def check_unlogged(path: str, form: Format) -> None:
     if os.path.exists(path):
         form.check(path)
         form.order(path)  # raises for a catalog that the run could not continue
-    names = os.listdir(folder) if os.path.isdir(folder) else []
+    listed = os.listdir(folder) if os.path.isdir(folder) else []
+    # Without their log, rows of no rasters are of no use: the paths are read again.
+    names = [name for name in listed if not is_no_rasters(name)]
     if any(map(is_own, names)):
         raise ForeignOutputError(
             f"{folder} holds parts, but their log {log_path(path)} is missing. Put the log back, "
@@ -109,7 +116,7 @@ class Recovery:
         state = history(self._log.entries)
         self._check_log_names_parts(state)
         if state.sealing and self._holds(state.sealing):
-            self._check_moved_out(state.sealed)
+            self._check_moved_out(state.sealed, state.sealing)
             state = history([*self._log.entries, Sealed(**vars(state.sealing))])
         replaces = self._log.replaces and not state.sealed
         entries: list[Entry] = list(state.parts)
@@ -124,9 +131,12 @@ class Recovery:
         if state.sealed or state.parts:
             self._check_url()
             self._check_gdal_config(self._log.had_gdal_config)
+        others: list[Part] = []
         if state.sealed:
             self._check_unchanged(state.sealed)
-            entries.insert(0, state.sealed)
+            sealed = self._without_lost(state.sealed)
+            others += [sealed.no_rasters] if sealed.no_rasters else []
+            entries.insert(0, sealed)
         elif self._stood and replaces:
             self._check_replaced(self._stood)
         elif self._stood:
@@ -134,11 +144,29 @@ class Recovery:
             self._check_gdal_config(self._format.gdal_config(self._path))
             self._check_alone(state)
             entries.insert(0, self._adopt())
-        self._check_parts(state.parts)
+        self._check_parts([*others, *state.parts])
         if state.uploaded and self._log.url == self._url:
             entries.append(state.uploaded)
         self._log.rewrite(entries, replaces=replaces, replaced=self._log.replaced)
-        remove_unlogged(self._parts, {part.name for part in state.parts}, self._log.part_names)
+        named = {part.name for part in (*others, *state.parts)}
+        remove_unlogged(self._parts, named, self._log.part_names)
+
+    def _without_lost(self, sealed: Sealed) -> Sealed:
+        """Return the entry of a catalog, without its file of no rasters if that was removed.
+
+        No row of the catalog is lost with it: where these paths are inputs, they are read again.
+        """
+        path = os.path.join(self._parts, sealed.no_rasters_name)
+        if not sealed.no_rasters or os.path.lexists(path):
+            return sealed
+        log.warning(
+            "%s was removed: the %d files that it names as no rasters are looked at again",
+            path, sealed.no_rasters.rows,
+        )  # fmt: skip
+        return replace(
+            sealed, sidecars=0, others=0, no_rasters_name="", no_rasters_size=0,
+            no_rasters_digest="",
+        )  # fmt: skip
 
     def _check_log_names_parts(self, state: History) -> None:
         """Refuse a log that lacks its end; a crash leaves at most one part that the log lacks.
@@ -175,15 +203,17 @@ class Recovery:
             "options, another -o, or --overwrite to start again from nothing."
         )
 
-    def _check_moved_out(self, sealed: Sealed | None) -> None:
+    def _check_moved_out(self, sealed: Sealed | None, sealing: Sealing) -> None:
         """Refuse to remove another program's file that exchanged names with the catalog.
 
-        A run may be killed after it exchanged the names and before it checked the other file.
+        A run may be killed after it exchanged the names and before it checked the other file. After
+        a power cut, the catalog may have both names.
         """
+        ours = {sealing.digest, sealed.digest if sealed else sealing.digest}
         for path in sealed_temporaries(self._parts):
             if self._log.replaces or os.path.samefile(path, self._path):
                 continue
-            if sealed is None or _digest_at(path) != sealed.digest:
+            if _digest_at(path) not in ours:
                 raise ForeignOutputError(
                     f"{path} was put under the name {self._path} by another program, and changed "
                     "places with the catalog when a run was killed. Move it away, then run the "
@@ -239,7 +269,7 @@ class Recovery:
                 pass
         return Sealed(0, rows.rows, rows.failures, size, digest)
 
-    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+    def _check_parts(self, parts: Sequence[Part]) -> None:
         for part in parts:
             path = os.path.join(self._parts, part.name)
             size = os.path.getsize(path) if os.path.exists(path) else None

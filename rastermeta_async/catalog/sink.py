@@ -22,7 +22,7 @@ from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.names import part_name, part_temporary
 from rastermeta_async.model.errors import WriteError
-from rastermeta_async.model.row_ops import count_failures, newest
+from rastermeta_async.model.row_ops import counts_of, newest, parted
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.streams import ATOMIC_BYTES, has_room, write_all
 from rastermeta_async.model.text import json_on_lines
@@ -96,7 +96,11 @@ class PartSink:
             publish(temporary, path)
         self._seq = seq
         digest = Digest(content).hexdigest()
-        return Part(seq, name, batch.num_rows, count_failures(batch), len(content), digest)
+        counts = counts_of(batch)
+        return Part(
+            seq, name, batch.num_rows, counts.failures, len(content), digest,
+            sidecars=counts.sidecars, others=counts.others,
+        )  # fmt: skip
 
 
 def _check_rows(file: IO[bytes], path: str, expected: int) -> None:
@@ -127,12 +131,13 @@ class LineSink:
         self._seq = 0
 
     def commit(self, rows: pa.Table) -> Part:
-        """Write the rows in the order given.
+        """Write the rows in the order given, without those of no rasters.
 
         Raises:
             BrokenPipeError: the reader has closed the pipe.
             WriteError: writing failed, or nobody reads the stream while the run is to end.
         """
+        rows, _ = parted(rows)
         lines = "".join(f"{line}\n" for line in to_lines(rows))
         content = (json_on_lines(lines) if os.isatty(self._fd) else lines).encode()
         try:
@@ -142,7 +147,7 @@ class LineSink:
         except OSError as error:
             raise WriteError(f"standard output: writing failed: {error.strerror}") from error
         self._seq += 1
-        return Part(self._seq, "-", rows.num_rows, count_failures(rows), len(content), "")
+        return Part(self._seq, "-", rows.num_rows, counts_of(rows).failures, len(content), "")
 
     def _write(self, content: bytes) -> None:
         if os.path.isfile(self._fd):  # writing to a file needs no reader

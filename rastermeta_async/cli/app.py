@@ -112,6 +112,7 @@ def extract(
     prune_folders: options.PruneFolders = False,
     dry_run: options.DryRun = False,
     sort: options.Sort = None,
+    strict: options.Strict = None,
     skip_offline: options.SkipOffline = False,
     retry_failed: options.RetryFailed = False,
     overwrite: options.Overwrite = False,
@@ -146,6 +147,7 @@ def extract(
             prune_folders=prune_folders,
             skip_offline=skip_offline,
             retry_failed=retry_failed,
+            strict=strict,
             sort=sort,
         )
         if (prune_folders or dry_run) and not prune:

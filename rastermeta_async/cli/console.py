@@ -53,7 +53,7 @@ class Console:
 
     Args:
         quiet: print only errors.
-        verbose: also print each file that is not a success.
+        verbose: also print each file that is not a success, and each that is no raster.
         as_json: print one JSON object a line.
         bar: show a live display; None: if standard error is a terminal.
     """
@@ -83,10 +83,10 @@ class Console:
         """Print an error."""
         self.say("error", message)
 
-    def hint(self, message: str) -> None:
+    def hint(self, message: str, **facts: object) -> None:
         """Print information for the user, unless `quiet`."""
         if not self._quiet:
-            self.say("info", message)
+            self.say("info", message, **facts)
 
     def say(self, level: str, message: str, **facts: object) -> None:
         """Print one message; in JSON messages `facts` are added."""
@@ -150,6 +150,8 @@ class Console:
             text,
             done=progress.done,
             failures=progress.failures,
+            sidecars=progress.sidecars,
+            others=progress.others,
             skipped=progress.skipped,
             files_a_second=round(progress.rate, 1),
         )
@@ -168,9 +170,11 @@ class _ToConsole(logging.Handler):
 
 
 def _counts(progress: Progress) -> str:
-    text = f"{plural(progress.done, 'file')} read"
+    text = f"{plural(progress.rasters, 'file')} read"
     if progress.failures:
         text += f", {progress.failures:,} with problems"
+    if count := progress.sidecars + progress.others:
+        text += f", {count:,} no raster{'' if count == 1 else 's'}"
     if progress.skipped:
         text += f", {progress.skipped:,} skipped"
     return text

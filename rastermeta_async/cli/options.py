@@ -260,8 +260,21 @@ ShowProgress = Annotated[
     ),
 ]
 
+Strict = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict/--no-strict",
+        help="Give each path an error row that is no raster, or none of them; such a path is then "
+        "only counted.  [default: none that is found in a folder, below a prefix or on standard "
+        "input]",
+        show_default=False,
+    ),
+]
+
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")]
 
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Name each bad file.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Name each bad file, and each that is no raster.")
+]
 
 LogJson = Annotated[bool, typer.Option("--log-json", help="Messages as JSON lines, for machines.")]

@@ -24,7 +24,7 @@ from rastermeta_async.model.machine import collect_seldom
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.settings import Access, Order, Settings
 from rastermeta_async.model.streams import silence_libraries
-from rastermeta_async.model.text import plural
+from rastermeta_async.model.text import no_rasters_in_words, plural
 from rastermeta_async.pipeline import Inputs, Progress
 from rastermeta_async.pools.base import Pool
 from rastermeta_async.readers.sidecars import SIDECARS
@@ -214,7 +214,7 @@ def _conclude(
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
         console.hint(_NO_PATH)
-    nothing_read = progress.failures == progress.done and not progress.skipped
+    nothing_read = progress.failures == progress.rasters and not progress.skipped
     if progress.example and nothing_read:
         console.hint(f"no file could be read, e.g. {progress.example}")
     if output != "-":
@@ -222,6 +222,8 @@ def _conclude(
             console.hint(hint)
         failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
         console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
+    if text := no_rasters_in_words(outcome.rows, outcome.sidecars, outcome.others):
+        console.hint(text, sidecars=outcome.sidecars, others=outcome.others)
 
 
 _NO_PATH = (

@@ -14,7 +14,7 @@ from rastermeta_async.catalog.formats import FORMATS
 from rastermeta_async.catalog.names import log_path, parts_folder, sealed_temporaries
 from rastermeta_async.catalog.workers import noted_workers
 from rastermeta_async.model.errors import OutputError
-from rastermeta_async.model.text import on_a_line, plural, seconds_in_words
+from rastermeta_async.model.text import no_rasters_in_words, on_a_line, plural, seconds_in_words
 from rastermeta_async.model.urls import local_name
 
 PAUSE = 300.0
@@ -34,8 +34,12 @@ class Status:
     state: str
     """running, stopped or complete; missing or changed: a complete catalog that was altered."""
     rows: int
-    """Committed rows: those of the catalog and of the parts after it."""
+    """Committed rows: those of the catalog and of the parts after it, without no rasters."""
     failures: int
+    sidecars: int
+    """Paths that are no rasters: files that belong to a raster."""
+    others: int
+    """Other paths that are no rasters."""
     parts: int
     """Parts that are not in the catalog yet."""
     rate: float | None
@@ -67,6 +71,8 @@ class Status:
         yield f"{self.output}: {self.state}"
         yield f"  rows      {self.rows:,}"
         yield f"  failures  {self.failures:,}"
+        if text := no_rasters_in_words(self.rows, self.sidecars, self.others):
+            yield f"  others    {text}"
         if self.parts:
             yield f"  parts     {self.parts:,} not yet in the catalog"
         if self.rate is not None and self.rate_seconds is not None:
@@ -133,8 +139,10 @@ def status_of(output: str) -> Status:
     return Status(
         output=os.path.basename(output),
         state=now,
-        rows=(sealed.rows if sealed else 0) + sum(part.rows for part in parts),
+        rows=(sealed.rows if sealed else 0) + sum(part.rows - part.no_rasters for part in parts),
         failures=(sealed.failures if sealed else 0) + sum(part.failures for part in parts),
+        sidecars=(sealed.sidecars if sealed else 0) + sum(part.sidecars for part in parts),
+        others=(sealed.others if sealed else 0) + sum(part.others for part in parts),
         parts=len(parts),
         rate=sum(part.rows for part in recent[1:]) / seconds if seconds > 0 else None,
         rate_seconds=seconds if seconds > 0 else None,

@@ -6,6 +6,7 @@ Is it unchanged while it is read, is its content on disk or on tape, does its pa
 from __future__ import annotations
 
 import codecs
+import datetime as dt
 import errno
 import os
 import re
@@ -43,6 +44,17 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
     return (
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
     )  # fmt: skip
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def record_time(status: os.stat_result) -> dt.datetime | None:
+    """Return the time of a file's last change; None if a datetime cannot hold it."""
+    try:
+        return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
+    except OverflowError:
+        return None
 
 
 _MESSAGE = (

@@ -259,6 +259,11 @@ PASSING = frozenset(
 UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """The geotransform that rasterio returns for a file without one."""
 
+SIDECAR, NO_RASTER = "sidecar", "no_raster"
+NO_RASTERS = frozenset({SIDECAR, NO_RASTER})
+"""Statuses of paths that were found, not named, and are no rasters: files that belong to a raster,
+and all others. Their rows are kept with the log of a catalog; no catalog has them."""
+
 GONE = "gone"
 """Status of a row that the next sealing drops; no catalog has it."""
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.model.record import GONE, MISSING, PASSING, SUCCESSES
+from rastermeta_async.model.record import (
+    GONE,
+    MISSING,
+    NO_RASTERS,
+    PASSING,
+    SIDECAR,
+    SUCCESSES,
+)
 from rastermeta_async.model.urls import is_url
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 IDENTITY = ["filepath", "filepath_bytes", "status"]
 """Columns with the path of a row, and whether the row is a success."""
@@ -79,9 +88,44 @@ def was_there(rows: pa.RecordBatch) -> pa.Array:
     )
 
 
+class Counts(NamedTuple):
+    """Numbers of rows by what their statuses mean."""
+
+    failures: int
+    """Rows that are neither a success nor of a path that is no raster."""
+    sidecars: int = 0
+    """Rows of files that belong to a raster."""
+    others: int = 0
+    """Rows of other files that are no rasters."""
+
+    @property
+    def no_rasters(self) -> int:
+        """Rows of paths that are no rasters."""
+        return self.sidecars + self.others
+
+
+def counts_of(rows: pa.Table | pa.RecordBatch) -> Counts:
+    """Return how many rows are no success, and how many are of no rasters."""
+    bad = [status for status in _statuses(rows) if status not in SUCCESSES]
+    if NO_RASTERS.isdisjoint(bad):  # nearly always
+        return Counts(len(bad))
+    no_rasters = [status for status in bad if status in NO_RASTERS]
+    sidecars = no_rasters.count(SIDECAR)
+    return Counts(len(bad) - len(no_rasters), sidecars, len(no_rasters) - sidecars)
+
+
 def count_failures(rows: pa.Table | pa.RecordBatch) -> int:
-    """Return how many rows are not a success."""
-    return sum(status not in SUCCESSES for status in _statuses(rows))
+    """Return how many rows are failures: neither a success nor of a path that is no raster."""
+    return counts_of(rows).failures
+
+
+def parted(rows: Rows) -> tuple[Rows, Rows | None]:
+    """Return the rows that belong into a catalog, and those of no rasters; None: there are none."""
+    statuses = _statuses(rows)
+    if NO_RASTERS.isdisjoint(statuses):  # nearly always; a filter copies all columns
+        return rows, None
+    are_none = pa.array([status in NO_RASTERS for status in statuses], pa.bool_())
+    return rows.filter(pc.invert(are_none)), rows.filter(are_none)
 
 
 def count_missing(rows: pa.RecordBatch) -> int:

@@ -141,6 +141,9 @@ class Settings:
     """Give a file whose content is not on disk an error row instead of recalling it."""
     retry_failed: bool = False
     """Also read paths again whose row is not a success."""
+    strict: bool | None = None
+    """Whether a path that is no raster has an error row. False: it has none, and is only counted;
+    None: it has one unless it was found, in a folder, below a prefix or on standard input."""
     sort: Order | None = None
     """Order of a finished Parquet catalog; None: the order given last, or by path for a new one."""
 

@@ -55,6 +55,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def no_rasters_in_words(rows: int, sidecars: int, others: int) -> str:
+    """Return how many files are no rasters, of those and the `rows` that are; "" if none."""
+    if not (count := sidecars + others):
+        return ""
+    kinds = [plural(sidecars, "sidecar")] if sidecars else []
+    kinds += [plural(others, "other")] if others else []
+    are = "is no raster" if count == 1 else "are no rasters"
+    return f"{count:,} of {plural(rows + count, 'file')} {are}: {', '.join(kinds)}"
+
+
 def bytes_in_words(count: float) -> str:
     """Return a number of bytes in a suitable unit (powers of 1024), e.g. ``1.5 MiB``."""
     if count < 1024:

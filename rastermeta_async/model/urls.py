@@ -113,7 +113,16 @@ _SECRET_SETTING = re.compile(
 )
 
 
-class Listed(bytes):
+class Found(bytes):
+    """A path that was found, in a folder, a store or a list: if it is no raster, that is no error.
+
+    Any other path was named by somebody who means it to be a raster.
+    """
+
+    __slots__ = ()
+
+
+class Listed(Found):
     """The URL of an object, with its size and entity tag from the listing."""
 
     size: int
@@ -135,7 +144,7 @@ def is_url(path: bytes) -> bool:
 def local_path(path: bytes) -> bytes:
     """Return the local path that a ``file:`` URL names; any other path unchanged."""
     if path[:5].lower() == b"file:" and (found := _LOCAL.match(path)):
-        return unquote_to_bytes(path[found.end() :])
+        return type(path)(unquote_to_bytes(path[found.end() :]))
     return path
 
 

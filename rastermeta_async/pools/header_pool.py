@@ -16,6 +16,7 @@ from rastermeta_async.pools.threads import ThreadPool
 from rastermeta_async.readers.base import Reader
 from rastermeta_async.readers.objects import ObjectReader
 from rastermeta_async.readers.router import Router
+from rastermeta_async.readers.sifting import SiftingReader
 from rastermeta_async.stores.rate_limit import StoreTuner
 
 HANGS = 2
@@ -42,7 +43,7 @@ class HeaderPool:
         settings: Settings,
         on_hang: Callable[[bytes], None] | None = None,
     ) -> None:
-        self._files = ThreadPool(reader, settings, on_hang)
+        self._files = ThreadPool(SiftingReader(reader), settings, on_hang)
         router = decoder if isinstance(decoder, Router) else None
         tuner = StoreTuner(settings.concurrency)
         self._object_reader = objects = ObjectReader(

@@ -15,12 +15,18 @@ from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
-from rastermeta_async.model.urls import without_secrets
+from rastermeta_async.model.urls import Found, without_secrets
 from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
 from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.readers.router import Router
+from rastermeta_async.readers.sifting import (
+    HEAD_BYTES,
+    belongs_to_a_raster,
+    sidecar_row,
+    sifted,
+)
 from rastermeta_async.readers.sparse_file import sparse_copy
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import GDAL_RETRIES
@@ -128,6 +134,8 @@ class ObjectReader:
                 return failure(shown, "fatal", type(error).__name__, str(error))
             except FetchError as error:
                 failed = _failed(shown, error)
+                if isinstance(path, Found) and error.problem is EMPTY:
+                    return sifted(shown, failed, b"")
                 if error.problem.kind != "Changed":
                     break
             except (RastermetaError, Stopped):
@@ -146,6 +154,8 @@ class ObjectReader:
     def _read(self, path: bytes, shown: bytes) -> Record:
         found = self.fetcher.open(path.decode())
         facts = Facts(found.size, found.mtime, found.etag)
+        if isinstance(path, Found) and belongs_to_a_raster(path):
+            return _with_facts(sidecar_row(shown), facts)
         if self._decoder is not None:
             with suppress(Unsupported):
                 return self._decoder.decode(shown, facts, found.head, found.read_at)
@@ -159,7 +169,9 @@ class ObjectReader:
             record = record._replace(**_structure(found, record)._asdict())
         elif record.driver in ("HDF5", "HDF5Image") and _is_netcdf(shown):
             record = _without_netcdf(record)
-        return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
+        if isinstance(path, Found) and record.status == "error":
+            record = sifted(shown, record, found.head[:HEAD_BYTES])
+        return _with_facts(record, facts)
 
     def _read_with_rasterio(self, path: bytes, shown: bytes, found: StoredObject) -> Record:
         for _ in range(GDAL_OPENS):
@@ -212,6 +224,10 @@ class ObjectReader:
         with sparse_copy(name, {0: found.head}, found.size) as copy:
             again = done_in(self._copies, partial(self._rasterio.read, copy))
         return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
+
+
+def _with_facts(record: Record, facts: Facts) -> Record:
+    return record._replace(file_size=facts.size, mtime=facts.mtime, etag=facts.etag)
 
 
 def _structure(found: StoredObject, record: Record) -> Structure:

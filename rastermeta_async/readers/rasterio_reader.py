@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import os
 import stat
@@ -33,6 +32,7 @@ from rastermeta_async.model.file_state import (
     is_unchanged,
     leads_nowhere,
     likely_mistake,
+    record_time,
     settled,
 )
 from rastermeta_async.model.gdal_options import (
@@ -75,8 +75,6 @@ T = TypeVar("T")
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Tags of one file above this size are left out, and its row says so."""
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class _Discreet(logging.Filter):
@@ -313,14 +311,6 @@ def _access_problem(path: bytes) -> Record | None:
     except OSError as error:
         return _unreachable(path, error)
     return None
-
-
-def record_time(status: os.stat_result) -> dt.datetime | None:
-    """Return the time of a file's last change; None if a datetime cannot hold it."""
-    try:
-        return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
-    except OverflowError:
-        return None
 
 
 def _describe(path: bytes, dataset: Any, file: bytes | None = None) -> Record:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from rastermeta_async.model.errors import RastermetaError, StoreError
-from rastermeta_async.model.file_state import is_unchanged, settled
+from rastermeta_async.model.file_state import is_unchanged, record_time, settled
 from rastermeta_async.model.record import Record, differing_columns, path_columns
 from rastermeta_async.model.settings import Access
 from rastermeta_async.model.text import shortened
@@ -32,7 +32,7 @@ from rastermeta_async.readers.geotiff.decoder import GeoTiffDecoder
 from rastermeta_async.readers.geotiff.structure import GTIFF
 from rastermeta_async.readers.jpeg2000.jp2_decoder import Jp2Decoder
 from rastermeta_async.readers.jpeg2000.jp2_template import JP2_DRIVER
-from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
+from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {

@@ -192,7 +192,7 @@ STANDALONE_SUFFIXES = frozenset(
 _TRIED_AS_THEY_ARE = (b".aux.xml", b".tfw", b".wld", b".ovr", b".msk")
 """Endings in the spelling that GDAL tries first if it does not list the folder."""
 
-_UNRELATED_SUFFIXES = frozenset(
+UNRELATED_SUFFIXES = frozenset(
     b"json geojson csv md html htm pdf png jpg jpeg gif svg log md5 sha1 sha256 zip gz bz2 xz zst"
     b" 7z tar tgz py sh ipynb parquet gpkg kml kmz shp shx dbf cpg prj sbn sbx qix qml sld lyr"
     b" vrt rst pgm ppm pbm pnm".split()
@@ -421,7 +421,7 @@ def _look_into(folder: bytes) -> _Folder:
                 only_files = only_files and _is_plain(entry)
                 name = entry.name.lower()
                 suffix = name.rpartition(b".")[2]
-                if suffix in STANDALONE_SUFFIXES or suffix in _UNRELATED_SUFFIXES:
+                if suffix in STANDALONE_SUFFIXES or suffix in UNRELATED_SUFFIXES:
                     continue
                 if sidecars is not None and _is_sidecar(name):
                     sidecars.add(name)

@@ -22,7 +22,7 @@ import aiofiles
 
 from rastermeta_async.model.errors import SettingsError, SourceError
 from rastermeta_async.model.settings import Access
-from rastermeta_async.model.urls import without_secrets
+from rastermeta_async.model.urls import Found, without_secrets
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -82,7 +82,7 @@ class Splitter:
 
 
 class StdinSource:
-    """Paths from an open file descriptor: a pipe, file, terminal, device or socket.
+    """Paths (`Found`) from an open file descriptor: a pipe, file, terminal, device or socket.
 
     Args:
         fd: the descriptor.
@@ -107,10 +107,10 @@ class StdinSource:
         try:
             while data := await asyncio.to_thread(self._next_block):
                 self._read += len(data)
-                yield splitter.feed(data)
+                yield list(map(Found, splitter.feed(data)))
             if self._carrier is not None and await asyncio.to_thread(self._carrier.wait) != 0:
                 raise SourceError(_CUT)
-            yield splitter.finish()
+            yield list(map(Found, splitter.finish()))
         except OSError as error:
             raise SourceError(
                 f"standard input cannot be read: {error.strerror}. Pipe paths in, name inputs, or "

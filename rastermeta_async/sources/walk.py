@@ -22,6 +22,7 @@ from rastermeta_async.model.file_state import leads_nowhere
 from rastermeta_async.model.record import GONE, Record, failure
 from rastermeta_async.model.settings import MAX_STUCK
 from rastermeta_async.model.timeouts import AT_ONCE, answers, no_answer, started
+from rastermeta_async.model.urls import Found
 
 _ASKED_AGAIN = 2
 """Retries of a path that does not answer."""
@@ -105,7 +106,7 @@ def _kind_of(path: bytes) -> InputKind | OSError:
 def walk(
     inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), timeout: float = 60.0
 ) -> Iterator[bytes]:
-    """Yield the inputs that are files, and the files below those that are folders.
+    """Yield the inputs that are files, and as `Found` the files below those that are folders.
 
     Links to files are followed, links to folders are not (unless they are an input), so there are
     no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` if this fails.
@@ -226,7 +227,8 @@ class _Lister:
         if folder:
             self.folders.append(entry.path)
         elif entry.name.lower().endswith(suffixes or b""):
-            (self.block.links if entry.is_symlink() else self.block.found).append(entry.path)
+            path = Found(entry.path)
+            (self.block.links if entry.is_symlink() else self.block.found).append(path)
 
 
 class _Way:

@@ -1,0 +1,104 @@
+"""The rows of paths that are no rasters: kept in one file with the log, next to the catalog.
+
+Sealing parts them from the rows of rasters as they pass. Their file has a name of its own for each
+sealing, and never changes: so it is whole before the log names it, and no two files have to take
+their names at once. The next sealing merges it as one more run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from rastermeta_async.catalog.digest import Content
+from rastermeta_async.catalog.durable import Rights, created, publish
+from rastermeta_async.catalog.formats import Grouper, ParquetFormat
+from rastermeta_async.catalog.names import no_rasters_name, part_temporary
+from rastermeta_async.model.row_ops import Counts, counts_of, parted
+
+GROUP_ROWS = 8192
+GROUP_BYTES = 1024 * 1024
+"""Limits of a row group; most rows have a path, a size, a time and a message only."""
+
+
+class NoRasterWriter:
+    """Parts the rows of no rasters from others, and writes them into a file of their own.
+
+    To be used as a context manager: leaving it makes the file durable, or removes it after an
+    error. Without such rows there is no file, and no cost.
+
+    Args:
+        folder: of the parts; it exists when the first such row comes.
+        rights: of the file.
+    """
+
+    def __init__(self, folder: str, rights: Rights) -> None:
+        self.rows = 0
+        """Rows of rasters that were passed on."""
+        self.counts = Counts(0)
+        """Failures among these rows, and the numbers of the other rows."""
+        self.name = ""
+        """File name; "": there is no file."""
+        self.size = 0
+        self.digest = ""
+        self._folder = folder
+        self._rights = rights
+        self._grouper = Grouper(GROUP_ROWS, GROUP_BYTES)
+        self._stack = ExitStack()
+        self._temporary = ""
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def parted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that belong into a catalog; write all others."""
+        for batch in batches:
+            counts = counts_of(batch)
+            self.counts = Counts(*map(sum, zip(self.counts, counts, strict=True)))
+            rasters, others = parted(batch) if counts.no_rasters else (batch, None)
+            if others is not None:
+                self._write(others)
+            self.rows += rasters.num_rows
+            yield rasters
+
+    def _write(self, rows: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._temporary = part_temporary(self._folder)
+            file = self._stack.enter_context(created(self._temporary, self._rights))
+            self._content = Content(file.fileno())
+            self._stack.callback(self._content.finish)
+            self._writer = ParquetFormat(passing=True).writer(self._content)
+        for group in self._grouper.push(rows):
+            self._writer.write_table(group)
+
+    def finish(self) -> None:
+        """Write what is left, after the last row."""
+        if self._writer is None:
+            return
+        if self._grouper.rows:
+            self._writer.write_table(self._grouper.flush())
+        self._writer.close()
+        self._content.finish()
+        self.size, self.digest = self._content.size, self._content.digest
+
+    def publish(self) -> None:
+        """Give the file its name, after the context was left."""
+        if self._temporary:
+            name = no_rasters_name()
+            publish(self._temporary, os.path.join(self._folder, name))
+            self.name = name
