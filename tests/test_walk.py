@@ -249,7 +249,9 @@ def test_an_entry_that_may_be_a_folder_is_walked_though_its_name_has_another_end
 ) -> None:
     scandir = os.scandir
     fake = [FakeEntry(b"top/below")]
-    monkeypatch.setattr(os, "scandir", lambda path: iter(fake) if path == b"top" else scandir(path))
+    monkeypatch.setattr(
+        os, "scandir", lambda path: (one for one in fake) if path == b"top" else scandir(path)
+    )
     assert walked(b"top", suffixes=(b".tif",)) == [b"top/below/c.tif"]
 
 

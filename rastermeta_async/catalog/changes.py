@@ -8,6 +8,7 @@ and so would asking for its etag.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from rastermeta_async.model.file_state import leads_nowhere
 from rastermeta_async.model.path_set import PathSet
+from rastermeta_async.model.raster_folders import folder_time
 from rastermeta_async.model.record import MISSING
 from rastermeta_async.model.row_ops import path_keys
 from rastermeta_async.model.urls import Listed, is_url
@@ -68,11 +70,17 @@ def _stamp(
         return path + _of_object(size, etag)
     if size is not None:
         return path + _of_file(size, mtime or 0)
+    if mtime is not None:
+        return path + _of_folder(mtime)
     return path + (_GONE if error in MISSING else _ANY)
 
 
 def _of_file(size: int, mtime: int) -> bytes:
     return b"\0%d %d" % (size, mtime)
+
+
+def _of_folder(mtime: int) -> bytes:
+    return b"\0folder %d" % mtime
 
 
 def _of_object(size: int, etag: str) -> bytes:
@@ -89,6 +97,8 @@ def stamp_of(path: bytes) -> bytes:
         return _UNKNOWN
     try:
         status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return _of_folder(folder_time(path) // 1000)
     except (OSError, ValueError) as error:
         return _GONE if leads_nowhere(error) else _UNKNOWN
     return _of_file(status.st_size, status.st_mtime_ns // 1000)

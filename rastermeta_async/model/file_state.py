@@ -51,8 +51,13 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 def record_time(status: os.stat_result) -> dt.datetime | None:
     """Return the time of a file's last change; None if a datetime cannot hold it."""
+    return time_of(status.st_mtime_ns)
+
+
+def time_of(nanoseconds: int) -> dt.datetime | None:
+    """Return the time so long after 1970, to the microsecond; None if a datetime cannot hold it."""
     try:
-        return _EPOCH + dt.timedelta(microseconds=status.st_mtime_ns // 1000)
+        return _EPOCH + dt.timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:
         return None
 

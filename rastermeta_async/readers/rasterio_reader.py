@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import stat
@@ -34,6 +35,7 @@ from rastermeta_async.model.file_state import (
     likely_mistake,
     record_time,
     settled,
+    time_of,
 )
 from rastermeta_async.model.gdal_options import (
     GDAL_OPTIONS,
@@ -41,6 +43,7 @@ from rastermeta_async.model.gdal_options import (
     drivers_here,
     parsed_options,
 )
+from rastermeta_async.model.raster_folders import folder_time, is_raster_folder
 from rastermeta_async.model.record import (
     INVALID_NAME,
     MISSING,
@@ -75,6 +78,8 @@ T = TypeVar("T")
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Tags of one file above this size are left out, and its row says so."""
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class _Discreet(logging.Filter):
@@ -193,7 +198,7 @@ class RasterioReader:
             for _ in range(TIMES_CHANGED):
                 status = os.stat(path) if is_ours else settled(partial(os.stat, path))
                 if stat.S_ISDIR(status.st_mode):
-                    return _folder_row(path)
+                    return self._read_folder(path)
                 if not stat.S_ISREG(status.st_mode):
                     what = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
                     return failure(path, "error", "NotAFile", f"this is {what}, not a file")
@@ -204,6 +209,17 @@ class RasterioReader:
                     )
         except (OSError, ValueError) as error:
             return _unreachable(path, error)
+        return failure(path, "fatal", "Changed", CHANGED)
+
+    def _read_folder(self, path: bytes) -> Record:
+        """Return the record of a folder that is one raster, or the row of any other folder."""
+        if not is_raster_folder(path):
+            return _folder_row(path)
+        for _ in range(TIMES_CHANGED):
+            changed = folder_time(path)
+            record = self._open(path, 0)
+            if folder_time(path) == changed:
+                return record._replace(mtime=time_of(changed), reader="rasterio")
         return failure(path, "fatal", "Changed", CHANGED)
 
     @cached_property

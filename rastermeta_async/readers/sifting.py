@@ -130,6 +130,8 @@ def _unopened_row(path: bytes) -> Record | None:
 
 def _sifted_file(path: bytes, record: Record) -> Record:
     """Return the record of a local file that GDAL refuses, with the status that it deserves."""
+    if path.lower().endswith(b".gdb") and os.path.isdir(path):  # GDAL has rasters of few of them
+        return record._replace(status=NO_RASTER)
     if _owner_of(path, _OF_STEM_IF_REFUSED, world_files=False, scenes=True):
         return record._replace(status=SIDECAR)
     try:

@@ -13,12 +13,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from typing import Self
 
 from rastermeta_async.model.file_state import leads_nowhere
+from rastermeta_async.model.raster_folders import is_mark, is_raster_folder, is_raster_name
 from rastermeta_async.model.record import GONE, Record, failure
 from rastermeta_async.model.settings import MAX_STUCK
 from rastermeta_async.model.timeouts import AT_ONCE, answers, no_answer, started
@@ -109,7 +111,8 @@ def walk(
     """Yield the inputs that are files, and as `Found` the files below those that are folders.
 
     Links to files are followed, links to folders are not (unless they are an input), so there are
-    no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` if this fails.
+    no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` if this fails. A
+    folder that is one raster (see `raster_folders`) is yielded like a file.
 
     Args:
         inputs: paths; missing ones are yielded, too.
@@ -214,6 +217,13 @@ class _Lister:
     """Folders in a row that it listed quickly."""
     left: bool = False
     """Whether its results are no longer wanted."""
+
+    def take_whole(self, folder: bytes, suffixes: tuple[bytes, ...]) -> None:
+        """Take the folder itself, if it may be wanted, for what was found in it."""
+        self.folders = []
+        self.block = _Block(names=1)
+        if folder.lower().endswith(suffixes or b""):
+            self.block.found.append(Found(folder))
 
     def add(self, entry: os.DirEntry[bytes], suffixes: tuple[bytes, ...]) -> None:
         """Add an entry of the folder, if it may be wanted."""
@@ -324,8 +334,8 @@ class _Way:
         try:
             while folder := self._next_folder(lister):
                 try:
-                    self._list(lister, folder)
-                    lister.block.found.append(Walked(folder))
+                    if self._list(lister, folder):
+                        lister.block.found.append(Walked(folder))
                 except OSError as error:
                     lister.block.failed.append((folder, error))
         except BaseException as error:  # noqa: BLE001  # raised again by `take`
@@ -377,15 +387,29 @@ class _Way:
     def _has_room_for(self, lister: _Lister) -> bool:
         return self._ahead.names < _NAMES_AHEAD and self._floor in (None, lister)
 
-    def _list(self, lister: _Lister, folder: bytes) -> None:
-        """List a folder."""
-        entries = os.scandir(folder)
-        for entry in entries:
-            lister.add(entry, self._suffixes)
-            lister.since = time.monotonic()
-            if lister.block.names >= _NAMES_A_BLOCK and not self._hand_on_part(lister):
-                entries.close()
-                return
+    def _list(self, lister: _Lister, folder: bytes) -> bool:
+        """List a folder; False: it was not walked, as it is one raster, or no longer wanted."""
+        if is_raster_name(folder):
+            lister.take_whole(folder, self._suffixes)
+            return False
+        is_first_part = True
+        with closing(os.scandir(folder)) as entries:
+            for entry in entries:
+                if is_first_part and is_mark(entry.name):
+                    lister.take_whole(folder, self._suffixes)
+                    return False
+                lister.add(entry, self._suffixes)
+                lister.since = time.monotonic()
+                if lister.block.names < _NAMES_A_BLOCK:
+                    continue
+                # What is handed on is not taken back, so the marks are looked for first.
+                if is_first_part and is_raster_folder(folder):
+                    lister.take_whole(folder, self._suffixes)
+                    return False
+                is_first_part = False
+                if not self._hand_on_part(lister):
+                    return False
+        return True
 
     def _hand_on_part(self, lister: _Lister) -> bool:
         """Hand on what a thread has before its folder ends; False: it is no longer wanted."""

@@ -1,0 +1,139 @@
+"""Folders that are one raster: one input each when they are walked or named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+from command import run, write_raster
+
+from rastermeta_async.model.record import Record
+from rastermeta_async.readers.rasterio_reader import make_reader
+
+GRID: dict[str, Any] = {
+    "width": 8, "height": 6, "dtype": "uint8", "crs": "EPSG:32633",
+    "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6),
+}  # fmt: skip
+
+
+def write_zarr(path: Path, form: str = "ZARR_V2", count: int = 1) -> Path:
+    options = {"driver": "Zarr", "count": count, "FORMAT": form, **GRID}
+    with rasterio.open(path, "w", **options) as file:
+        file.write(np.ones((count, 6, 8), "uint8"))
+    return path
+
+
+def read(path: Path) -> Record:
+    return make_reader(None).read(os.fsencode(path))
+
+
+@pytest.mark.parametrize("form", ["ZARR_V2", "ZARR_V3"])
+@pytest.mark.parametrize("name", ["a.zarr", "store"])
+def test_a_zarr_store_is_read_as_rasterio_reads_it(form: str, name: str, tmp_path: Path) -> None:
+    path = write_zarr(tmp_path / name, form)
+    record = read(path)
+    with rasterio.open(path) as dataset:
+        expected = dataset.width, dataset.height, dataset.count, tuple(dataset.get_transform())
+    assert (record.width, record.height, record.count, record.transform) == expected
+    assert (record.status, record.driver, record.reader) == ("success", "Zarr", "rasterio")
+    assert record.file_size is None
+    assert record.mtime is not None
+
+
+def test_of_a_walk_a_store_is_one_input(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (archive / "deep").mkdir(parents=True)
+    rows = {
+        write_zarr(archive / "a.zarr"), write_zarr(archive / "deep" / "store", "ZARR_V3"),
+        write_raster(archive / "plain.tif"),
+    }  # fmt: skip
+    assert extracted(archive, tmp_path) == dict.fromkeys(map(str, rows), "success")
+
+
+def extracted(given: Path, folder: Path, *options: str) -> dict[str, str]:
+    """Return the status of each path of a catalog."""
+    catalog = folder / "catalog.parquet"
+    done = run(["extract", given, "-o", catalog, *options])
+    assert done.returncode in (0, 3), done.stderr
+    rows = pq.read_table(catalog, columns=["filepath", "status"]).to_pylist()
+    return {row["filepath"]: row["status"] for row in rows}
+
+
+@pytest.mark.parametrize("form", ["ZARR_V2", "ZARR_V3"])
+def test_a_store_that_is_named_is_one_input(form: str, tmp_path: Path) -> None:
+    store = write_zarr(tmp_path / "store", form)
+    assert extracted(store, tmp_path) == {str(store): "success"}
+
+
+def test_a_store_in_a_list_is_one_input(tmp_path: Path) -> None:
+    store = write_zarr(tmp_path / "a.zarr")
+    done = run(["extract", "-o", "-"], stdin=f"{store}\n".encode())
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
+
+
+def test_endings_do_not_hide_a_store(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    store = write_zarr(archive / "a.zarr")
+    write_raster(archive / "plain.tif")
+    assert extracted(archive, tmp_path, "--suffix", ".zarr") == {str(store): "success"}
+
+
+def test_a_broken_store_is_an_error_row(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    store = write_zarr(tmp_path / "archive" / "a.zarr")
+    for metadata in store.rglob(".z*"):
+        metadata.write_text("{")
+    assert extracted(tmp_path / "archive", tmp_path) == {str(store): "error"}
+
+
+def test_a_store_that_changed_is_read_again(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    store = write_zarr(archive / "a.zarr")
+    catalog = tmp_path / "catalog.parquet"
+    assert run(["extract", archive, "-o", catalog]).returncode == 0
+    untouched = catalog.stat()
+    assert run(["extract", archive, "-o", catalog, "--update"]).returncode == 0
+    assert catalog.stat().st_mtime_ns == untouched.st_mtime_ns
+    shutil.rmtree(store)
+    write_zarr(store, count=3)
+    assert run(["extract", archive, "-o", catalog, "--update"]).returncode == 0
+    assert pq.read_table(catalog)["count"].to_pylist() == [3]
+
+
+def test_a_geodatabase_is_one_input(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (archive / "a.gdb").mkdir(parents=True)
+    for name in ("a00000001.gdbtable", "a00000001.gdbtablx", "gdb", "timestamps"):
+        (archive / "a.gdb" / name).write_bytes(b"x")
+    assert [*extracted(archive, tmp_path, "--strict")] == [str(archive / "a.gdb")]
+
+
+def test_an_esri_grid_is_one_input_also_if_it_is_broken(tmp_path: Path) -> None:
+    grid = tmp_path / "archive" / "grid"
+    grid.mkdir(parents=True)
+    for name in ("hdr.adf", "w001001.adf", "w001001x.adf", "dblbnd.adf"):
+        (grid / name).write_bytes(b"GRID1.2\0")
+    assert extracted(tmp_path / "archive", tmp_path) == {str(grid): "error"}
+
+
+def test_a_mark_among_thousands_of_names_is_found_first(tmp_path: Path) -> None:
+    """An array's chunks lie next to its metadata in Zarr v2."""
+    store = write_zarr(tmp_path / "store")
+    array = tmp_path / "archive" / "array"
+    shutil.copytree(store / "store", array)
+    for number in range(2500):
+        (array / f"0.{number}").write_bytes(b"x")
+    assert [*extracted(tmp_path / "archive", tmp_path)] == [str(array)]
+
+
+def test_a_plain_folder_is_none(tmp_path: Path) -> None:
+    record = read(tmp_path)
+    assert (record.status, record.error_type) == ("error", "NotAFile")
