@@ -26,10 +26,14 @@ from mixed import (
     no_rasters_of,
     write_mixed,
 )
+from range_server import serving
 
 import rastermeta_async
+from rastermeta_async.cli.inputs import Given
 from rastermeta_async.model.record import Record, differing_columns, from_fields
-from rastermeta_async.model.settings import Settings
+from rastermeta_async.model.settings import Access, Settings
+from rastermeta_async.sources.paths import IterableSource
+from rastermeta_async.sources.walk import Walked
 
 NO_RASTERS = dict.fromkeys({*SIDECARS, *MADE_SIDECARS}, "sidecar") | dict.fromkeys(
     {*OTHERS, *PACKED}, "no_raster"
@@ -364,3 +368,142 @@ def test_a_newer_state_wins_in_a_merge_whatever_it_is(archive: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert [row["status"] for row in rows_of(Path("merged.parquet"))] == ["success"]
         assert no_rasters_of(Path("merged.parquet")) == {}
+
+
+# In stores
+
+OPENED_IN_STORES = {"c.rrd"}
+"""Sidecars that GDAL opens: in a store nothing tells that a raster is next to them."""
+NOT_WHOLE_IN_STORES = {"envi", "d.bil", "envi.hdr", "d.hdr"}
+"""Raw data and their headers are not read in stores, where no other file is looked for."""
+BY_THEIR_NAMES = {
+    *(name for name in SIDECARS if not name.endswith((".xml", "MTL.txt"))),
+    *(name for name in SIDECARS if name.endswith(".aux.xml")),
+    *(name for name in MADE_SIDECARS if name.endswith((".ovr", ".msk", ".prj"))),
+    *("lonely.tfw", "lonely.prj", "lonely.aux.xml"),
+}
+"""Told by their names alone, whether or not their rasters are there."""
+
+
+@pytest.mark.parametrize("how", ["prefix", "stdin"])
+def test_the_same_in_a_store_with_no_more_requests(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(made, tmp_path / "top" / "bucket")
+    (tmp_path / "top" / "bucket" / "notes\udcff.txt").unlink()
+    with serving(str(tmp_path / "top")) as server:
+        store = ["--no-sign-request", "--endpoint-url", server.url, "--workers", "0"]
+        sources = {
+            "prefix": (["s3://bucket/"], b""),
+            "stdin": ([], b"\n".join(b"s3://bucket/" + name[len("top/bucket/"):]
+                                     for name in names(Path("top/bucket")))),
+        }  # fmt: skip
+        arguments, stdin = sources[how]
+
+        def extracted(catalog: str, *options: str) -> int:
+            server.counts.clear()
+            done = run(["extract", *arguments, *store, "-o", catalog, *options], stdin)
+            assert done.returncode == 3, done.stderr
+            return server.counts["GET"] + server.counts["HEAD"]
+
+        asked_strictly = extracted("strict.parquet", "--strict")
+        assert extracted("catalog.parquet") <= asked_strictly
+        again = extracted("catalog.parquet")
+        assert again == (server.counts["listing"] if how == "prefix" else 0)
+        if how == "prefix":
+            assert extracted("catalog.parquet", "--update") == server.counts["listing"]
+    strict = {row["filepath"]: row for row in rows_of(Path("strict.parquet"))}
+    rows = {row["filepath"]: row for row in rows_of(Path("catalog.parquet"))}
+    assert all(row == strict[path] for path, row in rows.items())
+    skipped = {path.decode(): kind for path, kind in no_rasters_of(Path("catalog.parquet")).items()}
+    assert not rows.keys() & skipped.keys()
+    assert rows.keys() | skipped.keys() == strict.keys()
+    whole = GOOD - NOT_WHOLE_IN_STORES
+    listed = {"s3://bucket/" + name for name in whole | {*BROKEN} | OPENED_IN_STORES}
+    assert listed <= rows.keys()
+    assert {
+        path.removeprefix("s3://bucket/") for path in rows.keys() - listed
+    } <= NOT_WHOLE_IN_STORES
+    sidecars = {path.removeprefix("s3://bucket/") for path, kind in skipped.items()
+                if kind == "sidecar"}  # fmt: skip
+    assert sidecars == BY_THEIR_NAMES
+
+
+# Patterns of paths
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--glob", "*.tif"], {"a.tif", "x/a.tif", "x/y/b.tif", "tmp/c.tif"}),
+        (["--glob", "/*.tif"], {"a.tif"}),
+        (["--glob", "x/**/*.tif", "--glob", "*.txt"], {"x/a.tif", "x/y/b.tif", "x/n.txt"}),
+        (["--exclude", "tmp/"], {"a.tif", "x/a.tif", "x/n.txt", "x/y/b.tif"}),
+        (["--exclude", "*.tif", "--exclude", "!a.tif"], {"a.tif", "x/a.tif", "x/n.txt"}),
+        (["--exclude", "y", "--glob", "*.tif", "--exclude", "/tmp"], {"a.tif", "x/a.tif"}),
+        (["--exclude", "x/", "--exclude", "!x/a.tif", "--suffix", ".tif"], {"a.tif", "tmp/c.tif"}),
+    ],
+)
+@pytest.mark.parametrize("how", ["folder", "folder/", ".", "stdin", "list", "prefix"])
+def test_patterns_choose_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, options: list[str], wanted: set[str]
+) -> None:
+    top = tmp_path / "bucket"
+    for name in ("a.tif", "x/a.tif", "x/n.txt", "x/y/b.tif", "tmp/c.tif"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(b"any")
+    monkeypatch.chdir(top if how in (".", "stdin", "list") else tmp_path)
+    stdin = b"\n".join(os.fsencode(os.path.relpath(os.fsdecode(name))) for name in names(top))
+    (tmp_path / "list").write_bytes(stdin)
+    inputs = {"folder": ["bucket"], "folder/": ["bucket/"], ".": ["."], "stdin": [],
+              "list": ["--from-file", "../list"], "prefix": ["s3://bucket"]}[how]  # fmt: skip
+    words: dict[str, list[str]] = {"--glob": [], "--exclude": [], "--suffix": []}
+    for option, word in zip(options[::2], options[1::2], strict=True):
+        words[option].append(word)
+    lists = inputs[1:] if how == "list" else []
+    given = Given(
+        [] if lists else inputs or ["-"], lists, null=False, suffixes=words["--suffix"],
+        globs=words["--glob"], excluded=words["--exclude"], shard=None, timeout=9,
+    )  # fmt: skip
+    with serving(str(tmp_path)) as server:
+        access = Access(no_sign_request=True, endpoint_url=server.url, region="us-east-1")
+
+        async def found() -> list[bytes]:
+            source = given.source(Settings(access=access), lambda _: IterableSource(stdin.split()))
+            return [path async for block in source.blocks() for path in block
+                    if not isinstance(path, Walked)]  # fmt: skip
+
+        paths = [os.fsdecode(path) for path in asyncio.run(found())]
+    assert len(paths) == len(wanted)
+    start = {"prefix": "s3://bucket/"}.get(how, "")
+    top_there = {"folder": "bucket", "folder/": "bucket", "prefix": "."}.get(how, ".")
+    assert {os.path.relpath(path.removeprefix(start), top_there) for path in paths} == wanted
+
+
+def test_excluded_folders_are_not_walked_and_not_counted(archive: Path) -> None:
+    for number in range(3):
+        (archive / f"tmp{number}").mkdir()
+        write_raster(archive / f"tmp{number}" / "a.tif")
+    options = ["--exclude", "tmp*/", "--exclude", "*.txt"]
+    names_seen = opened(["extract", archive, "-o", "catalog.parquet", *options])
+    assert {name for name in names_seen if name.startswith("archive/tmp")} <= {
+        f"archive/tmp{number}" for number in range(3)
+    }
+    texts = sum(name.endswith(".txt") for name in NO_RASTERS)
+    assert len(no_rasters_of(Path("catalog.parquet"))) == len(NO_RASTERS) - texts
+    assert "archive/deep/e.tiff" in {row["filepath"] for row in rows_of(Path("catalog.parquet"))}
+
+
+def test_a_file_that_is_named_is_read_whatever_is_excluded(archive: Path) -> None:
+    done = run(["extract", archive / "a.tif", "--exclude", "*", "-o", "catalog.parquet"])
+    assert done.returncode == 0
+    assert len(rows_of(Path("catalog.parquet"))) == 1
+
+
+@pytest.mark.parametrize("option", ["--glob", "--exclude"])
+def test_a_pattern_that_is_none_is_refused(archive: Path, option: str) -> None:
+    done = run(["extract", archive, option, "!", "-o", "catalog.parquet"])
+    assert done.returncode == 2
+    assert f"{option}: no pattern as in .gitignore" in done.stderr.decode()

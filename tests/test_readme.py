@@ -133,12 +133,12 @@ def test_a_catalog_is_opened_by_gis_programs(catalog: Path) -> None:
         done = run(line)
         assert done.returncode == 0, (line, done.stderr)
     assert (len(os.listdir("mosaics")), len(os.listdir("tiled"))) == (8, 4)
-    assert len(Path("catalog.csv").read_text().splitlines()) == 46
+    assert len(Path("catalog.csv").read_text().splitlines()) == 44
     cogs = "select count(*) from 'catalog.parquet' where cog and file_size > 1000"
     features = json.loads(Path("cogs.geojson").read_text())["features"]
     assert [(len(features),)] == duckdb.execute(cogs).fetchall() != [(0,)]
     assert len(geopandas.read_file("catalog.fgb")) == 39
-    assert len(geopandas.read_file("catalog.gpkg")) == 45
+    assert len(geopandas.read_file("catalog.gpkg")) == 43
 
 
 def test_a_catalog_can_be_asked(catalog: Path) -> None:

@@ -40,7 +40,7 @@ from rastermeta_async.model.errors import (
 )
 from rastermeta_async.model.gdal_options import options_in_words
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import IDENTITY, last_of_each, path_keys
+from rastermeta_async.model.row_ops import IDENTITY, last_of_each, parted, path_keys
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.timeouts import Stopped
 
@@ -133,8 +133,10 @@ class FinishedCatalog:
 
     def _counted(self, run: Run) -> Batches:
         for batch in run.open():
-            self.rows_read += batch.num_rows
-            yield batch
+            _, others = parted(batch)  # the file may be someone else's
+            if others is not None:
+                self.rows_read += others.num_rows
+                yield others
 
     def _by_path(self, scratch: str) -> Batches:
         rows = self.batches(SCHEMA.names)

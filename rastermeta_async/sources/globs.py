@@ -29,12 +29,17 @@ class Globs:
     def __init__(self, only: Sequence[str], exclude: Sequence[str]) -> None:
         self._only = _spec("--glob", only) if only else None
         self._exclude = _spec("--exclude", exclude)
+        self._takes_back = any(pattern.startswith("!") for pattern in exclude)
 
     def take(self, path: bytes) -> bool:
         """Tell whether a file is taken; `path` is relative to what is walked."""
         name = os.fsdecode(path)
         if self._exclude.match_file(name):
             return False
+        if self._takes_back:  # but not below a folder that is excluded (gitignore(5))
+            ends = [at + 1 for at, char in enumerate(name) if char == "/" and at]
+            if any(self._exclude.match_file(name[:end]) for end in ends):
+                return False
         return self._only is None or self._only.match_file(name)
 
     def take_folder(self, path: bytes) -> bool:
