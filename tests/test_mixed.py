@@ -216,6 +216,14 @@ def test_a_file_that_is_named_after_it_was_skipped_has_its_row(archive: Path) ->
         assert {*before} - {*after} == {os.fsencode(name)}
 
 
+def test_a_file_that_is_named_has_its_row_also_where_it_is_found(archive: Path) -> None:
+    done = run(["extract", archive, archive / "readme.txt", "-o", "catalog.parquet"])
+    assert done.returncode == 3
+    rows = {row["filepath"]: row["status"] for row in rows_of(Path("catalog.parquet"))}
+    assert rows["archive/readme.txt"] == "error"
+    assert len(no_rasters_of(Path("catalog.parquet"))) == len(NO_RASTERS) - 1
+
+
 def test_the_library_has_a_row_for_each_path_unless_it_is_told_otherwise(archive: Path) -> None:
     (archive / "notes\udcff.txt").unlink()
 
@@ -261,7 +269,7 @@ def test_machines_get_the_numbers(archive: Path) -> None:
     assert (counted["sidecars"], counted["others"]) == (sidecars, others)
     status = from_json(run(["status", "catalog.parquet", "--json"]).stdout)
     assert (status["sidecars"], status["others"]) == (sidecars, others)
-    assert f"  others    {ALL}\n" in run(["status", "catalog.parquet"]).stdout.decode()
+    assert f"  besides   {ALL}\n" in run(["status", "catalog.parquet"]).stdout.decode()
 
 
 def test_the_summary_tells_of_them(archive: Path) -> None:

@@ -72,6 +72,9 @@ class Given:
             name for name, kind in zip(local, kinds, strict=True) if kind is InputKind.MISSING
         ]
         """Names of local files and folders that do not exist."""
+        # Files come first, as a path that is named counts as such also if it is found, too.
+        is_file = dict(zip(local, kinds, strict=True))
+        self._named.sort(key=lambda name: is_file.get(name) is InputKind.FOLDER)
         self._plain = all(kind in (InputKind.FILE, InputKind.MISSING) for kind in kinds)
 
     def source(self, settings: Settings, stdin: Callable[[bytes], Source]) -> Source:
