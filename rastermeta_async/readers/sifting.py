@@ -81,6 +81,9 @@ _WORLD_FILE = re.compile(
 _UNOPENED = (*_OF_WHOLE_NAME, *_OF_STEM, b"w")
 """Endings of which one ends the name of every file that may be told to be a sidecar unopened."""
 
+_MOST = (b".tif", b".TIF", b".tiff", b".jp2")
+"""Endings of most files, which are quickly told to be no sidecars."""
+
 _MAX_NAMES = 65_536
 """Names looked at in one folder; a folder with more is asked for the most usual names only."""
 
@@ -106,8 +109,10 @@ class SiftingReader:
         """Return the record of a path; see `Reader.read`."""
         if not isinstance(path, FoundPath):
             return self._reader.read(path)
-        if path.lower().endswith(_UNOPENED) and (row := _unopened_row(path)):
-            return row
+        if not path.endswith(_MOST) and path.lower().endswith(_UNOPENED):
+            row = _unopened_row(path)
+            if row is not None:
+                return row
         record = self._reader.read(path)
         if record.status != "error" or record.error_type != REFUSED:
             return record
