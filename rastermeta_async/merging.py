@@ -40,6 +40,10 @@ class Merged:
     """Rows that are not a success."""
     repeated: int
     """Rows that were left out, as another catalog's row of the same path was taken."""
+    sidecars: int = 0
+    """Paths that are no rasters, as the logs of local catalogs tell: files of rasters."""
+    others: int = 0
+    """Other paths that are no rasters."""
 
 
 async def merge_to(
@@ -106,8 +110,9 @@ async def merge_to(
                 raise
             if upload:
                 await upload.send()
-    repeated = sum(catalog.rows_read for catalog in finished) - totals.rows
-    return Merged(totals.rows, totals.failures, repeated)
+    written = totals.rows + totals.sidecars + totals.others
+    repeated = sum(catalog.rows_read for catalog in finished) - written
+    return Merged(totals.rows, totals.failures, repeated, totals.sidecars, totals.others)
 
 
 def _starts_over(output: AnyPath, order: Order, config: str, overwrite: bool) -> bool:

@@ -47,7 +47,7 @@ from rastermeta_async.model.settings import (
 )
 from rastermeta_async.model.text import shortened
 from rastermeta_async.model.timeouts import BATCH, answers, let_go, to_the_end
-from rastermeta_async.model.urls import Found, local_path
+from rastermeta_async.model.urls import FoundPath, local_path
 from rastermeta_async.pools.base import Pool
 from rastermeta_async.sources.paths import Source
 from rastermeta_async.sources.walk import FolderNote, Walked
@@ -247,7 +247,7 @@ class Inputs:
         """Return the paths that are to have a row even if they are no rasters."""
         if self.strict is not None:
             return set(paths) if self.strict else set()
-        return {path for path in paths if not isinstance(path, Found)}
+        return {path for path in paths if not isinstance(path, FoundPath)}
 
     def _changed(self, unchanged: Unchanged, paths: list[bytes]) -> list[bytes]:
         """Return the paths that have changed, or whose state the disk does not report in time.
@@ -374,11 +374,11 @@ async def _read(
 
 
 def _as_named(path: bytes) -> bytes:
-    return bytes(path) if isinstance(path, Found) else path
+    return bytes(path) if isinstance(path, FoundPath) else path
 
 
 def _as_found(path: bytes) -> bytes:
-    return Found(path) if type(path) is bytes else path
+    return FoundPath(path) if type(path) is bytes else path
 
 
 def _files_among(paths: Sequence[bytes]) -> int:

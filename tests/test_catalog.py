@@ -31,7 +31,7 @@ ACROSS = outline_of_points([179, 181, 181, 179], [0, 0, 1, 1])
 @pytest.fixture(scope="module")
 def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("catalog") / "catalog.parquet"
-    command.run(["extract", sample_archive, "-o", output])
+    command.run(["extract", sample_archive, "--strict", "-o", output])
     return output
 
 

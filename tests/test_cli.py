@@ -505,6 +505,7 @@ def test_stream_is_strict_json(sample_archive: Path, options: list[str]) -> None
     assert done.stdout.endswith(b"}\n")
     assert all(list(row) == SCHEMA.names for row in rows)
     files = {os.path.join(top, name) for top, _, names in os.walk(sample_archive) for name in names}
+    files -= {str(sample_archive / "odd" / name) for name in ("README.txt", "worldfile.tfw")}
     assert sorted(row["filepath"] for row in rows) == sorted(files)
     assert (None, "nan") in [(row["nodata"], row["nodata_text"]) for row in rows]
 
@@ -659,7 +660,7 @@ def test_same_archive_same_bytes(sample_archive: Path, folder: Path) -> None:
     files = [path for path in sample_archive.rglob("*") if path.is_file()]
     backwards = b"".join(os.fsencode(path) + b"\n" for path in sorted(files, reverse=True))
     run(["extract", "-o", other], backwards)
-    assert len(rows_of(one)) == len(files)
+    assert len(rows_of(one)) == len(files) - 2  # a text and a world file
     assert one.read_bytes() == other.read_bytes()
 
 

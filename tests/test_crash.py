@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from command import (
     run,
     traced,
 )
+from mixed import no_rasters_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,15 +47,18 @@ class Archive:
     paths: list[bytes]
     batch_size: int
     order: str = "path"
+    no_rasters: dict[bytes, str] = field(default_factory=dict)
+    """Paths that are no rasters, and what they are; not among `paths`."""
 
     def command(self, catalog: Path) -> list[str | bytes | Path]:
         options = ["--batch-size", str(self.batch_size), "--sort", self.order]
         return ["extract", self.folder, "-o", catalog, *options]
 
     def check_paths(self, catalog: Path) -> None:
-        """Fail unless all paths are in a catalog, each once."""
+        """Fail unless all paths are in a catalog, or kept with its log, each once."""
         found = paths_of(catalog)
         assert (sorted(found) if self.order == "none" else found) == self.paths
+        assert no_rasters_of(catalog) == self.no_rasters
 
     def finish(self, catalog: Path) -> None:
         """Run the command to its end and check that all is there, once, and nothing else."""
@@ -62,7 +66,7 @@ class Archive:
         assert done.returncode == 0, done.stderr
         self.check_paths(catalog)
         assert {row["error_message"] for row in rows_of(catalog)} == {None}
-        assert leftovers(catalog) == set()
+        assert leftovers(catalog) == ({f"{catalog.name}.parts"} if self.no_rasters else set())
 
     def seconds(self, folder: Path) -> float:
         """Return how long a whole run takes, side by side with another one."""
@@ -189,6 +193,34 @@ def later_run_in_no_order(folder: Path) -> Archive:
     return replace(later_run(folder), order="none")
 
 
+def first_mixed_run(folder: Path) -> Archive:
+    """Rasters, a file that belongs to one, and a text, a part each; then sealing."""
+    archive = first_run(folder)
+    return with_no_rasters(archive, "000000.tfw", "notes.txt")
+
+
+def later_mixed_run(folder: Path) -> Archive:
+    """A finished catalog of a raster and of two others; more of both came since."""
+    archive = with_no_rasters(first_run(folder), "000000.tfw", "notes.txt", "0.md5")
+    (folder / "before").mkdir()
+    started_with = b"\n".join([archive.paths[1], *archive.no_rasters][:3])
+    catalog = folder / "before" / "catalog.parquet"
+    assert run(["extract", "-o", catalog], started_with).returncode == 0
+    return archive
+
+
+def with_no_rasters(archive: Archive, *names: str) -> Archive:
+    """Add files that are no rasters; world files are sidecars."""
+    for name in names:
+        (archive.folder / name).write_text("no raster")
+    kinds = {name: "sidecar" if name.endswith("w") else "no_raster" for name in names}
+    kept = {os.fsencode(archive.folder / name): kind for name, kind in kinds.items()}
+    return replace(archive, no_rasters=kept)
+
+
+KINDS = [first_run, later_run, later_run_in_no_order, first_mixed_run, later_mixed_run]
+
+
 def begin(folder: Path, name: str) -> Path:
     """Return a new catalog's path, in the state that the run is to start from."""
     before = folder / "before"
@@ -227,7 +259,7 @@ def kill_at_each(folder: Path, archive: Archive, points: Sequence[tuple[str, int
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("kind", [first_run, later_run, later_run_in_no_order])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_some_calls(
     tmp_path: Path, kind: Callable[[Path], Archive], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,7 +279,7 @@ def spread(points: Sequence[tuple[str, int]], count: int) -> list[tuple[str, int
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kind", [first_run, later_run, later_run_in_no_order])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_every_call(
     tmp_path: Path, kind: Callable[[Path], Archive], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,7 +231,7 @@ def test_the_status_counts_them_apart(path: str) -> None:
         pass
     found = status_of(path)
     assert (found.rows, found.failures, found.sidecars, found.others) == (2, 1, 1, 2)
-    assert "  others    3 of 5 files are no rasters: 1 sidecar, 2 others" in found.as_text()
+    assert "  besides   3 of 5 files are no rasters: 1 sidecar, 2 others" in found.as_text()
 
 
 # Lost and damaged

@@ -137,3 +137,13 @@ def test_a_mark_among_thousands_of_names_is_found_first(tmp_path: Path) -> None:
 def test_a_plain_folder_is_none(tmp_path: Path) -> None:
     record = read(tmp_path)
     assert (record.status, record.error_type) == ("error", "NotAFile")
+
+
+def test_globs_choose_stores_too(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    store = write_zarr(archive / "a.zarr")
+    plain = write_raster(archive / "plain.tif")
+    assert extracted(archive, tmp_path, "--glob", "*.zarr") == {str(store): "success"}
+    (tmp_path / "other").mkdir()
+    assert extracted(archive, tmp_path / "other", "--exclude", "*.zarr") == {str(plain): "success"}

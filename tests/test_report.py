@@ -219,7 +219,7 @@ def test_small_folders_are_folded_where_there_are_many(monkeypatch: pytest.Monke
 @pytest.fixture(scope="module")
 def sample(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("report") / "catalog.parquet"
-    command.run(["extract", sample_archive, "-o", made])
+    command.run(["extract", sample_archive, "--strict", "-o", made])
     return made
 
 

@@ -96,7 +96,7 @@ def reported(catalog: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def sample(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("page") / "catalog.parquet"
-    command.run(["extract", sample_archive, "-o", made])
+    command.run(["extract", sample_archive, "--strict", "-o", made])
     return made
 
 

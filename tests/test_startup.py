@@ -28,7 +28,7 @@ NUMBERS = {"numpy", "pyarrow", "rasterio"}
 
 @pytest.fixture(scope="module")
 def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog of the sample, 45 rows."""
+    """The catalog of the sample, 43 rows."""
     made = tmp_path_factory.mktemp("startup") / "catalog.parquet"
     run(["extract", sample_archive, "-o", made])
     return made

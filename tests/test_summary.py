@@ -58,7 +58,7 @@ def summed(*records: Record) -> Summary:
 @pytest.fixture(scope="module")
 def catalog(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("catalog") / "catalog.parquet"
-    command.run(["extract", sample_archive, "-o", output])
+    command.run(["extract", sample_archive, "--strict", "-o", output])
     return output
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rastermeta_async.model.settings import Access
+from rastermeta_async.model.urls import FoundPath, Listed
 from rastermeta_async.pools.protocol import (
     OpenFiles,
     Reply,
@@ -19,6 +21,7 @@ from rastermeta_async.pools.protocol import (
     read_job,
     read_reply,
 )
+from rastermeta_async.sources.paths import MAX_RECORD
 
 
 def stream_of(content: bytes) -> asyncio.StreamReader:
@@ -38,6 +41,22 @@ def test_jobs_arrive_as_they_were_sent(jobs: list[tuple[int, list[bytes]]]) -> N
         return received
 
     assert asyncio.run(receive()) == jobs
+
+
+def test_which_paths_were_found_arrives_with_them() -> None:
+    paths = [b"named", FoundPath(b"found"), b"", FoundPath(b""), FoundPath(b"x" * MAX_RECORD)]
+
+    async def receive() -> list[bytes]:
+        _, received = await read_job(stream_of(encode_job(1, paths)))
+        return received
+
+    received = asyncio.run(receive())
+    assert received == paths
+    assert [type(path) for path in received] == [type(path) for path in paths]
+    listed = Listed.of("s3://bucket/a.tif", 1, "etag")
+    assert pickle.loads(pickle.dumps(paths[1])) == paths[1]
+    assert type(pickle.loads(pickle.dumps(paths[1]))) is FoundPath
+    assert pickle.loads(pickle.dumps(listed)).etag == "etag"
 
 
 @given(

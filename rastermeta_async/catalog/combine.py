@@ -14,6 +14,8 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from threading import Event
 
 import pyarrow as pa
@@ -24,7 +26,8 @@ from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.catalog.durable import open_regular
 from rastermeta_async.catalog.formats import format_of
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
-from rastermeta_async.catalog.names import log_path
+from rastermeta_async.catalog.names import log_path, parts_folder
+from rastermeta_async.catalog.no_rasters import run_of, sealed_of
 from rastermeta_async.catalog.order import Keys, keys_of
 from rastermeta_async.catalog.prefetch import prefetched
 from rastermeta_async.catalog.reading import footer_of
@@ -37,7 +40,7 @@ from rastermeta_async.model.errors import (
 )
 from rastermeta_async.model.gdal_options import options_in_words
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import IDENTITY, last_of_each, path_keys
+from rastermeta_async.model.row_ops import IDENTITY, last_of_each, parted, path_keys
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.timeouts import Stopped
 
@@ -87,7 +90,7 @@ class FinishedCatalog:
         self.count = _rows_about(path)
         """Number of its rows; of JSON an estimate."""
         self.rows_read = 0
-        """Rows that its run has yielded."""
+        """Rows that its runs have yielded, of no rasters, too."""
 
     def batches(self, columns: Sequence[str]) -> Batches:
         """Yield some columns of its rows, in its order.
@@ -111,6 +114,29 @@ class FinishedCatalog:
             scratch: folder for scratch files.
         """
         return Run(b"", None, self.count, lambda: prefetched(self._by_path(scratch)))
+
+    def no_rasters(self, scratch: str) -> list[Run]:
+        """Return the rows of no rasters that are kept with its log as a run; [] if there are none.
+
+        Args:
+            scratch: folder for scratch files.
+
+        Raises:
+            CheckpointError: they are not what the log says.
+        """
+        folder, sealed = parts_folder(self._path), sealed_of(self._path)
+        part = sealed.no_rasters if sealed else None
+        if part is None or not os.path.exists(os.path.join(folder, part.name)):
+            return []
+        run = run_of(folder, part, scratch, in_order=self._order is not Order.NONE)
+        return [replace(run, open=partial(self._counted, run))]
+
+    def _counted(self, run: Run) -> Batches:
+        for batch in run.open():
+            _, others = parted(batch)  # the file may be someone else's
+            if others is not None:
+                self.rows_read += others.num_rows
+                yield others
 
     def _by_path(self, scratch: str) -> Batches:
         rows = self.batches(SCHEMA.names)
@@ -175,7 +201,7 @@ def common_gdal_config(catalogs: Sequence[FinishedCatalog]) -> str:
 
 
 def combined(catalogs: Sequence[FinishedCatalog], scratch: str, order: Order) -> Batches:
-    """Yield the rows of all catalogs in an order, each path once.
+    """Yield the rows of all catalogs in an order, each path once, with those of no rasters.
 
     Args:
         catalogs: the order tells which row counts, see above.
@@ -186,7 +212,9 @@ def combined(catalogs: Sequence[FinishedCatalog], scratch: str, order: Order) ->
         OutputError: a catalog is damaged, or no run wrote it.
         Stopped: the catalogs were told to stop.
     """
-    runs = [catalog.run(scratch) for catalog in catalogs]
+    runs: list[Run] = []
+    for catalog in catalogs:
+        runs += [*catalog.no_rasters(scratch), catalog.run(scratch)]
     rows = merge_many(runs, scratch, pick=latest)
     if order is Order.PATH:
         yield from rows

@@ -7,19 +7,33 @@ their names at once. The next sealing merges it as one more run.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from rastermeta_async.catalog.checkpoint import Part, Sealed, history, log_content, read_entries
 from rastermeta_async.catalog.digest import Content
-from rastermeta_async.catalog.durable import Rights, created, publish
+from rastermeta_async.catalog.durable import Rights, created, open_regular, publish
 from rastermeta_async.catalog.formats import Grouper, ParquetFormat
-from rastermeta_async.catalog.names import no_rasters_name, part_temporary
-from rastermeta_async.model.row_ops import Counts, counts_of, parted
+from rastermeta_async.catalog.merge import Batches, Run
+from rastermeta_async.catalog.names import (
+    log_path,
+    no_rasters_name,
+    part_temporary,
+    parts_folder,
+)
+from rastermeta_async.catalog.parts import part_rows, part_run
+from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
+from rastermeta_async.model.errors import RastermetaError
+from rastermeta_async.model.record import NO_RASTERS
+from rastermeta_async.model.row_ops import IDENTITY, Counts, counts_of, parted, path_keys
 
 GROUP_ROWS = 8192
 GROUP_BYTES = 1024 * 1024
@@ -102,3 +116,59 @@ class NoRasterWriter:
             name = no_rasters_name()
             publish(self._temporary, os.path.join(self._folder, name))
             self.name = name
+
+
+def run_of(folder: str, part: Part, scratch: str, *, in_order: bool) -> Run:
+    """Return the rows of no rasters as a run.
+
+    Args:
+        folder: of the parts.
+        part: the file of no rasters.
+        scratch: folder for scratch files.
+        in_order: whether the rows are sorted by path. They are, unless the catalog has no order:
+            rows without a footprint are in the order of their paths in any other.
+
+    Raises:
+        CheckpointError: the file is not what the log says, now or when the run is read.
+    """
+    if in_order:
+        return part_run(folder, part)
+    return Run(b"", None, part.rows, partial(_by_path, folder, part, scratch))
+
+
+def _by_path(folder: str, part: Part, scratch: str) -> Batches:
+    step = part.rows // SAMPLE_KEYS + 1
+    sample: list[bytes] = []
+    for batch in part_rows(folder, [part], IDENTITY):
+        sample += path_keys(batch)[::step].to_pylist()
+    yield from resorted(part_rows(folder, [part]), sample, part.rows, scratch, path_keys)
+
+
+def sealed_of(catalog: str) -> Sealed | None:
+    """Return what the log next to a finished local catalog says of it; None: no log is of it."""
+    log = log_path(catalog)
+    with suppress(OSError, RastermetaError), open(open_regular(log), "rb") as file:
+        sealed = history(read_entries(log_content(file, log), log)).sealed
+        if sealed and sealed.size == os.path.getsize(catalog):
+            return sealed
+    return None
+
+
+_BATCHES_SHOWN = 16
+"""Batches of rows among which examples are looked for."""
+
+
+def some_no_rasters(catalog: str, sealed: Sealed, count: int) -> dict[str, list[str]]:
+    """Return the first paths of no rasters of a catalog, up to `count` of each status.
+
+    There are none if their file is gone or damaged: the next run says so.
+    """
+    found: dict[str, list[str]] = {status: [] for status in NO_RASTERS}
+    part = sealed.no_rasters
+    with suppress(RastermetaError):
+        rows = part_rows(parts_folder(catalog), [part] if part else [], IDENTITY)
+        for batch in itertools.islice(rows, _BATCHES_SHOWN):
+            for status, some in found.items():
+                paths = batch.filter(pc.equal(batch.column("status"), status)).column("filepath")
+                some += paths[: count - len(some)].to_pylist()
+    return found

@@ -47,7 +47,7 @@ from rastermeta_async.catalog.durable import (
 from rastermeta_async.catalog.formats import format_of, grouped
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
-from rastermeta_async.catalog.no_rasters import NoRasterWriter
+from rastermeta_async.catalog.no_rasters import NoRasterWriter, run_of
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prefetch import prefetched
@@ -467,23 +467,12 @@ class Output:
         """Return the last catalog and the parts as runs sorted by path."""
         runs = [part_run(self._parts_folder, part) for part in state.parts]
         if state.sealed and (no_rasters := state.sealed.no_rasters):
-            if self._had is Order.NONE:
-                by_path = partial(self._no_rasters_by_path, no_rasters)
-                runs.insert(0, Run(b"", None, no_rasters.rows, by_path))
-            else:  # rows without a footprint are in the order of their paths in any other order
-                runs.insert(0, part_run(self._parts_folder, no_rasters))
+            folder, in_order = self._parts_folder, self._had is not Order.NONE
+            runs.insert(0, run_of(folder, no_rasters, folder, in_order=in_order))
         if state.sealed:
             by_path = partial(self._sealed_by_path, state.sealed)
             runs.insert(0, Run(b"", None, state.sealed.rows, by_path))
         return runs
-
-    def _no_rasters_by_path(self, part: Part) -> Batches:
-        keys, step = keys_of(Order.PATH), part.rows // SAMPLE_KEYS + 1
-        sample: list[bytes] = []
-        for batch in part_rows(self._parts_folder, [part], IDENTITY):
-            sample += keys(batch)[::step].to_pylist()
-        rows = part_rows(self._parts_folder, [part])
-        yield from resorted(rows, sample, part.rows, self._parts_folder, keys)
 
     def _sealed_by_path(self, sealed: Sealed) -> Batches:
         rows = self._catalog_rows(sealed)

@@ -90,6 +90,8 @@ def extract(
     null: options.Null = False,
     from_file: options.FromFile = None,
     suffix: options.Suffix = None,
+    glob: options.Glob = None,
+    exclude: options.Exclude = None,
     shard: options.ShardName = None,
     batch_size: options.BatchSize = Settings.batch_size,
     concurrency: options.Concurrency = CONCURRENCY,
@@ -166,7 +168,10 @@ def extract(
         from rastermeta_async.cli.run import list_lost, paths_on_stdin, run_extract
 
         names, lists = inputs or [], from_file or []
-        given = Given(names, lists, null=null, suffixes=suffix or [], shard=shard, timeout=timeout)
+        given = Given(
+            names, lists, null=null, suffixes=suffix or [], globs=glob or [],
+            excluded=exclude or [], shard=shard, timeout=timeout,
+        )  # fmt: skip
         _say_missing(given.missing, console, prune=prune, dry_run=dry_run)
         stdin = partial(paths_on_stdin, console=console, read_here=not (workers or cluster))
         if dry_run:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.model.urls import is_prefix, is_url, local_path
+from rastermeta_async.sources.globs import Globs, GlobSource
 from rastermeta_async.sources.paths import (
     ChainedSource,
     IterableSource,
@@ -31,11 +32,13 @@ class Given:
         lists: files that hold paths.
         null: whether paths in lists and on standard input end in NUL bytes, not in line feeds.
         suffixes: endings of the names that are taken, also several with commas between; none: all.
+        globs: patterns of the paths that are taken, see `Globs`; none: all.
+        excluded: patterns of the paths that are left out.
         shard: take only the paths of this shard, e.g. ``0/4``; None: all.
         timeout: seconds that the disk may take to tell whether a name is a file or a folder.
 
     Raises:
-        SettingsError: a list or shard does not exist.
+        SettingsError: a list or shard does not exist, or a pattern is invalid.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Given:
         *,
         null: bool,
         suffixes: Sequence[str],
+        globs: Sequence[str] = (),
+        excluded: Sequence[str] = (),
         shard: str | None,
         timeout: float,
     ) -> None:
@@ -52,6 +57,7 @@ class Given:
         for path in lists:
             if not os.path.exists(path):
                 raise SettingsError(f"--from-file: {path} does not exist")
+        self._globs = Globs(globs, excluded) if globs or excluded else None
         self._lists = lists
         self._stdin = STDIN in names or not (names or lists)
         self._prefixes = [name for name in names if is_prefix(name)]
@@ -66,6 +72,9 @@ class Given:
             name for name, kind in zip(local, kinds, strict=True) if kind is InputKind.MISSING
         ]
         """Names of local files and folders that do not exist."""
+        # Files come first, as a path that is named counts as such also if it is found, too.
+        is_file = dict(zip(local, kinds, strict=True))
+        self._named.sort(key=lambda name: is_file.get(name) is InputKind.FOLDER)
         self._plain = all(kind in (InputKind.FILE, InputKind.MISSING) for kind in kinds)
 
     def source(self, settings: Settings, stdin: Callable[[bytes], Source]) -> Source:
@@ -76,16 +85,20 @@ class Given:
             stdin: takes a separator; returns the source of the paths on standard input.
         """
         streams: list[Source] = [ListSource(path, self._separator) for path in self._lists]
-        sources = [*map(self._with_suffixes, streams)]
+        sources = [*map(self._chosen, streams)]
         endings = tuple(map(os.fsdecode, self._suffixes))
-        sources += [StoreSource(url, endings, settings.access) for url in self._prefixes]
+        for url in self._prefixes:
+            listed: Source = StoreSource(url, endings, settings.access)
+            below = os.fsencode(url.rstrip("/") + "/")
+            sources.append(GlobSource(listed, self._globs, below) if self._globs else listed)
         if self._named:
-            below = walk(self._named, self._suffixes, settings.timeout)
-            sources.append(IterableSource(self._named if self._plain else below))
+            walked = walk(self._named, self._suffixes, settings.timeout, self._globs)
+            sources.append(IterableSource(self._named if self._plain else walked))
         if self._stdin:
-            sources.append(self._with_suffixes(stdin(self._separator)))
+            sources.append(self._chosen(stdin(self._separator)))
         source = sources[0] if len(sources) == 1 else ChainedSource(sources)
         return ShardSource(source, self._shard) if self._shard else source
 
-    def _with_suffixes(self, source: Source) -> Source:
-        return SuffixSource(source, self._suffixes) if self._suffixes else source
+    def _chosen(self, source: Source) -> Source:
+        source = SuffixSource(source, self._suffixes) if self._suffixes else source
+        return GlobSource(source, self._globs) if self._globs else source

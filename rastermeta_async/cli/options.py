@@ -79,6 +79,28 @@ Suffix = Annotated[
     ),
 ]
 
+Glob = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--glob",
+        metavar="GLOB",
+        help="Take only paths that match such a pattern of .gitignore, relative to the folder or "
+        "prefix, e.g. '2024/**/*.tif'; may be given several times.",
+        show_default=False,
+    ),
+]
+
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="Leave out paths that match, and all in a folder that does, e.g. 'tmp/'; may be given "
+        "several times. Files that are named as INPUT are always read.",
+        show_default=False,
+    ),
+]
+
 ShardName = Annotated[
     str | None,
     typer.Option(

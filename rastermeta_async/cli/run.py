@@ -87,6 +87,8 @@ def run_merge(
         rows, failed = plural(merged.rows, "row"), plural(merged.failures, "error row")
         several = f"{output}: {plural(len(catalogs), 'catalog')} merged, {rows}"
         console.hint(several + (f", {failed} among them" if merged.failures else ""))
+        if text := no_rasters_in_words(merged.rows, merged.sidecars, merged.others):
+            console.hint(text)
         if merged.repeated:
             left = plural(merged.repeated, "row")
             console.hint(f"{left} left out: other catalogs have rows of the same paths, see --help")

@@ -72,7 +72,7 @@ class Status:
         yield f"  rows      {self.rows:,}"
         yield f"  failures  {self.failures:,}"
         if text := no_rasters_in_words(self.rows, self.sidecars, self.others):
-            yield f"  others    {text}"
+            yield f"  besides   {text}"
         if self.parts:
             yield f"  parts     {self.parts:,} not yet in the catalog"
         if self.rate is not None and self.rate_seconds is not None:

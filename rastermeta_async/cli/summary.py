@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.catalog.completed import batches_of
+from rastermeta_async.catalog.no_rasters import sealed_of, some_no_rasters
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.footprints.limits import Limits
-from rastermeta_async.model.record import SUCCESSES
+from rastermeta_async.model.record import NO_RASTER, SIDECAR, SUCCESSES
 from rastermeta_async.model.row_ops import has_overviews
 from rastermeta_async.model.text import (
     TIFFS,
@@ -24,6 +25,7 @@ from rastermeta_async.model.text import (
     general_message,
     layout_of,
     name_in_wkt,
+    no_rasters_in_words,
     on_a_line,
     on_lines,
     plural,
@@ -78,6 +80,12 @@ class Summary:
         """Characters of all counted values."""
         self.folders = FolderCounter()
         self.places = DotMap()
+        self.sidecars = 0
+        """Paths that are no rasters, and have no row: files that belong to a raster."""
+        self.others = 0
+        """Other paths that are no rasters."""
+        self.no_rasters: dict[str, list[str]] = {}
+        """Some of these, by their status."""
 
     def _repr_html_(self) -> str:
         """Return the summary for a notebook."""
@@ -171,6 +179,9 @@ def summary_of(catalog: str) -> Summary:
     for batch in batches_of(name, COLUMNS, _ROWS):
         summary.add(batch)
     summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
+    if sealed := sealed_of(name):
+        summary.sidecars, summary.others = sealed.sidecars, sealed.others
+        summary.no_rasters = some_no_rasters(name, sealed, _EXAMPLES)
     return summary
 
 
@@ -216,6 +227,8 @@ _SHOWN = 8
 """Number of values of a column that the text shows."""
 
 _FOLDERS = 8
+_EXAMPLES = 3
+_KINDS = {SIDECAR: "sidecars", NO_RASTER: "others"}
 _ERRORS = 10
 _BAR = 20
 _NAME = 48
@@ -233,6 +246,13 @@ def to_json(summary: Summary) -> str:
         "dated": summary.dated,
         "incomplete": summary.incomplete,
         "time": summary.time and [rfc3339(moment) for moment in summary.time],
+        "no_rasters": {
+            "sidecars": summary.sidecars, "others": summary.others,
+            "examples": {
+                kind: [*map(shown_url, summary.no_rasters.get(status, []))]
+                for status, kind in _KINDS.items()
+            },
+        },
         "errors": [
             {"type": kind, "message": redacted(message), "count": count,
              "example": shown_url(summary.examples[kind, message])}
@@ -303,6 +323,12 @@ def _lines(summary: Summary) -> Iterator[str]:
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)
+    if text := no_rasters_in_words(summary.rows, summary.sidecars, summary.others):
+        yield f"\n{text}"
+        for status, kind in _KINDS.items():
+            if paths := summary.no_rasters.get(status):
+                shown = ", ".join(on_a_line(shortened(shown_url(path))) for path in paths)
+                yield f"  {kind}, e.g. {shown}"
 
 
 def _folders(summary: Summary, width: int) -> Iterator[str]:

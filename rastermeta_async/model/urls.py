@@ -113,7 +113,7 @@ _SECRET_SETTING = re.compile(
 )
 
 
-class Found(bytes):
+class FoundPath(bytes):
     """A path that was found, in a folder, a store or a list: if it is no raster, that is no error.
 
     Any other path was named by somebody who means it to be a raster.
@@ -122,7 +122,7 @@ class Found(bytes):
     __slots__ = ()
 
 
-class Listed(Found):
+class Listed(FoundPath):
     """The URL of an object, with its size and entity tag from the listing."""
 
     size: int
@@ -139,6 +139,11 @@ class Listed(Found):
 def is_url(path: bytes) -> bool:
     """Tell whether a path is in an object store."""
     return path.startswith(SCHEMES)
+
+
+def without_query(path: bytes) -> bytes:
+    """Return the URL of a web server without its parameters; any other path unchanged."""
+    return path.partition(b"?")[0] if path.startswith(b"http") else path
 
 
 def local_path(path: bytes) -> bytes:

@@ -20,7 +20,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from rastermeta_async.model.settings import Access
-from rastermeta_async.model.urls import Found
+from rastermeta_async.model.urls import FoundPath
 
 _JOB = struct.Struct("<II")  # number, bytes that follow
 _LENGTH = struct.Struct("<I")
@@ -107,13 +107,13 @@ class Stream(Protocol):
 
 
 _FOUND = 1 << 31
-"""Bit of the length of a path that was found, see `Found`; a path has at most a mebibyte."""
+"""Bit of the length of a path that was found, see `FoundPath`; a path has at most a mebibyte."""
 
 
 def encode_job(number: int, paths: Iterable[bytes]) -> bytes:
     """Return the message that hands paths to a worker."""
     body = b"".join(
-        _LENGTH.pack(len(path) | _FOUND if isinstance(path, Found) else len(path)) + path
+        _LENGTH.pack(len(path) | _FOUND if isinstance(path, FoundPath) else len(path)) + path
         for path in paths
     )
     return _JOB.pack(number, len(body)) + body
@@ -132,7 +132,7 @@ async def read_job(stream: Stream) -> tuple[int, list[bytes]]:
     while at < size:
         (length,) = _LENGTH.unpack_from(body, at)
         at += _LENGTH.size
-        kind, length = (Found, length ^ _FOUND) if length & _FOUND else (bytes, length)
+        kind, length = (FoundPath, length ^ _FOUND) if length & _FOUND else (bytes, length)
         paths.append(kind(body[at : at + length]))
         at += length
     return number, paths

@@ -15,7 +15,7 @@ from rastermeta_async.model.machine import allow_data
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
-from rastermeta_async.model.urls import Found, without_secrets
+from rastermeta_async.model.urls import FoundPath, without_secrets
 from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
 from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
@@ -23,6 +23,7 @@ from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structu
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sifting import (
     HEAD_BYTES,
+    REFUSED,
     belongs_to_a_raster,
     sidecar_row,
     sifted,
@@ -134,7 +135,7 @@ class ObjectReader:
                 return failure(shown, "fatal", type(error).__name__, str(error))
             except FetchError as error:
                 failed = _failed(shown, error)
-                if isinstance(path, Found) and error.problem is EMPTY:
+                if isinstance(path, FoundPath) and error.problem is EMPTY:
                     return sifted(shown, failed, b"")
                 if error.problem.kind != "Changed":
                     break
@@ -154,7 +155,7 @@ class ObjectReader:
     def _read(self, path: bytes, shown: bytes) -> Record:
         found = self.fetcher.open(path.decode())
         facts = Facts(found.size, found.mtime, found.etag)
-        if isinstance(path, Found) and belongs_to_a_raster(path):
+        if isinstance(path, FoundPath) and belongs_to_a_raster(path):
             return _with_facts(sidecar_row(shown), facts)
         if self._decoder is not None:
             with suppress(Unsupported):
@@ -169,7 +170,7 @@ class ObjectReader:
             record = record._replace(**_structure(found, record)._asdict())
         elif record.driver in ("HDF5", "HDF5Image") and _is_netcdf(shown):
             record = _without_netcdf(record)
-        if isinstance(path, Found) and record.status == "error":
+        if isinstance(path, FoundPath) and record.error_type == REFUSED:
             record = sifted(shown, record, found.head[:HEAD_BYTES])
         return _with_facts(record, facts)
 

@@ -17,12 +17,12 @@ from functools import lru_cache, partial
 
 from rastermeta_async.model.file_state import record_time, settled
 from rastermeta_async.model.record import NO_RASTER, SIDECAR, Record, failure
-from rastermeta_async.model.urls import Found, is_url
+from rastermeta_async.model.urls import FoundPath, is_url
 from rastermeta_async.readers.base import Reader
 from rastermeta_async.readers.sidecars import STANDALONE_SUFFIXES, UNRELATED_SUFFIXES
 
 _FOREIGN = "not recognized as being in a supported file format"
-_REFUSED = "RasterioIOError"
+REFUSED = "RasterioIOError"
 """Error type of a file that GDAL does not open."""
 
 RASTER_SUFFIXES = STANDALONE_SUFFIXES | frozenset(
@@ -65,6 +65,7 @@ _OF_STEM = (
 )  # fmt: skip
 """Endings that are added to the name of a raster without its own: such a file is not opened."""
 
+_OF_WHOLE_NAME_IF_REFUSED = (b".xml",)
 _OF_STEM_IF_REFUSED = (b".hdr", b".xml", b"_metadata.xml", b".met", b".sta")
 """The same of files that may be a raster, or the way to open one: GDAL is asked first."""
 
@@ -79,6 +80,9 @@ _WORLD_FILE = re.compile(
 
 _UNOPENED = (*_OF_WHOLE_NAME, *_OF_STEM, b"w")
 """Endings of which one ends the name of every file that may be told to be a sidecar unopened."""
+
+_MOST = (b".tif", b".TIF", b".tiff", b".jp2")
+"""Endings of most files, which are quickly told to be no sidecars."""
 
 _MAX_NAMES = 65_536
 """Names looked at in one folder; a folder with more is asked for the most usual names only."""
@@ -103,19 +107,21 @@ class SiftingReader:
 
     def read(self, path: bytes) -> Record:
         """Return the record of a path; see `Reader.read`."""
-        if not isinstance(path, Found):
+        if not isinstance(path, FoundPath):
             return self._reader.read(path)
-        if path.lower().endswith(_UNOPENED) and (row := _unopened_row(path)):
-            return row
+        if not path.endswith(_MOST) and path.lower().endswith(_UNOPENED):
+            row = _unopened_row(path)
+            if row is not None:
+                return row
         record = self._reader.read(path)
-        if record.status != "error" or record.error_type != _REFUSED:
+        if record.status != "error" or record.error_type != REFUSED:
             return record
         return _sifted_file(path, record)
 
 
 def _unopened_row(path: bytes) -> Record | None:
     """Return the row of a file that belongs to a raster next to it; None: it does not."""
-    owner = _owner_of(path, (*_OF_STEM,), world_files=True)
+    owner = _owner_of(path, _OF_WHOLE_NAME, _OF_STEM, world_files=True)
     if owner is None:
         return None
     try:
@@ -132,7 +138,7 @@ def _sifted_file(path: bytes, record: Record) -> Record:
     """Return the record of a local file that GDAL refuses, with the status that it deserves."""
     if path.lower().endswith(b".gdb") and os.path.isdir(path):  # GDAL has rasters of few of them
         return record._replace(status=NO_RASTER)
-    if _owner_of(path, _OF_STEM_IF_REFUSED, world_files=False, scenes=True):
+    if _owner_of(path, _OF_WHOLE_NAME_IF_REFUSED, _OF_STEM_IF_REFUSED, scenes=True):
         return record._replace(status=SIDECAR)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -200,19 +206,25 @@ def _suffix(name: bytes) -> bytes:
 
 
 def _owner_of(
-    path: bytes, of_stem: tuple[bytes, ...], *, world_files: bool, scenes: bool = False
+    path: bytes,
+    of_whole_name: tuple[bytes, ...],
+    of_stem: tuple[bytes, ...],
+    *,
+    world_files: bool = False,
+    scenes: bool = False,
 ) -> bytes | None:
     """Return the name, or what it begins with, of the raster to which a file belongs by its name.
 
     Args:
         path: of the file.
+        of_whole_name: endings that are added to the whole name of a raster.
         of_stem: endings that are added to the stem of a raster's name.
         world_files: whether endings of world files count.
         scenes: whether endings count that are added to what several names begin with.
     """
     folder, slash, name = path.rpartition(b"/")
     place, lower = folder + slash, name.lower()
-    for ending in _OF_WHOLE_NAME:
+    for ending in of_whole_name:
         owner = name[: -len(ending)]
         if owner and lower.endswith(ending) and os.path.isfile(place + owner):
             return owner

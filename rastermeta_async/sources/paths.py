@@ -22,7 +22,7 @@ import aiofiles
 
 from rastermeta_async.model.errors import SettingsError, SourceError
 from rastermeta_async.model.settings import Access
-from rastermeta_async.model.urls import Found, without_secrets
+from rastermeta_async.model.urls import FoundPath, without_query, without_secrets
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -82,7 +82,7 @@ class Splitter:
 
 
 class StdinSource:
-    """Paths (`Found`) from an open file descriptor: a pipe, file, terminal, device or socket.
+    """Paths (`FoundPath`) from an open file descriptor: a pipe, file, terminal, device or socket.
 
     Args:
         fd: the descriptor.
@@ -107,10 +107,10 @@ class StdinSource:
         try:
             while data := await asyncio.to_thread(self._next_block):
                 self._read += len(data)
-                yield list(map(Found, splitter.feed(data)))
+                yield list(map(FoundPath, splitter.feed(data)))
             if self._carrier is not None and await asyncio.to_thread(self._carrier.wait) != 0:
                 raise SourceError(_CUT)
-            yield list(map(Found, splitter.finish()))
+            yield list(map(FoundPath, splitter.finish()))
         except OSError as error:
             raise SourceError(
                 f"standard input cannot be read: {error.strerror}. Pipe paths in, name inputs, or "
@@ -259,8 +259,7 @@ class SuffixSource:
             yield [path for path in block if self._ends_well(path)]
 
     def _ends_well(self, path: bytes) -> bool:
-        name = path.partition(b"?")[0] if path.startswith(b"http") else path
-        return name.lower().endswith(self._suffixes)
+        return without_query(path).lower().endswith(self._suffixes)
 
     def fraction(self) -> float | None:
         """See `Source.fraction`."""

@@ -17,14 +17,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 from rastermeta_async.model.file_state import leads_nowhere
 from rastermeta_async.model.raster_folders import is_mark, is_raster_folder, is_raster_name
 from rastermeta_async.model.record import GONE, Record, failure
 from rastermeta_async.model.settings import MAX_STUCK
 from rastermeta_async.model.timeouts import AT_ONCE, answers, no_answer, started
-from rastermeta_async.model.urls import Found
+from rastermeta_async.model.urls import FoundPath
 
 _ASKED_AGAIN = 2
 """Retries of a path that does not answer."""
@@ -105,10 +105,43 @@ def _kind_of(path: bytes) -> InputKind | OSError:
         return InputKind.FILE if os.path.lexists(path) else InputKind.MISSING
 
 
+class _Below(bytes):
+    """A folder, with the number of bytes by which paths below it exceed those that globs match."""
+
+    start: int
+
+    @classmethod
+    def top(cls, path: bytes) -> Self:
+        """Return a folder that is walked."""
+        return cls.of(path, len(path.rstrip(b"/")) + 1)
+
+    @classmethod
+    def of(cls, path: bytes, start: int) -> Self:
+        """Return a folder below one that is walked."""
+        folder = cls(path)
+        folder.start = start
+        return folder
+
+
+class PathFilter(Protocol):
+    """Chooses among the files and folders below a folder that is walked."""
+
+    def take(self, path: bytes) -> bool:
+        """Tell whether a file is taken; `path` is relative to what is walked."""
+        ...
+
+    def take_folder(self, path: bytes) -> bool:
+        """Tell whether a folder is walked; `path` as for `take`, without a slash at its end."""
+        ...
+
+
 def walk(
-    inputs: Iterable[bytes], suffixes: tuple[bytes, ...] = (), timeout: float = 60.0
+    inputs: Iterable[bytes],
+    suffixes: tuple[bytes, ...] = (),
+    timeout: float = 60.0,
+    globs: PathFilter | None = None,
 ) -> Iterator[bytes]:
-    """Yield the inputs that are files, and as `Found` the files below those that are folders.
+    """Yield the inputs that are files, and as `FoundPath` the files below those that are folders.
 
     Links to files are followed, links to folders are not (unless they are an input), so there are
     no loops. A folder is yielded as `Walked` once it is listed, as `NotWalked` if this fails. A
@@ -118,8 +151,9 @@ def walk(
         inputs: paths; missing ones are yielded, too.
         suffixes: lower-case endings of the names taken from folders; empty: all.
         timeout: seconds that the disk may take for an answer; it is asked three times at most.
+        globs: chooses among what is below the folders; None: all is taken.
     """
-    walker = _Walker(suffixes, timeout)
+    walker = _Walker(suffixes, timeout, globs)
     rest = iter(inputs)
     while some := list(itertools.islice(rest, AT_ONCE)):
         yield from walker.walk(some)
@@ -132,10 +166,13 @@ def walk(
 class _Walker:
     """Walks folders, and notes those that do not answer for a retry."""
 
-    def __init__(self, suffixes: tuple[bytes, ...], timeout: float) -> None:
+    def __init__(
+        self, suffixes: tuple[bytes, ...], timeout: float, globs: PathFilter | None
+    ) -> None:
         self.put_off: dict[bytes, OSError] = {}
         """Paths to retry, with their problems."""
         self._suffixes = suffixes
+        self._globs = globs
         self._timeout = timeout
         self._hanging: set[_Lister] = set()
 
@@ -160,7 +197,9 @@ class _Walker:
             yield NotWalked.of(path, problem)
 
     def _below(self, tops: Sequence[bytes]) -> Iterator[bytes]:
-        way = _Way(tops, self._suffixes, self._timeout, self._hanging)
+        if self._globs:  # a folder that is listed again need not be at the top
+            tops = [top if isinstance(top, _Below) else _Below.top(top) for top in tops]
+        way = _Way(tops, self._suffixes, self._timeout, self._hanging, self._globs)
         try:
             while block := way.take():
                 yield from block.found
@@ -218,14 +257,23 @@ class _Lister:
     left: bool = False
     """Whether its results are no longer wanted."""
 
-    def take_whole(self, folder: bytes, suffixes: tuple[bytes, ...]) -> None:
+    def take_whole(
+        self, folder: bytes, suffixes: tuple[bytes, ...], globs: PathFilter | None
+    ) -> None:
         """Take the folder itself, if it may be wanted, for what was found in it."""
         self.folders = []
         self.block = _Block(names=1)
-        if folder.lower().endswith(suffixes or b""):
-            self.block.found.append(Found(folder))
+        if not folder.lower().endswith(suffixes or b""):
+            return
+        if globs and isinstance(folder, _Below):
+            below = folder[folder.start :]
+            if below and not globs.take(below):
+                return
+        self.block.found.append(FoundPath(folder))
 
-    def add(self, entry: os.DirEntry[bytes], suffixes: tuple[bytes, ...]) -> None:
+    def add(
+        self, entry: os.DirEntry[bytes], suffixes: tuple[bytes, ...], globs: PathFilter | None
+    ) -> None:
         """Add an entry of the folder, if it may be wanted."""
         self.names += 1
         self.block.names += 1
@@ -234,10 +282,17 @@ class _Lister:
         except OSError as error:  # it may be a folder
             self.block.failed.append((entry.path, error))
             return
+        if globs and isinstance(self.folder, _Below):
+            start = self.folder.start
+            if not (globs.take_folder if folder else globs.take)(entry.path[start:]):
+                return
+            if folder:
+                self.folders.append(_Below.of(entry.path, start))
+                return
         if folder:
             self.folders.append(entry.path)
         elif entry.name.lower().endswith(suffixes or b""):
-            path = Found(entry.path)
+            path = FoundPath(entry.path)
             (self.block.links if entry.is_symlink() else self.block.found).append(path)
 
 
@@ -253,14 +308,16 @@ class _Way:
         suffixes: see `walk`.
         timeout: seconds that the disk may take for an answer.
         hanging: the threads that this walk and others left behind; it is modified.
+        globs: see `walk`; with it, the folders are `_Below`.
     """
 
     def __init__(
         self, tops: Sequence[bytes], suffixes: tuple[bytes, ...], timeout: float,
-        hanging: set[_Lister],
+        hanging: set[_Lister], globs: PathFilter | None = None,
     ) -> None:  # fmt: skip
         self._folders = [*reversed(tops)]  # the last one is listed first
         self._suffixes = suffixes
+        self._globs = globs
         self._timeout = timeout
         self._hanging = hanging
         self._listers: set[_Lister] = set()
@@ -390,21 +447,21 @@ class _Way:
     def _list(self, lister: _Lister, folder: bytes) -> bool:
         """List a folder; False: it was not walked, as it is one raster, or no longer wanted."""
         if is_raster_name(folder):
-            lister.take_whole(folder, self._suffixes)
+            lister.take_whole(folder, self._suffixes, self._globs)
             return False
         is_first_part = True
         with closing(os.scandir(folder)) as entries:
             for entry in entries:
                 if is_first_part and is_mark(entry.name):
-                    lister.take_whole(folder, self._suffixes)
+                    lister.take_whole(folder, self._suffixes, self._globs)
                     return False
-                lister.add(entry, self._suffixes)
+                lister.add(entry, self._suffixes, self._globs)
                 lister.since = time.monotonic()
                 if lister.block.names < _NAMES_A_BLOCK:
                     continue
                 # What is handed on is not taken back, so the marks are looked for first.
                 if is_first_part and is_raster_folder(folder):
-                    lister.take_whole(folder, self._suffixes)
+                    lister.take_whole(folder, self._suffixes, self._globs)
                     return False
                 is_first_part = False
                 if not self._hand_on_part(lister):
