@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import command
+import geopandas
 import psycopg
 import pytest
-from factory import band
+import sqlalchemy
+from factory import band, failed
 from items import write_catalog
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
@@ -159,6 +161,23 @@ def ask(database: str, question: str, *values: Any) -> Any:
     """Return the rows that answer a question."""
     with psycopg.connect(dbname=database) as connection:
         return connection.execute(question, values).fetchall()
+
+
+def test_geopandas_writes_a_catalog_into_postgis(database: str, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    write_catalog(catalog, [*PLACES, tagged("tagged", DATE_ACQUIRED="2021-06"), failed()])
+    rasters = geopandas.read_parquet(catalog)
+    plain = rasters[["filepath", "status", "width", "mtime", "geometry"]]
+    engine = sqlalchemy.create_engine(f"postgresql+psycopg:///{database}")
+    plain.to_postgis("rasters", engine, schema="public")
+    srids = "select distinct st_srid(geometry) from public.rasters where geometry is not null"
+    assert ask(database, srids) == [(4326,)]
+    table = "select * from public.rasters"
+    found = geopandas.read_postgis(table, engine, geom_col="geometry")
+    assert found.crs.to_epsg() == 4326
+    assert sorted(found["filepath"]) == sorted(plain["filepath"])
+    assert found.geometry.geom_equals(plain.geometry).sum() == plain.geometry.notna().sum()
+    engine.dispose()
 
 
 def search(database: str, **query: Any) -> list[dict[str, Any]]:
