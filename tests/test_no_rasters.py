@@ -257,7 +257,7 @@ def test_where_the_folder_was_tidied_away_the_paths_are_looked_at_again(
         finished = output.finished()
         assert isinstance(finished, PathSet)
         assert finished.missing([b"/a.tif", path_bytes(NOTES)]) == [path_bytes(NOTES)]
-        assert "was removed: the 1 files that it names as no rasters" in caplog.text
+        assert "was removed: the 1 file that it named as no rasters" in caplog.text
         assert output.seal() == Totals(1, 0)
     assert sealed(path, [NOTES]) == Totals(1, 0, 0, 1)
     assert kept(path) == [NOTES]

@@ -36,6 +36,7 @@ from rastermeta_async.catalog.names import (
 from rastermeta_async.catalog.reading import checked
 from rastermeta_async.model.errors import ForeignOutputError
 from rastermeta_async.model.gdal_options import options_in_words
+from rastermeta_async.model.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +160,10 @@ class Recovery:
         path = os.path.join(self._parts, sealed.no_rasters_name)
         if not sealed.no_rasters or os.path.lexists(path):
             return sealed
+        count = plural(sealed.no_rasters.rows, "file")
         log.warning(
-            "%s was removed: the %d files that it names as no rasters are looked at again",
-            path, sealed.no_rasters.rows,
-        )  # fmt: skip
+            "%s was removed: the %s that it named as no rasters may be read again", path, count
+        )
         return replace(
             sealed, sidecars=0, others=0, no_rasters_name="", no_rasters_size=0,
             no_rasters_digest="",

@@ -30,6 +30,9 @@ class Pool(Protocol):
     def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
         """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
 
+        The row of a `FoundPath` that is no raster may have one of the statuses `NO_RASTERS`: the
+        run counts it, and keeps it out of the catalog.
+
         A run ends with `PoolError` where there are more rows, or fewer before `stop`. Whether they
         are of these paths is not checked.
 
