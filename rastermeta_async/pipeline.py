@@ -27,7 +27,14 @@ from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SCHEMA, SUCCESSES, to_batch
-from rastermeta_async.model.row_ops import count_failures, count_missing, count_passing, kept
+from rastermeta_async.model.row_ops import (
+    count_failures,
+    count_missing,
+    count_passing,
+    count_readings,
+    has_inside,
+    kept,
+)
 from rastermeta_async.model.settings import (
     BATCH_BYTES,
     BATCH_SECONDS,
@@ -115,7 +122,9 @@ class Progress:
     """How far a run is. Only the pipeline writes it; others take a `snapshot`."""
 
     done: int = 0
-    """Rows finished in this run."""
+    """Paths finished in this run."""
+    rows: int = 0
+    """Their rows: more than paths where members of archives have rows of their own."""
     failures: int = 0
     """Rows finished in this run that are not a success."""
     taken: int = 0
@@ -165,7 +174,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Rows a second since the first file was taken."""
+        """Paths a second since the first file was taken."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     @property
@@ -313,7 +322,7 @@ async def _read(
     """Yield what a pool reads, checked: a row that the pool loses would be lost unseen.
 
     Raises:
-        PoolError: there are not as many rows as paths, though the run goes on, or no rows at all.
+        PoolError: there are rows of more or fewer paths, though the run goes on, or no rows at all.
     """
     name, found = f"{type(pool).__name__}.read", 0
     try:
@@ -323,7 +332,7 @@ async def _read(
                 raise PoolError(f"{name} gave a {kind}, not a record batch of SCHEMA")
             if not batch.schema.equals(SCHEMA):
                 raise PoolError(f"{name} gave a RecordBatch with other columns than SCHEMA")
-            found += batch.num_rows
+            found += count_readings(batch)
             yield batch
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -332,7 +341,7 @@ async def _read(
         # A task group takes a task that ends so for one that has done its work.
         raise PoolError(f"{name} was cancelled, though the run was not") from error
     if found > len(paths) or (found < len(paths) and not stop.is_set()):
-        raise PoolError(f"{name} gave {found} rows for {len(paths)} paths")
+        raise PoolError(f"{name} gave rows of {found} paths for {len(paths)} paths")
 
 
 def _files_among(paths: Sequence[bytes]) -> int:
@@ -342,7 +351,8 @@ def _files_among(paths: Sequence[bytes]) -> int:
 def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     rows = kept(batch)
     progress.walked += batch.num_rows - rows.num_rows
-    progress.done += rows.num_rows
+    progress.done += count_readings(rows)
+    progress.rows += rows.num_rows
     if failures := count_failures(rows):
         progress.failures += failures
         progress.missing += count_missing(rows)
@@ -397,7 +407,7 @@ def committer(
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
         async for some in _with_pauses(rows, interval):
-            for complete in batch.push(some) if some is not None else ():
+            for complete in _pushed(batch, some) if some is not None else ():
                 await commit(complete)
                 last = time.monotonic()
             if batch.rows and time.monotonic() >= last + interval:
@@ -407,6 +417,11 @@ def committer(
             await commit(batch.flush())
 
     return consume
+
+
+def _pushed(batch: Grouper, rows: pa.RecordBatch) -> Iterator[pa.Table]:
+    """Add rows to a batch; yield what is complete. The rows of a path stay together."""
+    return batch.push_whole(rows) if has_inside(rows) else batch.push(rows)
 
 
 def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[bytes]]:

@@ -169,6 +169,8 @@ class _ToConsole(logging.Handler):
 
 def _counts(progress: Progress) -> str:
     text = f"{plural(progress.done, 'file')} read"
+    if progress.rows > progress.done:
+        text += f" ({plural(progress.rows, 'row')})"
     if progress.failures:
         text += f", {progress.failures:,} with problems"
     if progress.skipped:

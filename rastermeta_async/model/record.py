@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rastermeta_async.model.urls import is_url, redacted, without_secrets
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Changes whenever a column is added or removed, or changes its meaning."""
 
 VERSION_KEY = b"rastermeta:schema_version"
@@ -116,9 +116,10 @@ BandTags = dict[int, Tags]
 
 
 class Record(NamedTuple):
-    """The metadata of one input path: one row of the catalog. Frozen.
+    """The metadata of one raster: one row of the catalog. Frozen.
 
-    `failure` makes the record of a path that could not be read: only its first columns have values.
+    An input path has one, or one for each member or subdataset (see `Reading`). `failure` makes the
+    record of a path that could not be read: only its first columns have values.
     """
 
     filepath: Annotated[
@@ -221,11 +222,28 @@ class Record(NamedTuple):
             _TEXT, f"what read the header: {TIFF_HEADER}, {JP2_HEADER} or rasterio; null: nothing"
         ),
     ] = None
+    member: Annotated[
+        str | None, Column(_TEXT, "name of the raster inside the archive at the path")
+    ] = None
+    subdataset: Annotated[
+        str | None, Column(_TEXT, "name under which GDAL opens this part of a container")
+    ] = None
 
     @property
     def ok(self) -> bool:
         """Whether the file was read: its status is one of `SUCCESSES`."""
         return self.status in SUCCESSES
+
+
+Reading = Record | list[Record]
+"""What one reading of an input path gives: its row, or its rows, at least one.
+
+Rows of one path differ in member or subdataset; they ascend by both, null first."""
+
+
+def as_rows(reading: Reading) -> list[Record]:
+    """Return the rows of a reading."""
+    return reading if isinstance(reading, list) else [reading]
 
 
 COLUMNS: dict[str, Column] = _columns_of(Record)

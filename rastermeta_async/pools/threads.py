@@ -23,7 +23,7 @@ from typing import Self
 import pyarrow as pa
 
 from rastermeta_async.model.file_state import offline_row
-from rastermeta_async.model.record import Record
+from rastermeta_async.model.record import Reading, Record
 from rastermeta_async.model.settings import (
     READS_AT_ONCE,
     Settings,
@@ -340,8 +340,8 @@ class _ChunkReading:
             if chunk.put(at, record):
                 self._pool.collect(chunk)
 
-    def _read(self, path: bytes) -> Record | None:
-        """Return the record of a path; None: the run stopped before it was read."""
+    def _read(self, path: bytes) -> Reading | None:
+        """Return the row or rows of a path; None: the run stopped before it was read."""
         row = offline_row(path) if self._pool.skips_offline else None
         try:
             return row or self._reader.read(path)

@@ -23,7 +23,7 @@ from rastermeta_async.model.machine import collect_seldom, limit_data, memory_by
 spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.model.errors import StuckError, first_error  # noqa: E402
-from rastermeta_async.model.record import Record  # noqa: E402
+from rastermeta_async.model.record import Reading  # noqa: E402
 from rastermeta_async.model.settings import Settings, threads_for  # noqa: E402
 from rastermeta_async.model.streams import write_all  # noqa: E402
 from rastermeta_async.pools.header_pool import HeaderPool  # noqa: E402
@@ -115,7 +115,7 @@ class _NotingReader:
         """See `Reader.enter`."""
         self._reader.enter()
 
-    def read(self, path: bytes) -> Record:
+    def read(self, path: bytes) -> Reading:
         """See `Reader.read`."""
         if not hasattr(self._slot, "number"):
             self._slot.number = next(self._numbers)

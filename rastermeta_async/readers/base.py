@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from rastermeta_async.model.errors import StuckError
-from rastermeta_async.model.record import Record
+from rastermeta_async.model.record import Reading, Record
 from rastermeta_async.model.settings import MAX_STUCK, Access
 from rastermeta_async.model.urls import is_url, without_secrets
 
@@ -29,8 +29,8 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, path: bytes) -> Record:
-        """Return the record of a path; the record also tells what is wrong with the file.
+    def read(self, path: bytes) -> Reading:
+        """Return the row of a path, or its rows; they also tell what is wrong with the file.
 
         Raises:
             Stopped: the reader was asked to stop first.

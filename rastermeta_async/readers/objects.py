@@ -12,7 +12,7 @@ from threading import Lock, Semaphore
 from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
-from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.record import Record, as_rows, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
 from rastermeta_async.model.urls import without_secrets
@@ -185,9 +185,9 @@ class ObjectReader:
         try:
             opening = self._opens.submit(self._rasterio.read, path)
         except RuntimeError:  # the system starts no further thread
-            return self._rasterio.read(path)
+            return as_rows(self._rasterio.read(path))[0]
         try:
-            return opening.result(seconds)
+            return as_rows(opening.result(seconds))[0]
         except TimeoutError:
             self._count_stuck(1)
             if self._on_hang is not None:
@@ -210,7 +210,7 @@ class ObjectReader:
             return False
         name = shown.partition(b"?")[0].rpartition(b"/")[2]
         with sparse_copy(name, {0: found.head}, found.size) as copy:
-            again = done_in(self._copies, partial(self._rasterio.read, copy))
+            (again,) = as_rows(done_in(self._copies, partial(self._rasterio.read, copy)))
         return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
 
 
