@@ -26,7 +26,7 @@ from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import SCHEMA, SUCCESSES, to_batch
+from rastermeta_async.model.record import SCHEMA, SUCCESSES, shown_name, to_batch
 from rastermeta_async.model.row_ops import (
     count_failures,
     count_missing,
@@ -364,17 +364,21 @@ def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
 def _log_failures(batch: pa.RecordBatch) -> None:
     if log.isEnabledFor(logging.DEBUG):
         for row in _failures(batch):
-            path = shortened(row["filepath"])
+            path = _name(row)
             log.debug("%s: %s: %s", path, row["status"], row["error_message"])
 
 
 def _example(batch: pa.RecordBatch) -> str:
     row = next(_failures(batch))
-    return f"{shortened(row['filepath'])}: {row['error_message']}"
+    return f"{_name(row)}: {row['error_message']}"
+
+
+def _name(row: dict[str, str]) -> str:
+    return shortened(shown_name(row["filepath"], row["member"]))
 
 
 def _failures(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
-    for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
+    for row in batch.select(["filepath", "member", "status", "error_message"]).to_pylist():
         if row["status"] not in SUCCESSES:
             yield row
 

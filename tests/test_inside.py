@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -19,15 +20,23 @@ from hypothesis import strategies as st
 
 from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.combine import FinishedCatalog, combined
-from rastermeta_async.catalog.completed import dicts_of
+from rastermeta_async.catalog.completed import batches_of, dicts_of
 from rastermeta_async.catalog.difference import Difference, listed, paired
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import tombstones
+from rastermeta_async.cli.summary import summary_of
+from rastermeta_async.gis.tiles import Names
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SCHEMA, Record, to_batch
 from rastermeta_async.model.row_ops import count_readings, newest, row_keys
 from rastermeta_async.model.settings import Order
+from rastermeta_async.report.cube import cube_of, exemplify
+from rastermeta_async.stac.evidence import Rules
+from rastermeta_async.stac.export import export
+from rastermeta_async.stac.links import Links
+from rastermeta_async.stac.scenes import SceneRules
+from rastermeta_async.stores.archives import name_inside
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
@@ -290,3 +299,86 @@ def test_members_survive_parquet_and_lines(catalog: Path, order: Order) -> None:
         assert pq.read_table(catalog).schema.equals(SCHEMA)
     assert [member for _, member in found_in(catalog)] == [row.member for row in rows]
     assert table(rows).num_rows == 50
+
+
+# Views of catalogs
+
+
+def test_the_size_of_an_archive_counts_once(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    rows = [*archive(b"/z.zip", *"abc"), at(b"/a.tif", 1, 1)]
+    seal(catalog, rows, order=Order.SPATIAL)
+    summary = summary_of(str(catalog))
+    assert (summary.rows, summary.bytes) == (4, 2 * 1234)
+    cube = cube_of(lambda columns: batches_of(str(catalog), columns))
+    assert (sum(cube.rows["files"].to_pylist()), sum(cube.rows["bytes"].to_pylist())) == (4, 2468)
+    exemplify(cube, lambda columns: batches_of(str(catalog), columns))
+    assert {one.path for one in cube.examples} >= {"/a.tif", "/z.zip/a"}
+    seal(tmp_path / "none.parquet", [at(b"/a.tif", 1, 1)], order=Order.PATH)
+    counts = Difference()
+    for pairs in paired(str(tmp_path / "none.parquet"), str(catalog), str(tmp_path)):
+        counts.add(pairs)
+    assert (counts.files["added"], counts.bytes["added"]) == (3, 1234)
+
+
+def test_an_item_links_to_the_member_and_has_its_own_id(tmp_path: Path) -> None:
+    catalog, output = tmp_path / "catalog.parquet", tmp_path / "items.ndjson"
+    dated = archive(b"/a/z.zip", "x/20240101.tif", "y/20240102.tif")
+    url = archive(b"s3://b/z.zip", "x/20240101.tif")
+    seal(catalog, [*dated, *url, at(b"/a/20240103.tif", 1, 1)], order=Order.PATH)
+    assert export(str(catalog), str(output), Rules(["%Y%m%d"])).items == 4
+    items = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [item["assets"]["data"]["href"] for item in items] == [
+        "file:///a/20240103.tif",
+        "/vsizip/{/a/z.zip}/x/20240101.tif",
+        "/vsizip/{/a/z.zip}/y/20240102.tif",
+        "/vsizip/{/vsis3/b/z.zip}/x/20240101.tif",
+    ]
+    assert len({item["id"] for item in items}) == 4
+    assert [item["properties"]["start_datetime"][:10] for item in items][1:3] == [
+        "2024-01-01", "2024-01-02",
+    ]  # fmt: skip
+
+
+def test_links_to_members_follow_a_base_url() -> None:
+    assert Links().inside(b"/a/b.zip", "c/d.tif") == "/vsizip/{/a/b.zip}/c/d.tif"
+    web = Links("https://example.com/x").inside(b"/a/b.tar", "d.tif")
+    assert web == "/vsitar/{/vsicurl/https://example.com/x/a/b.tar}/d.tif"
+    assert Links("file:///mnt").inside(b"/a/\xc3\xa4 b.zip", "d.tif") == (
+        "/vsizip/{/mnt/a/ä b.zip}/d.tif"
+    )
+
+
+def test_the_files_of_a_scene_may_be_in_an_archive() -> None:
+    name = "S2A_MSIL2A_20240102T101031_N0510_R022_T32UQD_20240102T120000.SAFE"
+    granule = f"{name}/GRANULE/L2A_T32UQD_A044559_20240102T101026/IMG_DATA/R10m/"
+    rows = archive(
+        f"/a/{name}.zip".encode(), *[f"{granule}T32UQD_20240102T101031_{band}_10m.jp2"
+        for band in ("B02", "B03")]
+    )  # fmt: skip
+    found = SceneRules(["auto"]).of(to_batch(rows)).to_pylist()
+    assert [row["asset"] for row in found] == ["B02_10m", "B03_10m"]
+    assert found[0]["scene"] == found[1]["scene"] == name.removesuffix(".SAFE")
+
+
+def test_tile_indexes_name_the_member(tmp_path: Path) -> None:
+    names = Names(str(tmp_path))
+    assert names.of("/a/b.zip", "c.tif") == "/vsizip/{/a/b.zip}/c.tif"
+    assert names.of("b.zip", "c.tif") == f"/vsizip/{{{os.getcwd()}/b.zip}}/c.tif"
+    assert names.of("s3://b/k.zip", "c.tif") == "/vsizip/{/vsis3/b/k.zip}/c.tif"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b.zip", "/vsizip/{/a/b.zip}/m"),
+        ("b.ZIP", "/vsizip/{b.ZIP}/m"),
+        ("/a/{x}.tar", "/vsitar/{/a/{x}.tar}/m"),
+        ("/a/x}.tgz", "/vsitar//a/x}.tgz/m"),
+        ("/a/m.gz", "/vsigzip//a/m.gz"),
+        ("gs://b/k.tar.gz", "/vsitar/{/vsigs/b/k.tar.gz}/m"),
+        ("https://h/k.zip?q=1", "/vsizip/{/vsicurl/https://h/k.zip?q=1}/m"),
+    ],
+)
+def test_gdal_s_name_of_a_member(path: str, name: str) -> None:
+    assert name_inside(path, "m") == name

@@ -26,7 +26,7 @@ from rastermeta_async.catalog.combine import FinishedCatalog
 from rastermeta_async.catalog.json_rows import encoder
 from rastermeta_async.catalog.merge import Batches
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import INSIDE, row_keys
+from rastermeta_async.model.row_ops import INSIDE, ArchiveSizes, row_keys
 
 ADDED, GONE, CHANGED, SAME = "added", "gone", "changed", "unchanged"
 
@@ -166,19 +166,23 @@ class Difference:
     columns: Counter[str] = field(default_factory=Counter)
     """Files that differ in a column."""
 
+    _old_sizes: ArchiveSizes = field(default_factory=ArchiveSizes, repr=False, compare=False)
+    _new_sizes: ArchiveSizes = field(default_factory=ArchiveSizes, repr=False, compare=False)
+
     def __bool__(self) -> bool:
         return any(files for kind, files in self.files.items() if kind != SAME)
 
     def add(self, pairs: Pairs) -> None:
         """Count some rows."""
         kinds = pairs.kinds()
-        sizes = pairs.new["file_size"].to_pylist()
+        sizes = self._new_sizes.of(pairs.new).to_pylist()
         for kind, size in zip(kinds, sizes, strict=True):
             self.files[kind] += 1
             self.bytes[kind] += size or 0
+        old_sizes = self._old_sizes.of(pairs.old)
         for at in pairs.gone():
             self.files[GONE] += 1
-            self.bytes[GONE] += pairs.old["file_size"][int(at)].as_py() or 0
+            self.bytes[GONE] += old_sizes[int(at)].as_py() or 0
         for name, rows in pairs.changes.items():
             self.columns[name] += len(rows)
 

@@ -306,6 +306,11 @@ def words_for_row(shown: str, message: str) -> str:
     return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]
 
 
+def shown_name(filepath: str, member: str | None) -> str:
+    """Return what a message calls a row: its path, and below it the member, if it is of one."""
+    return filepath if member is None else f"{filepath}/{member}"
+
+
 def is_same(one: object, other: object) -> bool:
     """Tell whether two values of records are equal to the last bit, at any depth of nesting.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import GONE, MISSING, PASSING, SUCCESSES
 from rastermeta_async.model.urls import is_url
 
@@ -220,6 +221,26 @@ def _taken(rows: pa.Table, order: pa.Array) -> pa.RecordBatch:
     # Column by column: this never holds three copies of the table.
     columns = [column.combine_chunks().take(order) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
+class ArchiveSizes:
+    """Tells the bytes of rows so that they add up: those of an archive with its first row only."""
+
+    def __init__(self) -> None:
+        self._seen = PathSet()
+
+    def of(self, rows: pa.RecordBatch) -> pa.Array:
+        """Return the sizes of rows with the columns `IDENTITY` and file_size; some become null."""
+        sizes = rows["file_size"]
+        if not has_inside(rows):
+            return sizes
+        paths = path_keys(rows).to_pylist()
+        new = set(self._seen.add_new(paths))
+        counts = []
+        for path in paths:
+            counts.append(path in new)
+            new.discard(path)
+        return pc.if_else(pa.array(counts), sizes, None)
 
 
 def has_overviews(bands: pa.Array) -> pa.Array:
