@@ -36,7 +36,7 @@ from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
 from rastermeta_async.stac.links import Links
 from rastermeta_async.stac.scenes import SceneRules
-from rastermeta_async.stores.archives import name_inside
+from rastermeta_async.stores.archive_names import name_inside
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 

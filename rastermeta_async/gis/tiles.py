@@ -19,7 +19,7 @@ from rastermeta_async.gis.mosaics import COLUMNS, DATA_TYPES
 from rastermeta_async.model.errors import StoreError
 from rastermeta_async.model.record import UNPLACED, shown_name
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.stores.archives import name_inside
+from rastermeta_async.stores.archive_names import name_inside
 from rastermeta_async.stores.credentials import gdal_name
 
 Reals = np.ndarray[Any, np.dtype[np.float64]]

@@ -301,6 +301,14 @@ def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     return Record(shown, raw, status, error_type, words_for_row(shown, message))
 
 
+def rough_bytes(record: Record) -> int:
+    """Return roughly the bytes of the parts of a record that can be large."""
+    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
+    tags = *of_dataset, *(record.band_tags or {}).values()
+    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
+    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")
+
+
 def words_for_row(shown: str, message: str) -> str:
     """Return the message for the row with the `filepath` `shown`, without secrets."""
     return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]

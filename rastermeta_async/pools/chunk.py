@@ -10,7 +10,7 @@ from threading import Lock
 
 import pyarrow as pa
 
-from rastermeta_async.model.record import Reading, Record, as_rows
+from rastermeta_async.model.record import Reading, Record, as_rows, rough_bytes
 from rastermeta_async.model.settings import CHUNK_BYTES
 
 SLICE_SECONDS = 0.25
@@ -161,11 +161,5 @@ def _all_rows(readings: list[Reading]) -> list[Record]:
     return [row for reading in readings for row in as_rows(reading)]
 
 
-def _weight(record: Reading) -> int:
-    """Return roughly the bytes of the parts of a record that can be large."""
-    if isinstance(record, list):
-        return sum(map(_weight, record))
-    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
-    tags = *of_dataset, *(record.band_tags or {}).values()
-    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
-    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")
+def _weight(reading: Reading) -> int:
+    return sum(map(rough_bytes, reading)) if isinstance(reading, list) else rough_bytes(reading)

@@ -33,7 +33,7 @@ from rastermeta_async.model.timeouts import Stopped, let_go
 from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.chunk import Chunk
 from rastermeta_async.pools.concurrency import AnyTuner, Permits, ReadLimit, Tuner
-from rastermeta_async.readers.base import Reader, check_stuck
+from rastermeta_async.readers.base import Reader, check_stuck, watch_progress
 from rastermeta_async.readers.fence import fence_thread
 
 Take = Callable[[], "tuple[Chunk, int] | None"]
@@ -254,6 +254,7 @@ class ThreadPool:
     def note_thread(self, reading: _ChunkReading) -> None:
         """Note that this thread reads files now."""
         self._thread.reading = reading
+        watch_progress("pool", reading.note_progress)
         self._limit.note_thread()
 
     @property
@@ -355,6 +356,16 @@ class _ChunkReading:
     def go_on(self) -> None:
         """Start the timeout of the open file anew."""
         self._opened_at = time.monotonic()
+
+    def note_progress(self) -> None:
+        """Start the timeout anew, as a part of the file was read.
+
+        Raises:
+            Stopped: the run ends, or the file was given up.
+        """
+        if self._abandoned or self._pool.stopping:
+            raise Stopped
+        self.go_on()
 
     def seconds_left(self, timeout: float) -> float:
         """Return how many seconds the open file may still take; if none is open, `timeout`."""

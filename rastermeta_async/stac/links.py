@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.stores.archives import name_inside
+from rastermeta_async.stores.archive_names import name_inside
 
 _IN_A_PATH = "/!$&'()*+,;=@~"
 """Characters that a path keeps unquoted; not the colon, as text before it looks like a scheme."""

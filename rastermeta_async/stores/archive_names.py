@@ -5,6 +5,8 @@ Reference: GDAL, "Virtual File Systems", /vsizip/, /vsitar/ and /vsigzip/.
 
 from __future__ import annotations
 
+from typing import Self
+
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.stores.credentials import gdal_name
 
@@ -15,6 +17,19 @@ KINDS = {b".zip": ZIP, b".tar": TAR, b".tar.gz": TGZ, b".tgz": TGZ, b".gz": GZ}
 
 _LONGEST = max(map(len, KINDS))
 _PREFIXES = {ZIP: "/vsizip/", TAR: "/vsitar/", TGZ: "/vsitar/"}
+
+
+class MemberPath(bytes):
+    """The path or URL of an archive, and a member in it that GDAL is to open."""
+
+    member: str
+    """Its name inside the archive."""
+
+    def __new__(cls, path: bytes, member: str) -> Self:
+        """Return the path of an archive with the name of a member."""
+        made = super().__new__(cls, path)
+        made.member = member
+        return made
 
 
 def kind_of(path: bytes) -> str | None:
