@@ -53,6 +53,12 @@ _RASTERS = frozenset(
 )
 """Endings of names that only rasters have."""
 
+_OTHERS = frozenset(
+    b"html htm xsd xsl css js md md5 sha1 sha256 sha512 log py sh pdf doc docx safe json geojson"
+    b" csv".split()
+)
+"""Endings of names that no raster has; GDAL, which takes ten requests to a store, is not asked."""
+
 _OF_RASTERS = (".aux.xml", ".ovr", ".msk", ".prj", ".tfw", ".jgw", ".pgw", ".j2w", ".wld")
 """Endings of sidecars, which are no rows."""
 
@@ -161,7 +167,7 @@ class _ArchiveReading:
                 self._keep(self.source.failure(kind, message, entry.name))
         elif kind_of(entry.name.encode()) is not None:
             self._nested.append(entry.name)
-        elif entry.name.lower().endswith(_OF_RASTERS):
+        elif entry.name.lower().endswith(_OF_RASTERS) or _ending(entry.name) in _OTHERS:
             return
         elif record := self._decode(entry):
             self._decoded[entry.name] = record, entry
@@ -275,4 +281,8 @@ def _is_no_raster(name: str, record: Record) -> bool:
 
 
 def _is_named_like_a_raster(name: str) -> bool:
-    return name.rpartition(".")[2].lower().encode() in _RASTERS
+    return _ending(name) in _RASTERS
+
+
+def _ending(name: str) -> bytes:
+    return name.rpartition(".")[2].lower().encode()
