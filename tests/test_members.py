@@ -61,6 +61,9 @@ OF_THE_FILE = {"filepath", "filepath_bytes", "member", "file_size", "mtime", "et
                "subdatasets", "error_message"}  # fmt: skip
 """Columns that differ between a member and the same file beside the archive."""
 
+NEED_GDAL = {"described.tif", "pages.tif", "reduced.tif", "unplaced.tif"}
+"""Members that have sidecars, or several pages. In a compressed tar their structure is not told."""
+
 
 def zipped(path: Path, members: Members, how: int = zipfile.ZIP_DEFLATED) -> Path:
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", how) as archive:
@@ -169,7 +172,7 @@ def test_members_have_the_records_that_rasterio_gives_for_their_names(
     for member in rasters:
         row, alone = found[member], reference.read(bytes(files / member))
         different = [one for one in differing_columns(row, alone) if one not in OF_THE_FILE]
-        if name.startswith("packed") and member in ("described.tif", "pages.tif", "reduced.tif"):
+        if name.startswith("packed") and member in NEED_GDAL:
             different = [one for one in different if one not in ("tiled", "cog", "cog_problems")]
         assert not different, (member, [(getattr(row, n), getattr(alone, n)) for n in different])
         with opened(archive, member) as dataset:
@@ -687,16 +690,14 @@ def test_killed_and_resumed_each_member_is_there_once(
     expected += [(f"{n}.tif", "") for n in range(6)]
     assert traced(tmp_path / "trace", command).returncode == 0
     assert "fsync" in calls_of(tmp_path / "trace")
-    dice = random.Random(order)
-    for call in dice.sample(["fsync", "rename", "fdatasync", "unlink"], 4):
-        for number in (1, 2, 3):
-            for left in tmp_path.glob("catalog*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            killed_at(call, number, command)
-            assert run(command).returncode == 0
-            found = [(path, member or "") for path, member, _ in found_in(catalog)]
-            assert sorted(found) == sorted(expected)
-            assert leftovers(catalog) == set()
+    for call, number in [("fsync", 2), ("rename", 1), ("fdatasync", 3), ("unlink", 1)]:
+        for left in tmp_path.glob("catalog*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        killed_at(call, number, command)
+        assert run(command).returncode == 0
+        found = [(path, member or "") for path, member, _ in found_in(catalog)]
+        assert sorted(found) == sorted(expected)
+        assert leftovers(catalog) == set()
 
 
 def test_a_table_of_a_few_paths_has_all_members(archives: Path) -> None:
@@ -756,11 +757,11 @@ def test_members_of_objects_are_read_by_ranges(server: Server, files: Path) -> N
 def test_members_of_objects_equal_those_of_files(files: Path, tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     bucket.mkdir()
-    reader = with_members(make_reader(None), ALL, 60.0)
-    local = {}
-    for name, make in MAKERS.items():
-        archive = make(bucket / name, content_of(files))
-        local[name] = {row.member: row for row in as_rows(reader.read(bytes(archive)))}
+    paths = [make(bucket / name, content_of(files)) for name, make in MAKERS.items()]
+    table = rastermeta_async.read_table(paths, Settings(members=ALL))
+    local: dict[str, dict[str | None, Record]] = {name: {} for name in MAKERS}
+    for row in (row for batch in table.to_batches() for row in from_batch(batch)):
+        local[os.path.basename(row.filepath)][row.member] = row
     with serving_apart(str(tmp_path)) as url:
         found = from_store(url, *MAKERS)
     for name, members in local.items():
