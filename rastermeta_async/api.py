@@ -390,11 +390,12 @@ def pool_for(settings: Settings) -> Pool:
 
         return WorkerPool(settings)
     from rastermeta_async.pools.header_pool import HeaderPool
+    from rastermeta_async.readers.members import with_members
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config
     )
-    return HeaderPool(reader, reader, settings)
+    return HeaderPool(with_members(reader, settings.members, settings.timeout), reader, settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:

@@ -32,6 +32,8 @@ def read_record(
 ) -> Record:
     """Return the record of one file or object, as `extract` would; blocks until it is read.
 
+    An archive is one file here: `extract` and `read_table` give the rows of its members.
+
     Args:
         path: any file or URL; the record's `status`, `error_type` and `error_message` say what
             is wrong with it.
@@ -44,7 +46,7 @@ def read_record(
         SettingsError: the reader does not exist, or an option is invalid.
         RuntimeError: a URL was given while an event loop runs, which would block: use `extract`.
     """
-    settings = Settings(drivers=drivers, reader=reader, gdal_config=gdal_config)
+    settings = Settings(drivers=drivers, reader=reader, gdal_config=gdal_config, members=())
     name = local_path(os.fsencode(path))
     if is_url(name):
         return _read_in_pool(name, settings)

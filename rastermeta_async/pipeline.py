@@ -34,8 +34,15 @@ from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
-from rastermeta_async.model.record import NO_RASTERS, SCHEMA, SUCCESSES, to_batch
-from rastermeta_async.model.row_ops import count_missing, count_passing, counts_of, kept
+from rastermeta_async.model.record import NO_RASTERS, SCHEMA, SUCCESSES, shown_name, to_batch
+from rastermeta_async.model.row_ops import (
+    count_missing,
+    count_passing,
+    count_readings,
+    counts_of,
+    has_inside,
+    kept,
+)
 from rastermeta_async.model.settings import (
     BATCH_BYTES,
     BATCH_SECONDS,
@@ -123,7 +130,9 @@ class Progress:
     """How far a run is. Only the pipeline writes it; others take a `snapshot`."""
 
     done: int = 0
-    """Rows finished in this run."""
+    """Paths finished in this run."""
+    rows: int = 0
+    """Rows of these paths that are rasters: members of archives have rows of their own."""
     failures: int = 0
     """Rows finished in this run that are neither a success nor of a path that is no raster."""
     sidecars: int = 0
@@ -182,7 +191,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Rows a second since the first file was taken."""
+        """Paths a second since the first file was taken."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     @property
@@ -351,7 +360,7 @@ async def _read(
     """Yield what a pool reads, checked: a row that the pool loses would be lost unseen.
 
     Raises:
-        PoolError: there are not as many rows as paths, though the run goes on, or no rows at all.
+        PoolError: there are rows of more or fewer paths, though the run goes on, or no rows at all.
     """
     name, found = f"{type(pool).__name__}.read", 0
     try:
@@ -361,7 +370,7 @@ async def _read(
                 raise PoolError(f"{name} gave a {kind}, not a record batch of SCHEMA")
             if not batch.schema.equals(SCHEMA):
                 raise PoolError(f"{name} gave a RecordBatch with other columns than SCHEMA")
-            found += batch.num_rows
+            found += count_readings(batch)
             yield batch
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -370,7 +379,7 @@ async def _read(
         # A task group takes a task that ends so for one that has done its work.
         raise PoolError(f"{name} was cancelled, though the run was not") from error
     if found > len(paths) or (found < len(paths) and not stop.is_set()):
-        raise PoolError(f"{name} gave {found} rows for {len(paths)} paths")
+        raise PoolError(f"{name} gave rows of {found} paths for {len(paths)} paths")
 
 
 def _as_named(path: bytes) -> bytes:
@@ -388,8 +397,9 @@ def _files_among(paths: Sequence[bytes]) -> int:
 def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     rows = kept(batch)
     progress.walked += batch.num_rows - rows.num_rows
-    progress.done += rows.num_rows
+    progress.done += count_readings(rows)
     counts = counts_of(rows)
+    progress.rows += rows.num_rows - counts.no_rasters
     progress.sidecars += counts.sidecars
     progress.others += counts.others
     if counts.failures:
@@ -404,17 +414,21 @@ def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
 def _log_problems(batch: pa.RecordBatch) -> None:
     if log.isEnabledFor(logging.DEBUG):
         for row in _problems(batch):
-            path = shortened(row["filepath"])
+            path = _name(row)
             log.debug("%s: %s: %s", path, row["status"], row["error_message"])
 
 
 def _example(batch: pa.RecordBatch) -> str:
     row = next(row for row in _problems(batch) if row["status"] not in NO_RASTERS)
-    return f"{shortened(row['filepath'])}: {row['error_message']}"
+    return f"{_name(row)}: {row['error_message']}"
+
+
+def _name(row: dict[str, str]) -> str:
+    return shortened(shown_name(row["filepath"], row["member"]))
 
 
 def _problems(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
-    for row in batch.select(["filepath", "status", "error_message"]).to_pylist():
+    for row in batch.select(["filepath", "member", "status", "error_message"]).to_pylist():
         if row["status"] not in SUCCESSES:
             yield row
 
@@ -447,7 +461,7 @@ def committer(
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
         async for some in _with_pauses(rows, interval):
-            for complete in batch.push(some) if some is not None else ():
+            for complete in _pushed(batch, some) if some is not None else ():
                 await commit(complete)
                 last = time.monotonic()
             if batch.rows and time.monotonic() >= last + interval:
@@ -457,6 +471,11 @@ def committer(
             await commit(batch.flush())
 
     return consume
+
+
+def _pushed(batch: Grouper, rows: pa.RecordBatch) -> Iterator[pa.Table]:
+    """Add rows to a batch; yield what is complete. The rows of a path stay together."""
+    return batch.push_whole(rows) if has_inside(rows) else batch.push(rows)
 
 
 def _chunks(paths: list[bytes], readers: int, rate: float) -> Iterator[list[bytes]]:

@@ -22,7 +22,7 @@ import rastermeta_async
 from rastermeta_async import Pool, Record, Settings
 from rastermeta_async.footprints.rows import rows_with_footprints
 from rastermeta_async.model.errors import PoolError
-from rastermeta_async.model.record import path_columns
+from rastermeta_async.model.record import as_rows, path_columns
 from rastermeta_async.readers import router
 from rastermeta_async.readers.base import Facts, Foreign, ReadAt, Reader, Unsupported
 from rastermeta_async.readers.rasterio_reader import RasterioReader
@@ -151,7 +151,7 @@ class CallersThread:
         for path in paths:
             if self._stopping:
                 return
-            yield rows_with_footprints([self._reader.read(path)])
+            yield rows_with_footprints(as_rows(self._reader.read(path)))
             await asyncio.sleep(0)
 
     def stop(self) -> None:
@@ -196,8 +196,8 @@ class Faulty(CallersThread):
     ("how", "message"),
     [
         ("cancelled", "Faulty.read was cancelled, though the run was not"),
-        ("too few", r"Faulty.read gave \d+ rows for \d+ paths"),
-        ("too many", r"Faulty.read gave \d+ rows for \d+ paths"),
+        ("too few", r"Faulty.read gave rows of \d+ paths for \d+ paths"),
+        ("too many", r"Faulty.read gave rows of \d+ paths for \d+ paths"),
         ("no batch", "Faulty.read gave a list, not a record batch of SCHEMA"),
         ("other columns", "Faulty.read gave a RecordBatch with other columns than SCHEMA"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_remote import header_at_the_end
 
-from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.record import Record, as_rows, failure
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.model.timeouts import Stopped
 from rastermeta_async.readers import objects
@@ -72,7 +72,7 @@ def test_few_are_open_at_once_and_who_waits_for_its_turn_loses_no_time() -> None
     reader = ObjectReader(rasterio, None, Settings(timeout=3 * SHORT))
     urls = [b"s3://bucket/%d" % number for number in range(12)]
     with ThreadPoolExecutor(len(urls)) as threads:
-        rows = list(threads.map(reader.read, urls))
+        rows = [row for some in threads.map(reader.read, urls) for row in as_rows(some)]
     assert [row.error_type for row in rows] == [None] * 12
     assert rasterio.most == 2
 
@@ -82,8 +82,8 @@ def test_those_that_hang_have_their_rows_in_time_and_others_are_read() -> None:
     reader = ObjectReader(rasterio, None, Settings(timeout=SHORT))
     try:
         began = time.monotonic()
-        rows = [reader.read(b"s3://bucket/hangs-%d" % number) for number in range(3)]
-        rows.append(reader.read(b"s3://bucket/1"))
+        urls = [*(b"s3://bucket/hangs-%d" % number for number in range(3)), b"s3://bucket/1"]
+        rows = [row for url in urls for row in as_rows(reader.read(url))]
         assert time.monotonic() - began < 20 * SHORT
         assert [row.error_type for row in rows] == ["Timeout"] * 3 + [None]
         assert rows[0].error_message == "no answer in time"
@@ -120,7 +120,7 @@ def test_where_the_system_starts_no_further_thread_those_there_are_read_on(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     reader = ObjectReader(FakeRasterio(), None, Settings())
-    assert reader.read(b"s3://bucket/a.jp2").error_type is None
+    assert as_rows(reader.read(b"s3://bucket/a.jp2"))[0].error_type is None
 
 
 def test_an_object_that_has_no_time_left_by_its_requests_is_no_hang(
@@ -134,7 +134,7 @@ def test_an_object_that_has_no_time_left_by_its_requests_is_no_hang(
 
     monkeypatch.setattr(FakeStores, "get", slow)
     reader = ObjectReader(FakeRasterio(SHORT / 5), None, Settings(timeout=SHORT))
-    assert reader.read(b"s3://bucket/a.jp2").error_type is None
+    assert as_rows(reader.read(b"s3://bucket/a.jp2"))[0].error_type is None
     assert reader.stuck == 0
 
 
@@ -155,7 +155,7 @@ def test_of_a_longer_first_read_all_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     reader = ObjectReader(decoder, decoder, Settings())
     for _ in range(20):
         reader.fetcher.note_short_head()
-    assert reader.read(b"s3://bucket/a.tif").width == 64
+    assert as_rows(reader.read(b"s3://bucket/a.tif"))[0].width == 64
     assert asked == [(0, MAX_HEAD_BYTES)]
 
 

@@ -95,8 +95,9 @@ def raster(path: str, **fields: Any) -> Record:
 
 def only_paths(*paths: str) -> pa.RecordBatch:
     """Return rows of paths that are UTF-8, with the columns that rules look at."""
-    nothing = pa.nulls(len(paths), pa.binary())
-    return pa.RecordBatch.from_arrays([pa.array(paths), nothing], ["filepath", "filepath_bytes"])
+    nothing, plain = pa.nulls(len(paths), pa.binary()), pa.nulls(len(paths), pa.string())
+    names = ["filepath", "filepath_bytes", "member", "subdataset"]
+    return pa.RecordBatch.from_arrays([pa.array(paths), nothing, plain, plain], names)
 
 
 def left_out(folder: Path) -> dict[str, str]:

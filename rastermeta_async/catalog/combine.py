@@ -1,8 +1,8 @@
-"""Combine finished catalogs into the rows of one, in bounded memory, each path once.
+"""Combine finished catalogs into the rows of one, in bounded memory, each path of one catalog.
 
     catalogs ──▶ runs by path, checked ──▶ merge ──▶ (sorted by place)
 
-If several catalogs have a path, `latest` picks its row. So that it does not matter which catalogs
+If several catalogs have a path, `latest` picks its rows. So that it does not matter which catalogs
 are merged first, rows without a modification time, as of files that could not be reached, are
 older than all others.
 """
@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from threading import Event
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,7 +41,14 @@ from rastermeta_async.model.errors import (
 )
 from rastermeta_async.model.gdal_options import options_in_words
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import IDENTITY, last_of_each, parted, path_keys
+from rastermeta_async.model.row_ops import (
+    IDENTITY,
+    has_inside,
+    last_of_each,
+    of_last_reading,
+    parted,
+    row_keys,
+)
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.timeouts import Stopped
 
@@ -141,14 +149,14 @@ class FinishedCatalog:
     def _by_path(self, scratch: str) -> Batches:
         rows = self.batches(SCHEMA.names)
         if self._order is not Order.PATH:
-            sample = list(self.sample(path_keys, self.count))
-            rows = resorted(rows, sample, self.count, scratch, path_keys)
+            sample = list(self.sample(row_keys, self.count))
+            rows = resorted(rows, sample, self.count, scratch, row_keys)
         last = None
         with closing(rows):
             for batch in rows:
                 if not batch.num_rows:
                     continue
-                keys = path_keys(batch)
+                keys = row_keys(batch)
                 if not _is_ascending(keys) or (last is not None and keys[0].as_py() <= last):
                     raise OutputError(
                         f"{self.shown}: its rows are not sorted by path, each path once. No run "
@@ -226,9 +234,10 @@ def combined(catalogs: Sequence[FinishedCatalog], scratch: str, order: Order) ->
 
 
 def latest(rows: pa.Table, keys_of: Keys) -> pa.RecordBatch:
-    """Return rows sorted by their keys, one a key: that with the newest time, of several the last.
+    """Return rows sorted by their keys, of each key those of the chunk with the newest time.
 
-    A row without a time is older than all others.
+    Each catalog is a chunk; of several with the same time, the last one counts. A row without a
+    time is older than all others.
     """
     keys = keys_of(rows).combine_chunks()
     order = pc.array_sort_indices(keys)
@@ -239,6 +248,10 @@ def latest(rows: pa.Table, keys_of: Keys) -> pa.RecordBatch:
         sorting = pa.table([keys, times, ages], ["key", "time", "age"])
         by = [(name, "ascending") for name in sorting.column_names]
         order = pc.sort_indices(sorting, sort_keys=by)
+    if has_inside(rows):
+        chunks = rows.column(0).chunks
+        number = np.repeat(np.arange(len(chunks)), [len(chunk) for chunk in chunks])
+        return of_last_reading(rows, keys, order, number)
     return last_of_each(rows, keys, order)
 
 

@@ -1,4 +1,4 @@
-"""Find the rows that a newer row of the same path replaces, without sorting the rows.
+"""Find the rows that a newer reading of the same path replaces, without sorting the rows.
 
 24 bytes represent a row: the fingerprint of its path, its index, and whether it is a tombstone.
 These are partitioned by fingerprint into scratch files that are small enough to sort in memory.
@@ -27,13 +27,17 @@ MAX_PARTITIONS = 64
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def replaced(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Numbers:
-    """Return the indices of rows to drop: tombstones, and rows that a newer row replaces.
+def replaced(
+    rows: Iterable[pa.RecordBatch], count: int, scratch: str, starts: Sequence[int] | None = None
+) -> Numbers:
+    """Return the indices of rows to drop: tombstones, and rows that a newer reading replaces.
 
     Args:
         rows: the columns `IDENTITY`, oldest first.
         count: number of rows.
         scratch: existing folder for files that are removed before this returns.
+        starts: index of the first row of each catalog or part, ascending; the rows of a path in
+            one of them are of one reading. None: each row is a reading.
 
     Returns:
         Indices into `rows`, from 0, ascending, shape (n,).
@@ -53,7 +57,8 @@ def replaced(rows: Iterable[pa.RecordBatch], count: int, scratch: str) -> Number
             place += batch.num_rows
         for file in files:
             file.seek(0)
-            newest, marks = _sorted(np.frombuffer(file.read(), np.int64).reshape(-1, 3))
+            of_all = np.frombuffer(file.read(), np.int64).reshape(-1, 3)
+            newest, marks = _sorted(of_all, None if starts is None else np.array(starts))
             is_tombstone = marks & 1 != 0
             dropped.append(marks[~newest | is_tombstone] >> 1)
     return np.sort(np.concatenate(dropped))
@@ -84,11 +89,19 @@ def _partition(marked: Numbers, files: Sequence[IO[bytes]]) -> None:
         start = end
 
 
-def _sorted(rows: Numbers) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
-    """Sort rows by path; return for each whether it is the newest of its path, and its mark."""
+def _sorted(
+    rows: Numbers, starts: Numbers | None
+) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Numbers]:
+    """Sort rows by path; return for each whether it is of its path's newest reading, its mark."""
     first, second, marks = rows.T
     order = np.argsort(first)
     if (first[order[1:]] == first[order[:-1]]).any():  # else (mostly) each path occurs once
         order = np.lexsort((marks, second, first))
     same = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
-    return np.append(~same, True)[: len(rows)], marks[order]
+    last = np.append(~same, True)[: len(rows)]
+    marks = marks[order]
+    if starts is None or last.all():
+        return last, marks
+    source = np.searchsorted(starts, marks >> 1, side="right")
+    ends = np.flatnonzero(last)
+    return source == np.repeat(source[ends], np.diff(ends, prepend=-1)), marks

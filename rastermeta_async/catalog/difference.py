@@ -1,4 +1,4 @@
-"""Compare two finished catalogs path by path, in bounded memory.
+"""Compare two finished catalogs row by row, in bounded memory.
 
     old by path ─┐
                  ├─▶ pairs of sorted batches ──▶ added, gone, changed, same
@@ -26,14 +26,14 @@ from rastermeta_async.catalog.combine import FinishedCatalog
 from rastermeta_async.catalog.json_rows import encoder
 from rastermeta_async.catalog.merge import Batches
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import path_keys
+from rastermeta_async.model.row_ops import INSIDE, ArchiveSizes, row_keys
 
 ADDED, GONE, CHANGED, SAME = "added", "gone", "changed", "unchanged"
 
-COMPARED = [name for name in SCHEMA.names if name not in ("filepath", "filepath_bytes", "reader")]
-"""Columns that are compared."""
+_PATH = ["filepath", "filepath_bytes", *INSIDE]
 
-_PATH = ["filepath", "filepath_bytes"]
+COMPARED = [name for name in SCHEMA.names if name not in (*_PATH, "reader")]
+"""Columns that are compared."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class _Rows:
 
     def _next(self) -> None:
         self.batch = next((one for one in self._batches if one.num_rows), self._none)
-        self._keys = path_keys(self.batch)
+        self._keys = row_keys(self.batch)
 
     @property
     def last(self) -> bytes | None:
@@ -120,7 +120,7 @@ def _side_by_side(old: _Rows, new: _Rows) -> Iterator[Pairs]:
         some, others = (
             one.take(limit) if one.last is not None else one.batch for one in (old, new)
         )
-        partners = pc.index_in(path_keys(others), value_set=path_keys(some))
+        partners = pc.index_in(row_keys(others), value_set=row_keys(some))
         yield Pairs(some, others, np.asarray(pc.fill_null(partners, -1)).astype(np.int64))
 
 
@@ -166,19 +166,23 @@ class Difference:
     columns: Counter[str] = field(default_factory=Counter)
     """Files that differ in a column."""
 
+    _old_sizes: ArchiveSizes = field(default_factory=ArchiveSizes, repr=False, compare=False)
+    _new_sizes: ArchiveSizes = field(default_factory=ArchiveSizes, repr=False, compare=False)
+
     def __bool__(self) -> bool:
         return any(files for kind, files in self.files.items() if kind != SAME)
 
     def add(self, pairs: Pairs) -> None:
         """Count some rows."""
         kinds = pairs.kinds()
-        sizes = pairs.new["file_size"].to_pylist()
+        sizes = self._new_sizes.of(pairs.new).to_pylist()
         for kind, size in zip(kinds, sizes, strict=True):
             self.files[kind] += 1
             self.bytes[kind] += size or 0
+        old_sizes = self._old_sizes.of(pairs.old)
         for at in pairs.gone():
             self.files[GONE] += 1
-            self.bytes[GONE] += pairs.old["file_size"][int(at)].as_py() or 0
+            self.bytes[GONE] += old_sizes[int(at)].as_py() or 0
         for name, rows in pairs.changes.items():
             self.columns[name] += len(rows)
 
@@ -203,9 +207,11 @@ def listed(pairs: Pairs) -> Iterator[dict[str, Any]]:
 
 def _of_row(rows: pa.RecordBatch, at: int, names: list[str]) -> dict[str, Any]:
     values = _values(rows, at, [*_PATH, *names])
-    if values["filepath_bytes"] is None:
-        del values["filepath_bytes"]
-    return values
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None or name not in ("filepath_bytes", *INSIDE)
+    }
 
 
 def _values(rows: pa.RecordBatch, at: int, names: list[str]) -> dict[str, Any]:

@@ -202,6 +202,20 @@ class Grouper:
             if self._rows == self._max_rows:
                 yield self.flush()
 
+    def push_whole(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
+        """Add rows, of which none are separated; yield each group that is complete without them.
+
+        A group may have as many rows and bytes more as the batch has.
+        """
+        most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)
+        is_full = self._rows + batch.num_rows > self._max_rows
+        if self._rows and (is_full or self._most_bytes + most_bytes > self._max_bytes):
+            yield self.flush()
+        self._keep(batch)
+        self._rows += batch.num_rows
+        self._bytes = None
+        self._most_bytes += most_bytes
+
     def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         if self._bytes is None:
             self._bytes = sum(int(row_bytes(kept).sum()) for kept in self._compacted())
@@ -271,7 +285,7 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
 
 _UNLIKE = frozenset(
     ["filepath", "filepath_bytes", "error_message", "bounds", "transform", "subdatasets",
-     "file_size", "mtime", "etag", "geometry", "bbox"]
+     "file_size", "mtime", "etag", "geometry", "bbox", "member", "subdataset"]
 )  # fmt: skip
 """Columns whose value differs for nearly every file."""
 

@@ -1,8 +1,9 @@
 """Merge sorted runs of rows into one, in bounded memory.
 
-Runs are sorted by a key, by default the path. Of rows with the same key the newest wins. A run is
-open only while the merge is between its first and its last key. The runs of an archive that was
-read folder by folder mostly follow one another. If too many runs overlap, some are merged first.
+Runs are sorted by a key, by default the path. A path may have several rows, for example of the
+members of an archive; the newest run with a path gives all of them. A run is open only while the
+merge is between its first and its last key. The runs of an archive that was read folder by folder
+mostly follow one another. If too many runs overlap, some are merged first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rastermeta_async.catalog.names import SCRATCH_END, SCRATCH_START
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import newest, path_keys
+from rastermeta_async.model.row_ops import has_inside, newest, path_keys
 
 FAN_IN = 8
 """Runs merged at once. Each holds one batch in memory, up to some megabytes with its copies."""
@@ -39,12 +40,15 @@ _TO_READ = {"use_threads": False}
 Batches = Generator[pa.RecordBatch, None, None]
 
 Pick = Callable[[pa.Table, Keys], pa.RecordBatch]
-"""Sorts rows by their keys and picks one row a key; rows of later runs come later."""
+"""Sorts rows by their keys and picks the rows of a key; each run is a chunk, later ones later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Rows in ascending order of their keys, each key once, and the range of the keys."""
+    """Rows in ascending order of their keys, and the range of the keys.
+
+    Only rows inside one path have the same key; they ascend by `row_keys`.
+    """
 
     first: bytes
     """Lower bound: at most the first key."""
@@ -80,25 +84,71 @@ class _Cursor:
         if self.batch is None:
             return None
         if self.last <= limit:
-            taken = self.batch
+            taken, last = self.batch, self.last
             self.advance()
+            if self.batch is not None and has_inside(self.batch.slice(0, 1)):
+                return self._whole(taken, last)
             return taken
+        return self._first_rows(self.batch, limit)
+
+    def _first_rows(self, batch: pa.RecordBatch, limit: bytes) -> pa.RecordBatch | None:
+        """Take the rows whose key is at most `limit` from the current batch, which has others."""
         places = range(len(self._keys))
         stop = bisect_right(places, limit, key=lambda at: self._keys[at].as_py())
         if stop == 0:
             return None
-        taken = self.batch.slice(0, stop)
-        self.batch = self.batch.slice(stop)
+        taken, self.batch = batch.slice(0, stop), batch.slice(stop)
         self._keys = self._keys.slice(stop)
         return taken
+
+    def _whole(self, taken: pa.RecordBatch, last: bytes) -> pa.RecordBatch:
+        """Return taken rows with those of the following batches that have the same last key."""
+        parts = [taken]
+        while self.batch is not None and self.last == last:
+            parts.append(self.batch)
+            self.advance()
+        if self.batch is not None and (more := self._first_rows(self.batch, last)) is not None:
+            parts.append(more)
+        return _joined(parts)
 
     def close(self) -> None:
         """Close the run's file."""
         self._batches.close()
 
 
+def unbroken(batches: Iterable[pa.RecordBatch], keys_of: Keys = path_keys) -> Batches:
+    """Yield sorted rows in batches, none of which ends between two rows with the same key."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        if held and not _goes_on(held[-1], batch, keys_of):
+            yield _joined(held)
+            held = []
+        held.append(batch)
+    if held:
+        yield _joined(held)
+
+
+def _goes_on(batch: pa.RecordBatch, following: pa.RecordBatch, keys_of: Keys) -> bool:
+    """Tell whether the first row of a batch has the key of the last row of the one before."""
+    first = following.slice(0, 1)
+    if not has_inside(first):  # nearly always; only the first row of a path may be such a row
+        return False
+    same: bool = keys_of(batch.slice(batch.num_rows - 1)) == keys_of(first)
+    return same
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).combine_chunks()
+    (batch,) = table.to_batches()
+    return batch
+
+
 def merge(runs: Sequence[Run], keys_of: Keys = path_keys, pick: Pick = newest) -> Batches:
-    """Yield all rows in the order of their keys, one row a key, as `pick` picks it.
+    """Yield all rows in the order of their keys, of each key those that `pick` picks.
 
     The number of runs that are open at once is at most the one that `overlap` returns.
     """
@@ -164,8 +214,8 @@ def merge_many(
         scratch: existing folder for temporary files of runs that are merged first (Arrow IPC
             streams). They are removed in the end, also after an error.
         keys_of: returns the keys of rows.
-        pick: picks one row a key; by default that of the last run. The result must not depend on
-            which neighbours are merged first.
+        pick: picks the rows of a key; by default those of the last run. The result must not depend
+            on which neighbours are merged first.
     """
     left = list(runs)
     slices = crowded(left)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rastermeta_async.model.row_ops import path_keys
+from rastermeta_async.model.row_ops import row_keys
 from rastermeta_async.model.settings import Order
 
 Keys = Callable[[Any], Any]
@@ -29,11 +29,11 @@ Cells = np.ndarray[Any, np.dtype[np.uint32]]
 
 def keys_of(order: Order) -> Keys:
     """Return the function that computes the keys of an order."""
-    return spatial_keys if order is Order.SPATIAL else path_keys
+    return spatial_keys if order is Order.SPATIAL else row_keys
 
 
 def spatial_keys(rows: pa.RecordBatch | pa.Table) -> Any:
-    """Return a key for each row: the position of its bbox's centre on the curve, then its path.
+    """Return a key for each row: the position of its bbox's centre on the curve, then `row_keys`.
 
     Rows without a footprint come last.
     """
@@ -50,7 +50,7 @@ def spatial_keys(rows: pa.RecordBatch | pa.Table) -> Any:
     ends = np.arange(len(along) + 1, dtype=np.int32) * prefix.itemsize
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(prefix)]
     places = pa.Array.from_buffers(pa.binary(), len(along), buffers)
-    return pc.binary_join_element_wise(places, path_keys(rows), b"")
+    return pc.binary_join_element_wise(places, row_keys(rows), b"")
 
 
 def _cells(degrees: Any, limit: float) -> Cells:

@@ -45,7 +45,7 @@ from rastermeta_async.catalog.durable import (
     sync_folder,
 )
 from rastermeta_async.catalog.formats import format_of, grouped
-from rastermeta_async.catalog.merge import Batches, Run, merge_many
+from rastermeta_async.catalog.merge import Batches, Run, merge_many, unbroken
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
 from rastermeta_async.catalog.no_rasters import NoRasterWriter, run_of
 from rastermeta_async.catalog.order import keys_of
@@ -60,7 +60,15 @@ from rastermeta_async.model.errors import ForeignOutputError, SettingsError
 from rastermeta_async.model.machine import give_back
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SUCCESSES
-from rastermeta_async.model.row_ops import IDENTITY, is_success, kept, parted, path_keys, was_there
+from rastermeta_async.model.row_ops import (
+    IDENTITY,
+    has_inside,
+    is_success,
+    kept,
+    parted,
+    path_keys,
+    was_there,
+)
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.urls import local_name
 
@@ -230,6 +238,7 @@ class Output:
         else:
             rows = self._committed_rows()
         unchanged, finished = Unchanged(), PathSet()
+        partly = self._partly_failed() if retry_failed else PathSet()
         for batch in rows:
             if kept(batch) is not batch:  # tombstones: a run was killed before it sealed
                 self.seal()
@@ -241,6 +250,9 @@ class Output:
             if failed is not None:
                 failed.add_new(_failed_paths(rasters))
             counting = [rasters.filter(is_success(rasters)) if retry_failed else rasters]
+            if len(partly):
+                paths = partly.missing(path_keys(counting[0]).to_pylist())
+                counting = [_of_paths(counting[0], paths)]
             if others is not None and not strict:
                 if no_rasters is not None:
                     no_rasters.update(path_keys(others).to_pylist())
@@ -252,6 +264,14 @@ class Output:
                 else:
                     finished.update(path_keys(some).to_pylist())
         return unchanged if update else finished
+
+    def _partly_failed(self) -> PathSet:
+        """Return the paths of several rows of which not all are a success."""
+        found = PathSet()
+        for batch in self._newest_rows((), self._state.parts, PathSet()):
+            if has_inside(batch):
+                found.add_new(_failed_paths(batch))
+        return found
 
     def prune(
         self,
@@ -288,17 +308,23 @@ class Output:
             self.log.append(self.sink.commit(tombstones(lost)))
 
     def _prunable(self, given: PathSet) -> Iterator[Seen]:
-        """Yield the newest row of each path that was not read since this output was opened."""
+        """Yield what is known of each path that was not read since this output was opened."""
         since, columns = PathSet(), ["error_type"]
         before = [part for part in self._state.parts if part.seq <= self._opened_at]
         own = [part for part in self._state.parts if part.seq > self._opened_at]
         for batch in part_rows(self._parts_folder, own, IDENTITY):
             since.update(path_keys(batch).to_pylist())
+        several = PathSet()
         for batch in self._newest_rows(columns, before, since):
             paths = path_keys(batch).to_pylist()
             asked_for = set(given.known(paths))
-            for path, there in zip(paths, was_there(batch).to_pylist(), strict=True):
-                yield Seen(path, there, path in asked_for)
+            there = was_there(batch).to_pylist()
+            if has_inside(batch):  # a path has several rows, of which one is enough
+                seen = dict(zip(paths, there, strict=True))
+                paths = several.add_new(paths)
+                there = [seen[path] for path in paths]
+            for path, is_there in zip(paths, there, strict=True):
+                yield Seen(path, is_there, path in asked_for)
 
     def seal(self) -> Totals:
         """Write the catalog from the last catalog and the parts committed since.
@@ -324,8 +350,8 @@ class Output:
         """Write the catalog from other rows than those that were committed; see `seal`.
 
         Args:
-            rows_in: returns the rows, each path once, in an order; takes a folder for scratch
-                files. Rows of no rasters may be among them.
+            rows_in: returns the rows in an order, those of a path of one reading; takes a folder
+                for scratch files. Rows of no rasters may be among them.
         """
         return self._seal(rows_in(self._parts_folder, self._order))
 
@@ -367,14 +393,16 @@ class Output:
             file.flush()
 
     def _merged(self, state: History) -> Batches:
-        """Yield the newest row of each path in the catalog's order."""
+        """Yield the newest rows of each path in the catalog's order."""
         with closing(merge_many(self._runs(state), self._parts_folder)) as merged:
             rows = map(kept, merged)
             yield from rows if self._order is Order.PATH else self._sorted(rows, state, self._order)
 
     def _as_they_come(self, state: History) -> Batches:
-        """Yield the newest row of each path: first from the last catalog, then from each part."""
-        dropped = replaced(self._committed_rows(), _rows_at_most(state), self._parts_folder)
+        """Yield the newest rows of each path: first from the last catalog, then from each part."""
+        sizes = [_rows_of(state.sealed), *(part.rows for part in state.parts)]
+        starts = list(itertools.accumulate(sizes, initial=0))
+        dropped = replaced(self._committed_rows(), starts.pop(), self._parts_folder, starts)
         catalog = self._sealed_rows(state)
         start = 0
         for batch in itertools.chain(catalog, part_rows(self._parts_folder, state.parts)):
@@ -437,13 +465,14 @@ class Output:
     def _newest_rows(
         self, columns: Sequence[str], parts: Sequence[Part], since: PathSet
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the newest row of each path in the catalog and `parts`, without paths in `since`.
+        """Yield the newest rows of each path in the catalog and `parts`, without paths in `since`.
 
         A row has the columns that identify it, and `columns`. Paths of parts are added to `since`.
         """
         names = [*IDENTITY, *columns]
-        for batch in part_rows(self._parts_folder, reversed(parts), names):
-            yield _of_paths(batch, since.add_new(path_keys(batch).to_pylist()))
+        for part in reversed(parts):
+            for batch in unbroken(part_rows(self._parts_folder, [part], names)):
+                yield _of_paths(batch, since.add_new(path_keys(batch).to_pylist()))
         yield from self._sealed_rows_but(since, names)
 
     def _sealed_rows_but(self, paths: PathSet, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -487,8 +516,12 @@ class Output:
 
 def _rows_at_most(state: History) -> int:
     """Return the number of rows, including rows that newer ones replace."""
-    sealed = state.sealed.rows + state.sealed.sidecars + state.sealed.others if state.sealed else 0
-    return sum(part.rows for part in state.parts) + sealed
+    return sum(part.rows for part in state.parts) + _rows_of(state.sealed)
+
+
+def _rows_of(sealed: Sealing | None) -> int:
+    """Return the number of rows in a catalog and in its file of no rasters."""
+    return sealed.rows + sealed.sidecars + sealed.others if sealed else 0
 
 
 def _names(sealed: Sealing | None) -> list[str]:
@@ -504,7 +537,7 @@ def _failed_paths(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def _of_paths(batch: pa.RecordBatch, paths: Sequence[bytes]) -> pa.RecordBatch:
-    """Return the rows of a batch that have one of `paths`; a path occurs once in the batch."""
+    """Return the rows of a batch that have one of `paths`."""
     if len(paths) == batch.num_rows:
         return batch
     wanted = set(paths)

@@ -25,6 +25,7 @@ from rastermeta_async.catalog.merge import (
 )
 from rastermeta_async.catalog.order import Keys
 from rastermeta_async.model.machine import give_back
+from rastermeta_async.model.row_ops import in_order
 
 RUN_ROWS = 65_536
 RUN_BYTES = 12 * 1024 * 1024
@@ -46,7 +47,7 @@ def resorted(
     """Yield rows in the order of their keys.
 
     Args:
-        batches: the rows; no two have the same key.
+        batches: the rows, in any order; those with the same key stay in no particular order.
         sample: the keys of evenly spaced rows, in any order. A poor sample only costs time.
         count: approximate number of rows.
         folder: existing folder for scratch files, which are removed in the end.
@@ -85,7 +86,7 @@ def _sorted_in_memory(batches: Iterable[pa.RecordBatch], folder: str, keys: Keys
     groups = itertools.chain(at_hand, groups)
     del at_hand
     runs = [stored([_ascending(group, keys)[0]], folder, keys) for group in groups]
-    yield from merge_many(runs, folder, keys)
+    yield from merge_many(runs, folder, keys, in_order)
 
 
 def _partitioned(

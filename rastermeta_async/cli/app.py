@@ -15,7 +15,14 @@ from typer.core import TyperGroup
 from rastermeta_async.cli import exports, options
 from rastermeta_async.cli.answers import is_terminal, put, say, stream, usage
 from rastermeta_async.cli.console import FAILED, OK, SOME_FAILED
-from rastermeta_async.model.settings import CLUSTER_QUEUE, CONCURRENCY, Access, Order, Settings
+from rastermeta_async.model.settings import (
+    CLUSTER_QUEUE,
+    CONCURRENCY,
+    MEMBER_KINDS,
+    Access,
+    Order,
+    Settings,
+)
 from rastermeta_async.model.text import bytes_in_words, on_a_line
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -101,6 +108,7 @@ def extract(
     timeout: options.Timeout = Settings.timeout,
     reader: options.Reader = options.ReaderName.AUTO,
     drivers: options.Drivers = "",
+    members: options.Members = options.DEFAULT_KINDS,
     gdal_config: options.GdalConfig = None,
     no_sign_request: options.NoSignRequest = False,
     endpoint_url: options.EndpointUrl = None,
@@ -141,6 +149,7 @@ def extract(
             timeout=timeout,
             reader=reader.value,
             drivers=_drivers(drivers),
+            members=_members(members),
             gdal_config=tuple(gdal_config or ()),
             access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
             keep_going=keep_going,
@@ -480,6 +489,13 @@ def _list(path: bytes, *, null: bool) -> None:
         say(on_a_line(readable(path)))
     else:
         put(path + (b"\0" if null else b"\n"))
+
+
+def _members(value: str) -> tuple[str, ...]:
+    """Return the kinds of archives of ``--members``."""
+    if value in ("all", "none"):
+        return MEMBER_KINDS if value == "all" else ()
+    return tuple(dict.fromkeys(kind.strip().lower() for kind in value.split(",") if kind.strip()))
 
 
 def _drivers(value: str) -> tuple[str, ...] | None:

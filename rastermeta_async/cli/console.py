@@ -171,6 +171,8 @@ class _ToConsole(logging.Handler):
 
 def _counts(progress: Progress) -> str:
     text = f"{plural(progress.rasters, 'file')} read"
+    if progress.rows > progress.rasters:
+        text += f" ({plural(progress.rows, 'row')})"
     if progress.failures:
         text += f", {progress.failures:,} with problems"
     if count := progress.sidecars + progress.others:

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from rastermeta_async.model.settings import Order
+from rastermeta_async.model.settings import DEFAULT_MEMBERS, Order
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -172,6 +172,18 @@ Drivers = Annotated[
         show_default=False,
     ),
 ]
+
+Members = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST|all|none",
+        help="Archives of which each raster inside has a row: zip, tar, gz, tgz (all of which must "
+        "be unpacked to read it).  [default: zip,tar,gz]",
+        show_default=False,
+    ),
+]
+
+DEFAULT_KINDS = ",".join(DEFAULT_MEMBERS)
 
 GdalConfig = Annotated[
     list[str] | None,

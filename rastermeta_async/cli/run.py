@@ -216,7 +216,7 @@ def _conclude(
     console.report("finished", progress)
     if not progress.done and not progress.skipped:
         console.hint(_NO_PATH)
-    nothing_read = progress.failures == progress.rasters and not progress.skipped
+    nothing_read = progress.failures == progress.rows and not progress.skipped
     if progress.example and nothing_read:
         console.hint(f"no file could be read, e.g. {progress.example}")
     if output != "-":

@@ -15,8 +15,8 @@ from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.catalog.no_rasters import sealed_of, some_no_rasters
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.footprints.limits import Limits
-from rastermeta_async.model.record import NO_RASTER, SIDECAR, SUCCESSES
-from rastermeta_async.model.row_ops import has_overviews
+from rastermeta_async.model.record import NO_RASTER, SIDECAR, SUCCESSES, shown_name
+from rastermeta_async.model.row_ops import IDENTITY, ArchiveSizes, has_overviews
 from rastermeta_async.model.text import (
     TIFFS,
     bytes_in_words,
@@ -46,9 +46,10 @@ OTHER = "(other)"
 _MAX_TEXT = 64 * 1024 * 1024
 """Highest number of characters kept of all values; later values count as `OTHER`, too."""
 
-COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
+COLUMNS = (*IDENTITY, "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
            "dataset_tags", "imagery_tags", "reader", "footprint", "missing_sources")  # fmt: skip
+_OF_ERRORS = ["filepath", "error_type", "error_message", "member"]
 _ROWS = 8192
 
 TagsByRow = dict[int, dict[str, str]]
@@ -76,6 +77,7 @@ class Summary:
         self.time: Interval | None = None
         self.incomplete = 0
         """Rows of VRTs that refer to files that are not there."""
+        self._sizes = ArchiveSizes()
         self._text = 0
         """Characters of all counted values."""
         self.folders = FolderCounter()
@@ -94,12 +96,13 @@ class Summary:
     def add(self, rows: pa.RecordBatch) -> None:
         """Count rows with the columns `COLUMNS`."""
         self.rows += rows.num_rows
-        self.folders.add(rows["filepath"], rows["file_size"])
+        sizes = self._sizes.of(rows)
+        self.folders.add(rows["filepath"], sizes)
         # The sum of 64-bit integers may need more bits.
-        self.bytes += int(pc.sum(rows["file_size"].cast(pa.decimal128(19))).as_py() or 0)
+        self.bytes += int(pc.sum(sizes.cast(pa.decimal128(19))).as_py() or 0)
         self._count("status", rows["status"])
         read = pc.is_in(rows["status"], pa.array(sorted(SUCCESSES)))
-        failed = rows.filter(pc.invert(read)).select(["filepath", "error_type", "error_message"])
+        failed = rows.filter(pc.invert(read)).select(_OF_ERRORS)
         self._add_errors(failed)
         rows = rows.filter(read)
         for name in ("driver", "crs", "reader"):
@@ -136,14 +139,15 @@ class Summary:
 
     def _add_errors(self, rows: pa.RecordBatch) -> None:
         self.failures += rows.num_rows
-        for path, kind, message in zip(*(column.to_pylist() for column in rows), strict=True):
+        columns = (column.to_pylist() for column in rows)
+        for path, kind, message, member in zip(*columns, strict=True):
             key = kind or "", general_message(message or "", path)
             if key not in self.errors and not self._has_room(self.errors, *key, path):
                 key = key[0], OTHER
                 if key not in self.errors and len(self.errors) >= 2 * MAX_VALUES:
                     key = "", OTHER
             self.errors[key] += 1
-            self.examples.setdefault(key, path)
+            self.examples.setdefault(key, shown_name(path, member))
 
     def _add_dates(self, of_dataset: TagsByRow, of_imagery: TagsByRow) -> None:
         for row in of_dataset.keys() | of_imagery.keys():

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from rastermeta_async.gis.mosaics import COLUMNS, DATA_TYPES
 from rastermeta_async.model.errors import StoreError
-from rastermeta_async.model.record import UNPLACED
+from rastermeta_async.model.record import UNPLACED, shown_name
 from rastermeta_async.model.urls import is_url
+from rastermeta_async.stores.archive_names import name_inside
 from rastermeta_async.stores.credentials import gdal_name
 
 Reals = np.ndarray[Any, np.dtype[np.float64]]
@@ -62,12 +63,12 @@ def upright(
         names: gives the names.
         left_out: counts the other rows.
     """
-    paths = rows["filepath"].to_pylist()
-    found = list(map(names.of, paths))
+    paths, members = rows["filepath"].to_pylist(), rows["member"].to_pylist()
+    found = list(map(names.of, paths, members))
     flags = [*_flaws(rows), np.array([name is None for name in found], np.bool_)]
     reasons = np.select(flags, range(len(flags)), -1)
     for at in np.flatnonzero(reasons >= 0).tolist():
-        left_out.add(_REASONS[reasons[at]], paths[at])
+        left_out.add(_REASONS[reasons[at]], shown_name(paths[at], members[at]))
     there = reasons < 0
     named = [name for name, held in zip(found, there.tolist(), strict=True) if name and held]
     return rows.select(COLUMNS).filter(pa.array(there)), named
@@ -134,8 +135,13 @@ class Names:
         is_plain = there == os.path.abspath(folder)
         self._before = f"./{os.path.relpath(here, there)}" if is_plain else here
 
-    def of(self, path: str) -> str | None:
-        """Return the name of a path; None: it is a URL that cannot be."""
+    def of(self, path: str, member: str | None = None) -> str | None:
+        """Return the name of a path, or of a member there; None: it is a URL that cannot be."""
+        if member is not None:  # GDAL does not look for such a name next to the index
+            try:
+                return name_inside(path if is_url(path.encode()) else os.path.abspath(path), member)
+            except StoreError:
+                return None
         if is_url(path.encode()):
             try:
                 return gdal_name(path)

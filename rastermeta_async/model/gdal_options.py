@@ -73,6 +73,7 @@ GDAL_OPTIONS: dict[str, object] = {
     "GDAL_CACHEMAX": 16,  # MB; no pixel is read
     "GDAL_NUM_THREADS": 1,  # JP2OpenJPEG starts this many for each file that it opens
     "GDAL_PAM_ENABLED": True,
+    "CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO",  # else a file appears next to what /vsigzip/ reads
 }
 """GDAL configuration of header opens, in addition to rasterio's own defaults."""
 

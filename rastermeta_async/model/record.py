@@ -116,9 +116,10 @@ BandTags = dict[int, Tags]
 
 
 class Record(NamedTuple):
-    """The metadata of one input path: one row of the catalog. Frozen.
+    """The metadata of one raster: one row of the catalog. Frozen.
 
-    `failure` makes the record of a path that could not be read: only its first columns have values.
+    An input path has one, or one for each member or subdataset (see `Reading`). `failure` makes the
+    record of a path that could not be read: only its first columns have values.
     """
 
     filepath: Annotated[
@@ -225,11 +226,28 @@ class Record(NamedTuple):
             _TEXT, f"what read the header: {TIFF_HEADER}, {JP2_HEADER} or rasterio; null: nothing"
         ),
     ] = None
+    member: Annotated[
+        str | None, Column(_TEXT, "name of the raster inside the archive at the path")
+    ] = None
+    subdataset: Annotated[
+        str | None, Column(_TEXT, "name under which GDAL opens this part of a container")
+    ] = None
 
     @property
     def ok(self) -> bool:
         """Whether the file was read: its status is one of `SUCCESSES`."""
         return self.status in SUCCESSES
+
+
+Reading = Record | list[Record]
+"""What one reading of an input path gives: its row, or its rows, at least one.
+
+Rows of one path differ in member or subdataset; they ascend by both, null first."""
+
+
+def as_rows(reading: Reading) -> list[Record]:
+    """Return the rows of a reading."""
+    return reading if isinstance(reading, list) else [reading]
 
 
 COLUMNS: dict[str, Column] = _columns_of(Record)
@@ -292,9 +310,22 @@ def failure(path: bytes, status: str, error_type: str, message: str) -> Record:
     return Record(shown, raw, status, error_type, words_for_row(shown, message))
 
 
+def rough_bytes(record: Record) -> int:
+    """Return roughly the bytes of the parts of a record that can be large."""
+    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
+    tags = *of_dataset, *(record.band_tags or {}).values()
+    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
+    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")
+
+
 def words_for_row(shown: str, message: str) -> str:
     """Return the message for the row with the `filepath` `shown`, without secrets."""
     return redacted(readable(message), shown, remote=is_url(shown.encode()))[:MAX_MESSAGE]
+
+
+def shown_name(filepath: str, member: str | None) -> str:
+    """Return what a message calls a row: its path, and below it the member, if it is of one."""
+    return filepath if member is None else f"{filepath}/{member}"
 
 
 def is_same(one: object, other: object) -> bool:

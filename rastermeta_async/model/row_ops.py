@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import (
     GONE,
     MISSING,
@@ -21,8 +22,11 @@ from rastermeta_async.model.urls import is_url
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
-IDENTITY = ["filepath", "filepath_bytes", "status"]
-"""Columns with the path of a row, and whether the row is a success."""
+INSIDE = ["member", "subdataset"]
+"""Columns that tell the rows of one path apart."""
+
+IDENTITY = ["filepath", "filepath_bytes", "status", *INSIDE]
+"""Columns that identify a row, and whether it is a success."""
 
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -31,7 +35,66 @@ def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     return pc.coalesce(rows.column("filepath_bytes"), shown)
 
 
+def row_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return a key for each row: it sorts rows by path, then by what is inside the path.
+
+    For a path with one row the key is the path. Needs the columns `IDENTITY`.
+    """
+    keys = path_keys(rows)
+    if pc.any(pc.match_substring(keys, _NUL)).as_py():  # no file has such a name
+        keys = pa.array([key.replace(b"\0", b"\0\xff") for key in keys.to_pylist()], pa.binary())
+    if not has_inside(rows):
+        return keys
+    member, part = (pc.cast(pc.fill_null(rows.column(name), ""), pa.binary()) for name in INSIDE)
+    if isinstance(keys, pa.Array) and isinstance(member, pa.ChunkedArray):
+        member, part = member.combine_chunks(), part.combine_chunks()
+    several = pc.binary_join_element_wise(keys, member, part, _BETWEEN)
+    plain = pc.and_(*(pc.is_null(rows.column(name)) for name in INSIDE))
+    return pc.if_else(plain, keys, several)
+
+
+_NUL = "\0"
+_BETWEEN = b"\0\0"
+"""Ends a path in a key; less than what any other byte of a longer path can be."""
+
+
+def has_inside(rows: pa.RecordBatch | pa.Table) -> bool:
+    """Tell whether a row is of a member or subdataset, so that a path may have several rows."""
+    nulls = (rows.column(name).null_count for name in INSIDE)  # known, or quick to count
+    return any(count < rows.num_rows for count in nulls)
+
+
 Sizes = np.ndarray[Any, np.dtype[np.int64]]
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def first_of_readings(rows: pa.RecordBatch | pa.Table) -> Flags:
+    """Return for each row whether a reading begins with it (see `record.Reading`).
+
+    The rows of a reading follow one another in one chunk.
+    """
+    count = rows.num_rows
+    first: Flags = np.ones(count, np.bool_)
+    if count < 2 or not has_inside(rows):
+        return first
+    paths, *inside = (
+        np.array(column.to_pylist(), object)
+        for column in (path_keys(rows), *(pc.fill_null(rows.column(name), "") for name in INSIDE))
+    )
+    member, part = inside
+    same = paths[1:] == paths[:-1]
+    later = (member[1:] > member[:-1]) | ((member[1:] == member[:-1]) & (part[1:] > part[:-1]))
+    first[1:] = ~(same & later).astype(np.bool_)
+    if isinstance(rows, pa.Table):
+        starts = np.cumsum([len(chunk) for chunk in rows.column(0).chunks])
+        first[starts[starts < count]] = True
+    return first
+
+
+def count_readings(rows: pa.RecordBatch) -> int:
+    """Return how many paths were read for the rows; a path that was read twice counts twice."""
+    return int(first_of_readings(rows).sum()) if has_inside(rows) else rows.num_rows
 
 
 def row_bytes(batch: pa.RecordBatch) -> Sizes:
@@ -146,22 +209,82 @@ def _statuses(rows: pa.Table | pa.RecordBatch) -> list[str]:
 
 
 def newest(rows: pa.Table, keys_of: Callable[[pa.Table], Any] = path_keys) -> pa.RecordBatch:
-    """Return rows sorted by their keys, one a key: the last row of a key wins."""
+    """Return rows sorted by path, of each path those of the last reading."""
     keys = keys_of(rows)
     if isinstance(keys, pa.ChunkedArray):
         keys = keys.combine_chunks()
-    return last_of_each(rows, keys, pc.array_sort_indices(keys))  # stable
+    order = pc.array_sort_indices(keys)  # stable
+    if has_inside(rows):
+        return of_last_reading(rows, keys, order, np.cumsum(first_of_readings(rows)))
+    return last_of_each(rows, keys, order)
+
+
+def in_order(rows: pa.Table, keys_of: Callable[[pa.Table], Any]) -> pa.RecordBatch:
+    """Return all rows, sorted by their keys."""
+    keys = keys_of(rows)
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
+    return _taken(rows, pc.array_sort_indices(keys))
 
 
 def last_of_each(rows: pa.Table, keys: pa.Array, order: pa.Array) -> pa.RecordBatch:
     """Return rows in an order that sorts them by their keys, of each key the last one."""
-    if len(order) > 1:
-        ordered = keys.take(order)
-        last = [pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])]
-        order = order.filter(pa.concat_arrays(last))
+    return _taken(rows, order.filter(pa.array(_is_last(keys.take(order)))))
+
+
+def of_last_reading(
+    rows: pa.Table, keys: pa.Array, order: pa.Array, readings: Sizes
+) -> pa.RecordBatch:
+    """Return rows sorted by their keys, of each key those of one reading.
+
+    Args:
+        rows: any rows.
+        keys: of the rows.
+        order: sorts the rows by their keys; the last row of a key tells the reading.
+        readings: number of the reading that each row is of; its rows are in their order.
+    """
+    at = np.asarray(order)
+    last = np.flatnonzero(_is_last(keys.take(order)))
+    counts = np.diff(last, prepend=-1)
+    chosen = np.repeat(readings[at[last]], counts)
+    groups = np.repeat(np.arange(len(last)), counts)
+    stays = readings[at] == chosen
+    at, groups = at[stays], groups[stays]
+    return _taken(rows, pa.array(at[np.lexsort((at, groups))]))
+
+
+def _is_last(ordered: pa.Array) -> Flags:
+    """Return for each of some sorted keys whether it is the last one of its kind."""
+    last: Flags = np.ones(len(ordered), np.bool_)
+    if len(ordered) > 1:
+        last[:-1] = np.asarray(pc.not_equal(ordered[1:], ordered[:-1]))
+    return last
+
+
+def _taken(rows: pa.Table, order: pa.Array) -> pa.RecordBatch:
     # Column by column: this never holds three copies of the table.
     columns = [column.combine_chunks().take(order) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
+class ArchiveSizes:
+    """Tells the bytes of rows so that they add up: those of an archive with its first row only."""
+
+    def __init__(self) -> None:
+        self._seen = PathSet()
+
+    def of(self, rows: pa.RecordBatch) -> pa.Array:
+        """Return the sizes of rows with the columns `IDENTITY` and file_size; some become null."""
+        sizes = rows["file_size"]
+        if not has_inside(rows):
+            return sizes
+        paths = path_keys(rows).to_pylist()
+        new = set(self._seen.add_new(paths))
+        counts = []
+        for path in paths:
+            counts.append(path in new)
+            new.discard(path)
+        return pc.if_else(pa.array(counts), sizes, None)
 
 
 def has_overviews(bands: pa.Array) -> pa.Array:

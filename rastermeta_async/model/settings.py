@@ -45,6 +45,12 @@ database and GDAL's buffers in memory."""
 CLUSTER_QUEUE = 65_536
 """Paths that wait for the nodes of a cluster, see `Settings.queue_size`."""
 
+MEMBER_KINDS = ("zip", "tar", "gz", "tgz")
+"""Kinds of archives whose members may have rows."""
+
+DEFAULT_MEMBERS = ("zip", "tar", "gz")
+"""Kinds whose members have rows by default: not compressed tars, of which all must be unpacked."""
+
 READERS = {
     "auto": "rastermeta_async.readers.router:make_reader",
     "rasterio": "rastermeta_async.readers.rasterio_reader:make_reader",
@@ -129,6 +135,8 @@ class Settings:
     rasterio reads every file. Options in the environment are not used."""
     access: Access = Access()
     """How object stores are reached."""
+    members: tuple[str, ...] = DEFAULT_MEMBERS
+    """Kinds of archives, of `MEMBER_KINDS`, of which each raster inside has a row; empty: none."""
     keep_going: bool = False
     """Go on even if all of the first files in stores fail in the same way."""
     update: bool = False
@@ -154,6 +162,10 @@ class Settings:
                 raise SettingsError(f"{name} must be at least 1, not {value}")
         if self.reader not in READERS:
             raise SettingsError(f"reader must be one of {', '.join(READERS)}, not {self.reader}")
+        if unknown := [kind for kind in self.members if kind not in MEMBER_KINDS]:
+            raise SettingsError(
+                f"members: {unknown[0]!r} is no kind of archive: give {', '.join(MEMBER_KINDS)}"
+            )
         parsed_options(self.gdal_config)
         if self.workers < 0:
             raise SettingsError(f"workers must be at least 0, not {self.workers}")

@@ -28,13 +28,15 @@ class Pool(Protocol):
     ) -> None: ...
 
     def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
-        """Yield a row of `SCHEMA` for each path, in any order, in one or more batches.
+        """Yield rows of `SCHEMA` for each path, in any order of the paths, in one or more batches.
 
-        The row of a `FoundPath` that is no raster may have one of the statuses `NO_RASTERS`: the
-        run counts it, and keeps it out of the catalog.
+        A path has one row, or one for each of its members and subdatasets: these are in one batch,
+        one after the other, in ascending order (see `record.Reading`). The row of a `FoundPath`
+        that is no raster may have one of the statuses `NO_RASTERS`: the run counts it, and keeps
+        it out of the catalog.
 
-        A run ends with `PoolError` where there are more rows, or fewer before `stop`. Whether they
-        are of these paths is not checked.
+        A run ends with `PoolError` where there are rows of more paths, or of fewer before `stop`.
+        Whether they are of these paths is not checked.
 
         When cancelled, it returns at once; header opens already running go on, and their results
         are dropped.

@@ -69,6 +69,7 @@ def worker_config(settings: Settings, reader: str | None = None) -> WorkerConfig
         drivers=settings.drivers,
         gdal_config=settings.gdal_config,
         skip_offline=settings.skip_offline,
+        members=settings.members,
         access=settings.access,
         open_files=-1,
         slots=threads_for(concurrency),

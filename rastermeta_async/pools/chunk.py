@@ -10,7 +10,7 @@ from threading import Lock
 
 import pyarrow as pa
 
-from rastermeta_async.model.record import Record
+from rastermeta_async.model.record import Reading, Record, as_rows, rough_bytes
 from rastermeta_async.model.settings import CHUNK_BYTES
 
 SLICE_SECONDS = 0.25
@@ -37,8 +37,8 @@ class Chunk:
         self._lock = Lock()
         self._next = 0
         self._closed = False
-        self._records: dict[int, tuple[Record | None, int]] = {}
-        """Records that are not in batches, with their weight, by the index of their path."""
+        self._records: dict[int, tuple[Reading | None, int]] = {}
+        """Readings that are not in batches, with their weight, by the index of their path."""
         self._collected = 0
         """Number of records, from the first path on, that are in batches."""
         self._collected_at = time.monotonic()
@@ -73,8 +73,8 @@ class Chunk:
             self._next += 1
             return self._next - 1
 
-    def put(self, at: int, record: Record | None) -> bool:
-        """Keep the record of a path that was taken; tell whether it is time to collect.
+    def put(self, at: int, record: Reading | None) -> bool:
+        """Keep the reading of a path that was taken; tell whether it is time to collect.
 
         Args:
             at: index of the path.
@@ -92,17 +92,17 @@ class Chunk:
     def collect(self) -> None:
         """Make batches of the records up to the first one that is missing."""
         while some := self._next_records():
-            batch = _rows_with_footprints([record for record, _ in some])
+            batch = _rows_with_footprints(_all_rows([reading for reading, _ in some]))
             weight = sum(weight for _, weight in some)
             with self._lock:
                 self._ready.append((batch, weight))
                 self._collecting = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _next_records(self) -> list[tuple[Record, int]]:
-        """Return the records of the next batch; no other thread gets any until it is ready."""
+    def _next_records(self) -> list[tuple[Reading, int]]:
+        """Return the readings of the next batch; no other thread gets any until it is ready."""
         with self._lock:
-            some: list[tuple[Record, int]] = []
+            some: list[tuple[Reading, int]] = []
             room = 0 if self._collecting else CHUNK_BYTES
             while room > 0 and (found := self._records.pop(self._collected, None)):
                 self._collected += 1
@@ -155,9 +155,11 @@ def _rows_with_footprints(records: Sequence[Record]) -> pa.RecordBatch:
     return rows_with_footprints(records)
 
 
-def _weight(record: Record) -> int:
-    """Return roughly the bytes of the parts of a record that can be large."""
-    of_dataset = record.dataset_tags or {}, record.imagery_tags or {}
-    tags = *of_dataset, *(record.band_tags or {}).values()
-    text = sum(len(key) + len(value) for some in tags for key, value in some.items())
-    return text + len(record.filepath) + 100 * len(record.bands or ()) + len(record.crs or "")
+def _all_rows(readings: list[Reading]) -> list[Record]:
+    if list not in map(type, readings):  # nearly always
+        return readings  # type: ignore[return-value]  # there are only records
+    return [row for reading in readings for row in as_rows(reading)]
+
+
+def _weight(reading: Reading) -> int:
+    return sum(map(rough_bytes, reading)) if isinstance(reading, list) else rough_bytes(reading)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from rastermeta_async.model.errors import StuckError, WorkerError
 from rastermeta_async.model.machine import own_cpus
 from rastermeta_async.model.record import Record, failure, to_batch
+from rastermeta_async.model.row_ops import count_readings
 from rastermeta_async.model.settings import MAX_STUCK, READS_AT_ONCE, Settings
 from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.child import (
@@ -120,7 +121,7 @@ class WorkerPool:
                 return
             try:
                 async for batch in worker.ask(rest):
-                    del rest[: batch.num_rows]
+                    del rest[: count_readings(batch)]
                     self._failed_starts = 0
                     yield batch
             except ChildLost:

@@ -62,6 +62,8 @@ class WorkerConfig:
     """See `Settings.skip_offline`."""
     gdal_config: tuple[str, ...] = ()
     """See `Settings.gdal_config`."""
+    members: tuple[str, ...] = ()
+    """See `Settings.members`."""
 
     def as_json(self) -> str:
         """Return the configuration as an argument."""
@@ -73,7 +75,8 @@ class WorkerConfig:
         fields = json.loads(text)
         drivers = fields.pop("drivers")
         access = Access(**fields.pop("access"))
-        fields["gdal_config"] = tuple(fields["gdal_config"])
+        for name in ("gdal_config", "members"):
+            fields[name] = tuple(fields[name])
         return cls(**fields, access=access, drivers=None if drivers is None else tuple(drivers))
 
 

@@ -23,7 +23,7 @@ from typing import Self
 import pyarrow as pa
 
 from rastermeta_async.model.file_state import offline_row
-from rastermeta_async.model.record import Record
+from rastermeta_async.model.record import Reading, Record
 from rastermeta_async.model.settings import (
     READS_AT_ONCE,
     Settings,
@@ -33,7 +33,7 @@ from rastermeta_async.model.timeouts import Stopped, let_go
 from rastermeta_async.pools.base import timeout_row
 from rastermeta_async.pools.chunk import Chunk
 from rastermeta_async.pools.concurrency import AnyTuner, Permits, ReadLimit, Tuner
-from rastermeta_async.readers.base import Reader, check_stuck
+from rastermeta_async.readers.base import Reader, check_stuck, watch_progress
 from rastermeta_async.readers.fence import fence_thread
 
 Take = Callable[[], "tuple[Chunk, int] | None"]
@@ -254,6 +254,7 @@ class ThreadPool:
     def note_thread(self, reading: _ChunkReading) -> None:
         """Note that this thread reads files now."""
         self._thread.reading = reading
+        watch_progress("pool", reading.note_progress)
         self._limit.note_thread()
 
     @property
@@ -340,8 +341,8 @@ class _ChunkReading:
             if chunk.put(at, record):
                 self._pool.collect(chunk)
 
-    def _read(self, path: bytes) -> Record | None:
-        """Return the record of a path; None: the run stopped before it was read."""
+    def _read(self, path: bytes) -> Reading | None:
+        """Return the row or rows of a path; None: the run stopped before it was read."""
         row = offline_row(path) if self._pool.skips_offline else None
         try:
             return row or self._reader.read(path)
@@ -355,6 +356,16 @@ class _ChunkReading:
     def go_on(self) -> None:
         """Start the timeout of the open file anew."""
         self._opened_at = time.monotonic()
+
+    def note_progress(self) -> None:
+        """Start the timeout anew, as a part of the file was read.
+
+        Raises:
+            Stopped: the run ends, or the file was given up.
+        """
+        if self._abandoned or self._pool.stopping:
+            raise Stopped
+        self.go_on()
 
     def seconds_left(self, timeout: float) -> float:
         """Return how many seconds the open file may still take; if none is open, `timeout`."""

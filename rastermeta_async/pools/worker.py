@@ -23,7 +23,7 @@ from rastermeta_async.model.machine import collect_seldom, limit_data, memory_by
 spare_memory()  # before anything imports pyarrow
 
 from rastermeta_async.model.errors import StuckError, first_error  # noqa: E402
-from rastermeta_async.model.record import Record  # noqa: E402
+from rastermeta_async.model.record import Reading  # noqa: E402
 from rastermeta_async.model.settings import Settings, threads_for  # noqa: E402
 from rastermeta_async.model.streams import write_all  # noqa: E402
 from rastermeta_async.pools.header_pool import HeaderPool  # noqa: E402
@@ -36,7 +36,8 @@ from rastermeta_async.pools.protocol import (  # noqa: E402
     encode_reply,
     read_job,
 )
-from rastermeta_async.readers.base import Reader, load_reader  # noqa: E402
+from rastermeta_async.readers.base import Reader, load_reader, watch_progress  # noqa: E402
+from rastermeta_async.readers.members import with_members  # noqa: E402
 from rastermeta_async.readers.sidecars import SIDECARS  # noqa: E402
 from rastermeta_async.readers.undecodable import quiet_undecodable_messages  # noqa: E402
 
@@ -72,12 +73,13 @@ async def _serve(reader: Reader, config: WorkerConfig, requests: int, answers: i
     open_files = OpenFiles(config.open_files, config.slots)
     settings = Settings(
         concurrency=config.concurrency, timeout=config.timeout, access=config.access,
-        skip_offline=config.skip_offline,
+        skip_offline=config.skip_offline, members=config.members,
     )  # fmt: skip
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
-    noting = _NotingReader(reader, open_files)
+    members = with_members(reader, config.members, config.timeout)
+    noting = _NotingReader(members, open_files)
     async with (
         HeaderPool(noting, reader, settings, open_files.forget) as pool,
         asyncio.TaskGroup() as t,
@@ -115,15 +117,21 @@ class _NotingReader:
         """See `Reader.enter`."""
         self._reader.enter()
 
-    def read(self, path: bytes) -> Record:
+    def read(self, path: bytes) -> Reading:
         """See `Reader.read`."""
         if not hasattr(self._slot, "number"):
             self._slot.number = next(self._numbers)
+            watch_progress("worker", self._go_on)
+        self._slot.path = path
         self._open_files.opened(self._slot.number, path)
         try:
             return self._reader.read(path)
         finally:
             self._open_files.closed(self._slot.number)
+
+    def _go_on(self) -> None:
+        """Note that a part of this thread's file was read."""
+        self._open_files.opened(self._slot.number, self._slot.path)
 
 
 def _own_streams() -> tuple[int, int]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from rastermeta_async.model.errors import StuckError
-from rastermeta_async.model.record import Record
+from rastermeta_async.model.record import Reading, Record
 from rastermeta_async.model.settings import MAX_STUCK, Access
 from rastermeta_async.model.urls import is_url, without_secrets
 
 ReadAt = Callable[[int, int], bytes]
 """Takes (offset, size); returns so many bytes from the offset, fewer only at the file's end."""
+
+FOREIGN = "not recognized as being in a supported file format"
+"""What GDAL says of a file that no driver knows."""
 
 HEAD_BYTES = 16 * 1024
 """Bytes that the first read of a file takes; most headers fit into them."""
@@ -29,8 +33,8 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, path: bytes) -> Record:
-        """Return the record of a path; the record also tells what is wrong with the file.
+    def read(self, path: bytes) -> Reading:
+        """Return the row of a path, or its rows; they also tell what is wrong with the file.
 
         Raises:
             Stopped: the reader was asked to stop first.
@@ -52,6 +56,10 @@ class Facts(NamedTuple):
 
 class Unsupported(Exception):  # noqa: N818  # a finding, not an error
     """Another decoder, or rasterio, has to read the file; the message gives the reason."""
+
+
+class UnreadableError(Exception):
+    """The bytes of a file or object cannot be had; it is no fault of a decoder."""
 
 
 class Foreign(Unsupported):
@@ -89,6 +97,36 @@ class HeaderDecoder(Protocol):
             StoreError: the disk has no room for a temporary file that the decoder needs.
         """
         ...
+
+
+class _Watchers(threading.local):
+    """Who watches how long the files of this thread take."""
+
+    def __init__(self) -> None:
+        self.of_thread: dict[str, Callable[[], None]] = {}
+
+
+_WATCHERS = _Watchers()
+
+
+def watch_progress(who: str, on_progress: Callable[[], None]) -> None:
+    """Have a function called in this thread whenever a part of a long file was read.
+
+    Args:
+        who: names the function, of which there is one at a time.
+        on_progress: starts the timeout of the file anew; may raise `Stopped`.
+    """
+    _WATCHERS.of_thread[who] = on_progress
+
+
+def note_progress() -> None:
+    """Note that this thread's file goes on, as with each member of an archive.
+
+    Raises:
+        Stopped: the run ends, or has given the file up.
+    """
+    for on_progress in _WATCHERS.of_thread.values():
+        on_progress()
 
 
 def check_stuck(stuck: int, path: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Event
 
 from rastermeta_async.model.timeouts import Stopped
-from rastermeta_async.readers.base import HEAD_BYTES, Unsupported
+from rastermeta_async.readers.base import HEAD_BYTES, UnreadableError, Unsupported
 from rastermeta_async.readers.window import MAX_READS
 from rastermeta_async.stores.clients import Located, Stores
 from rastermeta_async.stores.problems import Problem, problem_of
@@ -34,7 +34,7 @@ EMPTY = Problem("RasterioIOError", "the object is empty")
 """The same words as for an empty local file."""
 
 
-class FetchError(Exception):
+class FetchError(UnreadableError):
     """An object cannot be read."""
 
     def __init__(self, problem: Problem, tries: int = 1) -> None:
@@ -143,6 +143,10 @@ class StoredObject:
             self._fetcher.note_short_head()
         content = self.parts[offset] = self._get_same(offset, end)
         return content
+
+    def start_timeout(self) -> None:
+        """Give further requests as much time as all of a file has."""
+        self.left = self._fetcher.timeout
 
     def start_over(self) -> None:
         """Drop all but the first bytes, so that another reader may fetch as many parts again."""

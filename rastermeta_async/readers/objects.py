@@ -12,14 +12,17 @@ from threading import Lock, Semaphore
 from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
-from rastermeta_async.model.record import Record, failure
+from rastermeta_async.model.record import Reading, Record, as_rows, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
 from rastermeta_async.model.urls import FoundPath, without_secrets
-from rastermeta_async.readers.base import Facts, Reader, Unsupported, check_stuck
+from rastermeta_async.readers.archives.entries import ArchiveError
+from rastermeta_async.readers.archives.member_rows import ArchiveSource, read_members
+from rastermeta_async.readers.base import FOREIGN, Facts, Reader, Unsupported, check_stuck
 from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
+from rastermeta_async.readers.members import NO_RASTER, with_hint
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sifting import (
     HEAD_BYTES,
@@ -29,6 +32,7 @@ from rastermeta_async.readers.sifting import (
     sifted,
 )
 from rastermeta_async.readers.sparse_file import sparse_copy
+from rastermeta_async.stores.archive_names import MemberPath, kind_of
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import GDAL_RETRIES
 from rastermeta_async.stores.problems import NO_ANSWER
@@ -56,8 +60,6 @@ _ONLY_LOCAL = {
 bytes."""
 
 _NETCDF_ENDINGS = (b".nc", b".nc4", b".cdf")
-
-_FOREIGN = "not recognized as being in a supported file format"
 
 
 class ObjectReader:
@@ -87,6 +89,7 @@ class ObjectReader:
         self._on_hang = on_hang
         self._decoder = None if settings.access.sidecars else decoder
         self._request_seconds = min(REQUEST_SECONDS, settings.timeout / 3)
+        self._members = settings.members
         stores = Stores(settings.access, self._request_seconds)
         self.fetcher = Fetcher(stores, settings.timeout, on_overload)
         self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
@@ -116,8 +119,8 @@ class ObjectReader:
         """See `Reader.enter`."""
         self._rasterio.enter()
 
-    def read(self, path: bytes) -> Record:
-        """Return the record of an object; see `Reader.read`.
+    def read(self, path: bytes) -> Reading:
+        """Return the row of an object, or its rows; see `Reader.read`.
 
         Raises:
             MissingExtraError: obstore is not installed.
@@ -152,11 +155,41 @@ class ObjectReader:
                 allow_data(self._stacks)
                 self._stacks = 0
 
-    def _read(self, path: bytes, shown: bytes) -> Record:
+    def _read(self, path: bytes, shown: bytes) -> Reading:
         found = self.fetcher.open(path.decode())
         facts = Facts(found.size, found.mtime, found.etag)
         if isinstance(path, FoundPath) and belongs_to_a_raster(path):
             return _with_facts(sidecar_row(shown), facts)
+        kind = kind_of(path)
+        if kind is not None and kind in self._members:
+            return self._read_archive(path, shown, found, facts)
+        record = self._read_raster(path, shown, found, facts)
+        return record if kind is None else with_hint(record, kind)
+
+    def _read_archive(
+        self, path: bytes, shown: bytes, found: StoredObject, facts: Facts
+    ) -> Reading:
+        def next_member() -> None:
+            found.start_timeout()
+            found.start_over()
+
+        def open_with_gdal(member: str) -> Record:
+            return self._read_with_rasterio(MemberPath(path, member), shown, found)
+
+        source = ArchiveSource(
+            path=shown, facts=facts, read_at=found.read_at, decoder=self._decoder,
+            open_with_gdal=open_with_gdal, timeout=self.fetcher.timeout, next_member=next_member,
+        )  # fmt: skip
+        try:
+            if rows := read_members(source):
+                return rows
+            record = source.failure(REFUSED, NO_RASTER)
+            is_found = isinstance(path, FoundPath)
+            return sifted(shown, record, found.head[:HEAD_BYTES]) if is_found else record
+        except ArchiveError as error:
+            return source.failure(error.kind, str(error))
+
+    def _read_raster(self, path: bytes, shown: bytes, found: StoredObject, facts: Facts) -> Record:
         if self._decoder is not None:
             with suppress(Unsupported):
                 return self._decoder.decode(shown, facts, found.head, found.read_at)
@@ -185,7 +218,7 @@ class ObjectReader:
             finally:
                 self._may_open.release()
             took = time.monotonic() - began
-            if record.error_type is None or self._is_final(record, shown, found):
+            if record.error_type is None or self._is_final(record, path, shown, found):
                 found.left -= took
                 break
             # GDAL does not pass on the store's answer, so ask the store.
@@ -198,9 +231,9 @@ class ObjectReader:
         try:
             opening = self._opens.submit(self._rasterio.read, path)
         except RuntimeError:  # the system starts no further thread
-            return self._rasterio.read(path)
+            return as_rows(self._rasterio.read(path))[0]
         try:
-            return opening.result(seconds)
+            return as_rows(opening.result(seconds))[0]
         except TimeoutError:
             self._count_stuck(1)
             if self._on_hang is not None:
@@ -213,18 +246,20 @@ class ObjectReader:
         with self._lock:
             self.stuck += more
 
-    def _is_final(self, record: Record, shown: bytes, found: StoredObject) -> bool:
+    def _is_final(self, record: Record, path: bytes, shown: bytes, found: StoredObject) -> bool:
         """Return whether GDAL's error comes from the object, not from the connection.
 
         If so, GDAL gives the same error for a copy of the first bytes, which did arrive.
         """
+        if type(path) is MemberPath:
+            return FOREIGN in (record.error_message or "")
         whole = len(found.head) >= found.size
-        if not whole and _FOREIGN not in (record.error_message or ""):
+        if not whole and FOREIGN not in (record.error_message or ""):
             return False
         name = shown.partition(b"?")[0].rpartition(b"/")[2]
         with sparse_copy(name, {0: found.head}, found.size) as copy:
-            again = done_in(self._copies, partial(self._rasterio.read, copy))
-        return again.error_type is not None and (whole or _FOREIGN in (again.error_message or ""))
+            (again,) = as_rows(done_in(self._copies, partial(self._rasterio.read, copy)))
+        return again.error_type is not None and (whole or FOREIGN in (again.error_message or ""))
 
 
 def _with_facts(record: Record, facts: Facts) -> Record:

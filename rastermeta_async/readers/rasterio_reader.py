@@ -68,10 +68,11 @@ from rastermeta_async.readers.geotiff.structure import (
     structure_of,
 )
 from rastermeta_async.readers.nodata import nodata_of, told
-from rastermeta_async.readers.sidecars import Folders
+from rastermeta_async.readers.sidecars import Folders, Listing
 from rastermeta_async.readers.subdatasets import MAX_PARTS, NONE, Subdatasets, subdatasets_of
 from rastermeta_async.readers.undecodable import ReadableDataset, message_of
 from rastermeta_async.readers.vrt_sources import missing_sources
+from rastermeta_async.stores.archive_names import MemberPath, name_inside
 from rastermeta_async.stores.credentials import gdal_name, gdal_options
 
 T = TypeVar("T")
@@ -194,6 +195,8 @@ class RasterioReader:
     def _read(self, path: bytes, is_ours: bool) -> Record:
         if is_url(path):
             return self._open_url(path)
+        if type(path) is MemberPath:
+            return self._open_member(path)
         try:
             for _ in range(TIMES_CHANGED):
                 status = os.stat(path) if is_ours else settled(partial(os.stat, path))
@@ -249,12 +252,30 @@ class RasterioReader:
         except Exception as error:  # noqa: BLE001  # a bad file gives a row, whatever it raises
             return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
 
+    def _open_member(self, path: MemberPath) -> Record:
+        """Return the record of a member of an archive on a disk; its columns are of the member."""
+        try:
+            # GDAL has read the names in the archive anyway.
+            setenv(GDAL_DISABLE_READDIR_ON_OPEN=Listing.LIST.value)
+            name = name_inside(os.fsdecode(path), path.member)
+            with _Dataset(name if name.isascii() else _Path(name), driver=self._drivers) as dataset:
+                return _describe(path, dataset)._replace(reader="rasterio")
+        except (RasterioError, UnicodeDecodeError) as error:
+            return failure(path, "error", *message_of(error))
+        except Exception as error:  # noqa: BLE001  # a bad file gives a row, whatever it raises
+            return failure(path, "fatal", type(error).__name__, str(error) or repr(error))
+
     def _open_url(self, path: bytes) -> Record:
         """Return the record of an object; the store, not GDAL, gives size, time and etag."""
         shown = without_secrets(path)
+        if type(path) is MemberPath:
+            shown = MemberPath(shown, path.member)
         try:
             url = path.decode()
             name, options = gdal_name(url), gdal_options(url, self._access, REQUEST_SECONDS)
+            if type(path) is MemberPath:
+                name = name_inside(url, path.member)
+                options["GDAL_DISABLE_READDIR_ON_OPEN"] = Listing.LIST.value
             with rasterio.Env(session=DummySession(), **options):
                 if self._access.sidecars:
                     del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
@@ -428,8 +449,11 @@ def _subdatasets(path: bytes, dataset: Any) -> Subdatasets:
             return False
 
     if not is_url(path):
-        return subdatasets_of(dataset, os.fsdecode(path), opens)
+        given = dataset.name if type(path) is MemberPath else os.fsdecode(path)
+        return subdatasets_of(dataset, given, opens)
     found, shown = subdatasets_of(dataset, dataset.name, opens), gdal_name(path.decode())
+    if type(path) is MemberPath:
+        shown = name_inside(path.decode(), path.member)
     return Subdatasets(*([text.replace(dataset.name, shown) for text in texts] for texts in found))
 
 

@@ -34,6 +34,7 @@ from rastermeta_async.readers.jpeg2000.jp2_decoder import Jp2Decoder
 from rastermeta_async.readers.jpeg2000.jp2_template import JP2_DRIVER
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
+from rastermeta_async.stores.archive_names import MemberPath
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {
     GTIFF: GeoTiffDecoder,
@@ -103,7 +104,7 @@ class Router:
 
     def read(self, path: bytes) -> Record:
         """Return the record of a file or object; see `Reader.read`."""
-        if is_url(path):
+        if is_url(path) or type(path) is MemberPath:
             return self._rasterio.read(path)
         try:
             return self.decode_file(path)

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from threading import Lock
@@ -345,18 +345,43 @@ class Folders:
     def neighbours(self, path: bytes) -> Neighbours:
         """Return what stands next to a TIFF that matters to GDAL or to the operating system."""
         folder, name = _split(path)
-        found = self._folder(folder)
-        name = name.lower()
-        if found.sidecars is None or _is_sought_elsewhere(name):
+        return _neighbours(self._folder(folder), name.lower())
+
+
+class ListedFolders:
+    """The same for names that are known, such as those in an archive.
+
+    Args:
+        paths: of all files.
+    """
+
+    def __init__(self, paths: Iterable[bytes]) -> None:
+        names: dict[bytes, list[bytes]] = {}
+        for path in paths:
+            folder, name = _split(path)
+            names.setdefault(folder, []).append(name)
+        self._folders = {
+            folder: _found_in((name, None) for name in some) for folder, some in names.items()
+        }
+
+    def neighbours(self, path: bytes) -> Neighbours:
+        """See `Folders.neighbours`."""
+        folder, name = _split(path)
+        return _neighbours(self._folders.get(folder, _UNKNOWN), name.lower())
+
+
+def _neighbours(found: _Folder, name: bytes) -> Neighbours:
+    """Return what stands in a folder next to a TIFF with a name in lower case."""
+    if found.sidecars is None or _is_sought_elsewhere(name):
+        return Neighbours.SIDECARS
+    if name.endswith(OVERVIEWS):  # given by itself, it counts as a sidecar of its own
+        return Neighbours.SIDECARS
+    if found.sidecars and (found.words is None or _first_word(name) in found.words):
+        if not found.sidecars.isdisjoint(_sidecar_names(name)):
             return Neighbours.SIDECARS
-        if name.endswith(OVERVIEWS):  # given by itself, it counts as a sidecar of its own
-            return Neighbours.SIDECARS
-        if found.sidecars and (found.words is None or _first_word(name) in found.words):
-            if not found.sidecars.isdisjoint(_sidecar_names(name)):
-                return Neighbours.SIDECARS
-            if not found.sidecars.isdisjoint(_world_file_names(name)):
-                return Neighbours.WORLD_FILES
-        return Neighbours.FILES if found.only_files else Neighbours.OTHERS
+        if not found.sidecars.isdisjoint(_world_file_names(name)):
+            return Neighbours.WORLD_FILES
+    return Neighbours.FILES if found.only_files else Neighbours.OTHERS
 
 
 def sidecars_of(path: bytes, neighbours: Neighbours) -> list[bytes]:
@@ -409,28 +434,33 @@ def _version(folder: bytes) -> tuple[int, ...] | None:
 
 
 def _look_into(folder: bytes) -> _Folder:
+    try:
+        with os.scandir(folder) as entries:
+            return _found_in((entry.name, entry) for entry in entries)
+    except (OSError, ValueError):  # no permission to list it, or a NUL byte in its name
+        return _UNKNOWN
+
+
+def _found_in(names: Iterable[tuple[bytes, os.DirEntry[bytes] | None]]) -> _Folder:
+    """Return what is in a folder; a name without an entry is of a file."""
     count = 0
     only_files = True
     sidecars: set[bytes] | None = set()
     groups: dict[bytes, bytes | None] | None = {}
-    try:
-        with os.scandir(folder) as entries:
-            for count, entry in enumerate(entries, 1):
-                if count > MAX_NAMES:
-                    return _UNKNOWN
-                only_files = only_files and _is_plain(entry)
-                name = entry.name.lower()
-                suffix = name.rpartition(b".")[2]
-                if suffix in STANDALONE_SUFFIXES or suffix in UNRELATED_SUFFIXES:
-                    continue
-                if sidecars is not None and _is_sidecar(name):
-                    sidecars.add(name)
-                    sidecars = sidecars if len(sidecars) <= _MAX_KEPT_OF_ONE else None
-                if groups is not None and b"." in name:
-                    _add_to_group(groups, entry.name)
-                    groups = groups if len(groups) <= _MAX_KEPT_OF_ONE else None
-    except (OSError, ValueError):  # no permission to list it, or a NUL byte in its name
-        return _UNKNOWN
+    for count, (spelt, entry) in enumerate(names, 1):
+        if count > MAX_NAMES:
+            return _UNKNOWN
+        only_files = only_files and (entry is None or _is_plain(entry))
+        name = spelt.lower()
+        suffix = name.rpartition(b".")[2]
+        if suffix in STANDALONE_SUFFIXES or suffix in UNRELATED_SUFFIXES:
+            continue
+        if sidecars is not None and _is_sidecar(name):
+            sidecars.add(name)
+            sidecars = sidecars if len(sidecars) <= _MAX_KEPT_OF_ONE else None
+        if groups is not None and b"." in name:
+            _add_to_group(groups, spelt)
+            groups = groups if len(groups) <= _MAX_KEPT_OF_ONE else None
     # "." and ".." may count; near the limit GDAL counts for itself.
     listing = Listing.LIST if count <= GDAL_MAX_NAMES + 2 else Listing.TRY_EACH_NAME
     words = {_first_word(name) for name in sidecars or ()}

@@ -16,7 +16,7 @@ import stat
 from functools import lru_cache, partial
 
 from rastermeta_async.model.file_state import record_time, settled
-from rastermeta_async.model.record import NO_RASTER, SIDECAR, Record, failure
+from rastermeta_async.model.record import NO_RASTER, SIDECAR, Reading, Record, failure
 from rastermeta_async.model.urls import FoundPath, is_url
 from rastermeta_async.readers.base import Reader
 from rastermeta_async.readers.sidecars import STANDALONE_SUFFIXES, UNRELATED_SUFFIXES
@@ -105,18 +105,18 @@ class SiftingReader:
         """See `Reader.enter`."""
         self._reader.enter()
 
-    def read(self, path: bytes) -> Record:
-        """Return the record of a path; see `Reader.read`."""
+    def read(self, path: bytes) -> Reading:
+        """See `Reader.read`."""
         if not isinstance(path, FoundPath):
             return self._reader.read(path)
         if not path.endswith(_MOST) and path.lower().endswith(_UNOPENED):
             row = _unopened_row(path)
             if row is not None:
                 return row
-        record = self._reader.read(path)
-        if record.status != "error" or record.error_type != REFUSED:
-            return record
-        return _sifted_file(path, record)
+        reading = self._reader.read(path)
+        if isinstance(reading, list) or reading.status != "error" or reading.error_type != REFUSED:
+            return reading
+        return _sifted_file(path, reading)
 
 
 def _unopened_row(path: bytes) -> Record | None:

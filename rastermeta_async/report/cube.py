@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.catalog.difference import GONE
+from rastermeta_async.model.row_ops import IDENTITY, ArchiveSizes
 from rastermeta_async.report.dimensions import Dimension, fitted, made_coarser
 from rastermeta_async.report.examples import Example, chosen_rows, examples_of
 from rastermeta_async.report.facts import CHANGE, COLUMNS, DIMENSIONS, RowCodes
@@ -124,13 +125,14 @@ def exemplify(cube: Cube, read: Read) -> None:
     codes = [cube.codes(name) for name in cube.dimensions]
     rows = chosen_rows(codes, np.asarray(cube.rows["files"]))
     first = np.asarray(cube.rows["first"])[rows]
-    cube.examples = examples_of(rows, first, read(("filepath", "file_size")))
+    cube.examples = examples_of(rows, first, read(("filepath", "file_size", "member")))
 
 
 def _tree_of(read: Read) -> FolderTree:
     counter = FolderCounter()
-    for batch in read(("filepath", "file_size")):
-        counter.add(batch["filepath"], batch["file_size"])
+    sizes = ArchiveSizes()
+    for batch in read((*IDENTITY, "file_size")):
+        counter.add(batch["filepath"], sizes.of(batch))
     return counter.tree()
 
 
@@ -194,9 +196,10 @@ def _code_rows(read: Read, tally: _Tally, scratch: IO[bytes]) -> None:
     schema = pa.schema([(name, pa.int64()) for name in DIMENSIONS] + [("bytes", pa.float64())])
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_stream(scratch, schema, options=options) as out:
+        once = ArchiveSizes()
         for batch in read(COLUMNS):
             codes = tally.codes(batch)
-            sizes = pc.fill_null(batch["file_size"], 0).cast(pa.float64(), safe=False)
+            sizes = pc.fill_null(once.of(batch), 0).cast(pa.float64(), safe=False)
             columns = [pa.array(codes[name]) for name in DIMENSIONS]
             out.write_batch(pa.RecordBatch.from_arrays([*columns, sizes], schema=schema))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from rastermeta_async.model.record import shown_name
 from rastermeta_async.report.places import Codes
 
 MAX_EXAMPLES = 2_000
@@ -59,7 +60,7 @@ def examples_of(rows: Codes, first: Codes, batches: Iterable[pa.RecordBatch]) ->
     Args:
         rows: indices of rows of the cube.
         first: the row of the catalog, from 0, that is the example of each.
-        batches: all rows of the catalog, with filepath and file_size.
+        batches: all rows of the catalog, with filepath, member and file_size.
     """
     order = np.argsort(first)
     found: list[Example] = []
@@ -80,6 +81,9 @@ def _looked_up(
     for batch in batches:
         start, end = np.searchsorted(first, (before, before + batch.num_rows))
         at = pa.array(first[start:end] - before)
-        columns = (batch[name].take(at).to_pylist() for name in ("filepath", "file_size"))
-        yield from zip(rows[start:end].tolist(), *columns, strict=True)
+        paths, members, sizes = (
+            batch[name].take(at).to_pylist() for name in ("filepath", "member", "file_size")
+        )
+        names = map(shown_name, paths, members)
+        yield from zip(rows[start:end].tolist(), names, sizes, strict=True)
         before += batch.num_rows

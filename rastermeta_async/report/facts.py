@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from rastermeta_async.footprints.crs import unit_of
 from rastermeta_async.model.record import SUCCESSES
-from rastermeta_async.model.row_ops import has_overviews
+from rastermeta_async.model.row_ops import IDENTITY, has_overviews
 from rastermeta_async.model.text import (
     TIFFS,
     layout_of,
@@ -29,7 +29,7 @@ from rastermeta_async.report.folders import FolderTree
 from rastermeta_async.report.places import Codes, cells_of
 from rastermeta_async.report.taken import months_of
 
-COLUMNS = ("filepath", "status", "error_type", "error_message", "driver", "crs", "dtype", "res",
+COLUMNS = (*IDENTITY, "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
            "geometry", "dataset_tags", "imagery_tags", "footprint")  # fmt: skip
 """Columns that the codes are made of."""

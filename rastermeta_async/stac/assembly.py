@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rastermeta_async.stac.assets import Asset, LeftOut
+from rastermeta_async.stac.assets import Asset, LeftOut, name_of
 from rastermeta_async.stac.items import ItemMaker, id_with_digest, is_plain
 from rastermeta_async.stac.products import PER_FOLDER, SceneFile
 from rastermeta_async.stac.scenes import Row
@@ -136,11 +136,11 @@ class Assembler:
 
     def _alone(self, row: Mapping[str, Any]) -> dict[str, Any] | Omitted:
         if not self._others_alone:
-            return Omitted(row["filepath"], NO_SCENE)
+            return Omitted(name_of(row), NO_SCENE)
         try:
             return self._maker.item_of_row(row)
         except LeftOut as finding:
-            return Omitted(row["filepath"], str(finding))
+            return Omitted(name_of(row), str(finding))
 
     def _of_scene(self, files: Iterator[Row]) -> Iterator[dict[str, Any] | Omitted]:
         assets: list[Asset] = []
@@ -149,12 +149,12 @@ class Assembler:
             try:
                 assets.append(self._maker.asset(row, file))
             except LeftOut as finding:
-                yield Omitted(row["filepath"], str(finding))
+                yield Omitted(name_of(row), str(finding))
             bands += row["count"] or 0
             if len(assets) > _MOST_FILES or (bands > _MOST_BANDS and len(assets) > 1):
                 reason = f"its scene has more than {_MOST_FILES:,} files or {_MOST_BANDS:,} bands"
                 yield from _all_omitted(assets, reason)
-                yield from (Omitted(other["filepath"], reason) for other, _ in files)
+                yield from (Omitted(name_of(other), reason) for other, _ in files)
                 return
         if assets and file:
             yield from self._assembled(file, assets)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rastermeta_async.footprints.crs import metres_in_a_unit, wkt2_of
-from rastermeta_async.model.record import MISSING, SUCCESSES
+from rastermeta_async.model.record import MISSING, SUCCESSES, shown_name
 from rastermeta_async.model.text import TIFFS
 from rastermeta_async.stac.evidence import Dated
 from rastermeta_async.stac.links import Links
@@ -25,7 +25,7 @@ from rastermeta_async.stac.products import METADATA, SceneFile
 COLUMNS = ("filepath", "filepath_bytes", "status", "error_type", "crs", "crs_wkt", "proj_code",
            "count", "transform", "width", "height", "bands", "cog", "area_or_point", "driver",
            "dataset_tags", "imagery_tags", "subdatasets", "file_size", "geometry", "bbox",
-           "footprint")  # fmt: skip
+           "footprint", "member", "subdataset")  # fmt: skip
 """Columns that an asset is made from."""
 
 DATA = "data"
@@ -90,7 +90,7 @@ class Asset(NamedTuple):
 
     key: str
     path: str
-    """`filepath` of the row."""
+    """See `name_of`."""
     fields: dict[str, Any]
     """Fields that belong to the asset alone."""
     footprint: Footprint | None = None
@@ -102,7 +102,7 @@ class Asset(NamedTuple):
 
 def is_metadata(row: Mapping[str, Any]) -> bool:
     """Tell whether a file of a scene is a metadata file: by its name, and it is no raster."""
-    ending = posixpath.splitext(row["filepath"])[1].lower()
+    ending = posixpath.splitext(name_of(row))[1].lower()
     return ending in METADATA and not row["count"]
 
 
@@ -114,9 +114,9 @@ def metadata_asset(row: Mapping[str, Any], file: SceneFile, links: Links) -> Ass
     """
     if row["error_type"] in MISSING:
         raise LeftOut("there is no such file")
-    kind = METADATA[posixpath.splitext(row["filepath"])[1].lower()]
-    fields = {"href": links.of(path_of(row)), "type": kind, "roles": ["metadata"]}
-    return Asset(file.asset, row["filepath"], fields | _size(row))
+    kind = METADATA[posixpath.splitext(name_of(row))[1].lower()]
+    fields = {"href": _link(row, links), "type": kind, "roles": ["metadata"]}
+    return Asset(file.asset, name_of(row), fields | _size(row))
 
 
 def raster_asset(
@@ -137,11 +137,11 @@ def raster_asset(
     is_placed = role not in _PREVIEWS
     _check(row, is_placed=is_placed)
     fields: dict[str, Any] = {
-        "href": links.of(path_of(row)), "roles": [role], "bands": _bands(row, file, choice),
+        "href": _link(row, links), "roles": [role], "bands": _bands(row, file, choice),
     }  # fmt: skip
     if kind := _media_type(row):
         fields["type"] = kind
-    asset = Asset(file.asset if file else DATA, row["filepath"], fields | _size(row))
+    asset = Asset(file.asset if file else DATA, name_of(row), fields | _size(row))
     if not is_placed:
         return asset
     footprint = Footprint(row["geometry"], row["bbox"])
@@ -152,6 +152,27 @@ def path_of(row: Mapping[str, Any]) -> bytes:
     """Return the exact path of a row."""
     path: bytes = row["filepath_bytes"] or row["filepath"].encode()
     return path
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Return the name of a row: its path, and below it that of a member."""
+    return shown_name(row["filepath"], row["member"])
+
+
+def unique_name_of(row: Mapping[str, Any]) -> bytes:
+    """Return the exact path of a row, and below it what it is inside that path."""
+    inside = [part.encode() for part in (row["member"], row["subdataset"]) if part is not None]
+    return b"/".join([path_of(row), *inside])
+
+
+def _link(row: Mapping[str, Any], links: Links) -> str:
+    """Return the link to a raster; to one inside an archive, the name that GDAL opens."""
+    if row["subdataset"] is not None:
+        name: str = row["subdataset"]
+        return name
+    if row["member"] is not None:
+        return links.inside(path_of(row), row["member"])
+    return links.of(path_of(row))
 
 
 def _size(row: Mapping[str, Any]) -> dict[str, int]:

@@ -21,8 +21,9 @@ from rastermeta_async.stac.assets import (
     LeftOut,
     is_metadata,
     metadata_asset,
-    path_of,
+    name_of,
     raster_asset,
+    unique_name_of,
 )
 from rastermeta_async.stac.dates import Interval, rfc3339
 from rastermeta_async.stac.evidence import Rules, common_interval, evidence_of
@@ -82,7 +83,7 @@ class ItemMaker:
             return metadata_asset(row, file, self._links)
         asset = raster_asset(row, file, self._links, self._choice)
         tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
-        evidence = evidence_of(row["filepath"], *tags)
+        evidence = evidence_of(name_of(row), *tags)
         if file:
             evidence = evidence._replace(product=file.taken)
         return asset._replace(dated=self._rules.date(evidence))
@@ -93,7 +94,7 @@ class ItemMaker:
         Raises:
             LeftOut: the row was not read, or has no bands, or its time or place is unknown.
         """
-        return self.item(_id_of_file(path_of(row)), [self.asset(row)])
+        return self.item(_id_of_file(unique_name_of(row)), [self.asset(row)])
 
     def item(self, name: str, assets: Sequence[Asset]) -> dict[str, Any]:
         """Return the item of some assets, whose keys differ, for orjson: its geometry is encoded.

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.urls import is_url
+from rastermeta_async.stores.archive_names import name_inside
 
 _IN_A_PATH = "/!$&'()*+,;=@~"
 """Characters that a path keeps unquoted; not the colon, as text before it looks like a scheme."""
@@ -55,6 +56,15 @@ class Links:
         if path.startswith(b"/"):
             return _LOCAL + _quoted(re.sub(rb"^//+", b"/", path))
         return _quoted(posixpath.normpath(self._from_items + path))
+
+    def inside(self, path: bytes, member: str) -> str:
+        """Return the name under which GDAL opens a member of an archive; it is no URL."""
+        outer = os.fsdecode(path if is_url(path) else os.path.abspath(path))
+        if self._base is not None and not is_url(path):
+            link = self.of(path)
+            local = link.startswith(_LOCAL)
+            outer = os.fsdecode(unquote_to_bytes(urlsplit(link).path)) if local else link
+        return name_inside(outer, member)
 
     @cached_property
     def _from_items(self) -> bytes:

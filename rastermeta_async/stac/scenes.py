@@ -21,7 +21,7 @@ from rastermeta_async.catalog.completed import ROWS_AS_DICTS, batches_of
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.record import SCHEMA
-from rastermeta_async.model.row_ops import IDENTITY, path_keys
+from rastermeta_async.model.row_ops import IDENTITY, row_keys
 from rastermeta_async.stac.products import OF_PRODUCTS, PRESETS, SceneFile
 
 AUTO = "auto"
@@ -59,7 +59,9 @@ class SceneRules:
         be shown alike.
         """
         odd = pc.is_valid(rows.column("filepath_bytes"))
-        paths = pc.if_else(odd, None, rows.column("filepath"))
+        inside = pc.coalesce(pc.binary_join_element_wise("", rows.column("member"), "/"), "")
+        names = pc.binary_join_element_wise(rows.column("filepath"), inside, "")
+        paths = pc.if_else(odd, None, names)
         if isinstance(paths, pa.ChunkedArray):
             paths = paths.combine_chunks()
         found = [pa.nulls(len(paths), pa.string())] * (len(_GROUPS) + 1)
@@ -74,7 +76,7 @@ class SceneRules:
         scene, root = (
             pc.cast(pc.fill_null(told.column(name), ""), pa.binary()) for name in ("scene", "root")
         )
-        return pc.binary_join_element_wise(scene, root, path_keys(rows), b"\0")
+        return pc.binary_join_element_wise(scene, root, row_keys(rows), b"\0")
 
 
 def _told(paths: pa.Array, pattern: str, name: str) -> list[pa.Array]:
