@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,24 @@ def test_bands_of_a_landsat_scene_are_variables(tmp_path: Path) -> None:
         assert np.array_equal(found[name].to_numpy(), pixels[name])
     common = [item["assets"][name]["bands"][0]["eo:common_name"] for name in names]
     assert common == ["blue", "green", "red", "nir08"]
+
+
+def test_metadata_files_are_assets_though_they_are_no_rasters_of_an_archive(tmp_path: Path) -> None:
+    folder, catalog = tmp_path / LC08, tmp_path / "catalog.parquet"
+    write_band(folder / f"{LC08}_SR_B2.TIF", 1, res=30)
+    (folder / f"{LC08}_MTL.txt").write_text("GROUP = LANDSAT_METADATA_FILE\n")
+    (folder / f"{LC08}_SR_B2.TIF.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    (folder / "notes.txt").write_text("notes")
+    assert command.run(["extract", folder, "-o", catalog]).returncode == 0
+    assert pq.read_metadata(catalog).num_rows == 1
+    output = tmp_path / "items.ndjson"
+    for has_folder in (True, False):
+        done = export(str(catalog), str(output), Rules(), scenes=["landsat"])
+        (item,) = read_items(output)
+        check_item(item)
+        assert set(item["assets"]) == {"SR_B2", *(["MTL.txt"] if has_folder else [])}
+        assert done.left_out == {}
+        shutil.rmtree(f"{catalog}.parts", ignore_errors=True)
 
 
 def test_bands_of_a_sentinel_2_product_are_variables(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
@@ -30,8 +30,9 @@ from rastermeta_async.catalog.names import (
     parts_folder,
 )
 from rastermeta_async.catalog.parts import part_rows, part_run
+from rastermeta_async.catalog.reading import NotRowsError, checked
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
-from rastermeta_async.model.errors import RastermetaError
+from rastermeta_async.model.errors import CheckpointError, OutputError, RastermetaError
 from rastermeta_async.model.record import NO_RASTERS
 from rastermeta_async.model.row_ops import IDENTITY, Counts, counts_of, parted, path_keys
 
@@ -172,3 +173,32 @@ def some_no_rasters(catalog: str, sealed: Sealed, count: int) -> dict[str, list[
                 paths = batch.filter(pc.equal(batch.column("status"), status)).column("filepath")
                 some += paths[: count - len(some)].to_pylist()
     return found
+
+
+def as_error_rows(catalog: str, columns: Sequence[str]) -> Batches:
+    """Yield the rows of no rasters of a finished local catalog as error rows.
+
+    There are none if their file is gone.
+
+    Args:
+        catalog: its path.
+        columns: the columns of the rows; the status is one of them.
+
+    Raises:
+        OutputError: the file is damaged, or no run wrote it.
+    """
+    folder, sealed = parts_folder(catalog), sealed_of(catalog)
+    part = sealed.no_rasters if sealed else None
+    if part is None or not os.path.exists(os.path.join(folder, part.name)):
+        return
+
+    def errors() -> Iterator[pa.RecordBatch]:
+        for batch in part_rows(folder, [part], [*columns]):
+            at = batch.schema.get_field_index("status")
+            words = pa.array(["error"] * batch.num_rows, pa.string())
+            yield batch.set_column(at, batch.schema.field(at), words)
+
+    try:
+        yield from checked(errors())
+    except (CheckpointError, NotRowsError) as error:
+        raise OutputError(f"{catalog}: its no rasters cannot be read: {error}") from error

@@ -9,20 +9,22 @@ Reference: RE2, "Syntax".
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rastermeta_async.catalog.completed import ROWS_AS_DICTS, batches_of
+from rastermeta_async.catalog.no_rasters import as_error_rows
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import SettingsError
 from rastermeta_async.model.record import SCHEMA
 from rastermeta_async.model.row_ops import IDENTITY, row_keys
-from rastermeta_async.stac.products import OF_PRODUCTS, PRESETS, SceneFile
+from rastermeta_async.stac.products import METADATA, OF_PRODUCTS, PRESETS, SceneFile
 
 AUTO = "auto"
 """Rule that stands for all presets of products; it makes other files items of their own."""
@@ -137,6 +139,8 @@ Rows = Generator[Row, None, None]
 def rows_by_scene(catalog: str, columns: Sequence[str], rules: SceneRules, folder: str) -> Rows:
     """Yield the rows of a catalog as dicts, each with its scene; a scene's rows come together.
 
+    Metadata files of scenes that have no rows, as they are no rasters, come with error rows.
+
     Args:
         catalog: a finished catalog.
         columns: the columns that a dict has.
@@ -148,7 +152,8 @@ def rows_by_scene(catalog: str, columns: Sequence[str], rules: SceneRules, folde
         OutputError: see `batches_of`.
     """
     sample, count = _sample(catalog, rules)
-    padded = map(_padded, batches_of(catalog, columns))
+    metadata = _metadata(catalog, columns, rules)
+    padded = map(_padded, itertools.chain(batches_of(catalog, columns), metadata))
     for batch in resorted(padded, sample, count, folder, rules.keys):
         wanted = batch.select(list(columns))
         scenes = rules.of(batch)
@@ -157,6 +162,15 @@ def rows_by_scene(catalog: str, columns: Sequence[str], rules: SceneRules, folde
             files = scenes.slice(start, ROWS_AS_DICTS).to_pylist()
             for row, file in zip(rows, files, strict=True):
                 yield row, SceneFile(**file) if file["scene"] else None
+
+
+def _metadata(catalog: str, columns: Sequence[str], rules: SceneRules) -> Iterator[pa.RecordBatch]:
+    """Yield rows of the metadata files of scenes that a catalog keeps apart as no rasters."""
+    endings = f"(?i)({'|'.join(map(re.escape, METADATA))})$"
+    for batch in as_error_rows(catalog, columns):
+        named = batch.filter(pc.match_substring_regex(batch.column("filepath"), endings))
+        if named.num_rows:
+            yield named.filter(pc.is_valid(rules.of(named).column("scene")))
 
 
 def _sample(catalog: str, rules: SceneRules) -> tuple[list[bytes], int]:
