@@ -668,7 +668,8 @@ def test_batches_and_parts_do_not_separate_members(files: Path, tmp_path: Path) 
     for number in range(12):
         zipped(folder / f"{number:02d}.zip", [(f"{member:03d}.tif", plain) for member in range(30)])
         (folder / f"{number:02d}.tif").write_bytes(plain)
-    assert extract(folder, "-o", catalog, "--batch-size", "7", "--sort", "spatial")[0] == 0
+    status, said = extract(folder, "-o", catalog, "--batch-size", "7", "--sort", "spatial")
+    assert status == 0, said
     assert len(found_in(catalog)) == 12 * 31
     assert extract("-o", catalog, "--sort", "path", folder)[0] == 0
     assert found_in(catalog) == sorted(found_in(catalog), key=lambda row: (row[0], row[1] or ""))
