@@ -22,6 +22,7 @@ from rastermeta_async.catalog import merge as merging
 from rastermeta_async.catalog.combine import FinishedCatalog, combined
 from rastermeta_async.catalog.completed import batches_of, dicts_of
 from rastermeta_async.catalog.difference import Difference, listed, paired
+from rastermeta_async.catalog.formats import Grouper
 from rastermeta_async.catalog.merge import Batches, Run, merge_many
 from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import tombstones
@@ -128,6 +129,27 @@ def test_readings_are_counted_by_their_paths(runs: list[list[Record]]) -> None:
     if all(len({*map(path_bytes, one)} & {*map(path_bytes, other)}) == 0
            for one, other in itertools.combinations(runs, 2)):  # fmt: skip
         assert count_readings(to_batch(rows)) == len(set(paths))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=12), st.integers(1, 8))
+def test_groups_keep_the_rows_of_a_path_together(
+    batches: list[tuple[bool, int]], most: int
+) -> None:
+    grouper = Grouper(most, 1 << 20)
+    groups, given_rows = [], []
+    for number, (is_archive, count) in enumerate(batches):
+        path = b"/%02d.zip" % number
+        rows = [
+            record(path)._replace(member=f"{at}" if is_archive else None) for at in range(count)
+        ]
+        given_rows += rows
+        push = grouper.push_whole if is_archive else grouper.push
+        groups += list(push(to_batch(rows)))
+    groups.append(grouper.flush())
+    assert records_of(groups) == given_rows
+    assert all(group.num_rows < most + 9 for group in groups)
+    archives = [{row.filepath for row in records_of([group]) if row.member} for group in groups]
+    assert not any(one & other for one, other in itertools.combinations(archives, 2))
 
 
 def test_a_path_that_is_read_twice_counts_twice() -> None:

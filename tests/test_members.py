@@ -603,7 +603,7 @@ def test_a_run_gives_each_member_a_row(archives: Path, tmp_path: Path, workers: 
     assert status == 3
     assert "5 files read (6 rows), 1 with problems" in said
     assert found_in(catalog) == PLAIN
-    hint = "not recognized as being in a supported file format.; what is in it is read with"
+    hint = "not recognized as being in a supported file format; what is in it is read with"
     assert f"{hint} --members tgz" in rows_of(catalog)[3]["error_message"]
     before = catalog.stat()
     status, said = extract(archives, "-o", catalog, "--workers", workers)
@@ -668,7 +668,8 @@ def test_batches_and_parts_do_not_separate_members(files: Path, tmp_path: Path) 
     for number in range(12):
         zipped(folder / f"{number:02d}.zip", [(f"{member:03d}.tif", plain) for member in range(30)])
         (folder / f"{number:02d}.tif").write_bytes(plain)
-    assert extract(folder, "-o", catalog, "--batch-size", "7", "--sort", "spatial")[0] == 0
+    status, said = extract(folder, "-o", catalog, "--batch-size", "7", "--sort", "spatial")
+    assert status == 0, said
     assert len(found_in(catalog)) == 12 * 31
     assert extract("-o", catalog, "--sort", "path", folder)[0] == 0
     assert found_in(catalog) == sorted(found_in(catalog), key=lambda row: (row[0], row[1] or ""))
@@ -772,6 +773,23 @@ def test_members_of_objects_equal_those_of_files(files: Path, tmp_path: Path) ->
                 continue
             columns = differing_columns(row, members[member])
             assert not set(columns) - OF_THE_FILE, (name, member, columns)
+
+
+def test_a_member_of_a_tar_in_a_store_takes_one_request(server: Server, files: Path) -> None:
+    plain = (files / "plain.tif").read_bytes() + bytes(100_000)
+    path = Path(server.folder) / "bucket" / "many.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(50):
+            folder = tarfile.TarInfo(f"{number}")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+        for number in range(40):
+            header = tarfile.TarInfo(f"{number}/x.tif")
+            header.size = len(plain)
+            archive.addfile(header, io.BytesIO(plain))
+    found = from_store(server, "many.tar")
+    assert [row.reader for row in found] == ["tiff_header"] * 40
+    assert server.counts["GET"] <= 45
 
 
 def test_archives_in_stores_that_are_none_say_so(server: Server) -> None:

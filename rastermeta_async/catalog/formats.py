@@ -203,9 +203,9 @@ class Grouper:
                 yield self.flush()
 
     def push_whole(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
-        """Add rows, of which none are separated; yield each group that is complete without them.
+        """Add rows that stay together; yield each group that they complete.
 
-        A group may have as many rows and bytes more as the batch has.
+        A group may have as many rows and bytes more than its limits as the batch has.
         """
         most_bytes = batch.nbytes + batch.num_rows * len(SCHEMA)
         is_full = self._rows + batch.num_rows > self._max_rows
@@ -215,6 +215,8 @@ class Grouper:
         self._rows += batch.num_rows
         self._bytes = None
         self._most_bytes += most_bytes
+        if self._rows >= self._max_rows:
+            yield self.flush()
 
     def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         if self._bytes is None:

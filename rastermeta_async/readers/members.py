@@ -17,13 +17,10 @@ from rastermeta_async.model.record import Reading, Record, as_rows, failure
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.readers.archives.entries import ArchiveError
 from rastermeta_async.readers.archives.member_rows import ArchiveSource, read_members
-from rastermeta_async.readers.base import FOREIGN, Facts, Reader
+from rastermeta_async.readers.base import Facts, Reader
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Router
 from rastermeta_async.stores.archive_names import KINDS, MemberPath, kind_of
-
-NO_RASTER = f"{FOREIGN}: no raster is in this archive"
-"""Message of the row of an archive in a store that holds none."""
 
 _LONGEST_ENDING = max(map(len, KINDS))
 _ENDINGS = tuple(KINDS)
@@ -115,5 +112,5 @@ def with_hint(record: Record, kind: str | None) -> Record:
     """Return the record of an archive whose members are not read, with how to have them read."""
     if record.ok or kind is None or record.error_message is None:
         return record
-    hint = f"{record.error_message}; what is in it is read with --members {kind}"
+    hint = f"{record.error_message.rstrip('.')}; what is in it is read with --members {kind}"
     return record._replace(error_message=hint)

@@ -22,7 +22,7 @@ from rastermeta_async.readers.base import FOREIGN, Facts, Reader, Unsupported, c
 from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
-from rastermeta_async.readers.members import NO_RASTER, with_hint
+from rastermeta_async.readers.members import with_hint
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sifting import (
     HEAD_BYTES,
@@ -183,9 +183,8 @@ class ObjectReader:
         try:
             if rows := read_members(source):
                 return rows
-            record = source.failure(REFUSED, NO_RASTER)
-            is_found = isinstance(path, FoundPath)
-            return sifted(shown, record, found.head[:HEAD_BYTES]) if is_found else record
+            next_member()
+            return self._read_raster(path, shown, found, facts)
         except ArchiveError as error:
             return source.failure(error.kind, str(error))
 
@@ -251,7 +250,7 @@ class ObjectReader:
 
         If so, GDAL gives the same error for a copy of the first bytes, which did arrive.
         """
-        if type(path) is MemberPath:
+        if type(path) is MemberPath or kind_of(path) is not None:
             return FOREIGN in (record.error_message or "")
         whole = len(found.head) >= found.size
         if not whole and FOREIGN not in (record.error_message or ""):

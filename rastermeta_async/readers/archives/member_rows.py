@@ -269,7 +269,12 @@ def opened(source: ArchiveSource) -> Archive:
         return ZipArchive(source.read_at, size)
     if kind == GZ:
         return GzipFile(source.path, source.read_at, size)
-    return TarArchive(source.read_at, size, packed=kind == TGZ, on_block=note_progress)
+
+    def on_block() -> None:
+        note_progress()
+        source.next_member()
+
+    return TarArchive(source.read_at, size, packed=kind == TGZ, on_block=on_block)
 
 
 def _is_no_raster(name: str, record: Record) -> bool:

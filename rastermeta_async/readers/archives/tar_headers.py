@@ -18,13 +18,16 @@ from rastermeta_async.readers.archives.entries import (
     StoredContent,
     plain_name,
 )
-from rastermeta_async.readers.base import ReadAt, Unsupported
+from rastermeta_async.readers.base import HEAD_BYTES, ReadAt, Unsupported
 
 MAX_STREAM_BYTES = 64 * 1024 * 1024 * 1024
 """Bytes of a compressed archive that are unpacked to find its members."""
 
 _MAX_READ = 1024 * 1024
 """Most bytes of one read: of a header with long names."""
+
+_AHEAD_BYTES = HEAD_BYTES + 4 * tarfile.BLOCKSIZE
+"""Bytes of a read: those of a header, with a long name if need be, and of the head after it."""
 
 _MAX_HEADERS = 2 * MAX_MEMBERS
 """Headers that are looked at, also of folders and links."""
@@ -37,14 +40,14 @@ class TarArchive:
         read_at: returns bytes of the archive.
         size: of the archive.
         packed: whether it is compressed with gzip.
-        on_block: called from time to time while it is unpacked.
+        on_block: called for each header, and from time to time while it is unpacked.
     """
 
     def __init__(
         self, read_at: ReadAt, size: int, *, packed: bool, on_block: Callable[[], None]
     ) -> None:
         stream = UnpackedStream(read_at, size, MAX_STREAM_BYTES, on_block)
-        self._read_at = stream.read_at if packed else read_at
+        self._read_at = stream.read_at if packed else _Ahead(read_at).read_at
         self._packed = packed
         self._on_block = on_block
         self.knows_all = True
@@ -57,6 +60,7 @@ class TarArchive:
             with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as archive:
                 while (header := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps all
+                    self._on_block()
                     headers += 1
                     if count == MAX_MEMBERS or headers == _MAX_HEADERS:
                         self.knows_all = False
@@ -64,7 +68,6 @@ class TarArchive:
                     if header.isreg():
                         count += 1
                         yield self._entry(header)
-                        self._on_block()
                 # `tarfile` takes a damaged header for the end; at a real end there are zeros.
                 if self._read_at(archive.offset, tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("a header in it is damaged or cut off")
@@ -92,6 +95,29 @@ class TarArchive:
 
 def _damaged(what: str) -> ArchiveError:
     return ArchiveError("DamagedArchive", f"this is no tar archive, or a damaged one: {what}")
+
+
+class _Ahead:
+    """Reads a header together with the first bytes of its member, as a store takes long to answer.
+
+    Args:
+        read_at: returns bytes of the archive.
+    """
+
+    def __init__(self, read_at: ReadAt) -> None:
+        self._archive = read_at
+        self._window = b""
+        self._start = 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """See `ReadAt`."""
+        at = offset - self._start
+        if at < 0 or at + size > len(self._window):
+            if size > _AHEAD_BYTES:
+                return self._archive(offset, size)
+            self._window, self._start = self._archive(offset, _AHEAD_BYTES), offset
+            at = 0
+        return self._window[at : at + size]
 
 
 class _Forwards:

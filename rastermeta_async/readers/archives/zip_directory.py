@@ -27,7 +27,7 @@ from rastermeta_async.readers.base import HEAD_BYTES, ReadAt, Unsupported
 TAIL_BYTES = 64 * 1024 + 22
 """Bytes at the end of an archive, in which its directory ends: 22 and a comment."""
 
-MAX_DIRECTORY_BYTES = 8 * 1024 * 1024
+MAX_DIRECTORY_BYTES = 4 * 1024 * 1024
 """Longest directory that is read; GDAL keeps each in memory for as long as its process lives."""
 
 _END = struct.Struct("<4s4H2LH")
