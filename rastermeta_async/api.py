@@ -372,11 +372,14 @@ def pool_for(settings: Settings) -> Pool:
         return WorkerPool(settings)
     from rastermeta_async.pools.header_pool import HeaderPool
     from rastermeta_async.readers.members import with_members
+    from rastermeta_async.readers.parts import PartsReader
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config
     )
-    return HeaderPool(with_members(reader, settings.members, settings.timeout), reader, settings)
+    members = with_members(reader, settings.members, settings.timeout)
+    files = PartsReader(members, reader, settings.timeout) if settings.subdatasets else members
+    return HeaderPool(files, reader, settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:
