@@ -215,6 +215,8 @@ class Grouper:
         self._rows += batch.num_rows
         self._bytes = None
         self._most_bytes += most_bytes
+        if self._rows >= self._max_rows:
+            yield self.flush()
 
     def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.Table]:
         if self._bytes is None:

@@ -410,11 +410,14 @@ def _without_secrets(path: bytes) -> bytes:
 
 
 def _with_secrets(name: str, container: bytes) -> str:
-    """Return the name that opens a subdataset: a row has it without secrets, and readable."""
-    if is_url(container):
-        shown = gdal_name(without_secrets(container).decode())
-        return name.replace(shown, gdal_name(container.decode()))
-    return name.replace(readable(container), os.fsdecode(container))
+    """Return the name that opens a subdataset, which a row has without secrets.
+
+    A file whose path is not UTF-8 has no such names: rasterio takes none.
+    """
+    if not is_url(container):
+        return name
+    shown = gdal_name(without_secrets(container).decode())
+    return name.replace(shown, gdal_name(container.decode()))
 
 
 def _is_of(container: bytes, part: Any) -> bool:
