@@ -372,7 +372,7 @@ def pool_for(settings: Settings) -> Pool:
         return WorkerPool(settings)
     from rastermeta_async.pools.header_pool import HeaderPool
     from rastermeta_async.readers.members import with_members
-    from rastermeta_async.readers.parts import PartsReader
+    from rastermeta_async.readers.part_rows import PartsReader
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config

@@ -25,8 +25,8 @@ from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.cli.summary import summary_of
 from rastermeta_async.model.gdal_options import SAFE_DRIVERS, drivers_without
 from rastermeta_async.model.record import Record, as_rows
-from rastermeta_async.readers import parts as module
-from rastermeta_async.readers.parts import PartsReader
+from rastermeta_async.readers import part_rows as module
+from rastermeta_async.readers.part_rows import PartsReader
 from rastermeta_async.readers.subdatasets import PartPath
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export

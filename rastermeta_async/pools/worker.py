@@ -38,7 +38,7 @@ from rastermeta_async.pools.protocol import (  # noqa: E402
 )
 from rastermeta_async.readers.base import Reader, load_reader, watch_progress  # noqa: E402
 from rastermeta_async.readers.members import with_members  # noqa: E402
-from rastermeta_async.readers.parts import PartsReader  # noqa: E402
+from rastermeta_async.readers.part_rows import PartsReader  # noqa: E402
 from rastermeta_async.readers.sidecars import SIDECARS  # noqa: E402
 from rastermeta_async.readers.undecodable import quiet_undecodable_messages  # noqa: E402
 

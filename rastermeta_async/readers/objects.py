@@ -23,7 +23,7 @@ from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.readers.members import NO_RASTER, with_hint
-from rastermeta_async.readers.parts import with_parts
+from rastermeta_async.readers.part_rows import with_parts
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sparse_file import sparse_copy
 from rastermeta_async.readers.subdatasets import NOT_A_PART, PartPath
