@@ -372,13 +372,15 @@ def pool_for(settings: Settings) -> Pool:
         return WorkerPool(settings)
     from rastermeta_async.pools.header_pool import HeaderPool
     from rastermeta_async.readers.members import with_members
-    from rastermeta_async.readers.part_rows import PartsReader
+    from rastermeta_async.readers.part_rows import with_subdatasets
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config
     )
     members = with_members(reader, settings.members, settings.timeout)
-    files = PartsReader(members, reader, settings.timeout) if settings.subdatasets else members
+    files = members
+    if settings.subdatasets:
+        files = with_subdatasets(members, reader, settings.timeout)
     return HeaderPool(files, reader, settings)
 
 

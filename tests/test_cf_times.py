@@ -30,7 +30,7 @@ def tags(values: str, units: str, name: str = "time", **attributes: str) -> dict
 
 
 def told(found: Times) -> list[str | None]:
-    return [time and time.isoformat().removesuffix("+00:00") for time in found]
+    return [time.isoformat().removesuffix("+00:00") if time else None for time in found]
 
 
 DAYS = "days since 1950-01-01"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -12,12 +13,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import rasterio
 import rasterio.shutil
 from command import killed_when, run
 from factory import record, records_of
 from range_server import serving_apart
+from test_cf_times import netcdf_with_times
 from test_reader import CONTAINERS, columns_of, differences, write_numbers
 
 from rastermeta_async import Settings, read_table
@@ -27,7 +30,10 @@ from rastermeta_async.model.gdal_options import SAFE_DRIVERS, drivers_without
 from rastermeta_async.model.record import Record, as_rows
 from rastermeta_async.readers import part_rows as module
 from rastermeta_async.readers.part_rows import PartsReader
+from rastermeta_async.readers.rasterio_reader import record_time
+from rastermeta_async.readers.router import make_reader
 from rastermeta_async.readers.subdatasets import PartPath
+from rastermeta_async.report.taken import FIRST_YEAR, months_of
 from rastermeta_async.stac.evidence import Rules
 from rastermeta_async.stac.export import export
 from rastermeta_async.stac.links import Links
@@ -193,10 +199,10 @@ def test_a_timeout_holds_for_each_subdataset(tmp_path: Path) -> None:
                 threading.Event().wait(0.05)
                 return record(path, width=7)
             status = os.stat(path)
-            return container._replace(file_size=status.st_size, mtime=module.record_time(status))
+            return container._replace(file_size=status.st_size, mtime=record_time(status))
 
     (tmp_path / "x").touch()
-    rows = as_rows(PartsReader(Slow(), Slow(), 0.1).read(bytes(tmp_path / "x")))
+    rows = as_rows(PartsReader(Slow(), Slow().read, 0.1).read(bytes(tmp_path / "x")))
     assert [row.subdataset for row in rows] == [None, *names]
 
 
@@ -247,9 +253,9 @@ def test_a_file_that_changes_meanwhile_is_read_again(tmp_path: Path) -> None:
                 return record(name)
             status = os.stat(name)
             return record(name, subdatasets=["a"], file_size=status.st_size,
-                          mtime=module.record_time(status))  # fmt: skip
+                          mtime=record_time(status))  # fmt: skip
 
-    rows = as_rows(PartsReader(Files(), Files(), 60).read(bytes(path)))
+    rows = as_rows(PartsReader(Files(), Files().read, 60).read(bytes(path)))
     assert len(reads) == 4
     assert {row.file_size for row in rows} == {5}
 
@@ -260,7 +266,7 @@ def test_a_file_that_changes_meanwhile_is_read_again(tmp_path: Path) -> None:
                 file.write(b"x")
             return found
 
-    (row,) = as_rows(PartsReader(Always(), Always(), 60).read(bytes(path)))
+    (row,) = as_rows(PartsReader(Always(), Always().read, 60).read(bytes(path)))
     assert (row.status, row.error_type) == ("fatal", "Changed")
 
 
@@ -286,7 +292,8 @@ def test_a_killed_run_resumes_with_all_rows_of_each_container(tmp_path: Path) ->
     (tmp_path / "archive").mkdir()
     paths = archive_of(tmp_path / "archive", 8)
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
-    common = ["extract", tmp_path / "archive", "--subdatasets", "--batch-size", "4", "--workers"]
+    common: list[str | Path] = ["extract", tmp_path / "archive", "--subdatasets"]
+    common += ["--batch-size", "4", "--workers"]
     assert run([*common, "1", "-o", whole]).returncode == 0
     parts = tmp_path / "cut.parquet.parts"
     assert killed_when(
@@ -362,3 +369,49 @@ def test_a_driver_may_be_left_out(tmp_path: Path) -> None:
         done = run(["show", path, "--drivers", wrong])
         assert done.returncode == 2
         assert b"--drivers" in done.stderr
+
+
+# Times, and how they are used
+
+
+def test_a_netcdf_container_is_open_while_its_variables_are_read(tmp_path: Path) -> None:
+    def is_open() -> bool:
+        files = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+        return str(path) in [os.readlink(file) for file in files if os.path.lexists(file)]
+
+    path = made(tmp_path, "nc")
+    reader = make_reader(None)
+    for driver, held in (("netCDF", True), ("GPKG", False)):
+        with reader.holding(bytes(path), driver):
+            assert is_open() is held
+        assert not is_open()
+    with reader.holding(bytes(tmp_path / "gone.nc"), "netCDF"):  # its rows say so
+        pass
+
+
+def test_a_time_coordinate_dates_items_summaries_and_reports(tmp_path: Path) -> None:
+    for name, values in (("a", "{0,1,2}"), ("b", "{31,31,31}")):
+        (tmp_path / name).mkdir()
+        made_by = netcdf_with_times(tmp_path / name, "NC4", values, "days since 2020-01-01")
+        made_by.rename(tmp_path / f"{name}.nc")
+    catalog = tmp_path / "c.parquet"
+    files = [tmp_path / "a.nc", tmp_path / "b.nc"]
+    assert run(["extract", *files, "-o", catalog]).returncode == 0
+    assert summary_of(str(catalog)).dated == 2
+    assert [end.isoformat()[:10] for end in summary_of(str(catalog)).time or ()] == [
+        "2020-01-01", "2020-02-01",
+    ]  # fmt: skip
+    output = tmp_path / "items.ndjson"
+    assert export(str(catalog), str(output), Rules([])).items == 2
+    first, second = (json.loads(line)["properties"] for line in output.read_text().splitlines())
+    assert (first["start_datetime"], first["end_datetime"]) == (
+        "2020-01-01T00:00:00.000000Z", "2020-01-03T00:00:00.000000Z",
+    )  # fmt: skip
+    assert second["datetime"] == "2020-02-01T00:00:00.000000Z"
+    rows = read_table(files)
+    columns = [rows[name].combine_chunks() for name in ("dataset_tags", "imagery_tags")]
+    times = rows["time_start"].combine_chunks()
+    january = (2020 - FIRST_YEAR) * 12
+    assert months_of(*columns, times).tolist() == [january, january + 1]
+    unknown = pa.array([None, dt.datetime(1500, 1, 1, tzinfo=dt.UTC)], times.type)
+    assert months_of(*columns, unknown).tolist() == months_of(*columns).tolist()

@@ -38,7 +38,7 @@ from rastermeta_async.pools.protocol import (  # noqa: E402
 )
 from rastermeta_async.readers.base import Reader, load_reader, watch_progress  # noqa: E402
 from rastermeta_async.readers.members import with_members  # noqa: E402
-from rastermeta_async.readers.part_rows import PartsReader  # noqa: E402
+from rastermeta_async.readers.part_rows import with_subdatasets  # noqa: E402
 from rastermeta_async.readers.sidecars import SIDECARS  # noqa: E402
 from rastermeta_async.readers.undecodable import quiet_undecodable_messages  # noqa: E402
 
@@ -80,7 +80,9 @@ async def _serve(reader: Reader, config: WorkerConfig, requests: int, answers: i
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
     members = with_members(reader, config.members, config.timeout)
-    files = PartsReader(members, reader, config.timeout) if config.subdatasets else members
+    files = members
+    if config.subdatasets:
+        files = with_subdatasets(members, reader, config.timeout)
     noting = _NotingReader(files, open_files)
     async with (
         HeaderPool(noting, reader, settings, open_files.forget) as pool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from rastermeta_async.model.file_state import CHANGED, TIMES_CHANGED, is_unchanged
 from rastermeta_async.model.record import (
@@ -18,7 +19,8 @@ from rastermeta_async.model.record import (
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.readers.base import Reader, note_progress
-from rastermeta_async.readers.rasterio_reader import record_time
+from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
+from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.subdatasets import MAX_PARTS, PartPath
 from rastermeta_async.stores.archive_names import MemberPath
 
@@ -33,20 +35,48 @@ long."""
 OpenPart = Callable[[PartPath], Record]
 """Returns the record of a subdataset."""
 
+Holding = Callable[[bytes, str], AbstractContextManager[None]]
+"""Takes a container and the driver that opens it; see `RasterioReader.holding`."""
+
+
+def with_subdatasets(reader: Reader, parts: Reader, timeout: float) -> Reader:
+    """Return a reader that also gives the rows of subdatasets, if it can.
+
+    Args:
+        reader: reads files.
+        parts: is asked for the subdatasets; one of this package's own.
+        timeout: of one file, in seconds.
+    """
+    if not isinstance(parts, Router | RasterioReader):
+        return reader
+    return PartsReader(reader, parts.read, timeout, parts.holding)
+
+
+def _not_holding(_container: bytes, _driver: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 class PartsReader:
     """Reads files with another reader, and then the subdatasets of those that have any.
 
     Args:
         reader: reads the files.
-        parts: is asked for the subdatasets, as `PartPath`.
+        open_part: reads the subdatasets.
         timeout: of one file, in seconds.
+        holding: entered while the subdatasets of a container are read.
     """
 
-    def __init__(self, reader: Reader, parts: Reader, timeout: float) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        open_part: OpenPart,
+        timeout: float,
+        holding: Holding = _not_holding,
+    ) -> None:
         self._reader = reader
-        self._parts = parts
+        self._open_part = open_part
         self._timeout = timeout
+        self._holding = holding
 
     def enter(self) -> None:
         """See `Reader.enter`."""
@@ -64,18 +94,21 @@ class PartsReader:
                 status = os.stat(path)
                 first = as_rows(reading)[0]
                 if (first.file_size, first.mtime) == (status.st_size, record_time(status)):
-                    rows = with_parts(path, reading, self._open, self._timeout)
+                    rows = with_parts(path, reading, self._open_part, self._timeout, self._holding)
                     if is_unchanged(status, os.stat(path)):
                         return rows
             except OSError:  # it is gone: the next read says so
                 continue
         return failure(path, "fatal", "Changed", CHANGED)
 
-    def _open(self, part: PartPath) -> Record:
-        return as_rows(self._parts.read(part))[0]
 
-
-def with_parts(path: bytes, reading: Reading, open_part: OpenPart, timeout: float) -> Reading:
+def with_parts(
+    path: bytes,
+    reading: Reading,
+    open_part: OpenPart,
+    timeout: float,
+    holding: Holding = _not_holding,
+) -> Reading:
     """Return a reading with the rows of all subdatasets, each after the row that names it.
 
     Args:
@@ -83,6 +116,7 @@ def with_parts(path: bytes, reading: Reading, open_part: OpenPart, timeout: floa
         reading: its row or rows.
         open_part: reads the subdatasets.
         timeout: of one file, in seconds.
+        holding: entered while the subdatasets of a container are read.
 
     Raises:
         Stopped: the run ends.
@@ -90,9 +124,15 @@ def with_parts(path: bytes, reading: Reading, open_part: OpenPart, timeout: floa
     if not any(row.subdatasets for row in as_rows(reading)):
         return reading
     limits = _Limits(time.monotonic() + TIMEOUTS * timeout, f"{TIMEOUTS * timeout:g} s")
-    return [
-        row for container in as_rows(reading) for row in _rows(path, container, open_part, limits)
-    ]
+    rows: list[Record] = []
+    for container in as_rows(reading):
+        place = path if container.member is None else MemberPath(path, container.member)
+        if container.subdatasets:
+            with holding(place, container.driver or ""):
+                rows += _rows(place, container, open_part, limits)
+        else:
+            rows.append(container)
+    return rows
 
 
 class _Limits:
@@ -120,11 +160,11 @@ class _Limits:
         self._bytes -= rough_bytes(row)
 
 
-def _rows(path: bytes, container: Record, open_part: OpenPart, limits: _Limits) -> Iterator[Record]:
+def _rows(
+    place: bytes, container: Record, open_part: OpenPart, limits: _Limits
+) -> Iterator[Record]:
     """Yield the rows of a container's subdatasets, after its own."""
     names = sorted(set(container.subdatasets or ()))
-    driver = container.driver or ""
-    place = path if container.member is None else MemberPath(path, container.member)
     rows: list[Record] = []
     for name in names:
         note_progress()
@@ -132,7 +172,7 @@ def _rows(path: bytes, container: Record, open_part: OpenPart, limits: _Limits) 
             left = plural(len(names) - len(rows), "row")
             container = _noting(container, f"subdatasets: {left} left out, as {why}")
             break
-        row = open_part(PartPath(place, driver, name))
+        row = open_part(PartPath(place, container.driver or "", name))
         limits.count(row)
         rows.append(_completed(row, container, name))
     yield container

@@ -180,6 +180,23 @@ class RasterioReader:
             session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=False, **self._options
         )
 
+    @contextmanager
+    def holding(self, path: bytes, driver: str) -> Iterator[None]:
+        """Keep a file open, if that makes it faster to open its subdatasets in this thread.
+
+        netCDF-C then has its structure: of 1000 variables, each opens in 3 ms, and not in 100.
+        """
+        container = None
+        if driver == _NETCDF and type(path) is bytes and not is_url(path):
+            self.enter()
+            with suppress(Exception):  # the subdatasets tell what is wrong
+                container = _Dataset(_name_for_gdal(path), driver=[driver])
+        try:
+            yield
+        finally:
+            if container is not None:
+                container.close()
+
     def read(self, path: bytes, *, is_ours: bool = False) -> Record:
         """Return the record of a file or object; see `Reader.read`.
 

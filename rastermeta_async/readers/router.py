@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -120,6 +120,10 @@ class Router:
             name = shortened(path_columns(path)[0])
             log.debug("%s: a decoder failed, so rasterio reads the file", name, exc_info=True)
             return self._rasterio.read(path)
+
+    def holding(self, path: bytes, driver: str) -> AbstractContextManager[None]:
+        """See `RasterioReader.holding`."""
+        return self._rasterio.holding(path, driver)
 
     def decode(
         self,

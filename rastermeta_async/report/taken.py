@@ -51,7 +51,8 @@ def months_of(
     """
     months = _months_of_tags(dataset_tags, imagery_tags)
     if time_start is not None and time_start.null_count < len(time_start):
-        years, of_year = (np.asarray(pc.fill_null(part(time_start), 0)) for part in _PARTS)
+        times = time_start.cast(pa.timestamp("us"))  # with a zone, Arrow asks for its database
+        years, of_year = (np.asarray(pc.fill_null(part(times), 0)) for part in _PARTS)
         known = (years >= FIRST_YEAR) & (years <= _LAST_YEAR)
         months[known] = ((years - FIRST_YEAR) * 12 + of_year - 1)[known]
     return months
