@@ -391,11 +391,16 @@ def pool_for(settings: Settings) -> Pool:
         return WorkerPool(settings)
     from rastermeta_async.pools.header_pool import HeaderPool
     from rastermeta_async.readers.members import with_members
+    from rastermeta_async.readers.part_rows import with_subdatasets
 
     reader = load_reader(
         settings.reader_path, settings.drivers, settings.access, settings.gdal_config
     )
-    return HeaderPool(with_members(reader, settings.members, settings.timeout), reader, settings)
+    members = with_members(reader, settings.members, settings.timeout)
+    files = members
+    if settings.subdatasets:
+        files = with_subdatasets(members, reader, settings.timeout)
+    return HeaderPool(files, reader, settings)
 
 
 async def _stop_pool(stop: asyncio.Event, pool: Pool) -> None:

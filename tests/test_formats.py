@@ -145,6 +145,11 @@ def test_rows_that_come_singly_take_no_more_than_those_that_come_together() -> N
 def test_a_group_is_complete_as_soon_as_it_is_full() -> None:
     grouper = Grouper(2, 10**6)
     assert [group.num_rows for group in grouper.push(to_batch([of_length(1)] * 2))] == [2]
+    whole = Grouper(2, 10**6)
+    for rows in (3, 1, 2, 5, 1):  # rows of one path stay together, and the next ones fit again
+        groups = [*whole.push_whole(to_batch([of_length(1)] * rows))]
+        assert [group.num_rows for group in groups] == {3: [3], 1: [], 2: [1, 2], 5: [5]}[rows]
+        assert list(whole.push(to_batch([]))) == []
     by_bytes = Grouper(100, size_of(of_length(1)))
     assert [group.num_rows for group in by_bytes.push(to_batch([of_length(1)]))] == [1]
 

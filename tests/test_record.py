@@ -67,7 +67,15 @@ LATER = [
 
 
 def test_familiar_columns_come_first_in_their_order_then_the_others() -> None:
-    own = ["filepath_bytes", "error_type", "nodata_text", "member", "subdataset"]
+    own = [
+        "filepath_bytes",
+        "error_type",
+        "nodata_text",
+        "member",
+        "subdataset",
+        "time_start",
+        "time_end",
+    ]
     assert [name for name in SCHEMA.names if name not in own] == FAMILIAR + LATER
     assert set(own) <= set(SCHEMA.names)
 

@@ -52,13 +52,13 @@ class Refusing:
         return failed(path)._replace(error_message=text)
 
 
-def sifted(reader: Refusing, path: bytes) -> Record:
+def row_of(reader: Refusing, path: bytes) -> Record:
     (row,) = as_rows(SiftingReader(reader).read(path))
     return row
 
 
 def status(path: Path | bytes) -> str:
-    return sifted(Refusing(), FoundPath(os.fsencode(path))).status
+    return row_of(Refusing(), FoundPath(os.fsencode(path))).status
 
 
 def test_a_raster_that_cannot_be_read_is_an_error_by_name(formats: list[Path]) -> None:
@@ -99,7 +99,7 @@ def test_no_raster_is_opened_before_it_is_told_by_its_name(tmp_path: Path) -> No
     for name, is_told in told.items():
         (tmp_path / name).write_text("any")
         reader = Refusing()
-        row = sifted(reader, FoundPath(os.fsencode(tmp_path / name)))
+        row = row_of(reader, FoundPath(os.fsencode(tmp_path / name)))
         assert (name, not reader.read_paths) == (name, is_told)
         assert (row.status == "sidecar") == (is_told or name == "A.xml")
         if is_told:
@@ -112,7 +112,7 @@ def test_a_path_that_was_named_is_only_read(tmp_path: Path) -> None:
     write_raster(tmp_path / "a.tif")
     (tmp_path / "a.tfw").write_text("any")
     reader = Refusing()
-    assert sifted(reader, os.fsencode(tmp_path / "a.tfw")).status == "error"
+    assert row_of(reader, os.fsencode(tmp_path / "a.tfw")).status == "error"
     assert len(reader.read_paths) == 1
 
 

@@ -109,6 +109,7 @@ def extract(
     reader: options.Reader = options.ReaderName.AUTO,
     drivers: options.Drivers = "",
     members: options.Members = options.DEFAULT_KINDS,
+    subdatasets: options.Subdatasets = False,
     gdal_config: options.GdalConfig = None,
     no_sign_request: options.NoSignRequest = False,
     endpoint_url: options.EndpointUrl = None,
@@ -150,6 +151,7 @@ def extract(
             reader=reader.value,
             drivers=_drivers(drivers),
             members=_members(members),
+            subdatasets=subdatasets,
             gdal_config=tuple(gdal_config or ()),
             access=Access(no_sign_request, endpoint_url, region, profile, requester_pays, sidecars),
             keep_going=keep_going,
@@ -505,8 +507,11 @@ def _drivers(value: str) -> tuple[str, ...] | None:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     if not names:
         return None
-    from rastermeta_async.model.gdal_options import unknown_drivers
+    from rastermeta_async.model.gdal_options import drivers_without, unknown_drivers
 
-    if unknown := unknown_drivers(names):
+    left_out = tuple(name[1:] for name in names if name.startswith("-"))
+    if left_out and len(left_out) < len(names):
+        usage("--drivers: give drivers to use, as GTiff,netCDF, or to leave out, as -GRIB,-netCDF")
+    if unknown := unknown_drivers(left_out or names):
         usage(f"--drivers: this GDAL has no driver {', '.join(unknown)}")
-    return names
+    return drivers_without(left_out) if left_out else names

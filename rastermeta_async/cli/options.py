@@ -167,7 +167,8 @@ Drivers = Annotated[
     str,
     typer.Option(
         metavar="LIST|all",
-        help="GDAL drivers that may open a file, e.g. GTiff,JP2OpenJPEG.  "
+        help="GDAL drivers that may open a file, e.g. GTiff,JP2OpenJPEG; or, with a - before each, "
+        "those of the default that may not, e.g. -GRIB.  "
         "[default: raster formats that are files in their own right]",
         show_default=False,
     ),
@@ -180,6 +181,15 @@ Members = Annotated[
         help="Archives of which each raster inside has a row: zip, tar, gz, tgz (all of which must "
         "be unpacked to read it).  [default: zip,tar,gz]",
         show_default=False,
+    ),
+]
+
+Subdatasets = Annotated[
+    bool,
+    typer.Option(
+        "--subdatasets",
+        help="Give each subdataset (variable, table, page) of NetCDF, HDF5, GeoPackage and other "
+        "containers a row of its own, too.",
     ),
 ]
 

@@ -36,7 +36,7 @@ from rastermeta_async.report.dots import DotMap
 from rastermeta_async.report.folders import FolderCounter
 from rastermeta_async.report.taken import date_tags
 from rastermeta_async.stac.dates import Interval, rfc3339
-from rastermeta_async.stac.evidence import evidence_of, from_tags
+from rastermeta_async.stac.evidence import coordinate_of, evidence_of, from_tags
 
 MAX_VALUES = 10_000
 """Highest number of different values counted in a column; later ones count as `OTHER`."""
@@ -48,7 +48,8 @@ _MAX_TEXT = 64 * 1024 * 1024
 
 COLUMNS = (*IDENTITY, "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
-           "dataset_tags", "imagery_tags", "reader", "footprint", "missing_sources")  # fmt: skip
+           "dataset_tags", "imagery_tags", "reader", "footprint", "missing_sources", "time_start",
+           "time_end")  # fmt: skip
 _OF_ERRORS = ["filepath", "error_type", "error_message", "member"]
 _ROWS = 8192
 
@@ -111,7 +112,10 @@ class Summary:
         self.incomplete += pc.sum(pc.greater(rows["missing_sources"], 0)).as_py() or 0
         self.limits.add_rows(rows["bbox"])
         self.places.add(rows["bbox"])
-        self._add_dates(_relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]))
+        self._add_dates(
+            _relevant_tags(rows["dataset_tags"]), _relevant_tags(rows["imagery_tags"]),
+            _coordinates(rows["time_start"], rows["time_end"]),
+        )  # fmt: skip
         self._count("bands", rows["count"])
         rasters = rows.filter(pc.greater(rows["count"], 0))  # a container has no pixels
         self._count("dtype", rasters["dtype"])
@@ -149,9 +153,12 @@ class Summary:
             self.errors[key] += 1
             self.examples.setdefault(key, shown_name(path, member))
 
-    def _add_dates(self, of_dataset: TagsByRow, of_imagery: TagsByRow) -> None:
-        for row in of_dataset.keys() | of_imagery.keys():
-            if interval := from_tags(evidence_of("", of_dataset.get(row), of_imagery.get(row))):
+    def _add_dates(
+        self, of_dataset: TagsByRow, of_imagery: TagsByRow, of_coordinates: dict[int, Interval]
+    ) -> None:
+        for row in of_dataset.keys() | of_imagery.keys() | of_coordinates.keys():
+            evidence = evidence_of("", of_dataset.get(row), of_imagery.get(row))
+            if interval := from_tags(evidence._replace(coordinate=of_coordinates.get(row))):
                 self.dated += 1
                 old = self.time or interval
                 self.time = Interval(min(old.start, interval.start), max(old.end, interval.end))
@@ -169,6 +176,15 @@ class Summary:
             self._add("layout", layout_of(one["tiled"], one["overviews"]), one["count_all"])
             self._add("cog", cog_in_words(one["cog"]), one["count_all"])
         self._count("cog_problems", pc.list_flatten(tiffs["cog_problems"]))
+
+
+def _coordinates(start: pa.Array, end: pa.Array) -> dict[int, Interval]:
+    """Return the times of the rows that have a time coordinate, by the index of the row."""
+    if start.null_count == len(start):
+        return {}
+    pairs = zip(start.to_pylist(), end.to_pylist(), strict=True)
+    found = {row: coordinate_of(*pair) for row, pair in enumerate(pairs)}
+    return {row: interval for row, interval in found.items() if interval}
 
 
 def summary_of(catalog: str) -> Summary:

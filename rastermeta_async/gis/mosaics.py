@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from rastermeta_async.model.text import name_in_wkt
 
-COLUMNS = ("filepath", "filepath_bytes", "member", "status", "crs", "crs_wkt", "transform", "count",
-           "width", "height", "bands")  # fmt: skip
+COLUMNS = ("filepath", "filepath_bytes", "member", "subdataset", "status", "crs", "crs_wkt",
+           "transform", "count", "width", "height", "bands")  # fmt: skip
 """Columns that tell where a raster is, and of what kind."""
 
 DATA_TYPES = {

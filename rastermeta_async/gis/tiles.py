@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from rastermeta_async.gis.mosaics import COLUMNS, DATA_TYPES
 from rastermeta_async.model.errors import StoreError
 from rastermeta_async.model.record import UNPLACED, shown_name
+from rastermeta_async.model.row_ops import INSIDE
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.stores.archive_names import name_inside
+from rastermeta_async.stores.archive_names import name_inside, subdataset_at
 from rastermeta_async.stores.credentials import gdal_name
 
 Reals = np.ndarray[Any, np.dtype[np.float64]]
@@ -63,8 +64,9 @@ def upright(
         names: gives the names.
         left_out: counts the other rows.
     """
-    paths, members = rows["filepath"].to_pylist(), rows["member"].to_pylist()
-    found = list(map(names.of, paths, members))
+    paths, *inside = (rows[name].to_pylist() for name in ("filepath", *INSIDE))
+    members, _ = inside
+    found = list(map(names.of, paths, *inside))
     flags = [*_flaws(rows), np.array([name is None for name in found], np.bool_)]
     reasons = np.select(flags, range(len(flags)), -1)
     for at in np.flatnonzero(reasons >= 0).tolist():
@@ -135,8 +137,11 @@ class Names:
         is_plain = there == os.path.abspath(folder)
         self._before = f"./{os.path.relpath(here, there)}" if is_plain else here
 
-    def of(self, path: str, member: str | None = None) -> str | None:
-        """Return the name of a path, or of a member there; None: it is a URL that cannot be."""
+    def of(self, path: str, member: str | None = None, subdataset: str | None = None) -> str | None:
+        """Return the name of a path, or of what is inside; None: it is a URL that cannot be."""
+        if subdataset is not None:
+            local = not is_url(path.encode())
+            return subdataset_at(subdataset, path, os.path.abspath(path)) if local else subdataset
         if member is not None:  # GDAL does not look for such a name next to the index
             try:
                 return name_inside(path if is_url(path.encode()) else os.path.abspath(path), member)

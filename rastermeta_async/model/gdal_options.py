@@ -46,6 +46,12 @@ def unknown_drivers(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower() not in known]
 
 
+def drivers_without(names: Sequence[str]) -> tuple[str, ...]:
+    """Return `SAFE_DRIVERS` but for some, whose case does not matter."""
+    left_out = {name.lower() for name in names}
+    return tuple(name for name in SAFE_DRIVERS if name.lower() not in left_out)
+
+
 def drivers_here() -> list[str]:
     """Return the drivers of this GDAL build, in the order in which GDAL tries them."""
     import rasterio

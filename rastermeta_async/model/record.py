@@ -45,6 +45,7 @@ def _struct_of(row: type) -> pa.DataType:
 
 _TEXT = pa.string()
 _REAL = pa.float64()
+_TIME = pa.timestamp("us", tz="UTC")
 
 
 class Bounds(NamedTuple):
@@ -201,7 +202,7 @@ class Record(NamedTuple):
     file_size: Annotated[int | None, Column(pa.int64(), "size of the file, bytes")] = None
     mtime: Annotated[
         dt.datetime | None,
-        Column(pa.timestamp("us", tz="UTC"), "last change of the file, UTC, microseconds"),
+        Column(_TIME, "last change of the file, UTC, microseconds"),
     ] = None
     etag: Annotated[
         str | None, Column(_TEXT, "entity tag that an object store gives this content")
@@ -231,6 +232,14 @@ class Record(NamedTuple):
     ] = None
     subdataset: Annotated[
         str | None, Column(_TEXT, "name under which GDAL opens this part of a container")
+    ] = None
+    time_start: Annotated[
+        dt.datetime | None,
+        Column(_TIME, "first time of a NetCDF variable's time coordinate, UTC"),
+    ] = None
+    time_end: Annotated[
+        dt.datetime | None,
+        Column(_TIME, "last time of a NetCDF variable's time coordinate, UTC"),
     ] = None
 
     @property

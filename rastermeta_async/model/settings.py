@@ -137,6 +137,9 @@ class Settings:
     """How object stores are reached."""
     members: tuple[str, ...] = DEFAULT_MEMBERS
     """Kinds of archives, of `MEMBER_KINDS`, of which each raster inside has a row; empty: none."""
+    subdatasets: bool = False
+    """Give each subdataset of a container, such as a NetCDF file, a row of its own after that of
+    the file: 10,000 at most."""
     keep_going: bool = False
     """Go on even if all of the first files in stores fail in the same way."""
     update: bool = False

@@ -70,6 +70,7 @@ def worker_config(settings: Settings, reader: str | None = None) -> WorkerConfig
         gdal_config=settings.gdal_config,
         skip_offline=settings.skip_offline,
         members=settings.members,
+        subdatasets=settings.subdatasets,
         access=settings.access,
         open_files=-1,
         slots=threads_for(concurrency),

@@ -64,6 +64,8 @@ class WorkerConfig:
     """See `Settings.gdal_config`."""
     members: tuple[str, ...] = ()
     """See `Settings.members`."""
+    subdatasets: bool = False
+    """See `Settings.subdatasets`."""
 
     def as_json(self) -> str:
         """Return the configuration as an argument."""

@@ -38,6 +38,7 @@ from rastermeta_async.pools.protocol import (  # noqa: E402
 )
 from rastermeta_async.readers.base import Reader, load_reader, watch_progress  # noqa: E402
 from rastermeta_async.readers.members import with_members  # noqa: E402
+from rastermeta_async.readers.part_rows import with_subdatasets  # noqa: E402
 from rastermeta_async.readers.sidecars import SIDECARS  # noqa: E402
 from rastermeta_async.readers.undecodable import quiet_undecodable_messages  # noqa: E402
 
@@ -73,13 +74,16 @@ async def _serve(reader: Reader, config: WorkerConfig, requests: int, answers: i
     open_files = OpenFiles(config.open_files, config.slots)
     settings = Settings(
         concurrency=config.concurrency, timeout=config.timeout, access=config.access,
-        skip_offline=config.skip_offline, members=config.members,
+        skip_offline=config.skip_offline, members=config.members, subdatasets=config.subdatasets,
     )  # fmt: skip
     jobs = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(jobs)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(requests, "rb"))
     members = with_members(reader, config.members, config.timeout)
-    noting = _NotingReader(members, open_files)
+    files = members
+    if config.subdatasets:
+        files = with_subdatasets(members, reader, config.timeout)
+    noting = _NotingReader(files, open_files)
     async with (
         HeaderPool(noting, reader, settings, open_files.forget) as pool,
         asyncio.TaskGroup() as t,

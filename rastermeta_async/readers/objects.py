@@ -23,6 +23,7 @@ from rastermeta_async.readers.fence import fence_thread, refuse_page_faults
 from rastermeta_async.readers.fetch import EMPTY, TRIES, Fetcher, FetchError, StoredObject
 from rastermeta_async.readers.geotiff.structure import GTIFF, Structure, structure_of_bytes
 from rastermeta_async.readers.members import with_hint
+from rastermeta_async.readers.part_rows import with_parts
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.sifting import (
     HEAD_BYTES,
@@ -32,6 +33,7 @@ from rastermeta_async.readers.sifting import (
     sifted,
 )
 from rastermeta_async.readers.sparse_file import sparse_copy
+from rastermeta_async.readers.subdatasets import NOT_A_PART, PartPath
 from rastermeta_async.stores.archive_names import MemberPath, kind_of
 from rastermeta_async.stores.clients import Stores
 from rastermeta_async.stores.credentials import GDAL_RETRIES
@@ -90,6 +92,7 @@ class ObjectReader:
         self._decoder = None if settings.access.sidecars else decoder
         self._request_seconds = min(REQUEST_SECONDS, settings.timeout / 3)
         self._members = settings.members
+        self._subdatasets = settings.subdatasets
         stores = Stores(settings.access, self._request_seconds)
         self.fetcher = Fetcher(stores, settings.timeout, on_overload)
         self._stacks = min(settings.concurrency, _THREADS_OF_OBSTORE) * _STACK_OF_OBSTORE
@@ -162,9 +165,32 @@ class ObjectReader:
             return _with_facts(sidecar_row(shown), facts)
         kind = kind_of(path)
         if kind is not None and kind in self._members:
-            return self._read_archive(path, shown, found, facts)
+            return self._with_parts(
+                path, shown, found, self._read_archive(path, shown, found, facts)
+            )
         record = self._read_raster(path, shown, found, facts)
-        return record if kind is None else with_hint(record, kind)
+        if kind is not None:
+            record = with_hint(record, kind)
+        return self._with_parts(path, shown, found, record)
+
+    def _with_parts(
+        self, path: bytes, shown: bytes, found: StoredObject, reading: Reading
+    ) -> Reading:
+        """Return a reading with the rows of subdatasets, if they are asked for."""
+
+        def open_part(part: PartPath) -> Record:
+            found.start_timeout()
+            try:
+                record = self._read_with_rasterio(part, shown, found)
+            except FetchError as error:
+                if error.problem.kind == "Changed":
+                    raise
+                return _failed(shown, error)
+            return _without_netcdf(record) if record.ok and _is_netcdf(shown) else record
+
+        if not self._subdatasets:
+            return reading
+        return with_parts(path, reading, open_part, self.fetcher.timeout)
 
     def _read_archive(
         self, path: bytes, shown: bytes, found: StoredObject, facts: Facts
@@ -250,6 +276,8 @@ class ObjectReader:
 
         If so, GDAL gives the same error for a copy of the first bytes, which did arrive.
         """
+        if type(path) is PartPath:
+            return record.ok or record.error_type == NOT_A_PART
         if type(path) is MemberPath or kind_of(path) is not None:
             return FOREIGN in (record.error_message or "")
         whole = len(found.head) >= found.size

@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ from rastermeta_async.readers.jpeg2000.jp2_decoder import Jp2Decoder
 from rastermeta_async.readers.jpeg2000.jp2_template import JP2_DRIVER
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
-from rastermeta_async.stores.archive_names import MemberPath
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {
     GTIFF: GeoTiffDecoder,
@@ -104,7 +103,7 @@ class Router:
 
     def read(self, path: bytes) -> Record:
         """Return the record of a file or object; see `Reader.read`."""
-        if is_url(path) or type(path) is MemberPath:
+        if is_url(path) or type(path) is not bytes:  # a `MemberPath` or `PartPath`
             return self._rasterio.read(path)
         try:
             return self.decode_file(path)
@@ -121,6 +120,10 @@ class Router:
             name = shortened(path_columns(path)[0])
             log.debug("%s: a decoder failed, so rasterio reads the file", name, exc_info=True)
             return self._rasterio.read(path)
+
+    def holding(self, path: bytes, driver: str) -> AbstractContextManager[None]:
+        """See `RasterioReader.holding`."""
+        return self._rasterio.holding(path, driver)
 
     def decode(
         self,

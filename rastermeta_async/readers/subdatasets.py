@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from rastermeta_async.model.text import plural
 
@@ -21,6 +21,9 @@ MAX_TRIED = 64
 
 MAX_PARTS = 10_000
 """Most parts of a container that are listed."""
+
+NOT_A_PART = "NotAPart"
+"""Error type of a subdataset that is stored in another file than the one that names it."""
 
 _SAME_UNQUOTED = re.compile(r'[^":]+(?::(?:[^":]*|"[^":]*"))+')
 """Names that mean the same without their quotes."""
@@ -31,6 +34,23 @@ names are opened, as GDAL itself makes them; a GeoTIFF or a VRT may hold any nam
 
 _DRIVER_PREFIX = re.compile(r'(?:\w+:)+"?')
 """The part before the file in a name that GDAL makes."""
+
+
+class PartPath(bytes):
+    """The path or URL of a container, and a subdataset in it that GDAL is to open."""
+
+    container: bytes
+    """The same path; a `MemberPath` if the container is in an archive."""
+    driver: str
+    """GDAL's driver that opened the container."""
+    name: str
+    """Name of the subdataset, as in the column `subdatasets`."""
+
+    def __new__(cls, container: bytes, driver: str, name: str) -> Self:
+        """Return the path of a container with a subdataset."""
+        made = super().__new__(cls, container)
+        made.container, made.driver, made.name = container, driver, name
+        return made
 
 
 class Subdatasets(NamedTuple):

@@ -31,7 +31,7 @@ from rastermeta_async.report.taken import months_of
 
 COLUMNS = (*IDENTITY, "error_type", "error_message", "driver", "crs", "dtype", "res",
            "count", "compression", "tiled", "cog", "cog_problems", "bands", "file_size", "bbox",
-           "geometry", "dataset_tags", "imagery_tags", "footprint")  # fmt: skip
+           "geometry", "dataset_tags", "imagery_tags", "footprint", "time_start")  # fmt: skip
 """Columns that the codes are made of."""
 
 CHANGE = "change"
@@ -105,7 +105,7 @@ class RowCodes:
         """Return the codes of rows with the columns `COLUMNS`, for each dimension."""
         found = {
             "place": cells_of(rows["bbox"], rows["geometry"]),
-            "time": months_of(rows["dataset_tags"], rows["imagery_tags"]),
+            "time": months_of(rows["dataset_tags"], rows["imagery_tags"], rows["time_start"]),
             "folder": self._tree.codes(rows["filepath"]),
             "size": _sizes(rows["file_size"]),
         }

@@ -21,6 +21,11 @@ UNDATED = -1
 FIRST_YEAR = 1800
 """Months are counted from January of this year; no date is older, see `stac.dates`."""
 
+_LAST_YEAR = 2199
+"""The same for the last date."""
+
+_PARTS = (pc.year, pc.month)
+
 _PAIR, _FIELD = "\x1e", "\x1f"
 """Separators (ASCII) of tags, and of their parts, in the text that stands for a row's tags."""
 
@@ -34,13 +39,26 @@ _TOO_LONG = "too long"
 """Stands for a longer text."""
 
 
-def months_of(dataset_tags: pa.Array, imagery_tags: pa.Array) -> Codes:
+def months_of(
+    dataset_tags: pa.Array, imagery_tags: pa.Array, time_start: pa.Array | None = None
+) -> Codes:
     """Return for each row the month in which it was taken, from January `FIRST_YEAR` on.
 
     Args:
         dataset_tags: column of that name.
         imagery_tags: the same.
+        time_start: the same; where it tells a time, tags do not count.
     """
+    months = _months_of_tags(dataset_tags, imagery_tags)
+    if time_start is not None and time_start.null_count < len(time_start):
+        times = time_start.cast(pa.timestamp("us"))  # with a zone, Arrow asks for its database
+        years, of_year = (np.asarray(pc.fill_null(part(times), 0)) for part in _PARTS)
+        known = (years >= FIRST_YEAR) & (years <= _LAST_YEAR)
+        months[known] = ((years - FIRST_YEAR) * 12 + of_year - 1)[known]
+    return months
+
+
+def _months_of_tags(dataset_tags: pa.Array, imagery_tags: pa.Array) -> Codes:
     rows = len(dataset_tags)
     found = [_relevant(dataset_tags, "D"), _relevant(imagery_tags, "I")]
     row = np.concatenate([at for at, _ in found])

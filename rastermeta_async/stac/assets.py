@@ -25,7 +25,7 @@ from rastermeta_async.stac.products import METADATA, SceneFile
 COLUMNS = ("filepath", "filepath_bytes", "status", "error_type", "crs", "crs_wkt", "proj_code",
            "count", "transform", "width", "height", "bands", "cog", "area_or_point", "driver",
            "dataset_tags", "imagery_tags", "subdatasets", "file_size", "geometry", "bbox",
-           "footprint", "member", "subdataset")  # fmt: skip
+           "footprint", "member", "subdataset", "time_start", "time_end")  # fmt: skip
 """Columns that an asset is made from."""
 
 DATA = "data"
@@ -166,10 +166,9 @@ def unique_name_of(row: Mapping[str, Any]) -> bytes:
 
 
 def _link(row: Mapping[str, Any], links: Links) -> str:
-    """Return the link to a raster; to one inside an archive, the name that GDAL opens."""
+    """Return the link to a raster; to one inside a file, the name that GDAL opens."""
     if row["subdataset"] is not None:
-        name: str = row["subdataset"]
-        return name
+        return links.subdataset(path_of(row), row["subdataset"])
     if row["member"] is not None:
         return links.inside(path_of(row), row["member"])
     return links.of(path_of(row))

@@ -25,19 +25,27 @@ class Evidence(NamedTuple):
     """Values by name in upper case."""
     product: Interval | None = None
     """What the name of its product tells."""
+    coordinate: Interval | None = None
+    """What the time coordinate of its pixels tells, from the first to the last value."""
 
 
 _NOT_PARSED = frozenset(["1970-01-01 00:00:00", "1969-12-31 23:59:59"])
 _MIDNIGHT = " 00:00:00"
 
 
+def coordinate_of(start: dt.datetime | None, end: dt.datetime | None) -> Interval | None:
+    """Return the interval of the columns time_start and time_end."""
+    return None if start is None or end is None else Interval(start, end)
+
+
 def evidence_of(
     path: str, dataset_tags: Mapping[str, str] | None, imagery_tags: Mapping[str, str] | None
 ) -> Evidence:
-    """Return the evidence in a row's columns; a tag of the domain IMAGERY replaces one of its name.
+    """Return the evidence in a row's columns of tags.
 
-    In that domain, GDAL's readers of product metadata (``gcore/mdreader``) write the epoch, or the
-    second before it, for a time that they cannot parse, and midnight if they know only the day.
+    A tag of the domain IMAGERY replaces one of its name. In that domain, GDAL's readers of product
+    metadata (``gcore/mdreader``) write the epoch, or the second before it, for a time that they
+    cannot parse, and midnight if they know only the day.
     """
     tags = {name.upper(): value for name, value in (dataset_tags or {}).items()}
     for name, value in (imagery_tags or {}).items():
@@ -100,8 +108,8 @@ _OF_NO_IMAGE = ("NITF_IDATIM", "20021216151629")
 
 
 def from_tags(evidence: Evidence) -> Interval | None:
-    """Return when a raster was taken according to its tags."""
-    return _from_acquisition(evidence) or _from_writing(evidence)
+    """Return when a raster was taken according to its tags, or to its time coordinate."""
+    return evidence.coordinate or _from_acquisition(evidence) or _from_writing(evidence)
 
 
 def _from_acquisition(evidence: Evidence) -> Interval | None:
@@ -109,6 +117,10 @@ def _from_acquisition(evidence: Evidence) -> Interval | None:
     if _OF_NO_IMAGE in relevant.items():
         del relevant[_OF_NO_IMAGE[0]]
     return _surest(_OF_ACQUISITION, relevant) if relevant else None
+
+
+def _from_coordinate(evidence: Evidence) -> Interval | None:
+    return evidence.coordinate
 
 
 def _from_product(evidence: Evidence) -> Interval | None:
@@ -201,7 +213,7 @@ class Rules:
 
 def _named_rules(text: str) -> tuple[When, ...]:
     if text == AUTO:
-        return _from_acquisition, _from_product, _from_writing
+        return _from_coordinate, _from_acquisition, _from_product, _from_writing
     try:
         return (rule_of(text),)
     except (ValueError, re.error) as error:

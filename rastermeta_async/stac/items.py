@@ -26,7 +26,12 @@ from rastermeta_async.stac.assets import (
     unique_name_of,
 )
 from rastermeta_async.stac.dates import Interval, rfc3339
-from rastermeta_async.stac.evidence import Rules, common_interval, evidence_of
+from rastermeta_async.stac.evidence import (
+    Rules,
+    common_interval,
+    coordinate_of,
+    evidence_of,
+)
 from rastermeta_async.stac.links import Links
 from rastermeta_async.stac.products import SceneFile
 
@@ -84,6 +89,8 @@ class ItemMaker:
         asset = raster_asset(row, file, self._links, self._choice)
         tags = tags_of(row["dataset_tags"]), tags_of(row["imagery_tags"])
         evidence = evidence_of(name_of(row), *tags)
+        if coordinate := coordinate_of(row["time_start"], row["time_end"]):
+            evidence = evidence._replace(coordinate=coordinate)
         if file:
             evidence = evidence._replace(product=file.taken)
         return asset._replace(dated=self._rules.date(evidence))

@@ -14,8 +14,9 @@ from functools import cached_property
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from rastermeta_async.model.errors import SettingsError
+from rastermeta_async.model.record import readable
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.stores.archive_names import name_inside
+from rastermeta_async.stores.archive_names import name_inside, subdataset_at
 
 _IN_A_PATH = "/!$&'()*+,;=@~"
 """Characters that a path keeps unquoted; not the colon, as text before it looks like a scheme."""
@@ -59,12 +60,25 @@ class Links:
 
     def inside(self, path: bytes, member: str) -> str:
         """Return the name under which GDAL opens a member of an archive; it is no URL."""
+        return name_inside(self._outer(path), member)
+
+    def subdataset(self, path: bytes, name: str) -> str:
+        """Return the name under which GDAL opens a subdataset of a container; it is no URL.
+
+        Args:
+            path: of the container, or of the archive that it is in.
+            name: as in the column `subdataset`.
+        """
+        return name if is_url(path) else subdataset_at(name, readable(path), self._outer(path))
+
+    def _outer(self, path: bytes) -> str:
+        """Return the path or URL under which GDAL is to open an archive or container."""
         outer = os.fsdecode(path if is_url(path) else os.path.abspath(path))
         if self._base is not None and not is_url(path):
             link = self.of(path)
             local = link.startswith(_LOCAL)
             outer = os.fsdecode(unquote_to_bytes(urlsplit(link).path)) if local else link
-        return name_inside(outer, member)
+        return outer
 
     @cached_property
     def _from_items(self) -> bytes:

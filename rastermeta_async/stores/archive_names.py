@@ -1,10 +1,11 @@
-"""Archives whose members are rows: kinds by the endings of names, and GDAL's names of members.
+"""Archives whose members are rows, and GDAL's names of members and subdatasets.
 
 Reference: GDAL, "Virtual File Systems", /vsizip/, /vsitar/ and /vsigzip/.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
 from rastermeta_async.model.urls import is_url
@@ -64,6 +65,18 @@ def name_in(outer: str, member: str, kind: str | None) -> str:
     if _is_balanced(outer):
         return f"{prefix}{{{outer}}}/{member}"
     return f"{prefix}{outer}/{member}"  # GDAL finds the end of the archive by its ending
+
+
+def subdataset_at(name: str, path: str, other: str) -> str:
+    """Return the name of a subdataset with another name of its container.
+
+    Args:
+        name: under which GDAL opens it: ``DRIVER:file:part``, with quotes or without.
+        path: of the container, or of the archive that it is in.
+        other: the same, e.g. as an absolute path. If `path` is not in the name, it stays.
+    """
+    found = re.match(rf'((?:\w+:)+?"?(?:/vsi\w+/\{{?)?)(?:\./)?{re.escape(path)}', name)
+    return f"{found[1]}{other}{name[found.end() :]}" if found else name
 
 
 def _is_balanced(name: str) -> bool:
