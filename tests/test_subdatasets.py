@@ -26,11 +26,11 @@ from test_reader import CONTAINERS, columns_of, differences, write_numbers
 from rastermeta_async import Settings, read_table
 from rastermeta_async.catalog.completed import dicts_of
 from rastermeta_async.cli.summary import summary_of
+from rastermeta_async.model.file_state import record_time
 from rastermeta_async.model.gdal_options import SAFE_DRIVERS, drivers_without
 from rastermeta_async.model.record import Record, as_rows
 from rastermeta_async.readers import part_rows as module
 from rastermeta_async.readers.part_rows import PartsReader
-from rastermeta_async.readers.rasterio_reader import record_time
 from rastermeta_async.readers.router import make_reader
 from rastermeta_async.readers.subdatasets import PartPath
 from rastermeta_async.report.taken import FIRST_YEAR, months_of
@@ -409,9 +409,9 @@ def test_a_time_coordinate_dates_items_summaries_and_reports(tmp_path: Path) -> 
     )  # fmt: skip
     assert second["datetime"] == "2020-02-01T00:00:00.000000Z"
     rows = read_table(files)
-    columns = [rows[name].combine_chunks() for name in ("dataset_tags", "imagery_tags")]
+    tags, imagery = (rows[name].combine_chunks() for name in ("dataset_tags", "imagery_tags"))
     times = rows["time_start"].combine_chunks()
     january = (2020 - FIRST_YEAR) * 12
-    assert months_of(*columns, times).tolist() == [january, january + 1]
+    assert months_of(tags, imagery, times).tolist() == [january, january + 1]
     unknown = pa.array([None, dt.datetime(1500, 1, 1, tzinfo=dt.UTC)], times.type)
-    assert months_of(*columns, unknown).tolist() == months_of(*columns).tolist()
+    assert months_of(tags, imagery, unknown).tolist() == months_of(tags, imagery).tolist()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from rastermeta_async.model.file_state import CHANGED, TIMES_CHANGED, is_unchanged
+from rastermeta_async.model.file_state import CHANGED, TIMES_CHANGED, is_unchanged, record_time
 from rastermeta_async.model.record import (
     Reading,
     Record,
@@ -19,7 +19,7 @@ from rastermeta_async.model.record import (
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.readers.base import Reader, note_progress
-from rastermeta_async.readers.rasterio_reader import RasterioReader, record_time
+from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.subdatasets import MAX_PARTS, PartPath
 from rastermeta_async.stores.archive_names import MemberPath
