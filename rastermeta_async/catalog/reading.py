@@ -274,8 +274,13 @@ class ParquetRows:
             raise NotRowsError("a row group has less than no rows")
         if self.meta.num_rows > file.seek(0, io.SEEK_END):  # each row has its own path: >= 1 byte
             raise NotRowsError(f"it claims {self.meta.num_rows:,} rows in fewer bytes")
-        schema = self.meta.schema
-        self._paths = [schema.column(index).path for index in range(len(schema))]
+        # Not from `meta.schema`: meta and schema refer to each other, and such a pair stays in memory
+        # until garbage is collected, 150 KiB for each part that a run reads.
+        self._paths = [
+            group.column(index).path_in_schema
+            for group in itertools.islice(self._groups(), 1)
+            for index in range(self.meta.num_columns)
+        ]
         self._tables: dict[tuple[str, ...], pq.ParquetFile] = {(): table}
         if not table.schema_arrow.equals(SCHEMA):
             other = _other_version(self.meta)
