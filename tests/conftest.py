@@ -35,7 +35,7 @@ QUICK = {
     "credentials", "databases", "dates", "dedupe", "errors", "fetch", "fields", "foreign",
     "formats", "ifd_cache", "jsonform", "layers", "limits", "machine", "merge", "objects", "opened",
     "order",
-    "pathset", "pipeline", "problems", "rate_limit", "record", "resort", "rows", "sink",
+    "pathset", "pipeline", "problems", "rate_limit", "record", "resort", "rows", "sifting", "sink",
     "sources", "structure", "summary", "tiff_header", "undecodable", "unsorted", "urls",
     "verified", "versions", "wire",
 }  # fmt: skip
