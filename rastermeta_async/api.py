@@ -83,7 +83,9 @@ class Outcome:
 async def extract(
     paths: Paths, settings: Settings | None = None, *, pool: Pool | None = None
 ) -> AsyncGenerator[Record, None]:
-    """Yield a record for every path, in no particular order, each path once.
+    """Yield the records of every path, in no particular order, each path once.
+
+    A path has one record, or, if it is an archive, one for each raster in it.
 
     Memory grows by 16 bytes a path, to detect duplicates, and is constant otherwise. A slow
     consumer slows the reading down. Leaving the loop early ends the run; with
@@ -129,7 +131,7 @@ async def extract(
 
 
 def read_table(paths: Iterable[AnyPath], settings: Settings | None = None) -> pa.Table:
-    """Return a row of `SCHEMA` for each path, in any order; blocks until all are read.
+    """Return the rows of `SCHEMA` of each path, in any order; blocks until all are read.
 
     It is for the functions that an engine calls with some thousand paths, such as Dask, Ray or
     Spark: it may be pickled, works also where an event loop runs, and leaves nothing behind.

@@ -232,9 +232,10 @@ def test_rasterio_alone_reads_the_same(files: Path, tmp_path: Path) -> None:
 
 def test_odd_names(reader: MembersReader, files: Path, tmp_path: Path) -> None:
     plain = (files / "plain.tif").read_bytes()
-    names = ["a b.tif", "ä.tif", "x}y{.tif", "s/u/b.tif", "./dot.tif", "../up.tif", "/abs.tif",
+    names = ["./", "a b.tif", "ä.tif", "x}y{.tif", "s/u/b.tif", "./dot.tif", "../up.tif",
+             "/abs.tif",
              "back\\slash.tif", "same.tif"]  # fmt: skip
-    shown = {name.removeprefix("./").replace("\\", "/") for name in names}
+    shown = {name.removeprefix("./").replace("\\", "/") for name in names} - {""}
     for archive in (
         zipped(tmp_path / "a.zip", [(name, plain) for name in [*names, "same.tif"]]),
         tarred(tmp_path / "a.tar", [(name, plain) for name in [*names, "same.tif"]]),
@@ -502,6 +503,34 @@ def test_time_is_bounded_and_each_member_counts_as_progress(
     thread.start()
     thread.join()
     assert counted == 5
+
+
+def test_an_archive_may_take_longer_than_a_file(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = (files / "plain.tif").read_bytes()
+    archive = zipped(tmp_path / "a.zip", [(f"{number}.tif", plain) for number in range(9)])
+    decode = Router.decode
+
+    def slow(*given: Any) -> Record:
+        time.sleep(0.1)
+        return decode(*given)
+
+    monkeypatch.setattr(Router, "decode", slow)
+
+    def statuses(seconds: float) -> list[str]:
+        made = make_reader(None)
+        several = with_members(made, ALL, seconds)
+
+        async def read() -> list[str]:
+            async with HeaderPool(several, made, Settings(timeout=seconds)) as pool:
+                rows = [batch async for batch in pool.read([bytes(archive)])]
+                return [status for batch in rows for status in batch["status"].to_pylist()]
+
+        return asyncio.run(read())
+
+    assert statuses(0.5) == ["success"] * 9
+    assert statuses(0.05) == ["fatal"]  # this is too short for one of them
 
 
 @settings(deadline=None, max_examples=60)

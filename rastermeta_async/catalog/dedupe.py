@@ -33,7 +33,7 @@ def replaced(
     """Return the indices of rows to drop: tombstones, and rows that a newer reading replaces.
 
     Args:
-        rows: the columns `IDENTITY`, oldest first.
+        rows: the columns `PATH_AND_STATUS`, oldest first.
         count: number of rows.
         scratch: existing folder for files that are removed before this returns.
         starts: index of the first row of each catalog or part, ascending; the rows of a path in

@@ -62,6 +62,7 @@ from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import SUCCESSES
 from rastermeta_async.model.row_ops import (
     IDENTITY,
+    PATH_AND_STATUS,
     has_inside,
     is_success,
     kept,
@@ -457,10 +458,10 @@ class Output:
         return history(self.log.entries)
 
     def _committed_rows(self) -> Iterator[pa.RecordBatch]:
-        """Yield the columns that identify the rows so far."""
+        """Yield path and status of the rows so far."""
         state = self._state
-        yield from self._sealed_rows(state, IDENTITY)
-        yield from part_rows(self._parts_folder, state.parts, IDENTITY)
+        yield from self._sealed_rows(state, PATH_AND_STATUS)
+        yield from part_rows(self._parts_folder, state.parts, PATH_AND_STATUS)
 
     def _newest_rows(
         self, columns: Sequence[str], parts: Sequence[Part], since: PathSet

@@ -108,6 +108,7 @@ Entries = Iterator[tuple[str, object]]
 
 def _file(record: Record) -> Entries:
     yield "path", on_a_line(record.filepath)
+    yield "member", record.member and on_a_line(record.member)
     yield "status", record.status
     if record.error_type or record.error_message:
         yield "problem", ": ".join(filter(None, (record.error_type, record.error_message)))

@@ -25,8 +25,11 @@ Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 INSIDE = ["member", "subdataset"]
 """Columns that tell the rows of one path apart."""
 
-IDENTITY = ["filepath", "filepath_bytes", "status", *INSIDE]
-"""Columns that identify a row, and whether it is a success."""
+PATH_AND_STATUS = ["filepath", "filepath_bytes", "status"]
+"""Columns with the path of a row, and whether the row is a success."""
+
+IDENTITY = [*PATH_AND_STATUS, *INSIDE]
+"""The same with what is inside the path, which together identify a row."""
 
 
 def path_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -41,7 +44,7 @@ def row_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     For a path with one row the key is the path. Needs the columns `IDENTITY`.
     """
     keys = path_keys(rows)
-    if pc.any(pc.match_substring(keys, _NUL)).as_py():  # no file has such a name
+    if _may_have_nul(keys):  # no file has such a name
         keys = pa.array([key.replace(b"\0", b"\0\xff") for key in keys.to_pylist()], pa.binary())
     if not has_inside(rows):
         return keys
@@ -53,7 +56,13 @@ def row_keys(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     return pc.if_else(plain, keys, several)
 
 
-_NUL = "\0"
+def _may_have_nul(keys: pa.Array | pa.ChunkedArray) -> bool:
+    """Tell whether there may be a NUL byte in some keys; searching their buffers takes no time."""
+    chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+    contents = (chunk.buffers()[2] for chunk in chunks)
+    return any(content is not None and b"\0" in content.to_pybytes() for content in contents)
+
+
 _BETWEEN = b"\0\0"
 """Ends a path in a key; less than what any other byte of a longer path can be."""
 

@@ -131,11 +131,13 @@ class _NotingReader:
         try:
             return self._reader.read(path)
         finally:
+            self._slot.path = None
             self._open_files.closed(self._slot.number)
 
     def _go_on(self) -> None:
         """Note that a part of this thread's file was read."""
-        self._open_files.opened(self._slot.number, self._slot.path)
+        if self._slot.path is not None:
+            self._open_files.opened(self._slot.number, self._slot.path)
 
 
 def _own_streams() -> tuple[int, int]:

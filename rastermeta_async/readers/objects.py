@@ -200,7 +200,12 @@ class ObjectReader:
             found.start_over()
 
         def open_with_gdal(member: str) -> Record:
-            return self._read_with_rasterio(MemberPath(path, member), shown, found)
+            try:
+                return self._read_with_rasterio(MemberPath(path, member), shown, found)
+            except FetchError as error:
+                if error.problem is not NO_ANSWER:
+                    raise
+                return _failed(shown, error)  # the other members may be read all the same
 
         source = ArchiveSource(
             path=shown, facts=facts, read_at=found.read_at, decoder=self._decoder,

@@ -148,7 +148,8 @@ class _ArchiveReading:
         """Read all members that need no GDAL; return why others are left out, if so."""
         try:
             for entry in archive.entries():
-                if entry.name not in self._names:  # GDAL, too, opens the first of several
+                # GDAL, too, opens the first of several; a name may be nothing but ``./``.
+                if entry.name and entry.name not in self._names:
                     self._names[entry.name] = None
                     self._add(entry)
         except ArchiveError as error:
