@@ -27,9 +27,11 @@ from functools import partial
 from typing import Generic, TypeVar, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.formats import Grouper
+from rastermeta_async.catalog.no_rasters import are_packed
 from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
@@ -139,6 +141,8 @@ class Progress:
     """Paths finished in this run that are no rasters: files that belong to a raster."""
     others: int = 0
     """Other paths finished in this run that are no rasters."""
+    packed: int = 0
+    """Archives among `others` whose members were not read, as that was not asked for."""
     taken: int = 0
     """Input paths taken so far for reading, finished or not."""
     skipped: int = 0
@@ -402,6 +406,8 @@ def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     progress.rows += rows.num_rows - counts.no_rasters
     progress.sidecars += counts.sidecars
     progress.others += counts.others
+    if counts.others:
+        progress.packed += pc.sum(are_packed(rows)).as_py()
     if counts.failures:
         progress.failures += counts.failures
         progress.missing += count_missing(rows)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import hypothesis
 import pytest
 import uvloop
+from rasterio.env import delenv, hasenv
 
 from rastermeta_async.cli.sample import write_sample
 
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_long = item.get_closest_marker("slow") or item.get_closest_marker("campaign")
         if item.path.stem.removeprefix("test_") in QUICK and not is_long:
             item.add_marker("quick")
+
+
+@pytest.fixture(autouse=True)
+def no_gdal_environment_is_left() -> Iterator[None]:
+    """A test that reads in its own thread leaves GDAL's options there for all later tests."""
+    yield
+    if hasenv():
+        delenv()  # so that the tests after this one do not fail, too
+        pytest.fail("read in another thread, e.g. by read_record")
 
 
 class Run(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rastermeta_async.model.record import (
     Band,
     Bounds,
+    Reading,
     Record,
     failure,
     from_batch,
@@ -76,6 +78,12 @@ def record(path: bytes = b"/archive/a.tif", **fields: Any) -> Record:
         proj_code="EPSG:32633",
     )
     return plain._replace(**fields)
+
+
+def in_thread(read: Callable[[bytes], Reading], path: bytes) -> Reading:
+    """Read in a thread of its own, as GDAL's options stay in the thread that reads."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(read, path).result()
 
 
 def failed(path: bytes = b"/archive/bad.tif", status: str = "error") -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import rasterio
 from command import run, write_raster
 
 from rastermeta_async.model.record import Record
-from rastermeta_async.readers.rasterio_reader import make_reader
+from rastermeta_async.one_file import read_record
 
 GRID: dict[str, Any] = {
     "width": 8, "height": 6, "dtype": "uint8", "crs": "EPSG:32633",
@@ -30,7 +29,7 @@ def write_zarr(path: Path, form: str = "ZARR_V2", count: int = 1) -> Path:
 
 
 def read(path: Path) -> Record:
-    return make_reader(None).read(os.fsencode(path))
+    return read_record(path)
 
 
 @pytest.mark.parametrize("form", ["ZARR_V2", "ZARR_V3"])

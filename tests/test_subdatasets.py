@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from command import killed_when, run
-from factory import record, records_of
+from factory import in_thread, record, records_of
 from range_server import serving_apart
 from test_cf_times import netcdf_with_times
 from test_reader import CONTAINERS, columns_of, differences, write_numbers
@@ -202,7 +202,7 @@ def test_a_timeout_holds_for_each_subdataset(tmp_path: Path) -> None:
             return container._replace(file_size=status.st_size, mtime=record_time(status))
 
     (tmp_path / "x").touch()
-    rows = as_rows(PartsReader(Slow(), Slow().read, 0.1).read(bytes(tmp_path / "x")))
+    rows = as_rows(in_thread(PartsReader(Slow(), Slow().read, 0.1).read, bytes(tmp_path / "x")))
     assert [row.subdataset for row in rows] == [None, *names]
 
 
@@ -255,7 +255,7 @@ def test_a_file_that_changes_meanwhile_is_read_again(tmp_path: Path) -> None:
             return record(name, subdatasets=["a"], file_size=status.st_size,
                           mtime=record_time(status))  # fmt: skip
 
-    rows = as_rows(PartsReader(Files(), Files().read, 60).read(bytes(path)))
+    rows = as_rows(in_thread(PartsReader(Files(), Files().read, 60).read, bytes(path)))
     assert len(reads) == 4
     assert {row.file_size for row in rows} == {5}
 
@@ -266,7 +266,7 @@ def test_a_file_that_changes_meanwhile_is_read_again(tmp_path: Path) -> None:
                 file.write(b"x")
             return found
 
-    (row,) = as_rows(PartsReader(Always(), Always().read, 60).read(bytes(path)))
+    (row,) = as_rows(in_thread(PartsReader(Always(), Always().read, 60).read, bytes(path)))
     assert (row.status, row.error_type) == ("fatal", "Changed")
 
 
@@ -381,12 +381,13 @@ def test_a_netcdf_container_is_open_while_its_variables_are_read(tmp_path: Path)
 
     path = made(tmp_path, "nc")
     reader = make_reader(None)
-    for driver, held in (("netCDF", True), ("GPKG", False)):
-        with reader.holding(bytes(path), driver):
-            assert is_open() is held
-        assert not is_open()
-    with reader.holding(bytes(tmp_path / "gone.nc"), "netCDF"):  # its rows say so
-        pass
+    with reader.environment():
+        for driver, held in (("netCDF", True), ("GPKG", False)):
+            with reader.holding(bytes(path), driver):
+                assert is_open() is held
+            assert not is_open()
+        with reader.holding(bytes(tmp_path / "gone.nc"), "netCDF"):  # its rows say so
+            pass
 
 
 def test_a_time_coordinate_dates_items_summaries_and_reports(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import rasterio
 from command import run, write_raster
 
 from rastermeta_async.cli.summary import summary_of
+from rastermeta_async.one_file import read_record
 from rastermeta_async.readers import vrt_sources
-from rastermeta_async.readers.rasterio_reader import make_reader
 
 
 def write_vrt(path: Path, *names: str, relative: int = 1) -> Path:
@@ -32,7 +32,7 @@ def write_vrt(path: Path, *names: str, relative: int = 1) -> Path:
 
 
 def missing(path: Path) -> int | None:
-    record = make_reader(None).read(os.fsencode(path))
+    record = read_record(path)
     assert (record.status, record.error_type) == ("success", None)
     return record.missing_sources
 

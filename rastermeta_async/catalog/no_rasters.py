@@ -33,8 +33,12 @@ from rastermeta_async.catalog.parts import part_rows, part_run
 from rastermeta_async.catalog.reading import NotRowsError, checked
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import CheckpointError, OutputError, RastermetaError
-from rastermeta_async.model.record import NO_RASTERS
+from rastermeta_async.model.record import NO_RASTER, NO_RASTERS
 from rastermeta_async.model.row_ops import IDENTITY, Counts, counts_of, parted, path_keys
+from rastermeta_async.stores.archive_names import TGZ, endings_of
+
+_PACKED = [ending.decode() for ending in endings_of((TGZ,))]
+"""Endings of archives whose members are read only where that is asked for."""
 
 GROUP_ROWS = 8192
 GROUP_BYTES = 1024 * 1024
@@ -143,6 +147,14 @@ def _by_path(folder: str, part: Part, scratch: str) -> Batches:
     for batch in part_rows(folder, [part], IDENTITY):
         sample += path_keys(batch)[::step].to_pylist()
     yield from resorted(part_rows(folder, [part]), sample, part.rows, scratch, path_keys)
+
+
+def are_packed(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row whether it is of a packed archive of which no member was read."""
+    named = pc.ends_with(pc.utf8_lower(rows.column("filepath")), _PACKED[0])
+    for ending in _PACKED[1:]:
+        named = pc.or_(named, pc.ends_with(pc.utf8_lower(rows.column("filepath")), ending))
+    return pc.and_(named, pc.equal(rows.column("status"), NO_RASTER))
 
 
 def sealed_of(catalog: str) -> Sealed | None:

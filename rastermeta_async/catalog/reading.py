@@ -274,8 +274,8 @@ class ParquetRows:
             raise NotRowsError("a row group has less than no rows")
         if self.meta.num_rows > file.seek(0, io.SEEK_END):  # each row has its own path: >= 1 byte
             raise NotRowsError(f"it claims {self.meta.num_rows:,} rows in fewer bytes")
-        # Not from `meta.schema`: meta and schema refer to each other, and such a pair stays in memory
-        # until garbage is collected, 150 KiB for each part that a run reads.
+        # Not from `meta.schema`: meta and schema refer to each other, and such a pair stays in
+        # memory until garbage is collected, 150 KiB for each part that a run reads.
         self._paths = [
             group.column(index).path_in_schema
             for group in itertools.islice(self._groups(), 1)

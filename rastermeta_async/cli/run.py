@@ -250,6 +250,12 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
             f"{plural(count, 'file')} did not answer in time or could not be reached: once that "
             "is mended, or with a longer --timeout, --retry-failed reads them again"
         )
+    if count := progress.packed:
+        were = "archive was" if count == 1 else "archives were"
+        yield (
+            f"{count:,} packed {were} not looked into: --members all reads what is inside, also "
+            "later with --retry-failed"
+        )
     if count := SIDECARS.count:
         were = "was" if count == 1 else "were"
         yield (

@@ -34,6 +34,8 @@ from rastermeta_async.readers.jpeg2000.jp2_decoder import Jp2Decoder
 from rastermeta_async.readers.jpeg2000.jp2_template import JP2_DRIVER
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.sidecars import OVERVIEWS, SIDECARS, Folders, Neighbours, sidecars_of
+from rastermeta_async.readers.subdatasets import PartPath
+from rastermeta_async.stores.archive_names import MemberPath
 
 DECODERS: dict[str, Callable[[RasterioReader], HeaderDecoder]] = {
     GTIFF: GeoTiffDecoder,
@@ -103,7 +105,7 @@ class Router:
 
     def read(self, path: bytes) -> Record:
         """Return the record of a file or object; see `Reader.read`."""
-        if is_url(path) or type(path) is not bytes:  # a `MemberPath` or `PartPath`
+        if is_url(path) or isinstance(path, MemberPath | PartPath):
             return self._rasterio.read(path)
         try:
             return self.decode_file(path)

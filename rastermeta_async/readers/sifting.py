@@ -113,7 +113,7 @@ class SiftingReader:
             row = _unopened_row(path)
             if row is not None:
                 return row
-        reading = self._reader.read(path)
+        reading = self._reader.read(bytes(path))  # others do not know this type
         if isinstance(reading, list) or reading.status != "error" or reading.error_type != REFUSED:
             return reading
         return _sifted_file(path, reading)
