@@ -133,6 +133,17 @@ def test_a_mark_among_thousands_of_names_is_found_first(tmp_path: Path) -> None:
     assert [*extracted(tmp_path / "archive", tmp_path)] == [str(array)]
 
 
+@pytest.mark.parametrize("mark", [".zgroup", ".zarray", "zarr.json", "hdr.adf"])
+def test_a_mark_next_to_rasters_hides_none(mark: str, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (archive / "deep").mkdir(parents=True)
+    (archive / mark).write_text("{}")
+    rasters = [write_raster(archive / "a.tif"), write_raster(archive / "deep" / "b.tif")]
+    assert (
+        extracted(archive, tmp_path).items() >= {str(path): "success" for path in rasters}.items()
+    )
+
+
 def test_a_plain_folder_is_none(tmp_path: Path) -> None:
     record = read(tmp_path)
     assert (record.status, record.error_type) == ("error", "NotAFile")

@@ -17,6 +17,10 @@ _ENDINGS = (b".zarr", b".gdb")
 """Endings of the names of such folders, in lower case."""
 
 
+_RASTERS = (b".tif", b".tiff", b".jp2", b".img", b".vrt", b".nc")
+"""Endings of files that no such folder has; next to a mark they mean that it is any folder."""
+
+
 def is_raster_name(folder: bytes) -> bool:
     """Tell whether a folder is one raster by its name."""
     return folder.lower().endswith(_ENDINGS)
@@ -25,6 +29,11 @@ def is_raster_name(folder: bytes) -> bool:
 def is_mark(name: bytes) -> bool:
     """Tell whether a file of this name makes its folder one raster."""
     return len(name) <= _LONGEST and name.lower() in _MARKS
+
+
+def is_raster_file(name: bytes) -> bool:
+    """Tell whether a file of this name makes its folder any folder, whatever marks are there."""
+    return name.lower().endswith(_RASTERS)
 
 
 def is_raster_folder(path: bytes) -> bool:

@@ -20,7 +20,12 @@ from functools import partial
 from typing import Protocol, Self
 
 from rastermeta_async.model.file_state import leads_nowhere
-from rastermeta_async.model.raster_folders import is_mark, is_raster_folder, is_raster_name
+from rastermeta_async.model.raster_folders import (
+    is_mark,
+    is_raster_file,
+    is_raster_folder,
+    is_raster_name,
+)
 from rastermeta_async.model.record import GONE, Record, failure
 from rastermeta_async.model.settings import MAX_STUCK
 from rastermeta_async.model.timeouts import AT_ONCE, answers, no_answer, started
@@ -449,23 +454,25 @@ class _Way:
         if is_raster_name(folder):
             lister.take_whole(folder, self._suffixes, self._globs)
             return False
-        is_first_part = True
+        is_first_part, has_mark, has_rasters = True, False, False
         with closing(os.scandir(folder)) as entries:
             for entry in entries:
-                if is_first_part and is_mark(entry.name):
-                    lister.take_whole(folder, self._suffixes, self._globs)
-                    return False
+                has_mark = has_mark or is_mark(entry.name)
+                has_rasters = has_rasters or is_raster_file(entry.name)
                 lister.add(entry, self._suffixes, self._globs)
                 lister.since = time.monotonic()
                 if lister.block.names < _NAMES_A_BLOCK:
                     continue
                 # What is handed on is not taken back, so the marks are looked for first.
-                if is_first_part and is_raster_folder(folder):
-                    lister.take_whole(folder, self._suffixes, self._globs)
-                    return False
+                if is_first_part and not has_rasters and (has_mark or is_raster_folder(folder)):
+                    has_mark = True
+                    break
                 is_first_part = False
                 if not self._hand_on_part(lister):
                     return False
+        if is_first_part and has_mark and not has_rasters:
+            lister.take_whole(folder, self._suffixes, self._globs)
+            return False
         return True
 
     def _hand_on_part(self, lister: _Lister) -> bool:
