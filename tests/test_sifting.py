@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import write_raster
-from factory import failed
+from factory import failed, in_thread
 from formats_of_gdal import every_format
 from rasterio.drivers import raster_driver_extensions
 
@@ -127,8 +127,8 @@ def test_what_is_no_file_is_not_taken_for_a_sidecar(tmp_path: Path, kind: str) -
     elif kind == "dangling":
         path.symlink_to("nowhere")
     reader = make_reader(None)
-    found = SiftingReader(reader).read(FoundPath(os.fsencode(path)))
-    assert found == reader.read(os.fsencode(path))
+    (found,) = as_rows(in_thread(SiftingReader(reader).read, FoundPath(os.fsencode(path))))
+    assert found == in_thread(reader.read, os.fsencode(path))
     assert found.status == "error"
 
 
