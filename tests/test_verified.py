@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import random
@@ -257,3 +258,19 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path, length: int) -> Non
         VerifiedFile(str(path), Digest(bytes(30)).hexdigest()) as file,
     ):
         file.read()
+
+
+def test_parts_that_were_read_leave_nothing_in_memory(tmp_path: Path) -> None:
+    """A footer takes 150 KiB, and a run may read thousands of parts before garbage is collected."""
+    output = Output(str(tmp_path / "catalog.parquet"))
+    commit(output, *([row] for row in ROWS[:20]))
+    gc.collect()
+    gc.disable()
+    try:
+        output.finished()
+        output.seal()
+        left = sum(isinstance(one, pq.FileMetaData) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    output.close()
+    assert left <= 2  # of the catalog
