@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 
 from rastermeta_async.catalog.changes import Unchanged, stamp_of
 from rastermeta_async.catalog.formats import Grouper
-from rastermeta_async.catalog.no_rasters import are_packed
+from rastermeta_async.catalog.no_rasters import are_inside_stores, are_unread
 from rastermeta_async.catalog.sink import Log, Sink
 from rastermeta_async.model.errors import PoolError, first_error_only
 from rastermeta_async.model.machine import give_back
@@ -141,8 +141,10 @@ class Progress:
     """Paths finished in this run that are no rasters: files that belong to a raster."""
     others: int = 0
     """Other paths finished in this run that are no rasters."""
-    packed: int = 0
+    unread_archives: int = 0
     """Archives among `others` whose members were not read, as that was not asked for."""
+    store_files: int = 0
+    """Files among `others` that make their folders Zarr stores."""
     taken: int = 0
     """Input paths taken so far for reading, finished or not."""
     skipped: int = 0
@@ -407,7 +409,8 @@ def _count_rows(batch: pa.RecordBatch, progress: Progress) -> None:
     progress.sidecars += counts.sidecars
     progress.others += counts.others
     if counts.others:
-        progress.packed += pc.sum(are_packed(rows)).as_py()
+        progress.unread_archives += pc.sum(are_unread(rows)).as_py()
+        progress.store_files += pc.sum(are_inside_stores(rows)).as_py()
     if counts.failures:
         progress.failures += counts.failures
         progress.missing += count_missing(rows)

@@ -638,7 +638,7 @@ def test_a_run_gives_each_member_a_row(archives: Path, tmp_path: Path, workers: 
     status, said = extract(archives, "-o", catalog, "--workers", workers)
     assert status == 0
     assert "4 files read (5 rows), 1 no raster" in said
-    assert "1 packed archive was not looked into: --members all reads what is inside" in said
+    assert "1 archive was not looked into: --members all reads what is inside" in said
     assert found_in(catalog) == PLAIN
     before = catalog.stat()
     status, said = extract(archives, "-o", catalog, "--workers", workers)
@@ -843,9 +843,24 @@ def test_archives_in_stores_that_are_none_say_so(server: Server) -> None:
     assert "not recognized" in (texts.error_message or "")
 
 
+def test_a_directory_of_64_bits_that_is_not_needed_is_read(
+    reader: MembersReader, files: Path, tmp_path: Path
+) -> None:
+    plain = zipped(tmp_path / "plain.zip", [("x.tif", (files / "plain.tif").read_bytes())])
+    content = plain.read_bytes()
+    at = content.rindex(b"PK\5\6")
+    count, size, offset = struct.unpack_from("<10xHLL", content, at)
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+    plain.write_bytes(content[:at] + record + locator + content[at:])
+    assert [*rows(reader, plain)] == ["x.tif"]
+    with opened(plain, "x.tif") as dataset:
+        assert dataset.count == 1
+
+
 def test_a_pool_without_archives_reads_none(archives: Path) -> None:
     made = make_reader(None)
-    assert with_members(made, (), 60.0) is made
+    assert isinstance(with_members(made, (), 60.0), MembersReader)
 
     async def read() -> int:
         async with HeaderPool(made, made, Settings(members=())) as pool:

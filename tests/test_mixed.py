@@ -154,9 +154,8 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     found = {}
     paths = [row["filepath_bytes"] or row["filepath"].encode() for row in rows]
     for row, record in zip(rows, one_by_one(paths).values(), strict=True):
-        if row["error_message"]:  # one file has no hint
-            hint = "; what is in it is read with --members tgz"
-            row["error_message"] = row["error_message"].replace(hint, ".")
+        if row["error_type"] == "ArchiveNotRead":  # one file has no hint how to read its members
+            row |= {"error_type": record.error_type, "error_message": record.error_message}
         if unlike := differing_columns(from_fields(row), record):
             found[row["filepath"]] = unlike
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,45 @@ def test_a_mark_next_to_rasters_hides_none(mark: str, tmp_path: Path) -> None:
     assert (
         extracted(archive, tmp_path).items() >= {str(path): "success" for path in rasters}.items()
     )
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.gdb"])
+def test_rasters_in_a_folder_with_such_a_name_have_rows(name: str, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (archive / name).mkdir(parents=True)
+    rasters = [write_raster(archive / name / f"{number}.tif") for number in range(3)]
+    found = extracted(archive, tmp_path)
+    assert [found.get(str(path)) for path in rasters] == ["success"] * 3
+    assert extracted(archive, tmp_path) == found  # the folder's row stays, too
+
+
+def test_rasters_in_a_store_have_rows_beside_it(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    store = write_zarr(archive / "a.zarr")
+    raster = write_raster(store / "preview.tif")
+    for _ in range(2):
+        found = extracted(archive, tmp_path)
+        assert (found[str(store)], found[str(raster)]) == ("success", "success")
+
+
+@pytest.mark.parametrize("options", [["--prune"], ["--update", "--prune"]])
+def test_a_store_that_is_there_is_not_pruned(options: list[str], tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    store, raster = write_zarr(archive / "a.zarr"), write_raster(archive / "b.tif")
+    extracted(archive, tmp_path)
+    assert {*extracted(archive, tmp_path, *options)} == {str(store), str(raster)}
+    shutil.rmtree(store)
+    assert {*extracted(archive, tmp_path, *options)} == {str(raster)}
+
+
+def test_stores_that_come_file_by_file_are_said(tmp_path: Path) -> None:
+    store = write_zarr(tmp_path / "a.zarr")
+    names = b"\0".join(os.fsencode(path) for path in store.rglob("*") if path.is_file())
+    done = run(["extract", "-0", "-o", tmp_path / "catalog.parquet"], stdin=names)
+    assert done.returncode == 0
+    assert b"4 files lie inside Zarr stores, which are one input each" in done.stderr
 
 
 def test_a_plain_folder_is_none(tmp_path: Path) -> None:

@@ -33,12 +33,8 @@ from rastermeta_async.catalog.parts import part_rows, part_run
 from rastermeta_async.catalog.reading import NotRowsError, checked
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import CheckpointError, OutputError, RastermetaError
-from rastermeta_async.model.record import NO_RASTER, NO_RASTERS
+from rastermeta_async.model.record import ARCHIVE_NOT_READ, NO_RASTERS
 from rastermeta_async.model.row_ops import IDENTITY, Counts, counts_of, parted, path_keys
-from rastermeta_async.stores.archive_names import TGZ, endings_of
-
-_PACKED = [ending.decode() for ending in endings_of((TGZ,))]
-"""Endings of archives whose members are read only where that is asked for."""
 
 GROUP_ROWS = 8192
 GROUP_BYTES = 1024 * 1024
@@ -149,12 +145,14 @@ def _by_path(folder: str, part: Part, scratch: str) -> Batches:
     yield from resorted(part_rows(folder, [part]), sample, part.rows, scratch, path_keys)
 
 
-def are_packed(rows: pa.RecordBatch) -> pa.Array:
-    """Return for each row whether it is of a packed archive of which no member was read."""
-    named = pc.ends_with(pc.utf8_lower(rows.column("filepath")), _PACKED[0])
-    for ending in _PACKED[1:]:
-        named = pc.or_(named, pc.ends_with(pc.utf8_lower(rows.column("filepath")), ending))
-    return pc.and_(named, pc.equal(rows.column("status"), NO_RASTER))
+def are_unread(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row of no rasters whether it is of an archive whose members were not read."""
+    return pc.fill_null(pc.equal(rows.column("error_type"), ARCHIVE_NOT_READ), False)
+
+
+def are_inside_stores(rows: pa.RecordBatch) -> pa.Array:
+    """Return for each row whether it is of a file that makes its folder a Zarr store."""
+    return pc.match_substring_regex(rows.column("filepath"), r"/(\.zgroup|\.zarray|zarr\.json)$")
 
 
 def sealed_of(catalog: str) -> Sealed | None:

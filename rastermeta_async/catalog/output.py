@@ -47,7 +47,7 @@ from rastermeta_async.catalog.durable import (
 from rastermeta_async.catalog.formats import format_of, grouped
 from rastermeta_async.catalog.merge import Batches, Run, merge_many, unbroken
 from rastermeta_async.catalog.names import behind_links, log_path, parts_folder, sealed_temporary
-from rastermeta_async.catalog.no_rasters import NoRasterWriter, are_packed, run_of
+from rastermeta_async.catalog.no_rasters import NoRasterWriter, are_unread, run_of
 from rastermeta_async.catalog.order import keys_of
 from rastermeta_async.catalog.parts import catalog_rows, part_rows, part_run
 from rastermeta_async.catalog.prefetch import prefetched
@@ -224,7 +224,7 @@ class Output:
         16 bytes more.
 
         Args:
-            retry_failed: leave failures out, and packed archives of which no member was read.
+            retry_failed: leave failures out, and archives whose members were not read.
             update: return the files with their state, so that changed files are read again.
             failed: receives the paths of all error rows, 16 bytes each.
             no_rasters: receives the paths of no rasters, 16 bytes each. With `update` the result
@@ -255,7 +255,7 @@ class Output:
                 paths = partly.missing(path_keys(counting[0]).to_pylist())
                 counting = [_of_paths(counting[0], paths)]
             if others is not None and retry_failed:
-                others = others.filter(pc.invert(are_packed(others)))
+                others = others.filter(pc.invert(are_unread(others)))
             if others is not None and not strict:
                 if no_rasters is not None:
                     no_rasters.update(path_keys(others).to_pylist())

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rastermeta_async.model.errors import PruneError
 from rastermeta_async.model.file_state import leads_nowhere
+from rastermeta_async.model.raster_folders import is_raster_folder
 from rastermeta_async.model.record import GONE, failure, readable, to_batch
 from rastermeta_async.model.timeouts import BATCH, answers
 from rastermeta_async.model.urls import is_url
@@ -114,6 +115,8 @@ def _answered(paths: Sequence[bytes], found: Sequence[bool | OSError]) -> list[b
 def _is_gone(row: Seen) -> bool:
     try:
         if not stat.S_ISDIR(os.stat(row.path).st_mode) or row.given:
+            return False
+        if is_raster_folder(row.path):
             return False
         os.scandir(row.path).close()
     except (OSError, ValueError) as error:

@@ -250,11 +250,17 @@ def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:
             f"{plural(count, 'file')} did not answer in time or could not be reached: once that "
             "is mended, or with a longer --timeout, --retry-failed reads them again"
         )
-    if count := progress.packed:
+    if count := progress.unread_archives:
         were = "archive was" if count == 1 else "archives were"
         yield (
-            f"{count:,} packed {were} not looked into: --members all reads what is inside, also "
+            f"{count:,} {were} not looked into: --members all reads what is inside, also "
             "later with --retry-failed"
+        )
+    if count := progress.store_files:
+        lies = "lies" if count == 1 else "lie"
+        yield (
+            f"{plural(count, 'file')} {lies} inside Zarr stores, which are one input each: have "
+            "rastermeta walk the archive, or name the folders"
         )
     if count := SIDECARS.count:
         were = "was" if count == 1 else "were"

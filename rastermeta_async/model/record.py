@@ -286,6 +286,9 @@ PASSING = frozenset(
 UNPLACED = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """The geotransform that rasterio returns for a file without one."""
 
+ARCHIVE_NOT_READ = "ArchiveNotRead"
+"""Error type of an archive whose members were not read, as that was not asked for."""
+
 SIDECAR, NO_RASTER = "sidecar", "no_raster"
 NO_RASTERS = frozenset({SIDECAR, NO_RASTER})
 """Statuses of paths that were found, not named, and are no rasters: files that belong to a raster,

@@ -13,7 +13,13 @@ from rastermeta_async.model.file_state import (
     record_time,
     settled,
 )
-from rastermeta_async.model.record import Reading, Record, as_rows, failure
+from rastermeta_async.model.record import (
+    ARCHIVE_NOT_READ,
+    Reading,
+    Record,
+    as_rows,
+    failure,
+)
 from rastermeta_async.model.urls import is_url
 from rastermeta_async.readers.archives.entries import ArchiveError
 from rastermeta_async.readers.archives.member_rows import ArchiveSource, read_members
@@ -34,7 +40,7 @@ def with_members(reader: Reader, kinds: tuple[str, ...], timeout: float) -> Read
         kinds: of archives, see `stores.archive_names`; none: archives are files as all others.
         timeout: of one file, in seconds.
     """
-    if not kinds or not isinstance(reader, Router | RasterioReader):
+    if not isinstance(reader, Router | RasterioReader):
         return reader
     return MembersReader(reader, kinds, timeout)
 
@@ -113,4 +119,4 @@ def with_hint(record: Record, kind: str | None) -> Record:
     if record.ok or kind is None or record.error_message is None:
         return record
     hint = f"{record.error_message.rstrip('.')}; what is in it is read with --members {kind}"
-    return record._replace(error_message=hint)
+    return record._replace(error_type=ARCHIVE_NOT_READ, error_message=hint)

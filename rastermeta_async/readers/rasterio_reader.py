@@ -78,6 +78,7 @@ from rastermeta_async.readers.subdatasets import (
     Subdatasets,
     subdatasets_of,
 )
+from rastermeta_async.readers.turns import turn_of
 from rastermeta_async.readers.undecodable import ReadableDataset, message_of
 from rastermeta_async.readers.vrt_sources import missing_sources
 from rastermeta_async.stores.archive_names import MemberPath, name_inside
@@ -190,16 +191,19 @@ class RasterioReader:
 
         netCDF-C then has its structure: of 1000 variables, each opens in 3 ms, and not in 100.
         """
+        if driver != _NETCDF or type(path) is not bytes or is_url(path):
+            yield
+            return
         container = None
-        if driver == _NETCDF and type(path) is bytes and not is_url(path):
+        with turn_of(PartPath(path, driver, "")):
             self.enter()
             with suppress(Exception):  # the subdatasets tell what is wrong
                 container = _Dataset(_name_for_gdal(path), driver=[driver])
-        try:
-            yield
-        finally:
-            if container is not None:
-                container.close()
+            try:
+                yield
+            finally:
+                if container is not None:
+                    container.close()
 
     def read(self, path: bytes, *, is_ours: bool = False) -> Record:
         """Return the record of a file or object; see `Reader.read`.
@@ -209,7 +213,8 @@ class RasterioReader:
             is_ours: whether nobody else can write the file; then `settled` need not wait.
         """
         self.enter()
-        record = self._read(path, is_ours)
+        with turn_of(path):
+            record = self._read(path, is_ours)
         return self._read_afresh(path, is_ours) if depends_on_history(record.crs_wkt) else record
 
     def _read_afresh(self, path: bytes, is_ours: bool) -> Record:
@@ -217,7 +222,8 @@ class RasterioReader:
 
         def read() -> Record:
             self._enter_environment()
-            return self._read(path, is_ours)
+            with turn_of(path):
+                return self._read(path, is_ours)
 
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(read).result()
@@ -253,6 +259,9 @@ class RasterioReader:
         for _ in range(TIMES_CHANGED):
             changed = folder_time(path)
             record = self._open(path, 0)
+            if not record.ok:
+                message = f"{record.error_message} {_AS_ONE}"
+                record = record._replace(error_message=message)
             if folder_time(path) == changed:
                 return record._replace(mtime=time_of(changed), reader="rasterio")
         return failure(path, "fatal", "Changed", CHANGED)
@@ -371,6 +380,8 @@ def make_reader(
     """Return a reader for a run; one serves all threads of a process."""
     return RasterioReader(drivers, Folders(), access, gdal_config)
 
+
+_AS_ONE = "This folder counts as one raster (rastermeta help files)."
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",

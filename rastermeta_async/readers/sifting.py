@@ -16,7 +16,14 @@ import stat
 from functools import lru_cache, partial
 
 from rastermeta_async.model.file_state import record_time, settled
-from rastermeta_async.model.record import NO_RASTER, SIDECAR, Reading, Record, failure
+from rastermeta_async.model.record import (
+    ARCHIVE_NOT_READ,
+    NO_RASTER,
+    SIDECAR,
+    Reading,
+    Record,
+    failure,
+)
 from rastermeta_async.model.urls import FoundPath, is_url
 from rastermeta_async.readers.base import Reader
 from rastermeta_async.readers.sidecars import STANDALONE_SUFFIXES, UNRELATED_SUFFIXES
@@ -114,7 +121,7 @@ class SiftingReader:
             if row is not None:
                 return row
         reading = self._reader.read(bytes(path))  # others do not know this type
-        if isinstance(reading, list) or reading.status != "error" or reading.error_type != REFUSED:
+        if isinstance(reading, list) or reading.error_type not in (REFUSED, ARCHIVE_NOT_READ):
             return reading
         return _sifted_file(path, reading)
 

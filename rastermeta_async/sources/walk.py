@@ -262,12 +262,15 @@ class _Lister:
     left: bool = False
     """Whether its results are no longer wanted."""
 
-    def take_whole(
-        self, folder: bytes, suffixes: tuple[bytes, ...], globs: PathFilter | None
-    ) -> None:
-        """Take the folder itself, if it may be wanted, for what was found in it."""
+    def drop_all(self) -> None:
+        """Drop what was found in the folder."""
         self.folders = []
         self.block = _Block(names=1)
+
+    def add_whole(
+        self, folder: bytes, suffixes: tuple[bytes, ...], globs: PathFilter | None
+    ) -> None:
+        """Add the folder itself, which is a raster, if it may be wanted."""
         if not folder.lower().endswith(suffixes or b""):
             return
         if globs and isinstance(folder, _Below):
@@ -450,30 +453,28 @@ class _Way:
         return self._ahead.names < _NAMES_AHEAD and self._floor in (None, lister)
 
     def _list(self, lister: _Lister, folder: bytes) -> bool:
-        """List a folder; False: it was not walked, as it is one raster, or no longer wanted."""
-        if is_raster_name(folder):
-            lister.take_whole(folder, self._suffixes, self._globs)
-            return False
-        is_first_part, has_mark, has_rasters = True, False, False
+        """List a folder; False: it was not only walked, as it is a raster, or not to its end."""
+        is_raster, has_others, is_first_part = is_raster_name(folder), False, True
         with closing(os.scandir(folder)) as entries:
             for entry in entries:
-                has_mark = has_mark or is_mark(entry.name)
-                has_rasters = has_rasters or is_raster_file(entry.name)
+                is_raster = is_raster or is_mark(entry.name)
+                has_others = has_others or is_raster_file(entry.name)
                 lister.add(entry, self._suffixes, self._globs)
                 lister.since = time.monotonic()
                 if lister.block.names < _NAMES_A_BLOCK:
                     continue
-                # What is handed on is not taken back, so the marks are looked for first.
-                if is_first_part and not has_rasters and (has_mark or is_raster_folder(folder)):
-                    has_mark = True
-                    break
+                if is_first_part:  # what is handed on is not taken back
+                    is_raster = is_raster or is_raster_folder(folder)
+                    if is_raster and not has_others:
+                        break
                 is_first_part = False
                 if not self._hand_on_part(lister):
                     return False
-        if is_first_part and has_mark and not has_rasters:
-            lister.take_whole(folder, self._suffixes, self._globs)
-            return False
-        return True
+        if is_raster and is_first_part:
+            if not has_others:
+                lister.drop_all()
+            lister.add_whole(folder, self._suffixes, self._globs)
+        return not is_raster
 
     def _hand_on_part(self, lister: _Lister) -> bool:
         """Hand on what a thread has before its folder ends; False: it is no longer wanted."""

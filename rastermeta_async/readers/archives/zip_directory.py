@@ -109,8 +109,8 @@ class ZipArchive:
         fields = _END.unpack_from(self._tail, at)
         count, size, offset = fields[4:7]
         end = self._tail_at + at
-        if _FULL in (size, offset) or count == 0xFFFF:
-            end, count, size, offset = self._in_64_bits(end) or (end, count, size, offset)
+        # Some programs write the record of 64 bits also where it is not needed.
+        end, count, size, offset = self._in_64_bits(end) or (end, count, size, offset)
         start = end - size
         if start < 0 or offset > start:
             raise _damaged("its directory lies outside of it")
