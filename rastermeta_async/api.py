@@ -78,6 +78,8 @@ class Outcome:
     """Paths that are no rasters and have no row: files that belong to a raster."""
     others: int = 0
     """Other paths that are no rasters and have no row."""
+    several: bool = False
+    """Whether a path of the catalog has several rows, of members or subdatasets."""
 
 
 async def extract(
@@ -220,6 +222,7 @@ async def extract_to(
             return Outcome(
                 progress.committed, progress.failures, complete=False,
                 sidecars=progress.sidecars, others=progress.others,
+                several=progress.rows > progress.rasters,
             )  # fmt: skip
         refused = None
         if not settings.prune:
@@ -234,7 +237,7 @@ async def extract_to(
             raise refused
         return Outcome(
             totals.rows, totals.failures, complete=True, sidecars=totals.sidecars,
-            others=totals.others,
+            others=totals.others, several=totals.several,
         )  # fmt: skip
 
 
@@ -343,6 +346,7 @@ async def extract_to_stream(
     return Outcome(
         progress.committed, progress.failures, complete=not stop.is_set(),
         sidecars=progress.sidecars, others=progress.others,
+        several=progress.rows > progress.rasters,
     )  # fmt: skip
 
 

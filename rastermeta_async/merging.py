@@ -44,6 +44,8 @@ class Merged:
     """Paths that are no rasters, as the logs of local catalogs tell: files of rasters."""
     others: int = 0
     """Other paths that are no rasters."""
+    several: bool = False
+    """Whether a path has several rows, of members or subdatasets."""
 
 
 async def merge_to(
@@ -112,7 +114,10 @@ async def merge_to(
                 await upload.send()
     written = totals.rows + totals.sidecars + totals.others
     repeated = sum(catalog.rows_read for catalog in finished) - written
-    return Merged(totals.rows, totals.failures, repeated, totals.sidecars, totals.others)
+    return Merged(
+        totals.rows, totals.failures, repeated, totals.sidecars, totals.others,
+        several=totals.several,
+    )  # fmt: skip
 
 
 def _starts_over(output: AnyPath, order: Order, config: str, overwrite: bool) -> bool:

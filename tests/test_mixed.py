@@ -517,3 +517,11 @@ def test_a_pattern_that_is_none_is_refused(archive: Path, option: str) -> None:
     done = run(["extract", archive, option, "!", "-o", "catalog.parquet"])
     assert done.returncode == 2
     assert f"{option}: no pattern as in .gitignore" in done.stderr.decode()
+
+
+def test_a_merge_says_that_a_list_of_no_rasters_is_gone(archive: Path) -> None:
+    run(["extract", archive, "-o", "catalog.parquet"])
+    shutil.rmtree("catalog.parquet.parts")
+    done = run(["merge", "catalog.parquet", "-o", "merged.parquet"])
+    assert done.returncode == 0
+    assert b"was removed: the paths that it named as no rasters are left out" in done.stderr

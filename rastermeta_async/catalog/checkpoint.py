@@ -126,6 +126,8 @@ class Sealing:
     """File name of the rows of no rasters in the parts folder, "" if there are none."""
     no_rasters_size: int = 0
     no_rasters_digest: str = ""
+    several: bool = False
+    """Whether a path has several rows, of members or subdatasets."""
 
     @property
     def no_rasters(self) -> Part | None:

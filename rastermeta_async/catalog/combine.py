@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -51,6 +52,8 @@ from rastermeta_async.model.row_ops import (
 )
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.timeouts import Stopped
+
+log = logging.getLogger(__name__)
 
 _PLACE = [*IDENTITY, "bbox"]
 """Columns that tell the key of a row in any order."""
@@ -134,7 +137,10 @@ class FinishedCatalog:
         """
         folder, sealed = parts_folder(self._path), sealed_of(self._path)
         part = sealed.no_rasters if sealed else None
-        if part is None or not os.path.exists(os.path.join(folder, part.name)):
+        if part is None:
+            return []
+        if not os.path.exists(path := os.path.join(folder, part.name)):
+            log.warning("%s was removed: the paths that it named as no rasters are left out", path)
             return []
         run = run_of(folder, part, scratch, in_order=self._order is not Order.NONE)
         return [replace(run, open=partial(self._counted, run))]

@@ -34,7 +34,14 @@ from rastermeta_async.catalog.reading import NotRowsError, checked
 from rastermeta_async.catalog.resort import SAMPLE_KEYS, resorted
 from rastermeta_async.model.errors import CheckpointError, OutputError, RastermetaError
 from rastermeta_async.model.record import ARCHIVE_NOT_READ, NO_RASTERS
-from rastermeta_async.model.row_ops import IDENTITY, Counts, counts_of, parted, path_keys
+from rastermeta_async.model.row_ops import (
+    IDENTITY,
+    Counts,
+    counts_of,
+    has_inside,
+    parted,
+    path_keys,
+)
 
 GROUP_ROWS = 8192
 GROUP_BYTES = 1024 * 1024
@@ -55,6 +62,8 @@ class NoRasterWriter:
     def __init__(self, folder: str, rights: Rights) -> None:
         self.rows = 0
         """Rows of rasters that were passed on."""
+        self.several = False
+        """Whether some of them are of members or subdatasets."""
         self.counts = Counts(0)
         """Failures among these rows, and the numbers of the other rows."""
         self.name = ""
@@ -89,6 +98,7 @@ class NoRasterWriter:
             if others is not None:
                 self._write(others)
             self.rows += rasters.num_rows
+            self.several = self.several or has_inside(rasters)
             yield rasters
 
     def _write(self, rows: pa.RecordBatch) -> None:

@@ -101,6 +101,14 @@ class Totals:
     """Paths that are no rasters, and in no catalog: files that belong to a raster."""
     others: int = 0
     """Other paths that are no rasters."""
+    several: bool = False
+    """Whether a path has several rows, of members or subdatasets."""
+
+
+def _totals_of(sealed: Sealing) -> Totals:
+    return Totals(
+        sealed.rows, sealed.failures, sealed.sidecars, sealed.others, several=sealed.several
+    )
 
 
 def open_output(
@@ -344,7 +352,7 @@ class Output:
         state = self._state
         if state.sealed and not state.parts and self._order is self._had:
             sealed = state.sealed
-            return Totals(sealed.rows, sealed.failures, sealed.sidecars, sealed.others)
+            return _totals_of(sealed)
         give_back()  # memory that reading has freed
         unsorted = self._order is Order.NONE
         return self._seal(self._as_they_come(state) if unsorted else self._merged(state))
@@ -375,17 +383,17 @@ class Output:
                     content.finish()
             others.publish()
             counts = others.counts
-            totals = Totals(others.rows, counts.failures, counts.sidecars, counts.others)
             sealing = Sealing(
-                last_seq, totals.rows, totals.failures, content.size, content.digest,
-                sidecars=totals.sidecars, others=totals.others, no_rasters_name=others.name,
+                last_seq, others.rows, counts.failures, content.size, content.digest,
+                sidecars=counts.sidecars, others=counts.others, no_rasters_name=others.name,
                 no_rasters_size=others.size, no_rasters_digest=others.digest,
+                several=others.several,
             )  # fmt: skip
             self.log.append(sealing)
             self._stood = publish(temporary, self.path, self._stood)
             self._finish_sealing(sealing)
             self._had = self._order
-        return totals
+        return _totals_of(sealing)
 
     def _write(self, rows: Batches, content: Content, others: NoRasterWriter) -> None:
         """Write the catalog, and the rows of no rasters elsewhere."""

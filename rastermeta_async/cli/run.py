@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from stat import S_ISFIFO
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -29,6 +30,9 @@ from rastermeta_async.pipeline import Inputs, Progress
 from rastermeta_async.pools.base import Pool
 from rastermeta_async.readers.sidecars import SIDECARS
 from rastermeta_async.sources.paths import Source, StdinSource
+
+if TYPE_CHECKING:
+    from rastermeta_async.merging import Merged
 
 
 def run_extract(
@@ -87,7 +91,7 @@ def run_merge(
         rows, failed = plural(merged.rows, "row"), plural(merged.failures, "error row")
         several = f"{output}: {plural(len(catalogs), 'catalog')} merged, {rows}"
         console.hint(several + (f", {failed} among them" if merged.failures else ""))
-        if text := no_rasters_in_words(merged.rows, merged.sidecars, merged.others):
+        if text := _besides(merged):
             console.hint(text)
         if merged.repeated:
             left = plural(merged.repeated, "row")
@@ -224,7 +228,7 @@ def _conclude(
             console.hint(hint)
         failed = f", {plural(outcome.failures, 'error row')} among them" if outcome.failures else ""
         console.hint(f"{output}: {plural(outcome.rows, 'row')}{failed}")
-    if text := no_rasters_in_words(outcome.rows, outcome.sidecars, outcome.others):
+    if text := _besides(outcome):
         console.hint(text, sidecars=outcome.sidecars, others=outcome.others)
 
 
@@ -232,6 +236,10 @@ _NO_PATH = (
     "there was no path in the input: look at the folder or list, at what the command before the "
     "pipe says (`set -o pipefail` makes its failure count), and at --suffix"
 )
+
+
+def _besides(what: Outcome | Merged) -> str:
+    return no_rasters_in_words(what.rows, what.sidecars, what.others, several=what.several)
 
 
 def _what_next(progress: Progress, *, nothing_read: bool) -> Iterator[str]:

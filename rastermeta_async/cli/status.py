@@ -40,6 +40,8 @@ class Status:
     """Paths that are no rasters: files that belong to a raster."""
     others: int
     """Other paths that are no rasters."""
+    several: bool
+    """Whether a path may have several rows."""
     parts: int
     """Parts that are not in the catalog yet."""
     rate: float | None
@@ -71,7 +73,7 @@ class Status:
         yield f"{self.output}: {self.state}"
         yield f"  rows      {self.rows:,}"
         yield f"  failures  {self.failures:,}"
-        if text := no_rasters_in_words(self.rows, self.sidecars, self.others):
+        if text := no_rasters_in_words(self.rows, self.sidecars, self.others, several=self.several):
             yield f"  besides   {text}"
         if self.parts:
             yield f"  parts     {self.parts:,} not yet in the catalog"
@@ -143,6 +145,7 @@ def status_of(output: str) -> Status:
         failures=(sealed.failures if sealed else 0) + sum(part.failures for part in parts),
         sidecars=(sealed.sidecars if sealed else 0) + sum(part.sidecars for part in parts),
         others=(sealed.others if sealed else 0) + sum(part.others for part in parts),
+        several=bool(sealed and sealed.several),
         parts=len(parts),
         rate=sum(part.rows for part in recent[1:]) / seconds if seconds > 0 else None,
         rate_seconds=seconds if seconds > 0 else None,

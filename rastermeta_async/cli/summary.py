@@ -83,6 +83,8 @@ class Summary:
         """Characters of all counted values."""
         self.folders = FolderCounter()
         self.places = DotMap()
+        self.several = False
+        """Whether a path may have several rows, as the log tells."""
         self.sidecars = 0
         """Paths that are no rasters, and have no row: files that belong to a raster."""
         self.others = 0
@@ -201,6 +203,7 @@ def summary_of(catalog: str) -> Summary:
     summary.limits.settle(batches_of(name, ("bbox", "geometry"), _ROWS))
     if sealed := sealed_of(name):
         summary.sidecars, summary.others = sealed.sidecars, sealed.others
+        summary.several = sealed.several
         summary.no_rasters = some_no_rasters(name, sealed, _EXAMPLES)
     return summary
 
@@ -343,7 +346,9 @@ def _lines(summary: Summary) -> Iterator[str]:
     if summary.errors:
         yield "\nErrors"
         yield from _errors(summary, width)
-    if text := no_rasters_in_words(summary.rows, summary.sidecars, summary.others):
+    if text := no_rasters_in_words(
+        summary.rows, summary.sidecars, summary.others, several=summary.several
+    ):
         yield f"\n{text}"
         for status, kind in _KINDS.items():
             if paths := summary.no_rasters.get(status):

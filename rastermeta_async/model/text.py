@@ -55,14 +55,22 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def no_rasters_in_words(rows: int, sidecars: int, others: int) -> str:
-    """Return how many files are no rasters, of those and the `rows` that are; "" if none."""
+def no_rasters_in_words(rows: int, sidecars: int, others: int, *, several: bool = False) -> str:
+    """Return how many files are no rasters, of those and the `rows` that are; "" if none.
+
+    Args:
+        rows: of the catalog.
+        sidecars: files that belong to a raster.
+        others: other files that are no rasters.
+        several: whether a file may have several rows; then nothing tells how many files there are.
+    """
     if not (count := sidecars + others):
         return ""
     kinds = [plural(sidecars, "sidecar")] if sidecars else []
     kinds += [plural(others, "other")] if others else []
     are = "is no raster" if count == 1 else "are no rasters"
-    return f"{count:,} of {plural(rows + count, 'file')} {are}: {', '.join(kinds)}"
+    files = plural(count, "file") if several else f"{count:,} of {plural(rows + count, 'file')}"
+    return f"{files} {are}: {', '.join(kinds)}"
 
 
 def bytes_in_words(count: float) -> str:
