@@ -171,9 +171,9 @@ def stores(listener: Listener) -> dict[str, Any]:
 
 
 WAYS = {
-    "workers": ("extract", "-o", "-", "--workers", "1"),
-    "no workers": ("extract", "-o", "-", "--workers", "0"),
-    "all drivers": ("extract", "-o", "-", "--workers", "1", "--drivers", "all"),
+    "workers": ("extract", "--strict", "-o", "-", "--workers", "1"),
+    "no workers": ("extract", "--strict", "-o", "-", "--workers", "0"),
+    "all drivers": ("extract", "--strict", "-o", "-", "--workers", "1", "--drivers", "all"),
 }
 
 
@@ -219,7 +219,7 @@ def test_without_the_kernel_settings_hold_most_names(tmp_path: Path, listener: L
             path.unlink()
     command = [sys.executable, "-c", WITHOUT + START]
     archive = str(tmp_path / "archive")
-    done = run(["extract", archive, *IN_PROCESS], command=command, **stores(listener))
+    done = run(["extract", archive, "--strict", *IN_PROCESS], command=command, **stores(listener))
     assert done.returncode == 3, done.stderr
     assert listener.first_lines == []
     netcdf = tmp_path / "netcdf.vrt"

@@ -296,7 +296,7 @@ def test_records_are_as_from_disk_over_azure(
     told = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={azure};"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
     found = read_bucket(bucket, Settings(), "az://bucket/")
-    everything = ["extract", "az://bucket/", "-o", "-"]
+    everything = ["extract", "az://bucket/", "--strict", "-o", "-"]
     walked = command.run(everything, AZURE_STORAGE_CONNECTION_STRING=told)
     assert_as_from_disk(found, bucket)
     assert len(json_rows(walked.stdout)) == len(found)
