@@ -185,7 +185,7 @@ class Progress:
 
     @property
     def rasters(self) -> int:
-        """Rows finished in this run, but for those of no rasters."""
+        """Paths finished in this run, but for those of no rasters."""
         return self.done - self.sidecars - self.others
 
     @property

@@ -19,6 +19,10 @@ ReadAt = Callable[[int, int], bytes]
 FOREIGN = "not recognized as being in a supported file format"
 """What GDAL says of a file that no driver knows."""
 
+TIMEOUTS = 10
+"""Members of an archive, and subdatasets of a container, have the timeout of a file each, but all
+together only so many times as long."""
+
 HEAD_BYTES = 16 * 1024
 """Bytes that the first read of a file takes; most headers fit into them."""
 

@@ -18,7 +18,7 @@ from rastermeta_async.model.record import (
 )
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.urls import is_url
-from rastermeta_async.readers.base import Reader, note_progress
+from rastermeta_async.readers.base import TIMEOUTS, Reader, note_progress
 from rastermeta_async.readers.rasterio_reader import RasterioReader
 from rastermeta_async.readers.router import Router
 from rastermeta_async.readers.subdatasets import MAX_PARTS, PartPath
@@ -27,10 +27,6 @@ from rastermeta_async.stores.archive_names import MemberPath
 MAX_PARTS_BYTES = 16 * 1024 * 1024
 """Approximate bytes of the rows of one path's subdatasets; they are kept, and committed, together.
 A NetCDF file repeats its global attributes in each."""
-
-TIMEOUTS = 10
-"""Subdatasets have the timeout of a file each, but all of them together only so many times as
-long."""
 
 OpenPart = Callable[[PartPath], Record]
 """Returns the record of a subdataset."""

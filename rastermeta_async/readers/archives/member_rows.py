@@ -29,6 +29,7 @@ from rastermeta_async.readers.archives.zip_directory import ZipArchive
 from rastermeta_async.readers.base import (
     FOREIGN,
     HEAD_BYTES,
+    TIMEOUTS,
     Facts,
     HeaderDecoder,
     ReadAt,
@@ -42,9 +43,6 @@ from rastermeta_async.stores.archive_names import GZ, TGZ, ZIP, kind_of
 
 MAX_ROWS_BYTES = 32 * 1024 * 1024
 """Approximate bytes of the rows of one archive; they are kept, and committed, together."""
-
-TIMEOUTS = 10
-"""Members have the timeout of a file each, but all of them together only so many times as long."""
 
 _RASTERS = frozenset(
     b"tif tiff gtiff btf tf8 jp2 j2k img nc nc4 h5 hdf hdf4 hdf5 he5 grb grb2 grib grib2 vrt png"
