@@ -107,19 +107,20 @@ def launch(config: WorkerConfig) -> Launched:
 
 def run_once(paths: Path, order: str, *, cluster: bool) -> dict[str, float]:
     """Make a catalog of the paths in a list; return what it took of this process."""
+    from bench import coordinator  # nodes import what they call, and cannot from `__main__`
     from rastermeta_async import extract_to
     from rastermeta_async.pipeline import Progress
     from rastermeta_async.sources.paths import ListSource
 
     settings = Settings(workers=WORKERS, sort=Order(order))
     pool: Any = (
-        ClusterPool(f"local:{WORKERS}", settings, read)
+        ClusterPool(f"local:{WORKERS}", settings, coordinator.read)
         if cluster
         else WorkerPool(settings, launch=launch)
     )
     progress = Progress()
 
-    async def work(catalog: str) -> tuple[int, float, float]:
+    async def work(catalog: str) -> tuple[int, float, float, float]:
         taken_in = asyncio.create_task(_taken_in(progress))
         source = ListSource(str(paths))
         outcome = await extract_to(catalog, source, settings, pool=pool, progress=progress)
@@ -127,22 +128,27 @@ def run_once(paths: Path, order: str, *, cluster: bool) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory(dir=paths.parent) as folder:
         cpu = time.process_time()
-        rows, wall, cpu_end = uvloop.run(work(f"{folder}/catalog.parquet"))
+        rows, wall, cpu_end, intake_peak = uvloop.run(work(f"{folder}/catalog.parquet"))
         sealing = time.process_time() - cpu_end
     return {
         "rows": rows,
         "rows_per_s": rows / wall,
         "cpu_us_per_row": (cpu_end - cpu) / rows * 1e6,
         "sealing_cpu_us_per_row": sealing / rows * 1e6,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB,
+        "intake_peak_mib": intake_peak,
+        "peak_mib": _peak_mib(),
     }
 
 
-async def _taken_in(progress: Any) -> tuple[float, float]:
-    """Return, when sealing begins, seconds since the first row, and CPU time of this process."""
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+
+
+async def _taken_in(progress: Any) -> tuple[float, float, float]:
+    """Return, when sealing begins, seconds since the first row, this process's CPU, its memory."""
     while not progress.sealing:  # noqa: ASYNC110  # nothing tells it
         await asyncio.sleep(0.005)
-    return time.monotonic() - progress.started, time.process_time()
+    return time.monotonic() - progress.started, time.process_time(), _peak_mib()
 
 
 def main() -> None:
@@ -163,6 +169,7 @@ def main() -> None:
     if args.once:
         print(json.dumps(run_once(args.once, args.order[0], cluster=args.cluster)))
         return
+    args.dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
         work = Path(folder)
         environment = os.environ | {TEMPLATE: str(_write_template(args.dir, work))}

@@ -123,6 +123,9 @@ Rows = Receiver[pa.RecordBatch]
 Consumer = Callable[[Rows], Coroutine[None, None, None]]
 """Takes all rows of a run; returns after the last row, when its work is done."""
 
+_COMMITS_AT_ONCE = 2
+"""Batches of rows that are committed at once: one is written while the next one is encoded."""
+
 _MAX_UNANSWERED = 3
 """Batches of files with a timeout, after which the disk is no longer asked for changes."""
 
@@ -332,19 +335,30 @@ async def _read_all(
     paths: Receiver[list[bytes]], pool: Pool, to_consumer: Sender[pa.RecordBatch],
     progress: Progress, stop: asyncio.Event, breaker: CircuitBreaker | None,
 ) -> None:  # fmt: skip
-    async def read() -> None:
+    reading: set[asyncio.Task[None]] = set()
+    one_is_done = asyncio.Event()
+
+    async def read(chunk: list[bytes]) -> None:
+        async for batch in _rows_of(chunk, pool, stop):
+            if breaker:
+                breaker.note(batch)
+            _count_rows(batch, progress)
+            await to_consumer.send(batch)
+
+    def forget(task: asyncio.Task[None]) -> None:
+        reading.discard(task)
+        one_is_done.set()
+
+    async with asyncio.TaskGroup() as tasks:
         async for chunk in paths:
             if stop.is_set():  # taken but not read, so that the producer can end
                 continue
-            async for batch in _rows_of(chunk, pool, stop):
-                if breaker:
-                    breaker.note(batch)
-                _count_rows(batch, progress)
-                await to_consumer.send(batch)
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(pool.capacity):
-            tasks.create_task(read())
+            task = tasks.create_task(read(chunk))
+            reading.add(task)
+            task.add_done_callback(forget)
+            while len(reading) >= pool.capacity:
+                one_is_done.clear()
+                await one_is_done.wait()
     to_consumer.close()
 
 
@@ -460,8 +474,12 @@ def committer(
     """
     interval = BATCH_SECONDS if seconds is None else seconds
 
-    async def commit(rows: pa.Table) -> None:
-        part = await to_the_end(partial(sink.commit, rows))
+    async def commit(rows: pa.Table, earlier: asyncio.Task[None] | None) -> None:
+        encoded = await asyncio.to_thread(sink.encode, rows)
+        del rows
+        if earlier:
+            await earlier
+        part = await to_the_end(partial(sink.write, encoded))
         await to_the_end(partial(checkpoint.append, part))
         progress.committed += part.rows
         give_back()
@@ -469,15 +487,25 @@ def committer(
     async def consume(rows: Rows) -> None:
         batch = Grouper(settings.batch_size, BATCH_BYTES)
         last = time.monotonic()
-        async for some in _with_pauses(rows, interval):
-            for complete in _pushed(batch, some) if some is not None else ():
-                await commit(complete)
-                last = time.monotonic()
-            if batch.rows and time.monotonic() >= last + interval:
-                await commit(batch.flush())
-                last = time.monotonic()
-        if batch.rows:
-            await commit(batch.flush())
+        room = asyncio.Semaphore(_COMMITS_AT_ONCE)
+        latest: asyncio.Task[None] | None = None
+
+        async def begin_commit(complete: pa.Table) -> None:
+            nonlocal last, latest
+            await room.acquire()
+            latest = tasks.create_task(commit(complete, latest))
+            latest.add_done_callback(lambda _: room.release())
+            last = time.monotonic()
+
+        with first_error_only():
+            async with asyncio.TaskGroup() as tasks:
+                async for some in _with_pauses(rows, interval):
+                    for complete in _pushed(batch, some) if some is not None else ():
+                        await begin_commit(complete)
+                    if batch.rows and time.monotonic() >= last + interval:
+                        await begin_commit(batch.flush())
+                if batch.rows:
+                    await begin_commit(batch.flush())
 
     return consume
 

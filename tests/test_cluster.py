@@ -32,7 +32,7 @@ from rastermeta_async.model.errors import SettingsError, WorkerError
 from rastermeta_async.model.record import failure, to_batch
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.pools import cluster, node
-from rastermeta_async.pools.cluster import ClusterPool
+from rastermeta_async.pools.cluster import MAX_TASKS, ClusterPool
 
 FILES = 4000
 
@@ -495,27 +495,11 @@ def test_paths_that_nodes_do_not_see_are_found_out_at_once(tmp_path: Path) -> No
     assert len(read(_Scripted(unseen), [b"/nowhere", b"/nowhere else"])) == 2
 
 
-def test_no_more_tasks_are_under_way_than_two_for_each_thread() -> None:
+def test_two_tasks_are_under_way_for_each_thread_that_the_cluster_has_now() -> None:
     pool = _Scripted(rows)
-    most = 0
-
-    async def many() -> None:
-        async def slow(client: Any, paths: list[bytes]) -> node.Answer:
-            nonlocal most
-            most = max(most, pool._under_way)
-            await asyncio.sleep(0.01)
-            return rows(paths)
-
-        pool._sent = slow  # type: ignore[method-assign]  # it is slow
-
-        async def one(number: int) -> None:
-            async for _ in pool.read([b"/%d" % number]):
-                pass
-
-        await asyncio.gather(*map(one, range(40)))
-
-    asyncio.run(many())
-    assert most == 2 * 4
+    for threads, capacity in ([3, 1], 8), ([64, 500], MAX_TASKS), ([], 1):
+        pool._nodes = dict(zip("ab", threads, strict=False))
+        assert pool.capacity == capacity
 
 
 def test_logs_show_neither_paths_nor_settings() -> None:

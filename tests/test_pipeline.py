@@ -16,9 +16,10 @@ from factory import failed, paths_of, record
 
 from rastermeta_async.catalog.changes import Unchanged
 from rastermeta_async.catalog.checkpoint import Entry, Part
+from rastermeta_async.catalog.sink import Encoded, Sink
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import Record, to_batch
-from rastermeta_async.model.row_ops import row_bytes
+from rastermeta_async.model.row_ops import Counts, row_bytes
 from rastermeta_async.model.settings import (
     BATCH_BYTES,
     CHUNK_BYTES,
@@ -109,27 +110,36 @@ class FakePool:
     def stop(self) -> None: ...
 
 
-class Storage:
+class Storage(Sink):
     """A sink and a log that note what they are asked to keep, in one list."""
 
     def __init__(self, *, sink_breaks: bool = False, log_breaks: bool = False) -> None:
         self.events: list[tuple[str, object]] = []
         self.tables: list[pa.Table] = []
+        self.encoded = 0
         self.committing = threading.Event()
         self.release = threading.Event()
         self.release.set()
         self._sink_breaks = sink_breaks
         self._log_breaks = log_breaks
 
-    def commit(self, rows: pa.Table) -> Part:
+    def encode(self, rows: pa.Table) -> Encoded:
+        out = pa.BufferOutputStream()
+        with pa.ipc.new_stream(out, rows.schema) as stream:
+            stream.write_table(rows)
+        self.encoded += rows.num_rows
+        return Encoded(out.getvalue().to_pybytes(), "", rows.num_rows, Counts(0))
+
+    def write(self, batch: Encoded) -> Part:
         self.committing.set()
         assert self.release.wait(PATIENCE)
         if self._sink_breaks:
             raise BrokenError("sink")
-        self.tables.append(rows)
+        with pa.ipc.open_stream(batch.content) as stream:
+            self.tables.append(stream.read_all())
         seq = len(self.tables)
         self.events.append(("sink", seq))
-        return Part(seq, f"part-{seq}", rows.num_rows, 0, 0, "")
+        return Part(seq, f"part-{seq}", batch.rows, 0, 0, "")
 
     def append(self, entry: Entry) -> None:
         if self._log_breaks:
@@ -234,6 +244,63 @@ def test_nothing_is_logged_before_the_sink_is_done(run: Run) -> None:
     assert storage.events == [("sink", 1), ("log", 1)]
 
 
+def test_the_next_batch_is_encoded_while_one_is_written_but_no_further_one(run: Run) -> None:
+    storage = Storage()
+    storage.release.clear()
+
+    async def work() -> tuple[int, int]:
+        settings = Settings(batch_size=4)
+        running = asyncio.create_task(go(FakeSource([names(80)]), FakePool(), storage, settings))
+        await asyncio.to_thread(storage.committing.wait, PATIENCE)
+        while storage.encoded < 8:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        ahead = storage.encoded, len(storage.tables)
+        storage.release.set()
+        await running
+        return ahead
+
+    assert run(work()) == (8, 0)
+    assert storage.paths == names(80)
+    assert storage.events == [(kind, seq) for seq in range(1, 21) for kind in ("sink", "log")]
+
+
+def test_rows_that_cannot_be_encoded_end_the_run(run: Run) -> None:
+    class Broken(Storage):
+        def encode(self, rows: pa.Table) -> Encoded:
+            raise BrokenError("encoding")
+
+    storage = Broken()
+    with pytest.raises(BrokenError, match="encoding"):
+        run(go(FakeSource([names(10)]), FakePool(), storage))
+    assert storage.events == []
+
+
+def test_there_are_as_many_reads_at_once_as_the_pool_has_use_for_now(run: Run) -> None:
+    """A cluster has workers that come and go."""
+
+    at_once = 0
+    seen: list[int] = []
+
+    class Cluster(FakePool):
+        async def read(self, paths: Sequence[bytes]) -> AsyncIterator[pa.RecordBatch]:
+            nonlocal at_once
+            at_once += 1
+            seen.append(at_once)
+            self.capacity = {20: 6, 60: 1}.get(len(seen), self.capacity)
+            await asyncio.sleep(0.001)
+            async for batch in super().read(paths):
+                yield batch
+            at_once -= 1
+
+    pool, storage = Cluster(capacity=2), Storage()
+    run(go(FakeSource(single(names(100))), pool, storage))
+    assert sorted(storage.paths) == names(100)
+    assert max(seen[:20]) == 2
+    assert max(seen[20:60]) == 6
+    assert max(seen[66:]) == 1
+
+
 def test_a_batch_also_closes_at_a_size(run: Run) -> None:
     def answer(path: bytes) -> Record:
         return record(path, dataset_tags={"LARGE": "x" * 1024 * 1024})
@@ -254,7 +321,7 @@ def test_chunks_are_bounded_by_paths_and_by_bytes(run: Run) -> None:
     assert [len(chunk) for chunk in pool.chunks] == [174, 174, 174, 3, 3, 2]
 
 
-@pytest.mark.parametrize(("rate", "lengths"), [(0, {250}), (3200, {334, 332}), (10**9, {500})])
+@pytest.mark.parametrize(("rate", "lengths"), [(0, {250}), (3200, {334, 332}), (10**9, {1000})])
 def test_chunks_are_longer_where_files_are_read_fast(
     run: Run, rate: int, lengths: set[int]
 ) -> None:
@@ -505,19 +572,18 @@ def test_the_time_of_a_batch_starts_anew_when_one_is_closed(
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("rastermeta_async.pipeline.time", clock)
-    storage, progress = Storage(), Progress()
-    committed = []
+    storage = Storage()
 
     async def rows() -> AsyncIterator[pa.RecordBatch]:
         for name in names(44):
             clock.now += 1
             yield to_batch([record(name)])
-            committed.append(progress.committed)
 
-    consume: Any = committer(storage, storage, Settings(batch_size=most), progress, 10.0)
+    consume: Any = committer(storage, storage, Settings(batch_size=most), Progress(), 10.0)
     run(consume(rows()))
-    assert sorted(set(committed)) == list(range(0, 45, rows_each))
-    assert sorted(storage.paths) == names(44)
+    full, rest = divmod(44, rows_each)
+    assert [table.num_rows for table in storage.tables] == [rows_each] * full + [rest] * (rest > 0)
+    assert storage.paths == names(44)
 
 
 def test_a_snapshot_does_not_change() -> None:

@@ -1,7 +1,8 @@
 """Sinks for batches of rows: Parquet parts on disk, or JSON lines on a stream.
 
-A sink's `commit` returns when the rows are as safe as the sink can make them. The caller then
-appends the returned `Part` to the checkpoint log. Two threads must not use a sink at once.
+A batch is encoded, then written. Threads may encode batches at once, as this takes most of the
+time; only one thread writes, in the order of the log. `write` returns when the rows are as safe as
+the sink can make them. The caller then appends the returned `Part` to the checkpoint log.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +24,7 @@ from rastermeta_async.catalog.formats import ParquetFormat, grouped
 from rastermeta_async.catalog.json_rows import to_lines
 from rastermeta_async.catalog.names import part_name, part_temporary
 from rastermeta_async.model.errors import WriteError
-from rastermeta_async.model.row_ops import counts_of, newest, parted
+from rastermeta_async.model.row_ops import Counts, counts_of, newest, parted
 from rastermeta_async.model.settings import Order
 from rastermeta_async.model.streams import ATOMIC_BYTES, has_room, write_all
 from rastermeta_async.model.text import json_on_lines
@@ -37,16 +39,34 @@ _STALLED_SECONDS = 1.0
 """Timeout for the reader of a stream that takes nothing, once the run is to end."""
 
 
-class Sink(Protocol):
-    """Takes batches of rows."""
+class Encoded(NamedTuple):
+    """A batch of rows as bytes, ready to be written."""
 
-    def commit(self, rows: pa.Table) -> Part:
-        """Write `rows` (a table of `SCHEMA`, any order) and return the log's entry for them.
+    content: bytes | memoryview
+    digest: str
+    """See `Part`."""
+    rows: int
+    counts: Counts
+
+
+class Sink(ABC):
+    """Takes batches of rows: tables of `SCHEMA` in any order."""
+
+    @abstractmethod
+    def encode(self, rows: pa.Table) -> Encoded:
+        """Return rows as what `write` takes; threads may call this at once."""
+
+    @abstractmethod
+    def write(self, batch: Encoded) -> Part:
+        """Write a batch and return the log's entry for it; only one thread at a time may call this.
 
         Raises:
             WriteError: the rows may be missing; do not use the sink any more.
         """
-        ...
+
+    def commit(self, rows: pa.Table) -> Part:
+        """Encode and write rows; see `write`."""
+        return self.write(self.encode(rows))
 
 
 class Log(Protocol):
@@ -57,7 +77,7 @@ class Log(Protocol):
         ...
 
 
-class PartSink:
+class PartSink(Sink):
     """Writes each batch as one Parquet file, sorted by path; makes the folder if it is missing.
 
     Args:
@@ -76,14 +96,18 @@ class PartSink:
         self._folder = folder
         self._seq = last_seq
         self._rights = rights
-        self._format = ParquetFormat(passing=True)
 
-    def commit(self, rows: pa.Table) -> Part:
-        """Write one part: temporary file, footer check, fsync, rename, fsync of the folder."""
+    def encode(self, rows: pa.Table) -> Encoded:
+        """See `Sink.encode`."""
         batch = newest(rows)
         buffer = pa.BufferOutputStream()
-        self._format.write(buffer, grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES), Order.NONE)
+        groups = grouped([batch], PART_GROUP_ROWS, PART_GROUP_BYTES)
+        ParquetFormat(passing=True).write(buffer, groups, Order.NONE)
         content = memoryview(buffer.getvalue())
+        return Encoded(content, Digest(content).hexdigest(), batch.num_rows, counts_of(batch))
+
+    def write(self, batch: Encoded) -> Part:
+        """Write one part: temporary file, footer check, fsync, rename, fsync of the folder."""
         seq = self._seq + 1
         name = part_name(seq)
         path = os.path.join(self._folder, name)
@@ -91,14 +115,13 @@ class PartSink:
             ensure_folder(self._folder, self._rights)
             temporary = part_temporary(self._folder)
             with created(temporary, self._rights) as file:
-                write_all(file.fileno(), content)
-                _check_rows(file, path, batch.num_rows)
+                write_all(file.fileno(), batch.content)
+                _check_rows(file, path, batch.rows)
             publish(temporary, path)
         self._seq = seq
-        digest = Digest(content).hexdigest()
-        counts = counts_of(batch)
+        counts = batch.counts
         return Part(
-            seq, name, batch.num_rows, counts.failures, len(content), digest,
+            seq, name, batch.rows, counts.failures, len(batch.content), batch.digest,
             sidecars=counts.sidecars, others=counts.others,
         )  # fmt: skip
 
@@ -115,7 +138,7 @@ def _check_rows(file: IO[bytes], path: str, expected: int) -> None:
         )
 
 
-class LineSink:
+class LineSink(Sink):
     """Writes each batch as JSON lines to an open file descriptor.
 
     A pipe cannot be synced or resumed, as its reader has taken what was written.
@@ -130,26 +153,30 @@ class LineSink:
         self._stopping = stopping
         self._seq = 0
 
-    def commit(self, rows: pa.Table) -> Part:
-        """Write the rows in the order given, without those of no rasters.
+    def encode(self, rows: pa.Table) -> Encoded:
+        """Return the rows in the order given, without those of no rasters."""
+        rows, _ = parted(rows)
+        lines = "".join(f"{line}\n" for line in to_lines(rows))
+        content = (json_on_lines(lines) if os.isatty(self._fd) else lines).encode()
+        return Encoded(content, "", rows.num_rows, counts_of(rows))
+
+    def write(self, batch: Encoded) -> Part:
+        """Write the lines.
 
         Raises:
             BrokenPipeError: the reader has closed the pipe.
             WriteError: writing failed, or nobody reads the stream while the run is to end.
         """
-        rows, _ = parted(rows)
-        lines = "".join(f"{line}\n" for line in to_lines(rows))
-        content = (json_on_lines(lines) if os.isatty(self._fd) else lines).encode()
         try:
-            self._write(content)
+            self._send(batch.content)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise WriteError(f"standard output: writing failed: {error.strerror}") from error
         self._seq += 1
-        return Part(self._seq, "-", rows.num_rows, counts_of(rows).failures, len(content), "")
+        return Part(self._seq, "-", batch.rows, batch.counts.failures, len(batch.content), "")
 
-    def _write(self, content: bytes) -> None:
+    def _send(self, content: bytes | memoryview) -> None:
         if os.path.isfile(self._fd):  # writing to a file needs no reader
             write_all(self._fd, content)
             return

@@ -12,7 +12,7 @@ from rastermeta_async.model.gdal_options import parsed_options
 CHUNK_PATHS = 256
 """Paths of a chunk: to hand over a chunk, and to make a batch, costs as much as many fast reads."""
 
-MAX_CHUNK_PATHS = 512
+MAX_CHUNK_PATHS = 1024
 """Paths of the longest chunk, used when files are read fast."""
 
 CHUNK_SECONDS = 0.25

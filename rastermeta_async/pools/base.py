@@ -15,8 +15,13 @@ from rastermeta_async.model.urls import is_url
 class Pool(Protocol):
     """Turns paths into batches of rows."""
 
-    capacity: int
-    """Useful number of `read` calls at once."""
+    @property
+    def capacity(self) -> int:
+        """Useful number of `read` calls at once, at least 1; it may change in the course of a run.
+
+        A run makes no more calls at once.
+        """
+        ...
 
     async def __aenter__(self) -> Self: ...
 

@@ -2,8 +2,8 @@
 
     read(paths) ──task──▶ node (a `WorkerPool` of its own) ──Arrow──▶ read(paths)
 
-A task carries some hundred paths. No more tasks are under way than two for each thread of the
-cluster at this moment. What a node loses when it dies, another one reads. Where tasks die with
+A task carries some hundred paths. `capacity` is two tasks for each thread that the cluster has at
+this moment. What a node loses when it dies, another one reads. Where tasks die with
 every node that takes them, their paths are halved until one path is to blame, which gets an error
 row. While the scheduler does not answer, tasks wait, and are sent again when it is back.
 
@@ -46,6 +46,9 @@ SCHEDULER_SECONDS = 60.0
 TASKS_A_THREAD = 2
 """Tasks under way for each thread of the cluster: one is read while the next one waits there."""
 
+MAX_TASKS = 256
+"""Most tasks under way, for the memory that their answers may take."""
+
 _LOOK_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 """How long tasks under way may take to end after `stop`; what they read is read again later."""
@@ -67,9 +70,6 @@ class ClusterPool:
         read: runs on the nodes, and returns what `node.read` does.
     """
 
-    capacity = 128
-    """Most tasks under way."""
-
     def __init__(
         self,
         address: str,
@@ -85,8 +85,6 @@ class ClusterPool:
         self._too_late = asyncio.Event()
         self._client: Any = None
         self._nodes: dict[str, int] = {}
-        self._under_way = 0
-        self._room = asyncio.Condition()
         self._connecting = asyncio.Lock()
         self._seen = False
         self._stopping = False
@@ -118,6 +116,7 @@ class ClusterPool:
             await self._connect()
             await self._client.wait_for_workers(1, timeout=SCHEDULER_SECONDS)
             self._versions = node.versions()
+            self._nodes = dict(await self._client.nthreads())
             nodes = await self._client.run(node.here)
             for name, found in (await self._client.run_on_scheduler(node.here), *nodes.values()):
                 if found != self._versions:
@@ -189,9 +188,12 @@ class ClusterPool:
         """See `HasWorkers.workers`."""
         return [f"{at} ({plural(threads, 'thread')})" for at, threads in self._nodes.items()]
 
+    @property
+    def capacity(self) -> int:
+        """See `Pool.capacity`: it follows the workers that come and go."""
+        return min(max(1, TASKS_A_THREAD * sum(self._nodes.values())), MAX_TASKS)
+
     async def _stop_nodes(self) -> None:
-        async with self._room:
-            self._room.notify_all()
         with contextlib.suppress(Exception):  # then what is under way is read to its end
             await self._client.run(node.stop, self._run)
 
@@ -224,30 +226,22 @@ class ClusterPool:
         """Return what a node answers; None: each node that was asked died."""
         from distributed import KilledWorker
 
-        async with self._room:
-            await self._room.wait_for(lambda: self._may_send() or self._stopping)
-            self._under_way += 1
-        try:
-            while True:
-                client = self._client
-                try:
-                    return await self._in_time(self._sent(client, paths))
-                except KilledWorker:
-                    return None
-                except (OSError, asyncio.CancelledError, futures.CancelledError) as error:
-                    # Dask cancels tasks whose scheduler is lost.
-                    task = asyncio.current_task()
-                    if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                        raise
-                    if self._stopping:
-                        return _NOTHING
-                    await self._connect_again(client)
-                except Exception as error:  # of Dask: `node.read` raises none
-                    raise self._cannot_work(error) from error
-        finally:
-            async with self._room:
-                self._under_way -= 1
-                self._room.notify_all()
+        while True:
+            client = self._client
+            try:
+                return await self._in_time(self._sent(client, paths))
+            except KilledWorker:
+                return None
+            except (OSError, asyncio.CancelledError, futures.CancelledError) as error:
+                # Dask cancels tasks whose scheduler is lost.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise
+                if self._stopping:
+                    return _NOTHING
+                await self._connect_again(client)
+            except Exception as error:  # of Dask: `node.read` raises none
+                raise self._cannot_work(error) from error
 
     async def _in_time(self, sending: Coroutine[Any, Any, node.Answer]) -> node.Answer:
         """Return an answer; an empty one if it does not come soon after `stop`."""
@@ -278,16 +272,11 @@ class ClusterPool:
             "rastermeta-async on all nodes, also where the scheduler runs"
         )
 
-    def _may_send(self) -> bool:
-        return self._under_way < max(1, TASKS_A_THREAD * sum(self._nodes.values()))
-
     async def _look(self) -> None:
         """Follow which nodes the cluster has."""
         while True:
             with contextlib.suppress(OSError, TimeoutError):
                 self._nodes = dict(await self._client.nthreads())
-                async with self._room:
-                    self._room.notify_all()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _connect(self) -> None:
