@@ -108,6 +108,14 @@ def test_of_several_dimensions_the_one_that_is_the_time_counts() -> None:
     assert times_of({}) == NONE
 
 
+def test_a_coordinate_of_a_group_tells_times_unless_two_groups_differ() -> None:
+    found = tags("{1}", DAYS)
+    in_group = {f"/sea/{name}" if "#" in name else name: value for name, value in found.items()}
+    assert told(times_of(in_group))[0] == "1950-01-02T00:00:00"
+    assert times_of(in_group | {"/land/time#units": DAYS}) == times_of(in_group)
+    assert times_of(in_group | {"/land/time#units": "days since 2020-01-01"}) == NONE
+
+
 def test_only_the_ends_of_many_values_are_parsed() -> None:
     many = "{" + ",".join(map(str, range(500_000))) + "}"
     assert told(times_of(tags(many, "hours since 1900-01-01"))) == [

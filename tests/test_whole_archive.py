@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import pytest
 import rasterio
 import rasterio.shutil
@@ -64,6 +65,7 @@ def write_archive(top: Path, *, broken: bool) -> None:
     for kind in ("nc", "h5", "gpkg"):
         CONTAINERS[kind](top / f"two.{kind}", ("va", "vb"))
     (netcdf_with_times(top, "NC4", "{0,1,2}", "days since 2020-01-01")).rename(top / "times.nc")
+    write_groups(top / "groups.nc")
     (top / "source.tif").unlink()
     with rasterio.open(plain) as source:
         rasterio.shutil.copy(source, top / "weather.grib2", driver="GRIB")
@@ -80,6 +82,26 @@ def write_archive(top: Path, *, broken: bool) -> None:
         (top / "broken.nc").write_bytes(b"\x89HDF\r\n\x1a\ngarbage")
 
 
+def write_groups(path: Path) -> None:
+    """Write a NetCDF file with variables in groups; one group has times of its own."""
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 5)
+        file.createDimension("y", 4)
+        _write_times(file, [0.0, 1.0, 2.0])
+        for name in ("sea", "land/deep"):
+            group = file.createGroup(name)
+            if name == "sea":
+                _write_times(group, [10.0, 11.0])
+            group.createVariable("t2m", "f4", ("time", "y", "x"))[:] = 0
+
+
+def _write_times(group: netCDF4.Dataset, days: list[float]) -> None:
+    group.createDimension("time", len(days))
+    times = group.createVariable("time", "f8", ("time",))
+    times.units = "days since 2020-01-01"
+    times[:] = days
+
+
 def expected(top: Path, *, broken: bool) -> dict[Key, str]:
     """Return the rows that the archive is to have, with their statuses."""
     good: list[Key] = [(f"{SAFE}/{band}", None, None) for band in BANDS]
@@ -90,8 +112,7 @@ def expected(top: Path, *, broken: bool) -> dict[Key, str]:
     good += [
         (name, None, None) for name in ("plain.tif", "times.nc", "weather.grib2", "store.zarr")
     ]
-    for kind in ("nc", "h5", "gpkg"):
-        name = f"two.{kind}"
+    for name in ("two.nc", "two.h5", "two.gpkg", "groups.nc"):
         with warnings.catch_warnings(action="ignore"), rasterio.open(top / name) as dataset:
             good += [(name, None, part) for part in (None, *dataset.subdatasets)]
     bad = ["broken.tif", "broken.zip", "broken.nc"] if broken else []
@@ -129,10 +150,17 @@ def test_an_archive_as_archives_are(
     found = {key_of(row, top): row.status for row in rows}
     assert len(found) == len(rows)
     assert {key: status.replace("no_georef", "success") for key, status in found.items()} == wanted
-    (times,) = (row for row in rows if row.filepath.endswith("times.nc"))
-    assert [str(when) for when in (times.time_start, times.time_end)] == [
-        "2020-01-01 00:00:00+00:00", "2020-01-03 00:00:00+00:00",
-    ]  # fmt: skip
+    days = {
+        (os.path.basename(row.filepath), (row.subdataset or "").rpartition(":")[2]): (
+            str(row.time_start)[:10], str(row.time_end)[:10],
+        )
+        for row in rows if row.time_start
+    }  # fmt: skip
+    assert days == {
+        ("times.nc", ""): ("2020-01-01", "2020-01-03"),
+        ("groups.nc", "/sea/t2m"): ("2020-01-11", "2020-01-12"),
+        ("groups.nc", "/land/deep/t2m"): ("2020-01-01", "2020-01-03"),
+    }
     for row in rows:
         if row.ok:
             assert (key_of(row, top), differences(row, said_of(row))) == (key_of(row, top), {})

@@ -81,10 +81,26 @@ def times_of(tags: Tags) -> Times:
     Args:
         tags: of the dataset, as the driver gives them.
     """
+    tags = _without_groups(tags)
     found = list(_time_dimensions(tags))
     if len(found) > 1:
         found = [name for name in found if _is_time(name, tags)]
     return _span(found[0], tags) if len(found) == 1 else Times()
+
+
+def _without_groups(tags: Tags) -> Tags:
+    """Return tags with the names that variables have in their groups: no name holds a slash.
+
+    The tag of an attribute is ``/group/time#units``. A dimension has the name alone in its tags, so
+    names of several groups that differ in their value are left out.
+    """
+    short: Tags = {}
+    several = set()
+    for name, value in tags.items():
+        alone = name.rpartition("/")[2] if name.startswith("/") else name
+        if short.setdefault(alone, value) != value:
+            several.add(alone)
+    return {name: value for name, value in short.items() if name not in several}
 
 
 def _time_dimensions(tags: Tags) -> Iterator[str]:
