@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from command import run, write_raster
 
+from rastermeta_async.model.raster_folders import ListedStores, may_be_store
 from rastermeta_async.model.record import Record
 from rastermeta_async.one_file import read_record
 
@@ -197,3 +198,43 @@ def test_globs_choose_stores_too(tmp_path: Path) -> None:
     assert extracted(archive, tmp_path, "--glob", "*.zarr") == {str(store): "success"}
     (tmp_path / "other").mkdir()
     assert extracted(archive, tmp_path / "other", "--exclude", "*.zarr") == {str(plain): "success"}
+
+
+@pytest.mark.parametrize(
+    ("key", "store"),
+    [
+        ("a.tif", None),
+        ("a.zarr", None),  # an object of this name
+        (".zarr/x", None),
+        ("p/a.zarr/x/c/0/0", "p/a.zarr"),
+        ("p/A.ZARR/zarr.json", "p/A.ZARR"),
+        ("p/a.zarr/deep/b.zarr/.zgroup", "p/a.zarr"),
+        ("p/a.zarr/odd.tif", None),
+        (".zgroup", None),  # the bucket itself has no name
+        ("p/v2/.zgroup", "p/v2"),
+        ("p/v2/t2m/0.0", "p/v2"),
+        ("p/v2/plain.TIF", None),
+        ("p/v2/x/.zarray", "p/v2"),
+        ("p/v20/0.0", None),
+        ("p/v3/c/0/0", None),
+        ("p/v3/zarr.json", None),  # too late: its data came before it
+    ],
+)
+def test_the_store_that_a_key_lies_in(key: str, store: str | None) -> None:
+    stores = ListedStores()
+    for before in ("p/v2/.zattrs", "p/v2/.zgroup"):
+        stores.store_of(before)
+    assert stores.store_of(key) == store
+
+
+def test_a_store_comes_once_in_a_listing() -> None:
+    stores = ListedStores()
+    assert [stores.is_next(store) for store in ("a", "a", "b", "b", "a")] == [
+        True, False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_which_urls_are_asked_for_as_stores() -> None:
+    may_be = [b"s3://b/a.zarr", b"s3://b/A.ZARR", b"s3://b/v2", b"s3://b.c/v2"]
+    is_none = [b"s3://b/a.tif", b"s3://b/a.zarr.zip", b"https://host/a.zarr?sig=1"]
+    assert [may_be_store(url) for url in may_be + is_none] == [True] * 4 + [False] * 3

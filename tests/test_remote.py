@@ -34,17 +34,22 @@ import pytest
 import rasterio
 import rasterio.shutil
 from command import write_raster
-from factory import exact
+from factory import exact, records_of
 from formats_of_gdal import every_format
 from jp2_variants import assembled, tree, write_jp2
 from obstore.store import AzureStore
 from range_server import Server, serving, serving_apart, some
+from test_raster_folders import write_zarr
 
 import rastermeta_async
 from rastermeta_async import Access, Record, Settings
+from rastermeta_async.catalog.completed import batches_of
 from rastermeta_async.catalog.output import Output, Totals
 from rastermeta_async.catalog.uploads import UPLOAD_SECONDS
 from rastermeta_async.model.errors import ForeignOutputError, PruneError, StoreError
+from rastermeta_async.model.record import SCHEMA
+from rastermeta_async.model.urls import Listed
+from rastermeta_async.one_file import read_record
 from rastermeta_async.pools.header_pool import HeaderPool
 from rastermeta_async.readers.fetch import Fetcher, FetchError
 from rastermeta_async.readers.router import make_reader
@@ -631,6 +636,61 @@ def test_a_prefix_is_walked_page_by_page(plain: Path, s3: Any, moto: str) -> Non
     assert facts == {(len(content), False, False)}
 
 
+@pytest.fixture
+def stores(s3: Any, tmp_path: Path) -> dict[str, Path]:
+    """Zarr stores below a prefix, and a GeoTIFF inside one that is no ``.zarr``; by their URLs."""
+    made = {
+        "p/a.zarr": write_zarr(tmp_path / "a.zarr", count=3),
+        "p/b.zarr": write_zarr(tmp_path / "b.zarr", "ZARR_V3"),
+        "p/deep/v2": write_zarr(tmp_path / "v2"),
+        "p/deep/v2/plain.tif": write_raster(tmp_path / "v2" / "plain.tif"),
+    }
+    for store in ("p/a.zarr", "p/b.zarr", "p/deep/v2"):
+        for path in made[store].rglob("*"):
+            if path.is_file():
+                key = f"{store}/{path.relative_to(made[store])}"
+                s3.upload_file(str(path), "bucket", key)
+    made["p/deep/v2/plain.tif"].unlink()  # a walk of the disk would not take the store for one
+    return {f"s3://bucket/{key}": path for key, path in made.items()}
+
+
+def test_of_a_prefix_a_zarr_store_is_one_input_as_from_disk(
+    stores: dict[str, Path], moto: str, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    command_line: list[str | Path] = ["s3://bucket/p/", "-o", catalog, "--subdatasets"]
+    result = extract_with_credentials(moto, *command_line)
+    assert result.returncode == 0, result.stderr
+    assert b"4 files read" in result.stderr  # no object inside was asked for
+    rows = records_of(batches_of(str(catalog), SCHEMA.names))
+    assert [row.filepath for row in rows] == sorted(stores)
+    for row in rows:
+        if row.driver == "Zarr":
+            assert row.file_size is None
+            assert row.mtime is not None
+            local = read_record(stores[row.filepath])
+            given = ("filepath", "filepath_bytes", "mtime")
+            expected = local._replace(**{name: getattr(row, name) for name in given})
+            assert exact(row) == exact(expected)
+    again = extract_with_credentials(moto, *command_line, "--update")
+    assert b"3 files read" in again.stderr  # nothing tells whether a store has changed
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/p/a.zarr", "s3://bucket/p/a.zarr/"])
+def test_a_zarr_store_in_a_bucket_that_is_named_is_one_input(
+    given: str, stores: dict[str, Path], moto: str
+) -> None:
+    result = extract_with_credentials(moto, given, "-o", "-")
+    (row,) = json_rows(result.stdout)
+    assert (row["filepath"], row["driver"], row["count"]) == ("s3://bucket/p/a.zarr", "Zarr", 3)
+
+
+def test_where_no_zarr_store_is_the_store_says_so(s3: Any, moto: str) -> None:
+    result = extract_with_credentials(moto, "s3://bucket/none.zarr", "s3://bucket/none", "-o", "-")
+    rows = json_rows(result.stdout)
+    assert [row["error_type"] for row in rows] == ["NotFound"] * 2
+
+
 def test_what_stands_for_a_folder_is_no_object_and_all_else_is(s3: Any) -> None:
     """Consoles make empty objects without an ending so that there seems to be a folder."""
     objects = {"p/a.TIF": b"x", "p/empty.tif": b"", "p/folder": b"", "p/README": b"x"}
@@ -639,7 +699,12 @@ def test_what_stands_for_a_folder_is_no_object_and_all_else_is(s3: Any) -> None:
 
     async def listed(*suffixes: str) -> list[tuple[bytes, int]]:
         pages = Stores(Access()).walk("s3://bucket/p/", suffixes)
-        return [(bytes(one), one.size) async for page in pages for one in page]
+        return [
+            (bytes(one), one.size)
+            async for page in pages
+            for one in page
+            if isinstance(one, Listed)
+        ]
 
     everything = [(b"s3://bucket/p/README", 1), (b"s3://bucket/p/a.TIF", 1),
                   (b"s3://bucket/p/empty.tif", 0)]  # fmt: skip

@@ -1,15 +1,21 @@
 """Folders that are one raster: Zarr stores, ESRI grids and geodatabases.
 
 A walk gives such a folder as one input, and GDAL opens it as one dataset; a listing of the files
-inside would give a thousand. References: Zarr v2, "Metadata"; Zarr v3, "Metadata documents"; GDAL,
-"AIG -- Arc/Info Binary Grid".
+inside would give a thousand. In object stores, Zarr stores are such inputs. References: Zarr v2,
+"Metadata"; Zarr v3, "Metadata documents"; GDAL, "AIG -- Arc/Info Binary Grid".
 """
 
 from __future__ import annotations
 
 import os
 
-_MARKS = (b".zgroup", b".zarray", b"zarr.json", b"hdr.adf")
+ZARR_MARKS = (b"zarr.json", b".zgroup", b".zarray")
+"""Names of files that make a folder a Zarr store, in lower case."""
+
+_FIRST_KEYS = (".zgroup", ".zarray")
+"""Those that a sorted listing has before all else in the store."""
+
+_MARKS = (*ZARR_MARKS, b"hdr.adf")
 """Names of files that only such a folder has, in lower case."""
 
 _LONGEST = max(map(len, _MARKS))
@@ -24,6 +30,50 @@ _RASTERS = (b".tif", b".tiff", b".jp2", b".img", b".vrt", b".nc")
 def is_raster_name(folder: bytes) -> bool:
     """Tell whether a folder is one raster by its name."""
     return folder.lower().endswith(_ENDINGS)
+
+
+def may_be_store(url: bytes) -> bool:
+    """Tell whether a URL may be that of a Zarr store: its name has this ending, or none."""
+    name = url.rpartition(b"/")[2].lower()
+    return b"?" not in name and (name.endswith(b".zarr") or b"." not in name)
+
+
+class StoreUrl(bytes):
+    """The URL of a Zarr store: GDAL may open the objects in it."""
+
+    __slots__ = ()
+
+
+class ListedStores:
+    """Finds Zarr stores among the keys of a listing, which are given in their order.
+
+    A store is known by a name that ends in ``.zarr``, or by the metadata of version 2, which come
+    first. Those of version 3 come after the data.
+    """
+
+    def __init__(self) -> None:
+        self._found = ""
+        self._last = ""
+
+    def is_next(self, store: str) -> bool:
+        """Tell whether a store is another one than the last time: its keys follow each other."""
+        is_next, self._last = store != self._last, store
+        return is_next
+
+    def store_of(self, key: str) -> str | None:
+        """Return the key of the store that an object lies in; None: it lies in none.
+
+        A GeoTIFF or the like is in none, wherever it lies.
+        """
+        folder, _, name = key.rpartition("/")
+        if is_raster_file(name.encode()):
+            return None
+        at = f"{folder.lower()}/".find(".zarr/")
+        if at > 0:
+            return folder[: at + len(".zarr")]
+        if not (self._found and key.startswith(self._found)):
+            self._found = f"{folder}/" if folder and name in _FIRST_KEYS else ""
+        return self._found.removesuffix("/") or None
 
 
 def is_mark(name: bytes) -> bool:

@@ -12,6 +12,7 @@ from threading import Lock, Semaphore
 from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
+from rastermeta_async.model.raster_folders import ZARR_MARKS, StoreUrl, may_be_store
 from rastermeta_async.model.record import Reading, Record, as_rows, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
@@ -159,6 +160,34 @@ class ObjectReader:
                 self._stacks = 0
 
     def _read(self, path: bytes, shown: bytes) -> Reading:
+        if not may_be_store(path):
+            return self._read_object(path, shown)
+        try:
+            return self._read_store(path, shown)
+        except FetchError as error:
+            if error.problem.passes:
+                raise
+        return self._read_object(path, shown)  # it is an object of such a name
+
+    def _read_store(self, path: bytes, shown: bytes) -> Reading:
+        """Return the rows of a Zarr store, whose time is that of its metadata.
+
+        Raises:
+            FetchError: there is none at this URL; or as for `_read_object`.
+        """
+        for mark in ZARR_MARKS:
+            try:
+                found = self.fetcher.open(f"{path.decode()}/{mark.decode()}")
+                break
+            except FetchError as error:
+                # Without the right to list, a store denies access to what is not there.
+                if error.problem.passes or mark == ZARR_MARKS[-1]:
+                    raise
+        store = StoreUrl(path)
+        record = self._read_with_rasterio(store, shown, found)._replace(mtime=found.mtime)
+        return self._with_parts(store, shown, found, record)
+
+    def _read_object(self, path: bytes, shown: bytes) -> Reading:
         found = self.fetcher.open(path.decode())
         facts = Facts(found.size, found.mtime, found.etag)
         if isinstance(path, FoundPath) and belongs_to_a_raster(path):
@@ -283,7 +312,7 @@ class ObjectReader:
         """
         if type(path) is PartPath:
             return record.ok or record.error_type == NOT_A_PART
-        if type(path) is MemberPath or kind_of(path) is not None:
+        if type(path) in (MemberPath, StoreUrl) or kind_of(path) is not None:
             return FOREIGN in (record.error_message or "")
         whole = len(found.head) >= found.size
         if not whole and FOREIGN not in (record.error_message or ""):

@@ -9,9 +9,9 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import rasterio
 from rasterio._env import del_gdal_config
@@ -43,7 +43,7 @@ from rastermeta_async.model.gdal_options import (
     drivers_here,
     parsed_options,
 )
-from rastermeta_async.model.raster_folders import folder_time, is_raster_folder
+from rastermeta_async.model.raster_folders import StoreUrl, folder_time, is_raster_folder
 from rastermeta_async.model.record import (
     INVALID_NAME,
     MISSING,
@@ -340,16 +340,20 @@ class RasterioReader:
             setenv(GDAL_DISABLE_READDIR_ON_OPEN=self._folders.listing_on_open(container).value)
         return database_options(container, os.stat(container).st_size)
 
-    def _environment_of(self, container: bytes) -> AbstractContextManager[object]:
-        """Return GDAL's environment for an object; for a file it is that of the thread."""
-        if not is_url(container):
-            return nullcontext()
-        options = gdal_options(container.decode(), self._access, REQUEST_SECONDS)
-        if type(container) is MemberPath:
+    @contextmanager
+    def _environment_of(self, path: bytes) -> Iterator[None]:
+        """Enter GDAL's environment for an object; for a file it is that of the thread."""
+        if not is_url(path):
+            yield
+            return
+        is_zarr = type(path) is StoreUrl
+        options = gdal_options(path.decode(), self._access, REQUEST_SECONDS, is_zarr=is_zarr)
+        if type(path) is MemberPath:
             options["GDAL_DISABLE_READDIR_ON_OPEN"] = Listing.LIST.value
-        return cast(
-            "AbstractContextManager[object]", rasterio.Env(session=DummySession(), **options)
-        )
+        with rasterio.Env(session=DummySession(), **options):
+            if is_zarr or self._access.sidecars:
+                del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
+            yield
 
     def _open_url(self, path: bytes) -> Record:
         """Return the record of an object; the store, not GDAL, gives size, time and etag."""
@@ -358,15 +362,14 @@ class RasterioReader:
             shown = MemberPath(shown, path.member)
         try:
             url = path.decode()
-            name, options = gdal_name(url), gdal_options(url, self._access, REQUEST_SECONDS)
+            name = gdal_name(url)
             if type(path) is MemberPath:
                 name = name_inside(url, path.member)
-                options["GDAL_DISABLE_READDIR_ON_OPEN"] = Listing.LIST.value
-            with rasterio.Env(session=DummySession(), **options):
-                if self._access.sidecars:
-                    del_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
-                with _Dataset(name, driver=self._drivers_for_objects) as dataset:
-                    return _describe(shown, dataset)._replace(reader="rasterio")
+            with (
+                self._environment_of(path),
+                _Dataset(name, driver=self._drivers_for_objects) as dataset,
+            ):
+                return _describe(shown, dataset)._replace(reader="rasterio")
         except (RasterioError, UnicodeDecodeError) as error:
             kind, message = message_of(error)
             return failure(shown, "error", kind, message.replace(name, shown.decode()))

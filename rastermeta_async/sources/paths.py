@@ -213,7 +213,7 @@ class AsyncIterableSource:
 
 
 class StoreSource:
-    """URLs (`Listed`) of the objects below a prefix, a page at a time.
+    """URLs of the objects (`Listed`) and Zarr stores below a prefix, a page at a time.
 
     Args:
         url: of a bucket or prefix, e.g. ``s3://bucket/scenes/``.

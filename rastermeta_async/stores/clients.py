@@ -11,14 +11,23 @@ import datetime as dt
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
+from rastermeta_async.model.raster_folders import ListedStores
 from rastermeta_async.model.settings import Access
-from rastermeta_async.model.urls import Listed, parts_of, redacted, requested, shown_url
+from rastermeta_async.model.urls import (
+    FoundPath,
+    Listed,
+    parts_of,
+    redacted,
+    requested,
+    shown_url,
+)
 from rastermeta_async.stores.credentials import CONNECT_SECONDS, endpoint_of, for_obstore
 from rastermeta_async.stores.problems import first_line, problem_of
 from rastermeta_async.stores.raw_keys import Key, ObjectBytes, S3Bucket, is_odd
@@ -166,8 +175,10 @@ class Stores:
             said = redacted(first_line(error), remote=True)
             raise StoreError(f"{shown_url(name)}: this store cannot be set up: {said}") from error
 
-    async def walk(self, url: str, suffixes: tuple[str, ...] = ()) -> AsyncIterator[list[Listed]]:
-        """Yield all objects below a prefix, a page at a time.
+    async def walk(
+        self, url: str, suffixes: tuple[str, ...] = ()
+    ) -> AsyncIterator[list[FoundPath]]:
+        """Yield all objects below a prefix, a page at a time; a Zarr store is yielded like one.
 
         Raises:
             StoreError: the store cannot be listed.
@@ -179,11 +190,12 @@ class Stores:
         import obstore
 
         last = ""
+        listed = partial(_listed, f"{scheme}://{host}/", suffixes, ListedStores())
         try:
             async for page in obstore.list(store, prefix, chunk_size=PAGE):
                 keys = [Key(found["path"], found["size"], found["e_tag"]) for found in page]
                 last = keys[-1].name
-                yield _listed(f"{scheme}://{host}/", keys, suffixes)
+                yield listed(keys)
         except Exception as error:
             if not (scheme == "s3" and "invalid path" in str(error)):
                 raise _not_listed(url, error) from error
@@ -194,7 +206,7 @@ class Stores:
             pages = bucket.pages(prefix, last)
             # An empty page need not be the last, as some servers cut a listing short.
             while (more := await asyncio.to_thread(lambda: next(pages, None))) is not None:
-                yield _listed(f"{scheme}://{host}/", more, suffixes)
+                yield listed(more)
         except Exception as error:
             raise _not_listed(url, error) from error
 
@@ -324,12 +336,21 @@ async def _put(store: Any, key: str, file: str, mode: Any) -> str | None:
     return etag
 
 
-def _listed(base: str, keys: list[Key], suffixes: tuple[str, ...]) -> list[Listed]:
-    return [
-        Listed.of(base + key.name, key.size, key.etag)
-        for key in keys
-        if key.name.lower().endswith(suffixes or "") and not _is_folder(key)
-    ]
+def _listed(
+    base: str, suffixes: tuple[str, ...], stores: ListedStores, keys: list[Key]
+) -> list[FoundPath]:
+    """Return the URLs of objects, and of the Zarr stores that the others lie in."""
+    found: list[FoundPath] = []
+    for key in keys:
+        store = stores.store_of(key.name)
+        if not (store or key.name).lower().endswith(suffixes or ""):
+            continue
+        if store is None:
+            if not _is_folder(key):
+                found.append(Listed.of(base + key.name, key.size, key.etag))
+        elif stores.is_next(store):
+            found.append(FoundPath(f"{base}{store}".encode()))
+    return found
 
 
 def _is_folder(key: Key) -> bool:

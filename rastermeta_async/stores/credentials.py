@@ -283,17 +283,31 @@ def gdal_name(url: str) -> str:
     return f"{prefix}{host}/{key}" if prefix else f"/vsicurl/{requested(url)}"
 
 
-def gdal_options(url: str, access: Access, timeout: float) -> dict[str, object]:
+_OF_ZARR = ".zarr,.zgroup,.zarray,.zattrs,.zmetadata,.json,{noext}"
+"""Endings of a Zarr store, of its metadata, and of the values of coordinates, which have none. What
+a store may refer to elsewhere, through kerchunk's files that end in ``.parq``, is not opened."""
+
+
+def gdal_options(
+    url: str, access: Access, timeout: float, *, is_zarr: bool = False
+) -> dict[str, object]:
     """Return the configuration with which GDAL opens a URL, and no other file.
+
+    Args:
+        url: of an object, or of a Zarr store.
+        access: how the store is reached.
+        timeout: seconds for a request.
+        is_zarr: whether it is a Zarr store: GDAL opens files by their endings then.
 
     Raises:
         StoreError: there are no credentials for it.
     """
     name = gdal_name(url)
+    allowed = "CPL_VSIL_CURL_ALLOWED_" + ("EXTENSIONS" if is_zarr else "FILENAME")
     return {
         # With TRUE, GDAL tries the name of each possible sidecar: a listing may be endless.
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if access.sidecars else "EMPTY_DIR",
-        "CPL_VSIL_CURL_ALLOWED_FILENAME": name,
+        allowed: _OF_ZARR if is_zarr else name,
         "CPL_VSIL_CURL_USE_HEAD": "NO",
         # Otherwise GDAL would cache failures for the rest of the run.
         "CPL_VSIL_CURL_NON_CACHED": name,
