@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -45,6 +46,28 @@ def test_a_zarr_store_is_read_as_rasterio_reads_it(form: str, name: str, tmp_pat
     assert (record.status, record.driver, record.reader) == ("success", "Zarr", "rasterio")
     assert record.file_size is None
     assert record.mtime is not None
+
+
+@pytest.mark.parametrize("form", ["ZARR_V2", "ZARR_V3"])
+def test_attributes_of_a_store_are_tags_as_rasterio_gives_them(form: str, tmp_path: Path) -> None:
+    """Those of GeoZarr, too: no CRS is made of them."""
+    path = write_zarr(tmp_path / "a.zarr", form)
+    attributes = {"proj:code": "EPSG:3857", "spatial:dimensions": ["y", "x"], "note": "hi"}
+    if form == "ZARR_V2":
+        described = path / ".zmetadata"
+        content = json.loads(described.read_text())
+        content["metadata"]["a/.zattrs"] |= attributes
+    else:
+        described = path / "a" / "zarr.json"
+        content = json.loads(described.read_text())
+        content["attributes"] |= attributes
+    described.write_text(json.dumps(content))
+    record = read(path)
+    with rasterio.open(path) as dataset:
+        assert record.dataset_tags == dataset.tags()
+    assert record.dataset_tags["note"] == "hi"
+    assert record.dataset_tags["proj"] == "code=EPSG:3857"  # rasterio cuts a name at its colon
+    assert record.crs == "EPSG:32633"  # of `_CRS`, which GDAL knows
 
 
 def test_of_a_walk_a_store_is_one_input(tmp_path: Path) -> None:
