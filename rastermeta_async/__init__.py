@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rastermeta_async.model.settings import Access, Settings
     from rastermeta_async.one_file import read_record
     from rastermeta_async.opened import Catalog, open_catalog, summary
-    from rastermeta_async.pipeline import Progress
     from rastermeta_async.pools.base import Pool
+    from rastermeta_async.progress import Progress
     from rastermeta_async.sources.paths import Source
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "Settings": "model.settings",
     "Access": "model.settings",
     "RastermetaError": "model.errors",
-    "Progress": "pipeline",
+    "Progress": "progress",
     "Source": "sources.paths",
     "Pool": "pools.base",
     "Sink": "catalog.sink",

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from rastermeta_async.catalog.output import Output, open_output
 from rastermeta_async.catalog.sink import LineSink, NoLog
+from rastermeta_async.model.channels import Sender, channel
 from rastermeta_async.model.errors import (
     PruneError,
     SourceError,
@@ -35,18 +36,11 @@ from rastermeta_async.model.settings import STREAM_SECONDS, Access, Order, Setti
 from rastermeta_async.model.text import plural
 from rastermeta_async.model.timeouts import let_go, to_the_end
 from rastermeta_async.model.urls import local_path
-from rastermeta_async.pipeline import (
-    Consumer,
-    Inputs,
-    Progress,
-    Rows,
-    Sender,
-    channel,
-    committer,
-    run,
-)
+from rastermeta_async.pipeline import Consumer, Rows, committer, run
 from rastermeta_async.pools.base import HasWorkers, Pool
+from rastermeta_async.progress import Progress
 from rastermeta_async.readers.base import load_reader
+from rastermeta_async.remaining import Inputs
 from rastermeta_async.sources.paths import AnyPath, Source, source_of
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from rastermeta_async.model.record import Record
 from rastermeta_async.model.row_ops import newest
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record
-from rastermeta_async.pipeline import Progress
+from rastermeta_async.progress import Progress
 from rastermeta_async.readers.router import Router
 
 PATIENCE = 2

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from conftest import Run
 
-from rastermeta_async.pipeline import Receiver, Sender, channel
+from rastermeta_async.model.channels import Receiver, Sender, channel
 
 
 async def turns(count: int = 20) -> None:

@@ -51,7 +51,7 @@ from rastermeta_async.cli.console import (
 )
 from rastermeta_async.model.errors import OutputError
 from rastermeta_async.model.streams import LAST_WORDS_SECONDS, MAX_WAITING_BYTES, has_room
-from rastermeta_async.pipeline import Progress
+from rastermeta_async.progress import Progress
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 HOSTILE = "a\u202eb\u2066c\u200fd\u061ce\x9b31mf\x1b[2Jg\x7fh\u2028i\U000e0001j[red]k.tif"

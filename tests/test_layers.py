@@ -13,8 +13,8 @@ import rastermeta_async
 ROOT = Path(rastermeta_async.__file__).parent
 
 LAYERS = [
-    "opened", "cli", "one_file", "merging", "api", "pipeline", "report", "stac", "gis", "catalog",
-    "pools", "sources", "readers", "stores", "footprints", "model",
+    "opened", "cli", "one_file", "merging", "api", "pipeline", "remaining", "progress", "report",
+    "stac", "gis", "catalog", "pools", "sources", "readers", "stores", "footprints", "model",
 ]  # fmt: skip
 """Folders and modules, as the data's path is in ``CONTRIBUTING.md``: each may import those after
 it. ``__init__`` and ``__main__`` of the package are the doors, and above all."""

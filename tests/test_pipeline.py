@@ -17,6 +17,7 @@ from factory import failed, paths_of, record
 from rastermeta_async.catalog.changes import Unchanged
 from rastermeta_async.catalog.checkpoint import Entry, Part
 from rastermeta_async.catalog.sink import Encoded, Sink
+from rastermeta_async.model.channels import until, with_pauses
 from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.record import Record, to_batch
 from rastermeta_async.model.row_ops import Counts, row_bytes
@@ -28,17 +29,11 @@ from rastermeta_async.model.settings import (
     Settings,
 )
 from rastermeta_async.model.timeouts import AT_ONCE
-from rastermeta_async.pipeline import (
-    Consumer,
-    Inputs,
-    Progress,
-    Rows,
-    _until,
-    _with_pauses,
-    committer,
-)
+from rastermeta_async.pipeline import Consumer, Rows, committer
 from rastermeta_async.pipeline import run as run_pipeline
 from rastermeta_async.pools.base import Pool
+from rastermeta_async.progress import Progress
+from rastermeta_async.remaining import Inputs
 
 PATIENCE = 20
 
@@ -666,8 +661,8 @@ def test_stopping_does_not_wait_for_a_disk(run: Run, silent: list[bytes]) -> Non
 
 
 THROUGH: dict[str, Callable[[AsyncIterator[int]], AsyncIterator[int | None]]] = {
-    "until": lambda items: _until(asyncio.Event(), items),
-    "with_pauses": lambda items: _with_pauses(items, PATIENCE),
+    "until": lambda items: until(asyncio.Event(), items),
+    "with_pauses": lambda items: with_pauses(items, PATIENCE),
 }
 
 

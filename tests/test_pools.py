@@ -12,10 +12,10 @@ from conftest import Run
 from test_pipeline import BrokenError, FakeSource, Storage, go, names, settled
 
 from rastermeta_async.model.settings import Access, Settings
-from rastermeta_async.pipeline import Progress
 from rastermeta_async.pools.base import Pool
 from rastermeta_async.pools.processes import WorkerPool
 from rastermeta_async.pools.threads import ThreadPool
+from rastermeta_async.progress import Progress
 
 MakePool = Callable[[], Pool]
 

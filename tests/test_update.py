@@ -22,7 +22,7 @@ from rastermeta_async.catalog.output import Output
 from rastermeta_async.catalog.prune import Seen, tombstones
 from rastermeta_async.model.errors import PruneError
 from rastermeta_async.model.settings import Settings
-from rastermeta_async.pipeline import Progress
+from rastermeta_async.progress import Progress
 from rastermeta_async.sources.paths import Splitter
 from rastermeta_async.sources.walk import walk
 

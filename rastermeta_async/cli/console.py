@@ -39,7 +39,7 @@ def interrupted(signal: int) -> int:
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from rastermeta_async.pipeline import Progress
+    from rastermeta_async.progress import Progress
 
 BAR_SECONDS = 0.25
 LINE_SECONDS = 60.0

@@ -26,9 +26,10 @@ from rastermeta_async.model.path_set import PathSet
 from rastermeta_async.model.settings import Access, Order, Settings
 from rastermeta_async.model.streams import silence_libraries
 from rastermeta_async.model.text import no_rasters_in_words, plural
-from rastermeta_async.pipeline import Inputs, Progress
 from rastermeta_async.pools.base import Pool
+from rastermeta_async.progress import Progress
 from rastermeta_async.readers.sidecars import SIDECARS
+from rastermeta_async.remaining import Inputs
 from rastermeta_async.sources.paths import Source, StdinSource
 
 if TYPE_CHECKING:
