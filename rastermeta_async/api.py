@@ -189,25 +189,7 @@ async def extract_to(
         output, settings.access, overwrite=overwrite, order=settings.sort, gdal_config=config
     )
     async with opening as (target, upload):
-        failed, no_rasters = PathSet(), PathSet()
-        finished = await to_the_end(
-            partial(
-                target.finished,
-                retry_failed=settings.retry_failed,
-                update=settings.update,
-                failed=failed,
-                no_rasters=no_rasters,
-                strict=settings.strict is True,
-            )
-        )
-        if done := len(finished) + (0 if settings.update else len(no_rasters)):
-            are = "is" if done == 1 else "are"
-            log.debug("%s: %s %s finished already", target.path, plural(done, "path"), are)
-        seen = PathSet(window=DUPLICATE_WINDOW)
-        inputs = Inputs(
-            source_of(paths), finished, seen, settings.timeout, failed, no_rasters=no_rasters,
-            strict=settings.strict,
-        )  # fmt: skip
+        inputs = await _inputs_of(paths, target, settings)
         consume = committer(target.sink, target.log, settings, progress)
         pool = pool or pool_for(settings)
         async with _noting_workers(pool, target):
@@ -220,7 +202,7 @@ async def extract_to(
             )  # fmt: skip
         refused = None
         if not settings.prune:
-            progress.not_given = len(failed) - len(inputs.given) - progress.walked
+            progress.not_given = len(inputs.failed) - len(inputs.given) - progress.walked
         else:
             refused = await to_the_end(partial(_prune, target, inputs.given, settings, progress))
         progress.sealing = True
@@ -233,6 +215,28 @@ async def extract_to(
             totals.rows, totals.failures, complete=True, sidecars=totals.sidecars,
             others=totals.others, several=totals.several,
         )  # fmt: skip
+
+
+async def _inputs_of(paths: Paths, target: Output, settings: Settings) -> Inputs:
+    """Return the paths of a run without those that its output has finished."""
+    failed, no_rasters = PathSet(), PathSet()
+    finished = await to_the_end(
+        partial(
+            target.finished,
+            retry_failed=settings.retry_failed,
+            update=settings.update,
+            failed=failed,
+            no_rasters=no_rasters,
+            strict=settings.strict is True,
+        )
+    )
+    if done := len(finished) + (0 if settings.update else len(no_rasters)):
+        are = "is" if done == 1 else "are"
+        log.debug("%s: %s %s finished already", target.path, plural(done, "path"), are)
+    return Inputs(
+        source_of(paths), finished, PathSet(window=DUPLICATE_WINDOW), settings.timeout, failed,
+        no_rasters=no_rasters, strict=settings.strict,
+    )  # fmt: skip
 
 
 @asynccontextmanager

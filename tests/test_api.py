@@ -12,23 +12,21 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Run
 from factory import exact, path_bytes, records_of
 
 import rastermeta_async
-from rastermeta_async import api, pipeline
+from rastermeta_async import api, remaining
 from rastermeta_async.api import Outcome, extract, extract_to, extract_to_stream
-from rastermeta_async.catalog import sink
+from rastermeta_async.catalog import durable, sink
 from rastermeta_async.catalog.json_rows import from_lines
 from rastermeta_async.catalog.names import log_path, parts_folder
 from rastermeta_async.catalog.output import open_output
 from rastermeta_async.model import path_set
 from rastermeta_async.model.errors import OutputLockedError, SourceError
 from rastermeta_async.model.record import Record
-from rastermeta_async.model.row_ops import newest
 from rastermeta_async.model.settings import Settings
 from rastermeta_async.one_file import read_record
 from rastermeta_async.progress import Progress
@@ -484,7 +482,7 @@ def test_an_update_asks_a_disk_no_longer_than_a_file_may_take(
     run: Run, files: list[str], catalog: str, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = threading.Event()
-    monkeypatch.setattr(pipeline, "stamp_of", lambda _: answer.wait(10 * PATIENCE) and b"")
+    monkeypatch.setattr(remaining, "stamp_of", lambda _: answer.wait(10 * PATIENCE) and b"")
 
     async def work() -> Outcome:
         await extract_to(catalog, files[:3])
@@ -565,15 +563,15 @@ def test_a_call_that_is_cancelled_ends_when_its_part_is_written(
     run: Run, catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next call would have the lock, and its first part would be overwritten."""
-    order_rows, begun, go_on = newest, threading.Event(), threading.Event()
+    publish, begun, go_on = durable.publish, threading.Event(), threading.Event()
 
-    def slow(rows: pa.Table) -> pa.RecordBatch:
+    def slow(temporary: str, path: str) -> None:
         if not begun.is_set():
             begun.set()
             assert go_on.wait(PATIENCE)
-        return order_rows(rows)
+        publish(temporary, path)
 
-    monkeypatch.setattr(sink, "newest", slow)
+    monkeypatch.setattr(sink, "publish", slow)
 
     async def work() -> Outcome:
         settings = Settings(batch_size=2)
