@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from operator import attrgetter
 
 from rastermeta_async.model.record import Record, failure
 from rastermeta_async.model.urls import LOCAL_SCHEME, SCHEMES
@@ -26,12 +26,16 @@ TIMES_CHANGED = 3
 CHANGED = "it was changed each time that it was read: a program writes it"
 
 
-def settled(ask: Callable[[], os.stat_result]) -> os.stat_result:
-    """Return a file's status after a clock tick, so that a later change gets another time."""
-    status = ask()
+def settled(file: int | bytes) -> os.stat_result:
+    """Return a file's status after a clock tick, so that a later change gets another time.
+
+    Args:
+        file: its path, or a descriptor that has it open.
+    """
+    status = os.stat(file)
     if 0 <= time.time() - status.st_ctime < TICK_SECONDS:
         time.sleep(TICK_SECONDS)
-        status = ask()
+        status = os.stat(file)
     return status
 
 
@@ -40,10 +44,7 @@ def is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     return _version(before) == _version(after)
 
 
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    return (
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-    )  # fmt: skip
+_version = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

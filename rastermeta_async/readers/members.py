@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import partial
 
 from rastermeta_async.model.file_state import (
     CHANGED,
@@ -83,7 +82,7 @@ class MembersReader:
             return self._reader.read(path)
         try:
             for _ in range(TIMES_CHANGED):
-                status = settled(partial(os.fstat, file))
+                status = settled(file)
                 if not stat.S_ISREG(status.st_mode):
                     return self._reader.read(path)
                 rows = self._rows(path, file, status)

@@ -237,7 +237,7 @@ class RasterioReader:
             return self._open_member(path)
         try:
             for _ in range(TIMES_CHANGED):
-                status = os.stat(path) if is_ours else settled(partial(os.stat, path))
+                status = os.stat(path) if is_ours else settled(path)
                 if stat.S_ISDIR(status.st_mode):
                     return self._read_folder(path)
                 if not stat.S_ISREG(status.st_mode):

@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import NamedTuple
 
 from rastermeta_async.model.errors import RastermetaError, StoreError
@@ -172,7 +171,7 @@ class Router:
         except (OSError, ValueError):
             raise Unsupported("it cannot be opened") from None
         try:
-            status = settled(partial(os.fstat, file))
+            status = settled(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Unsupported("no file")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from rastermeta_async.model.file_state import record_time, settled
 from rastermeta_async.model.record import (
@@ -132,7 +132,7 @@ def _unopened_row(path: bytes) -> Record | None:
     if owner is None:
         return None
     try:
-        status = settled(partial(os.stat, path))
+        status = settled(path)
     except (OSError, ValueError):
         return None
     if not stat.S_ISREG(status.st_mode):
