@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
@@ -103,12 +104,16 @@ class LearningDecoder(ABC, Generic[H]):
             if not reference.ok or reference.error_type:
                 raise Unsupported("rasterio has a problem with the file")
             return self.template_of(reference).record(header, path, facts)
-        if header.kind in self.templates:
-            return self._by_template(header, path, facts)
-        return done_in(self._learning, lambda: self._learn_once(header, path, facts, parts))
+        try:
+            template = self.templates[header.kind]
+        except KeyError:  # the file is the first of its kind
+            learn = partial(self._learn_once, header, path, facts, parts)
+            return done_in(self._learning, learn)
+        return self._by_template(template, header, path, facts)
 
-    def _by_template(self, header: H, path: bytes, facts: Facts) -> Record:
-        template = self.templates.get(header.kind)  # None also if it was evicted just now
+    def _by_template(
+        self, template: RecordTemplate[H] | None, header: H, path: bytes, facts: Facts
+    ) -> Record:
         if template is None:
             raise Unsupported("rasterio says otherwise")
         return template.record(header, path, facts)
@@ -122,7 +127,8 @@ class LearningDecoder(ABC, Generic[H]):
         The bytes between them are zeros.
         """
         if header.kind in self.templates:  # another thread was first
-            return self._by_template(header, path, facts)
+            learnt = self.templates.get(header.kind)  # None also if it was evicted just now
+            return self._by_template(learnt, header, path, facts)
         with sparse_copy(self.copy_name, parts, facts.size) as copy:
             record = self._rasterio.read(copy, is_ours=True)
         try:

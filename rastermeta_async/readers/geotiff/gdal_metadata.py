@@ -32,7 +32,7 @@ class Metadata(NamedTuple):
     dataset: Tags
     """Tags of the dataset, default domain."""
     bands: dict[int, Tags]
-    """Tags of the default domain by band (1-based), for bands with tags."""
+    """Tags of the default domain by band (1-based), in order, for bands with tags."""
     descriptions: dict[int, str]
     scales: dict[int, float]
     offsets: dict[int, float]
@@ -147,8 +147,8 @@ class _MetadataPlan:
         self._uses = 0
         self.dataset = list(tags.pop(0, {}).values())
         """(name, index of the value) of the dataset's tags."""
-        self.of_bands = [(band, list(items.values())) for band, items in tags.items()]
-        """(band, list of (name, index of the value)) of the bands' tags."""
+        self.of_bands = [(band, list(items.values())) for band, items in sorted(tags.items())]
+        """(band, list of (name, index of the value)) of the bands' tags, in the bands' order."""
         texts = {band: at for (band, role), at in roles.items() if role == "description"}
         self.descriptions = list(texts.items())
         """(band, index of the value) of the bands' descriptions."""

@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from rastermeta_async.model.record import (
     TIFF_HEADER,
     Band,
-    BandTags,
     Bounds,
     Record,
     Tags,
@@ -40,7 +39,6 @@ class Template:
 
     def __init__(self, record: Record) -> None:
         self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
-        self._numbers = range(1, (record.count or 0) + 1)
         self._bands: dict[Hashable, list[Band]] = {}
 
     def record(self, header: Header, path: bytes, facts: Facts) -> Record:
@@ -51,7 +49,7 @@ class Template:
         fields[_BOUNDS] = Bounds(x, y + e * header.height, x + a * header.width, y)
         fields[_RES] = (abs(a), abs(e))
         fields[_DATASET_TAGS] = self._tags(header)
-        fields[_BAND_TAGS] = self._band_tags(header)
+        fields[_BAND_TAGS] = header.metadata.bands
         fields[_IMAGERY_TAGS] = {}  # a file with this domain is Unsupported
         fields[_WIDTH] = header.width
         fields[_HEIGHT] = header.height
@@ -62,8 +60,7 @@ class Template:
         return Record._make(fields)
 
     def _tags(self, header: Header) -> Tags:
-        tags = header.tags
-        tags.update(header.metadata.dataset)
+        tags = {**header.tags, **header.metadata.dataset}
         if self.like.area_or_point is not None:
             tags["AREA_OR_POINT"] = self.like.area_or_point
         return tags
@@ -77,17 +74,14 @@ class Template:
             y -= e * 0.5
         return (x, a, b, y, d, e)
 
-    def _band_tags(self, header: Header) -> BandTags:
-        given = header.metadata.bands
-        return {band: given[band] for band in self._numbers if given.get(band)} if given else {}
-
     def _bands_of(self, header: Header) -> list[Band]:
         """Return the bands; files with the same bands share one list."""
         metadata = header.metadata
-        key: Hashable = (header.block_height, header.block_width, header.overviews)
-        if metadata.descriptions or metadata.scales or metadata.offsets:
-            properties = metadata.descriptions, metadata.scales, metadata.offsets
-            key = (key, *[tuple(of_bands.items()) for of_bands in properties])
+        key = (
+            header.block_height, header.block_width, header.overviews,
+            tuple(metadata.descriptions.items()), tuple(metadata.scales.items()),
+            tuple(metadata.offsets.items()),
+        )  # fmt: skip
         bands = self._bands.get(key)
         if bands is None:
             if len(self._bands) * max(1, self.like.count or 0) >= MAX_BANDS_KEPT:
