@@ -33,6 +33,8 @@ class CachedIfds:
     def __init__(self, plan: _IfdPlan, number: int) -> None:
         self._plan = plan
         self._number = number
+        self._last = 0, number
+        """The last file's start, and the relevant bits there: most files have the same start."""
 
     @classmethod
     def of(cls, head: bytes, start: int, parts: Iterable[Piece]) -> Self | None:
@@ -56,7 +58,11 @@ class CachedIfds:
     def is_at(self, start: int, head: bytes) -> bool:
         """Whether the head of a file has the same IFDs at `start`, moved as a whole."""
         plan = self._plan
-        return start + plan.length <= len(head) and plan.number(head, start) == self._number
+        last, bits = self._last  # one attribute, as threads share this
+        if last != start:
+            bits = plan.moved(self._number, start)
+            self._last = start, bits
+        return start + plan.length <= len(head) and plan.bits(head, start) == bits
 
 
 class _IfdPlan:
@@ -69,8 +75,15 @@ class _IfdPlan:
 
     def number(self, head: bytes, start: int) -> int:
         """Return the relevant bits from `start` on, offsets relative: equal for equal IFDs."""
-        content = int.from_bytes(head[start : start + self.length], "little")
-        return (content & self._mask) - start * self._offsets
+        return self.bits(head, start) - start * self._offsets
+
+    def bits(self, head: bytes, start: int) -> int:
+        """Return the relevant bits from `start` on, as they are."""
+        return int.from_bytes(head[start : start + self.length], "little") & self._mask
+
+    def moved(self, number: int, start: int) -> int:
+        """Return the bits from `start` on of IFDs that have this number."""
+        return number + start * self._offsets
 
 
 @lru_cache(MAX_PLANS)

@@ -39,6 +39,10 @@ class Template:
 
     def __init__(self, record: Record) -> None:
         self.like = record._replace(filepath="", dataset_tags=None, band_tags=None)
+        self._own_tags: Tags = {}
+        if record.area_or_point is not None:
+            self._own_tags["AREA_OR_POINT"] = record.area_or_point
+        self._is_point = record.area_or_point == "Point"
         self._bands: dict[Hashable, list[Band]] = {}
 
     def record(self, header: Header, path: bytes, facts: Facts) -> Record:
@@ -48,7 +52,7 @@ class Template:
         x, a, _, y, _, e = fields[_TRANSFORM] = self._transform(header)
         fields[_BOUNDS] = Bounds(x, y + e * header.height, x + a * header.width, y)
         fields[_RES] = (abs(a), abs(e))
-        fields[_DATASET_TAGS] = self._tags(header)
+        fields[_DATASET_TAGS] = {**header.tags, **header.metadata.dataset, **self._own_tags}
         fields[_BAND_TAGS] = header.metadata.bands
         fields[_IMAGERY_TAGS] = {}  # a file with this domain is Unsupported
         fields[_WIDTH] = header.width
@@ -59,17 +63,11 @@ class Template:
         fields[_READER] = TIFF_HEADER
         return Record._make(fields)
 
-    def _tags(self, header: Header) -> Tags:
-        tags = {**header.tags, **header.metadata.dataset}
-        if self.like.area_or_point is not None:
-            tags["AREA_OR_POINT"] = self.like.area_or_point
-        return tags
-
     def _transform(self, header: Header) -> tuple[float, ...]:
         if header.transform is None:
             return self.like.transform or ()
         x, a, b, y, d, e = header.transform
-        if self.like.area_or_point == "Point":  # the coordinates are of the pixel's centre
+        if self._is_point:  # the coordinates are of the pixel's centre
             x -= a * 0.5
             y -= e * 0.5
         return (x, a, b, y, d, e)
