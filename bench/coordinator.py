@@ -33,7 +33,7 @@ import uvloop
 from bench import archive
 from bench.common import DEFAULT_DIR, MIB, ROOT, context, write_report
 from bench.sealing import read_rows
-from rastermeta_async.model.settings import Order, Settings
+from rastermeta_async.model.settings import CHUNK_PATHS, Order, Settings
 from rastermeta_async.pools import node
 from rastermeta_async.pools.child import Launched
 from rastermeta_async.pools.cluster import ClusterPool
@@ -109,7 +109,7 @@ def run_once(paths: Path, order: str, *, cluster: bool) -> dict[str, float]:
     """Make a catalog of the paths in a list; return what it took of this process."""
     from bench import coordinator  # nodes import what they call, and cannot from `__main__`
     from rastermeta_async import extract_to
-    from rastermeta_async.pipeline import Progress
+    from rastermeta_async.progress import Progress
     from rastermeta_async.sources.paths import ListSource
 
     settings = Settings(workers=WORKERS, sort=Order(order))
@@ -135,9 +135,16 @@ def run_once(paths: Path, order: str, *, cluster: bool) -> dict[str, float]:
         "rows_per_s": rows / wall,
         "cpu_us_per_row": (cpu_end - cpu) / rows * 1e6,
         "sealing_cpu_us_per_row": sealing / rows * 1e6,
+        "wire_bytes_per_row": _bytes_on_the_wire(cluster=cluster),
         "intake_peak_mib": intake_peak,
         "peak_mib": _peak_mib(),
     }
+
+
+def _bytes_on_the_wire(*, cluster: bool) -> float:
+    rows = answered([b"/archive/scene_%09d_B04.tif" % number for number in range(CHUNK_PATHS)])
+    size: int = len(node.encoded([rows])) if cluster else rows.serialize().size
+    return size / len(rows)
 
 
 def _peak_mib() -> float:
