@@ -174,6 +174,9 @@ def main() -> None:
         asyncio.run(answer_jobs())
         return
     if args.once:
+        from rastermeta_async.model.machine import spare_memory
+
+        spare_memory()  # as the program does; it comes before pyarrow is imported
         print(json.dumps(run_once(args.once, args.order[0], cluster=args.cluster)))
         return
     args.dir.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import uvloop
 
 from rastermeta_async.model.machine import collect_seldom, limit_data, memory_bytes, spare_memory
 
-spare_memory()  # before anything imports pyarrow
+spare_memory(arenas=2)  # before anything imports pyarrow
 
 from rastermeta_async.model.errors import StuckError, first_error  # noqa: E402
 from rastermeta_async.model.record import Reading  # noqa: E402
