@@ -25,6 +25,7 @@ def table() -> str:
         _speed("reader-rasterio", "{:,} GeoTIFFs and COGs with `--reader rasterio`"),
         _far(),
         _remote(),
+        _coordinator(),
         _sealing(),
         *(_memory(workers) for workers in (0, 2)),
     ]
@@ -62,6 +63,41 @@ def _remote() -> str:
     return f"| {what} | {rates['rastermeta']:,.0f} files/s | tuned `/vsis3/` {ratio:.1f} x |"
 
 
+def _coordinator() -> str:
+    own, cluster = _taken_in("workers"), _taken_in("cluster")
+    against = (
+        f"from a cluster that does the same {cluster['rows_per_s']:,.0f} rows/s; CPU of the run's "
+        f"own process {own['cpu_us_per_row']:.0f} and {cluster['cpu_us_per_row']:.0f} µs a row"
+    )
+    what = "rows from two workers that read nothing and answer at once"
+    return f"| {what} | {own['rows_per_s']:,.0f} rows/s | {against} |"
+
+
+def _taken_in(source: str) -> dict[str, float]:
+    found: dict[str, float] = _report(f"coordinator-{source}")["medians"]["path"]
+    return found
+
+
+def feeding() -> str:
+    """Return what ``rastermeta help shards`` says of how many nodes one run feeds."""
+    own, cluster = _taken_in("workers"), _taken_in("cluster")
+    local = _report("local-100000")["cases"]["rastermeta"]["median"]
+    of_node = local["cpu_us_per_file"] - own["cpu_us_per_row"] - own["sealing_cpu_us_per_row"]
+    a_core = 1e6 / of_node
+    remote = _report("remote")
+    of_store = remote["files_per_s"]["rastermeta"] / remote["context"]["cores"]
+    rate, size = cluster["rows_per_s"], cluster["wire_bytes_per_row"]
+    return (
+        f"From nodes that read nothing and answer at once, a run takes in {rate:,.0f} rows a "
+        f"second on the two cores that it shares with them: {cluster['cpu_us_per_row']:.0f} µs of "
+        f"its CPU, and {size:,.0f} bytes on the network, a row. A core of a node reads "
+        f"{a_core:,.0f} plain GeoTIFFs a second from a warm disk ({of_node:.0f} µs of CPU a file), "
+        f"so {rate / a_core:.0f} cores of nodes feed one run fully; in an object store at 30 ms a "
+        f"request a core reads {of_store:,.0f}, so {rate / of_store:.0f} cores do. Sealing takes "
+        f"{cluster['sealing_cpu_us_per_row']:.0f} µs of CPU a row after that."
+    )
+
+
 def _sealing() -> str:
     report = _report("sealing")
     by_path, rows = report["sealing"]["path"], report["settings"]["rows"]
@@ -90,3 +126,4 @@ def _report(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     print(table())
+    print(feeding())

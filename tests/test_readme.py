@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from bench.figures import table
+from bench.figures import feeding, table
 from rastermeta_async.cli.sample import write_sample
 from rastermeta_async.cli.topics import topic, topics
 from rastermeta_async.model.record import describe_columns
@@ -55,6 +55,7 @@ def commands() -> list[str]:
 
 def test_figures_are_those_of_the_benchmarks() -> None:
     assert table() in TOPICS["speed"]
+    assert feeding() in " ".join(TOPICS["shards"].split())
 
 
 def test_the_front_page_is_one() -> None:
