@@ -685,6 +685,15 @@ def test_a_zarr_store_in_a_bucket_that_is_named_is_one_input(
     assert (row["filepath"], row["driver"], row["count"]) == ("s3://bucket/p/a.zarr", "Zarr", 3)
 
 
+def test_an_object_without_an_ending_takes_one_request(plain: Path) -> None:
+    content = keys(plain)["1.tif"].read_bytes()
+    (plain / "bucket" / "scene").write_bytes(content)
+    with serving(str(plain)) as server:
+        (row,) = read([b"s3://bucket/scene"], anonymous(server)).values()
+        assert (row.driver, server.counts["GET"]) == ("GTiff", 1)
+    (plain / "bucket" / "scene").unlink()
+
+
 def test_where_no_zarr_store_is_the_store_says_so(s3: Any, moto: str) -> None:
     result = extract_with_credentials(moto, "s3://bucket/none.zarr", "s3://bucket/none", "-o", "-")
     rows = json_rows(result.stdout)

@@ -12,7 +12,12 @@ from threading import Lock, Semaphore
 from rastermeta_async.model.errors import MissingExtraError, RastermetaError, StoreError
 from rastermeta_async.model.gdal_options import drivers_here
 from rastermeta_async.model.machine import allow_data
-from rastermeta_async.model.raster_folders import ZARR_MARKS, StoreUrl, may_be_store
+from rastermeta_async.model.raster_folders import (
+    ZARR_MARKS,
+    StoreUrl,
+    is_raster_name,
+    may_be_store,
+)
 from rastermeta_async.model.record import Reading, Record, as_rows, failure
 from rastermeta_async.model.settings import MAX_STUCK, REMOTE_OPENS, REQUEST_SECONDS, Settings
 from rastermeta_async.model.timeouts import Stopped, done_in
@@ -162,12 +167,18 @@ class ObjectReader:
     def _read(self, path: bytes, shown: bytes) -> Reading:
         if not may_be_store(path):
             return self._read_object(path, shown)
+        # A name that ends in .zarr is seldom that of an object, one without an ending mostly is.
+        ways = [self._read_object, self._read_store]
+        first, second = reversed(ways) if is_raster_name(path) else ways
         try:
-            return self._read_store(path, shown)
+            return first(path, shown)
         except FetchError as error:
-            if error.problem.passes:
+            if error.problem.passes or error.problem is EMPTY:
                 raise
-        return self._read_object(path, shown)  # it is an object of such a name
+            try:
+                return second(path, shown)
+            except FetchError as other:
+                raise (other if other.problem.passes else error) from None
 
     def _read_store(self, path: bytes, shown: bytes) -> Reading:
         """Return the rows of a Zarr store, whose time is that of its metadata.
