@@ -67,6 +67,10 @@ _ONLY_LOCAL = {
 """Drivers that read local files only (GDAL, "Raster drivers": no VSI support), by a file's first
 bytes."""
 
+_NOT_THERE = ("NotFound", "AccessDenied")
+"""Kinds of problems of an object that may not exist: without the right to list, a store denies
+access to it."""
+
 _NETCDF_ENDINGS = (b".nc", b".nc4", b".cdf")
 
 
@@ -173,12 +177,12 @@ class ObjectReader:
         try:
             return first(path, shown)
         except FetchError as error:
-            if error.problem.passes or error.problem is EMPTY:
+            if error.problem.kind not in _NOT_THERE:
                 raise
             try:
                 return second(path, shown)
             except FetchError as other:
-                raise (other if other.problem.passes else error) from None
+                raise (error if other.problem.kind in _NOT_THERE else other) from None
 
     def _read_store(self, path: bytes, shown: bytes) -> Reading:
         """Return the rows of a Zarr store, whose time is that of its metadata.
@@ -191,8 +195,7 @@ class ObjectReader:
                 found = self.fetcher.open(f"{path.decode()}/{mark.decode()}")
                 break
             except FetchError as error:
-                # Without the right to list, a store denies access to what is not there.
-                if error.problem.passes or mark == ZARR_MARKS[-1]:
+                if error.problem.kind not in _NOT_THERE or mark == ZARR_MARKS[-1]:
                     raise
         store = StoreUrl(path)
         record = self._read_with_rasterio(store, shown, found)._replace(mtime=found.mtime)
