@@ -353,8 +353,9 @@ def test_a_fast_source_waits_for_a_slow_sink(run: Run, count: int) -> None:
         await running
         return taken
 
-    being_committed, waiting_for_the_sink, in_readers, queued, in_hand = 5, 4, 2, 4, 1
-    most = being_committed + waiting_for_the_sink + in_readers + queued + in_hand
+    being_written, encoded, complete = 5, 5, 5
+    waiting_for_the_sink, in_readers, queued, in_hand = 4, 2, 4, 1
+    most = being_written + encoded + complete + waiting_for_the_sink + in_readers + queued + in_hand
     assert 5 <= run(work()) <= most + 2
     assert len(storage.paths) == count
 
