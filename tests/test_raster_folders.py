@@ -232,6 +232,9 @@ def test_globs_choose_stores_too(tmp_path: Path) -> None:
         ("p/a.zarr/x/c/0/0", "p/a.zarr"),
         ("p/A.ZARR/zarr.json", "p/A.ZARR"),
         ("p/a.zarr/deep/b.zarr/.zgroup", "p/a.zarr"),
+        ("İİ/a.zarr/x/0", "İİ/a.zarr"),  # longer in lower case
+        ("p\n/a.zarr/x/0", "p\n/a.zarr"),
+        ("p/.zarr/x/0", None),
         ("p/a.zarr/odd.tif", None),
         (".zgroup", None),  # the bucket itself has no name
         ("p/v2/.zgroup", "p/v2"),

@@ -8,20 +8,24 @@ inside would give a thousand. In object stores, Zarr stores are such inputs. Ref
 from __future__ import annotations
 
 import os
+import re
 
-ZARR_MARKS = (b"zarr.json", b".zgroup", b".zarray")
+_FIRST_MARKS = (b".zgroup", b".zarray")
+"""Names of metadata of Zarr v2, which a sorted listing has before all else in the store."""
+
+ZARR_MARKS = (b"zarr.json", *_FIRST_MARKS)
 """Names of files that make a folder a Zarr store, in lower case."""
-
-_FIRST_KEYS = (".zgroup", ".zarray")
-"""Those that a sorted listing has before all else in the store."""
 
 _MARKS = (*ZARR_MARKS, b"hdr.adf")
 """Names of files that only such a folder has, in lower case."""
 
 _LONGEST = max(map(len, _MARKS))
-_ENDINGS = (b".zarr", b".gdb")
+_ZARR = b".zarr"
+_ENDINGS = (_ZARR, b".gdb")
 """Endings of the names of such folders, in lower case."""
 
+_UP_TO_STORE = re.compile(rf".*?[^/]{re.escape(_ZARR.decode())}(?=/)", re.IGNORECASE | re.DOTALL)
+"""The part of a key up to the first folder with this ending."""
 
 _RASTERS = (b".tif", b".tiff", b".jp2", b".img", b".vrt", b".nc")
 """Endings of files that no such folder has; next to a mark they mean that it is any folder."""
@@ -35,7 +39,7 @@ def is_raster_name(folder: bytes) -> bool:
 def may_be_store(url: bytes) -> bool:
     """Tell whether a URL may be that of a Zarr store: its name has this ending, or none."""
     name = url.rpartition(b"/")[2].lower()
-    return b"?" not in name and (name.endswith(b".zarr") or b"." not in name)
+    return b"?" not in name and (name.endswith(_ZARR) or b"." not in name)
 
 
 class StoreUrl(bytes):
@@ -65,14 +69,14 @@ class ListedStores:
 
         A GeoTIFF or the like is in none, wherever it lies.
         """
-        folder, _, name = key.rpartition("/")
-        if is_raster_file(name.encode()):
+        folder, _, text = key.rpartition("/")
+        name = text.encode()
+        if is_raster_file(name):
             return None
-        at = f"{folder.lower()}/".find(".zarr/")
-        if at > 0:
-            return folder[: at + len(".zarr")]
+        if found := _UP_TO_STORE.match(key):
+            return found[0]
         if not (self._found and key.startswith(self._found)):
-            self._found = f"{folder}/" if folder and name in _FIRST_KEYS else ""
+            self._found = f"{folder}/" if folder and name in _FIRST_MARKS else ""
         return self._found.removesuffix("/") or None
 
 
